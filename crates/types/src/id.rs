@@ -1,0 +1,139 @@
+//! Names of sites and tables, validated once at the edge.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {name:?} is not valid: use 1 to 64 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit")]
+pub struct InvalidName {
+    what: &'static str,
+    name: String,
+}
+
+fn is_valid(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=64).contains(&name.len())
+        && name.starts_with(is_word)
+        && name.chars().all(|c| is_word(c) || matches!(c, '-' | '_' | '.'))
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Validates `name`; surrounding space is not trimmed.
+            pub fn new(name: &str) -> Result<Self, InvalidName> {
+                if is_valid(name) {
+                    Ok(Self(name.into()))
+                } else {
+                    Err(InvalidName { what: $what, name: name.chars().take(80).collect() })
+                }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = InvalidName;
+            fn from_str(name: &str) -> Result<Self, InvalidName> {
+                Self::new(name)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = InvalidName;
+            fn try_from(name: String) -> Result<Self, InvalidName> {
+                Self::new(&name)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A site's id, such as `seattle-01`: chosen by people, stable for the life of the site.
+    SiteId,
+    "site id"
+);
+name_type!(
+    /// A table's name at HQ: lower case, because SQL folds unquoted names to lower case.
+    TableName,
+    "table name"
+);
+
+impl TableName {
+    /// The name HQ gives to a site's table `name`: lower case, with what is not allowed replaced by `_`.
+    ///
+    /// Two tables of one site can meet here (`Sales` and `sales` cannot coexist in SQLite, `a b` and `a_b` can); the
+    /// caller refuses the second one.
+    pub fn at_hq(name: &str) -> Result<Self, InvalidName> {
+        Self::new(&hq_identifier(name))
+    }
+}
+
+/// Lower-cases `name` and replaces what neither Delta nor plain SQL identifiers allow by `_`.
+pub fn hq_identifier(name: &str) -> String {
+    let replaced: String =
+        name.chars().map(|c| if c.is_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '_' }).collect();
+    replaced.chars().take(64).collect()
+}
+
+/// The short number HQ allots to a site; it names the site in the lake's cursors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SiteNumber(pub u32);
+
+impl fmt::Display for SiteNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_id_is_lower_case_and_short() {
+        assert!(SiteId::new("seattle-01").is_ok());
+        for bad in ["", "Seattle", "-x", "a b", "ä", &"x".repeat(65)] {
+            assert!(SiteId::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn table_names_are_folded_for_hq() {
+        assert_eq!(TableName::at_hq("Order Lines").map(String::from), Ok("order_lines".to_owned()));
+    }
+}

@@ -1,0 +1,16 @@
+//! The words every part of Rollcall shares: ids, positions in a journal, times, states and coverage.
+//!
+//! Only values live here: no I/O, no clock, no runtime. A word has one meaning everywhere; `ARCHITECTURE.md` lists them.
+#![forbid(unsafe_code)]
+
+mod coverage;
+mod id;
+mod position;
+mod state;
+mod time;
+
+pub use coverage::{Coverage, MissingSite};
+pub use id::{InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
+pub use position::{ChainHash, Epoch, Seq};
+pub use state::{Cause, SiteState};
+pub use time::{InvalidTime, Timestamp};

@@ -1,0 +1,8 @@
+//! Compiles the protocol with a protobuf compiler written in Rust: no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/rollcall.proto");
+    let descriptors = protox::compile(["rollcall.proto"], ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
