@@ -3,6 +3,7 @@
 //! Only values live here: no I/O, no clock, no runtime. A word has one meaning everywhere; `ARCHITECTURE.md` lists them.
 #![forbid(unsafe_code)]
 
+pub mod columns;
 mod coverage;
 mod id;
 mod position;

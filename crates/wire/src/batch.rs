@@ -1,35 +1,22 @@
 //! A batch of changes and its encoded form.
 //!
-//! Rows of one table are one Arrow record batch whose first columns are [`COLUMN_SEQ`], [`COLUMN_OP`] and
-//! [`COLUMN_CHANGED_AT`], then the table's own, and at the end, when some value did not fit its column,
-//! [`COLUMN_MISFIT`]. The payload is all parts' IPC streams back to back, compressed as one zstd frame: one
+//! Rows of one table are one Arrow record batch whose first columns are [`columns::SEQ`], [`columns::OP`] and
+//! [`columns::CHANGED_AT`], then the table's own, and at the end, when some value did not fit its column,
+//! [`columns::MISFIT`]. The payload is all parts' IPC streams back to back, compressed as one zstd frame: one
 //! compression context per batch rather than one per buffer, and repeated schemas cost next to nothing.
 
 use arrow_array::RecordBatch;
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use bytes::Bytes;
 use ring::digest;
+#[cfg(doc)]
+use rollcall_types::columns;
 use rollcall_types::{ChainHash, Epoch, Seq};
 
 use crate::{
     BATCH_BYTES_MAX, BATCH_ROWS_MAX,
     proto::{BatchHeader, Mark, PartHeader},
 };
-
-/// Position in the journal, `Int64`.
-pub const COLUMN_SEQ: &str = "_seq";
-/// One ASCII letter as `UInt8`: `I`, `U`, `D`, or `S` for a row stated by a load.
-pub const COLUMN_OP: &str = "_op";
-/// Statement time by the site's clock, `Int64` microseconds since the Unix epoch.
-pub const COLUMN_CHANGED_AT: &str = "_changed_at";
-/// JSON object with the values that did not fit their column, `Utf8`, null for most rows; may be absent.
-pub const COLUMN_MISFIT: &str = "_misfit";
-/// Schema metadata: the key columns, as a JSON list.
-pub const METADATA_KEY: &str = "rollcall.key";
-/// Field metadata: the type declared at the site.
-pub const METADATA_DECLARED: &str = "rollcall.declared";
-/// Field metadata: the column's name at the site.
-pub const METADATA_NAME: &str = "rollcall.name";
 
 const COMPRESSION_LEVEL: i32 = 1;
 

@@ -10,8 +10,10 @@ use crate::{
 };
 
 fn batch(rows: usize) -> Batch {
-    let schema =
-        Schema::new(vec![Field::new(COLUMN_SEQ, DataType::Int64, false), Field::new("name", DataType::Utf8, true)]);
+    let schema = Schema::new(vec![
+        Field::new(rollcall_types::columns::SEQ, DataType::Int64, false),
+        Field::new("name", DataType::Utf8, true),
+    ]);
     let seqs = Int64Array::from_iter_values(1..=rows as i64);
     let names = StringArray::from_iter_values((0..rows).map(|n| format!("name {}", n * 7919 % 1009)));
     let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(seqs), Arc::new(names)]).expect("matching columns");

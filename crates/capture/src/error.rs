@@ -1,0 +1,67 @@
+//! What can go wrong at the store's database.
+
+/// Why capture could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// SQLite refused; a locked file is worth a retry ([`CaptureError::is_busy`]), most other reasons need a person.
+    #[error("{doing}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// The table is not in the database.
+    #[error("no table {0:?} in this database; name the tables with --tables")]
+    NoSuchTable(String),
+    /// The table cannot be captured faithfully.
+    #[error("table {table:?} cannot be captured: {reason}")]
+    Unsupported {
+        /// Which table.
+        table: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A table or column named by the operator does not exist or cannot be left out.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no journal in this file.
+    #[error("this database has no journal; run `rollcall-site join` first")]
+    NotInstalled,
+    /// What this crate wrote into the file is not what it reads back.
+    #[error("the journal in this database is damaged: {0}")]
+    Damaged(String),
+    /// A file beside the database could not be read or synced.
+    #[error("{doing}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl CaptureError {
+    /// Whether another program held the file locked; trying again later is right.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. } if matches!(source.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)))
+    }
+}
+
+/// Adds what was being done to an error of SQLite or the system.
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, CaptureError>;
+}
+
+impl<T> Doing<T> for Result<T, rusqlite::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, CaptureError> {
+        self.map_err(|source| CaptureError::Sqlite { doing, source })
+    }
+}
+
+impl<T> Doing<T> for Result<T, std::io::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, CaptureError> {
+        self.map_err(|source| CaptureError::Io { doing, source })
+    }
+}

@@ -1,0 +1,105 @@
+//! A layout says what the untyped columns of the journal mean: which table, which columns, which key.
+//!
+//! Each has a number (`t` in the journal) and never changes; when a table changes, its triggers get a new layout. Rows
+//! journalled before keep theirs, so they stay readable.
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{CaptureError, Doing},
+    shape::{Key, Shape},
+};
+
+/// The layout number of the journal's own entries, see [`crate::read`].
+pub(crate) const LOG_LAYOUT: i64 = 0;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layout {
+    #[serde(skip)]
+    pub(crate) number: i64,
+    pub(crate) table: String,
+    /// In the order of the journal's c0, c1…
+    pub(crate) columns: Vec<LayoutColumn>,
+    /// Names of the key columns; for a table without one, [`rollcall_types::columns::ROWID`].
+    pub(crate) key: Vec<String>,
+    pub(crate) excluded: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayoutColumn {
+    pub(crate) name: String,
+    pub(crate) declared: String,
+}
+
+impl Layout {
+    /// The layout for a table as it is now, without the excluded columns.
+    pub(crate) fn of(number: i64, shape: &Shape, excluded: &[String]) -> Result<Self, CaptureError> {
+        let is_excluded = |name: &str| excluded.iter().any(|other| other.eq_ignore_ascii_case(name));
+        for name in excluded {
+            if !shape.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name)) {
+                return Err(CaptureError::Usage(format!("--exclude: table {:?} has no column {name:?}", shape.name)));
+            }
+        }
+        let mut columns = Vec::new();
+        let key = match &shape.key {
+            Key::Rowid => {
+                let name = rollcall_types::columns::ROWID.to_owned();
+                columns.push(LayoutColumn { name: name.clone(), declared: "INTEGER".to_owned() });
+                vec![name]
+            }
+            Key::Columns(names) => names.clone(),
+        };
+        if let Some(name) = key.iter().find(|name| is_excluded(name)) {
+            return Err(CaptureError::Usage(format!(
+                "--exclude: {name:?} is part of the key of table {:?}; rows could not be told apart",
+                shape.name
+            )));
+        }
+        columns.extend(
+            shape
+                .columns
+                .iter()
+                .filter(|column| !is_excluded(&column.name))
+                .map(|column| LayoutColumn { name: column.name.clone(), declared: column.declared.clone() }),
+        );
+        Ok(Self { number, table: shape.name.clone(), columns, key, excluded: excluded.to_vec() })
+    }
+
+    /// The journal's column that holds `name`.
+    pub(crate) fn journal_column(&self, name: &str) -> Result<String, CaptureError> {
+        let index = self.columns.iter().position(|column| column.name == name);
+        index.map(|index| format!("c{index}")).ok_or_else(|| {
+            CaptureError::Damaged(format!("layout {} of table {:?} lacks column {name:?}", self.number, self.table))
+        })
+    }
+
+    /// Whether both describe the same columns and key, whatever their numbers.
+    pub(crate) fn same_columns(&self, other: &Layout) -> bool {
+        self.columns == other.columns && self.key == other.key
+    }
+}
+
+/// All layouts ever used in this file, by number.
+pub(crate) fn read_all(conn: &Connection) -> Result<Vec<Layout>, CaptureError> {
+    let doing = "reading the journal's layouts";
+    let mut statement = conn.prepare("SELECT t, definition FROM _rollcall_layout ORDER BY t").doing(doing)?;
+    let mut rows = statement.query([]).doing(doing)?;
+    let mut layouts = Vec::new();
+    while let Some(row) = rows.next().doing(doing)? {
+        let text: String = row.get(1).doing(doing)?;
+        let mut layout: Layout = serde_json::from_str(&text)
+            .map_err(|error| CaptureError::Damaged(format!("a layout cannot be read: {error}")))?;
+        layout.number = row.get(0).doing(doing)?;
+        layouts.push(layout);
+    }
+    Ok(layouts)
+}
+
+/// Stores a layout under its number.
+pub(crate) fn write(conn: &Connection, layout: &Layout) -> Result<(), CaptureError> {
+    let text = serde_json::to_string(layout).map_err(|error| CaptureError::Damaged(error.to_string()))?;
+    conn.execute("INSERT INTO _rollcall_layout (t, definition) VALUES (?1, ?2)", (layout.number, text))
+        .doing("storing a layout")?;
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! Reads the journal in order and turns its untyped rows into typed columns, table by table.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow_array::{
+    ArrayRef, RecordBatch,
+    builder::{Int64Builder, StringBuilder, UInt8Builder},
+};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use rollcall_types::{Seq, columns};
+use rusqlite::{Connection, Row, types::ValueRef};
+use serde_json::{Map, Value};
+
+use crate::{
+    error::{CaptureError, Doing},
+    layout::{self, LOG_LAYOUT, Layout},
+    load::log_op,
+    value::{ColumnBuilder, column_type, note_misfit},
+};
+
+/// Consecutive changes, split by table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changes {
+    /// First position covered.
+    pub first: Seq,
+    /// Last position covered; `first..=last` has no gaps.
+    pub last: Seq,
+    /// The tables touched, in order of first touch.
+    pub tables: Vec<TableChanges>,
+}
+
+/// One table's share of [`Changes`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableChanges {
+    /// Its name in the store's database, or [`columns::LOG_TABLE`].
+    pub table: String,
+    /// In journal order, with the columns of [`rollcall_types::columns`] around the table's own; empty if only marks.
+    pub rows: RecordBatch,
+    /// Loads of this table begun or completed here.
+    pub marks: Vec<LoadMark>,
+}
+
+/// Where a load begins or is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadMark {
+    /// Position of this mark.
+    pub seq: Seq,
+    /// Position where the load began.
+    pub begin: Seq,
+    /// Whether this completes the load.
+    pub complete: bool,
+}
+
+/// The newest position of the journal and of each captured table in one read snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Heads {
+    /// The journal's newest position.
+    pub head: Seq,
+    /// Per table of the store; tables never changed are absent.
+    pub tables: HashMap<String, Seq>,
+}
+
+/// What the read stopped at.
+pub(crate) enum ReadOutcome {
+    Changes(Changes),
+    /// Nothing behind the position asked for.
+    Nothing,
+    /// The journal misses the positions `from..=to`: someone deleted rows that were not confirmed.
+    Gap {
+        from: Seq,
+        to: Seq,
+    },
+}
+
+/// Fixed cost of a journal row beyond its values, bytes; used to bound a read.
+const ROW_OVERHEAD_BYTES: usize = 24;
+
+/// Reads journal rows behind `after`, at most `rows_max` rows or about `bytes_max` bytes of values.
+pub(crate) fn read(
+    conn: &Connection,
+    layouts: &mut Layouts,
+    after: Seq,
+    rows_max: usize,
+    bytes_max: usize,
+) -> Result<ReadOutcome, CaptureError> {
+    let doing = "reading the journal";
+    let transaction = conn.unchecked_transaction().doing(doing)?;
+    let mut statement = transaction
+        .prepare_cached("SELECT * FROM _rollcall_journal WHERE seq > ?1 ORDER BY seq LIMIT ?2")
+        .doing(doing)?;
+    let mut rows = statement.query((to_sql(after), rows_max as i64)).doing(doing)?;
+    let mut tables: Vec<TableReader> = Vec::new();
+    let mut last = after;
+    let mut bytes = 0;
+    while let Some(row) = rows.next().doing(doing)? {
+        let seq = from_sql(row.get(0).doing(doing)?);
+        if seq.0 != last.0 + 1 {
+            if last == after {
+                return Ok(ReadOutcome::Gap { from: Seq(last.0 + 1), to: Seq(seq.0 - 1) });
+            }
+            break;
+        }
+        let number: i64 = row.get(1).doing(doing)?;
+        if number == LOG_LAYOUT {
+            read_log(&mut tables, row, seq)?;
+        } else {
+            let layout = layouts.get(&transaction, number)?;
+            let at_table = tables.iter().position(|reader| reader.table == layout.table);
+            let index = match at_table {
+                Some(index) if tables[index].layout.as_ref().is_none_or(|known| known.number == number) => index,
+                // The table's columns changed here: the new layout starts the next batch.
+                Some(_) => break,
+                None => {
+                    tables.push(TableReader::new(&layout.table));
+                    tables.len() - 1
+                }
+            };
+            bytes += ROW_OVERHEAD_BYTES + tables[index].append(&layout, row, seq)?;
+        }
+        last = seq;
+        if bytes >= bytes_max {
+            break;
+        }
+    }
+    if last == after {
+        return Ok(ReadOutcome::Nothing);
+    }
+    let tables = tables.into_iter().map(TableReader::finish).collect::<Result<_, _>>()?;
+    Ok(ReadOutcome::Changes(Changes { first: Seq(after.0 + 1), last, tables }))
+}
+
+/// Entries of our own: rows of the log table, and marks at the table they are about.
+fn read_log(tables: &mut Vec<TableReader>, row: &Row<'_>, seq: Seq) -> Result<(), CaptureError> {
+    let doing = "reading an entry of the journal";
+    let op: String = row.get(2).doing(doing)?;
+    let mark = match op.as_str() {
+        log_op::LOAD_BEGUN => Some(LoadMark { seq, begin: seq, complete: false }),
+        log_op::LOAD_COMPLETE => Some(LoadMark { seq, begin: from_sql(row.get(5).doing(doing)?), complete: true }),
+        _ => None,
+    };
+    if let Some(mark) = mark {
+        let table: String = row.get(4).doing(doing)?;
+        reader_of(tables, &table).marks.push(mark);
+    }
+    let layout = log_layout();
+    reader_of(tables, columns::LOG_TABLE).append(&layout, row, seq)?;
+    Ok(())
+}
+
+fn reader_of<'a>(tables: &'a mut Vec<TableReader>, table: &str) -> &'a mut TableReader {
+    let index = tables.iter().position(|reader| reader.table == table).unwrap_or_else(|| {
+        tables.push(TableReader::new(table));
+        tables.len() - 1
+    });
+    &mut tables[index]
+}
+
+/// The columns of our own entries: what [`log_op`] says of c0, c1, c2, as text.
+fn log_layout() -> Arc<Layout> {
+    let column = |name: &str| layout::LayoutColumn { name: name.to_owned(), declared: String::new() };
+    Arc::new(Layout {
+        number: LOG_LAYOUT,
+        table: columns::LOG_TABLE.to_owned(),
+        columns: vec![column("a"), column("b"), column("c")],
+        key: Vec::new(),
+        excluded: Vec::new(),
+    })
+}
+
+/// Layouts by number, read when first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Layouts(HashMap<i64, Arc<Layout>>);
+
+impl Layouts {
+    pub(crate) fn get(&mut self, conn: &Connection, number: i64) -> Result<Arc<Layout>, CaptureError> {
+        if let Some(layout) = self.0.get(&number) {
+            return Ok(layout.clone());
+        }
+        self.0 = layout::read_all(conn)?.into_iter().map(|layout| (layout.number, Arc::new(layout))).collect();
+        self.0
+            .get(&number)
+            .cloned()
+            .ok_or_else(|| CaptureError::Damaged(format!("a journal row names layout {number}, which is unknown")))
+    }
+}
+
+/// Collects one table's rows.
+struct TableReader {
+    table: String,
+    layout: Option<Arc<Layout>>,
+    seqs: Int64Builder,
+    ops: UInt8Builder,
+    changed: Int64Builder,
+    values: Vec<ColumnBuilder>,
+    misfits: StringBuilder,
+    has_misfit: bool,
+    marks: Vec<LoadMark>,
+}
+
+/// Journal columns before c0.
+const FIXED_COLUMNS: usize = 4;
+
+impl TableReader {
+    fn new(table: &str) -> Self {
+        Self {
+            table: table.to_owned(),
+            layout: None,
+            seqs: Int64Builder::new(),
+            ops: UInt8Builder::new(),
+            changed: Int64Builder::new(),
+            values: Vec::new(),
+            misfits: StringBuilder::new(),
+            has_misfit: false,
+            marks: Vec::new(),
+        }
+    }
+
+    /// Appends a journal row; returns the size of its values.
+    fn append(&mut self, layout: &Arc<Layout>, row: &Row<'_>, seq: Seq) -> Result<usize, CaptureError> {
+        let doing = "reading a journal row";
+        if self.layout.is_none() {
+            self.layout = Some(layout.clone());
+            self.values = layout.columns.iter().map(|column| ColumnBuilder::new(&column.declared)).collect();
+        }
+        let op = row.get_ref(2).doing(doing)?;
+        let op = op.as_bytes().ok().and_then(|text| text.first().copied());
+        self.seqs.append_value(to_sql(seq));
+        self.ops.append_value(op.ok_or_else(|| CaptureError::Damaged(format!("row {seq} has no operation")))?);
+        self.changed.append_option(row.get_ref(3).doing(doing)?.as_f64().ok().map(julian_to_micros));
+        let mut misfits = Map::new();
+        let mut bytes = 0;
+        for (index, builder) in self.values.iter_mut().enumerate() {
+            let value = row.get_ref(FIXED_COLUMNS + index).doing(doing)?;
+            bytes += value_bytes(value);
+            if !builder.append(value) {
+                note_misfit(&mut misfits, &layout.columns[index].name, value);
+            }
+        }
+        self.has_misfit |= !misfits.is_empty();
+        let text = (!misfits.is_empty()).then(|| Value::Object(misfits).to_string());
+        self.misfits.append_option(text);
+        Ok(bytes)
+    }
+
+    fn finish(mut self) -> Result<TableChanges, CaptureError> {
+        let Some(layout) = &self.layout else {
+            let rows = RecordBatch::new_empty(SchemaRef::new(Schema::empty()));
+            return Ok(TableChanges { table: self.table, rows, marks: self.marks });
+        };
+        let mut arrays: Vec<ArrayRef> =
+            vec![Arc::new(self.seqs.finish()), Arc::new(self.ops.finish()), Arc::new(self.changed.finish())];
+        arrays.extend(self.values.iter_mut().map(ColumnBuilder::finish));
+        if self.has_misfit {
+            arrays.push(Arc::new(self.misfits.finish()));
+        }
+        let rows = RecordBatch::try_new(schema(layout, self.has_misfit), arrays)
+            .map_err(|error| CaptureError::Damaged(format!("rows of {:?}: {error}", self.table)))?;
+        Ok(TableChanges { table: self.table, rows, marks: self.marks })
+    }
+}
+
+fn schema(layout: &Layout, has_misfit: bool) -> SchemaRef {
+    let mut fields = vec![
+        Field::new(columns::SEQ, DataType::Int64, false),
+        Field::new(columns::OP, DataType::UInt8, false),
+        Field::new(columns::CHANGED_AT, DataType::Int64, true),
+    ];
+    fields.extend(layout.columns.iter().map(|column| {
+        let metadata = HashMap::from([(columns::METADATA_DECLARED.to_owned(), column.declared.clone())]);
+        Field::new(&column.name, column_type(&column.declared), true).with_metadata(metadata)
+    }));
+    if has_misfit {
+        fields.push(Field::new(columns::MISFIT, DataType::Utf8, true));
+    }
+    let key = Value::from(layout.key.clone()).to_string();
+    SchemaRef::new(Schema::new_with_metadata(fields, HashMap::from([(columns::METADATA_KEY.to_owned(), key)])))
+}
+
+fn value_bytes(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null => 1,
+        ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+    }
+}
+
+/// Days since noon of 4714-11-24 BC (SQLite's `julianday`) as microseconds since the Unix epoch.
+fn julian_to_micros(days: f64) -> i64 {
+    const UNIX_EPOCH_DAYS: f64 = 2_440_587.5;
+    // The number has about 40 µs of resolution; milliseconds are what SQLite knew.
+    ((days - UNIX_EPOCH_DAYS) * 86_400_000.0).round() as i64 * 1000
+}
+
+/// Advances `heads` to the journal's present end, in one read snapshot.
+pub(crate) fn advance_heads(conn: &Connection, layouts: &mut Layouts, heads: &mut Heads) -> Result<(), CaptureError> {
+    let doing = "reading the journal's head";
+    let transaction = conn.unchecked_transaction().doing(doing)?;
+    let mut statement = transaction
+        .prepare_cached("SELECT t, max(seq) FROM _rollcall_journal WHERE seq > ?1 GROUP BY t")
+        .doing(doing)?;
+    let mut rows = statement.query([to_sql(heads.head)]).doing(doing)?;
+    let mut head = heads.head;
+    while let Some(row) = rows.next().doing(doing)? {
+        let number: i64 = row.get(0).doing(doing)?;
+        let seq = from_sql(row.get(1).doing(doing)?);
+        head = head.max(seq);
+        if number != LOG_LAYOUT {
+            let layout = layouts.get(&transaction, number)?;
+            heads.tables.insert(layout.table.clone(), seq);
+        }
+    }
+    heads.head = head;
+    Ok(())
+}
+
+pub(crate) fn to_sql(seq: Seq) -> i64 {
+    i64::try_from(seq.0).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn from_sql(seq: i64) -> Seq {
+    Seq(u64::try_from(seq).unwrap_or_default())
+}

@@ -1,0 +1,6 @@
+//! Capture against real SQLite files, with the SQLite command-line shell as the store's own program.
+
+mod handles;
+mod model;
+mod random;
+mod store;
