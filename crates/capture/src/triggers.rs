@@ -88,7 +88,12 @@ impl<'a> TriggerSql<'a> {
             layout.columns.iter().map(|column| format!("{table}.{}", column_sql(&column.name))).collect();
         let targets: Vec<String> = (0..values.len()).map(|index| format!("c{index}")).collect();
         let key = layout.key.iter().enumerate().map(|(index, name)| {
-            Ok(KeyColumn { column: column_sql(name), note: format!("k{index}"), journal: layout.journal_column(name)? })
+            Ok(KeyColumn {
+                column: column_sql(name),
+                qualified: format!("{table}.{}", column_sql(name)),
+                note: format!("k{index}"),
+                journal: layout.journal_column(name)?,
+            })
         });
         Ok(Self {
             shape,
