@@ -1,2 +1,54 @@
-//! HQ's only durable thing: Delta Lake tables with rows and cursors committed in one atomic step.
+//! HQ's only durable thing: open Delta Lake tables, in which a site's rows and its cursor land in one atomic step.
+//!
+//! - [`Table::append`] takes parts of sites' batches and commits each exactly once: a part is accepted only where the
+//!   cursor of (table, site, epoch) stands at the part's *previous* position, trimmed where it overlaps, refused where it
+//!   would leave a gap. The cursors are Delta `txn` actions in the same commit as the rows.
+//! - A commit is a *put if absent* of the next log entry. When the outcome is unknown, or someone else won, the log is
+//!   read and our own commit id looked for, so any number of nodes can write one table.
+//! - [`Snapshot`] is one version of a table: files, schema, cursors. Cloning it costs nothing.
+//! - [`StateLog`] keeps what HQ itself knows (roster, users, settings) in one more such table; [`Vault`] keeps secrets.
+//!
+//! Nothing here knows about connections, the roll or SQL. Deletion of data files happens only in [`Table::vacuum`].
 #![forbid(unsafe_code)]
+
+mod action;
+mod append;
+mod checkpoint;
+mod clock;
+mod compact;
+mod conform;
+mod data_file;
+mod directory;
+mod error;
+mod lake;
+mod replay;
+mod schema;
+mod snapshot;
+mod state;
+mod table;
+mod vault;
+
+pub use append::{Appended, Part, PartOutcome};
+pub use clock::BootClock;
+pub use compact::{CompactionLimits, CompactionReport, Retention};
+pub use conform::{Conformed, MarkKind, PartMark, SiteClock, conform};
+pub use directory::DurableDirectory;
+pub use error::LakeError;
+pub use lake::{Lake, LakeOptions};
+pub use schema::{Column, ColumnType, TableSchema, our_columns};
+pub use snapshot::{Cursor, DataFile, FileStats, Snapshot, Visible};
+pub use state::{Record, StateLog, StateView};
+pub use table::Table;
+pub use vault::{Vault, VaultKey};
+
+/// An error and its causes in one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,172 @@
+//! Writes rows as a Parquet data file, with the statistics that let any engine skip it.
+
+use arrow_array::{Array, RecordBatch, cast::AsArray};
+use arrow_schema::DataType;
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    basic::{Compression, Encoding, ZstdLevel},
+    file::{
+        metadata::ParquetMetaData,
+        properties::{EnabledStatistics, WriterProperties},
+        statistics::Statistics,
+    },
+    schema::types::ColumnPath,
+};
+use serde_json::Value;
+
+use crate::{
+    error::{Doing, LakeError},
+    schema::{ColumnType, TableSchema, our_columns},
+    snapshot::{DataFile, FileStats},
+};
+
+/// How hard a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// As it arrives: the file lives until compaction.
+    Ingest,
+    /// For keeps.
+    Compaction,
+}
+
+/// Bytes and description of a new data file called `path`.
+pub(crate) fn write(
+    path: String,
+    schema: &TableSchema,
+    batches: &[RecordBatch],
+    effort: Effort,
+    modified_ms: i64,
+) -> Result<(Bytes, DataFile), LakeError> {
+    let doing = "writing a data file";
+    let mut bytes = Vec::with_capacity(1 << 16);
+    let properties = properties(schema, effort)?;
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.arrow().clone(), Some(properties)).doing(doing)?;
+    let mut mutations = 0;
+    for batch in batches {
+        mutations += count_mutations(batch);
+        writer.write(batch).doing(doing)?;
+    }
+    let stats = file_stats(schema, &writer.close().doing(doing)?);
+    let size = bytes.len() as u64;
+    let file = DataFile { path, size, modified_ms, stats, mutations, superseded: false };
+    Ok((bytes.into(), file))
+}
+
+fn properties(schema: &TableSchema, effort: Effort) -> Result<WriterProperties, LakeError> {
+    let level = match effort {
+        Effort::Ingest => 1,
+        Effort::Compaction => 3,
+    };
+    let mut builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(level).doing("choosing a compression level")?))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(Some(1 << 20))
+        .set_created_by("rollcall".to_owned());
+    for column in &schema.columns {
+        // Numbers of high cardinality gain nothing from a dictionary and much from deltas.
+        if matches!(column.kind, ColumnType::Long | ColumnType::Timestamp) {
+            let path = ColumnPath::from(column.name.as_str());
+            builder = builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+        }
+    }
+    Ok(builder.build())
+}
+
+fn count_mutations(batch: &RecordBatch) -> u64 {
+    let Some(ops) = batch.column_by_name(our_columns::OP) else { return 0 };
+    let is_mutation = |op: &str| op == "U" || op == "D";
+    match ops.data_type() {
+        DataType::Utf8 => ops.as_string::<i32>().iter().flatten().filter(|op| is_mutation(op)).count() as u64,
+        _ => batch.num_rows() as u64,
+    }
+}
+
+/// Delta statistics from what the Parquet writer gathered. Bounds that are not exact are left out, and those of floats,
+/// since NaN is outside them.
+fn file_stats(schema: &TableSchema, parquet: &ParquetMetaData) -> FileStats {
+    let mut stats =
+        FileStats { num_records: parquet.file_metadata().num_rows().unsigned_abs(), ..FileStats::default() };
+    for (index, column) in schema.columns.iter().enumerate() {
+        let groups = parquet.row_groups().iter().map(|group| group.column(index).statistics());
+        let Some(groups) = groups.collect::<Option<Vec<&Statistics>>>() else { continue };
+        if let Some(nulls) = groups.iter().map(|group| group.null_count_opt()).sum::<Option<u64>>() {
+            stats.null_count.insert(column.name.clone(), nulls);
+        }
+        if let Some((min, max)) = bounds(column.kind, &groups) {
+            stats.min_values.insert(column.name.clone(), min);
+            stats.max_values.insert(column.name.clone(), max);
+        }
+    }
+    stats
+}
+
+fn bounds(kind: ColumnType, groups: &[&Statistics]) -> Option<(Value, Value)> {
+    let longs = || {
+        let min = groups.iter().filter_map(|group| match group {
+            Statistics::Int64(values) => values.min_opt().copied(),
+            Statistics::Int32(values) => values.min_opt().map(|value| i64::from(*value)),
+            _ => None,
+        });
+        let max = groups.iter().filter_map(|group| match group {
+            Statistics::Int64(values) => values.max_opt().copied(),
+            Statistics::Int32(values) => values.max_opt().map(|value| i64::from(*value)),
+            _ => None,
+        });
+        Some((min.min()?, max.max()?))
+    };
+    match kind {
+        ColumnType::Long | ColumnType::Integer => longs().map(|(min, max)| (min.into(), max.into())),
+        ColumnType::Timestamp => {
+            // Delta keeps milliseconds: round outwards.
+            let (min, max) = longs()?;
+            let text = |millis: i64| {
+                DateTime::from_timestamp_millis(millis)
+                    .map(|time| Value::from(time.to_rfc3339_opts(SecondsFormat::Millis, true)))
+            };
+            Some((text(min.div_euclid(1000))?, text(max.div_euclid(1000) + 1)?))
+        }
+        ColumnType::Date => {
+            let (min, max) = longs()?;
+            let text = |days: i64| {
+                DateTime::from_timestamp(days * 86_400, 0).map(|time| Value::from(time.date_naive().to_string()))
+            };
+            Some((text(min)?, text(max)?))
+        }
+        ColumnType::String => {
+            let exact = groups.iter().all(|group| group.min_is_exact() && group.max_is_exact());
+            let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+            let min = groups.iter().filter_map(|group| group.min_bytes_opt()).min()?;
+            let max = groups.iter().filter_map(|group| group.max_bytes_opt()).max()?;
+            (exact && max.len() <= 32).then_some((text(min)?.into(), text(max)?.into()))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a data file whole; columns it lacks are null.
+pub(crate) fn read(bytes: Bytes, schema: &TableSchema) -> Result<Vec<RecordBatch>, LakeError> {
+    let doing = "reading a data file";
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes).doing(doing)?.with_batch_size(1 << 16).build().doing(doing)?;
+    reader.map(|batch| fit(&batch.doing(doing)?, schema)).collect()
+}
+
+/// The columns of `schema` in its order, from a batch that may lack some or hold them in another encoding.
+pub(crate) fn fit(batch: &RecordBatch, schema: &TableSchema) -> Result<RecordBatch, LakeError> {
+    let doing = "fitting rows to a schema";
+    let columns = schema.arrow().fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+        Some(column) => arrow_cast::cast(column, field.data_type()).doing(doing),
+        None => Ok(arrow_array::new_null_array(field.data_type(), batch.num_rows())),
+    });
+    RecordBatch::try_new(schema.arrow().clone(), columns.collect::<Result<_, LakeError>>()?).doing(doing)
+}
+
+/// A name no other file has.
+pub(crate) fn new_path() -> String {
+    format!("part-{}.parquet", uuid::Uuid::new_v4())
+}

@@ -1,0 +1,79 @@
+//! What can go wrong with the lake, by what the caller should do.
+
+/// Why a lake operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// The object store did not do what was asked; it may work later. Whether a write took effect was looked up already.
+    #[error("{doing}")]
+    Store {
+        /// What was being done.
+        doing: String,
+        /// The store's reason.
+        source: object_store::Error,
+    },
+    /// What is in the lake cannot be read; a person must look.
+    #[error("the lake is damaged: {0}")]
+    Damaged(String),
+    /// Rows could not be written as Parquet or read back.
+    #[error("{doing}")]
+    Parquet {
+        /// What was being done.
+        doing: &'static str,
+        /// The library's reason.
+        source: parquet::errors::ParquetError,
+    },
+    /// Arrow refused the rows.
+    #[error("{doing}")]
+    Arrow {
+        /// What was being done.
+        doing: &'static str,
+        /// The library's reason.
+        source: arrow_schema::ArrowError,
+    },
+    /// Others kept winning the race for the next version; try again later.
+    #[error("gave up after {0} attempts to commit: too many writers")]
+    Contention(usize),
+    /// Another process holds this directory.
+    #[error("{0} is in use by another `rollcall hq`; stop that one first, or give this one another --data directory")]
+    InUse(String),
+    /// A secret could not be opened: wrong key or damaged.
+    #[error("the secret {0:?} cannot be opened with this node's key")]
+    Sealed(String),
+    /// A background task ended before its work.
+    #[error("a background task failed: {0}")]
+    Task(String),
+}
+
+impl LakeError {
+    pub(crate) fn damaged(what: impl std::fmt::Display) -> Self {
+        Self::Damaged(what.to_string())
+    }
+}
+
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, LakeError>;
+}
+
+impl<T> Doing<T> for Result<T, object_store::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, LakeError> {
+        self.map_err(|source| LakeError::Store { doing: doing.to_owned(), source })
+    }
+}
+
+impl<T> Doing<T> for Result<T, parquet::errors::ParquetError> {
+    fn doing(self, doing: &'static str) -> Result<T, LakeError> {
+        self.map_err(|source| LakeError::Parquet { doing, source })
+    }
+}
+
+impl<T> Doing<T> for Result<T, arrow_schema::ArrowError> {
+    fn doing(self, doing: &'static str) -> Result<T, LakeError> {
+        self.map_err(|source| LakeError::Arrow { doing, source })
+    }
+}
+
+impl<T> Doing<T> for Result<T, tokio::task::JoinError> {
+    fn doing(self, doing: &'static str) -> Result<T, LakeError> {
+        self.map_err(|error| LakeError::Task(format!("{doing}: {error}")))
+    }
+}

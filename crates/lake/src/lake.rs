@@ -1,0 +1,209 @@
+//! The lake as a whole: where its tables are, its id, and who may use a directory.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    path::Path as FilePath,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use object_store::{ObjectStore, PutMode, path::Path};
+use rollcall_types::TableName;
+
+use crate::{
+    clock::BootClock,
+    directory::DurableDirectory,
+    error::{Doing, LakeError},
+    replay::get_optional,
+    schema::{Column, ColumnType, TableSchema, our_columns},
+    state::{self, StateLog},
+    table::Table,
+    vault::{Vault, VaultKey},
+};
+
+/// What a lake needs besides its store.
+#[derive(Debug, Clone, Default)]
+pub struct LakeOptions {
+    /// The clock of the zombie rule.
+    pub clock: BootClock,
+}
+
+/// All tables of one HQ.
+#[derive(Debug)]
+pub struct Lake {
+    store: Arc<dyn ObjectStore>,
+    options: LakeOptions,
+    id: String,
+    tables: RwLock<BTreeMap<TableName, Arc<Table>>>,
+    /// Serialises creation, so that one process opens a table once.
+    creating: tokio::sync::Mutex<()>,
+    state: StateLog,
+    site_log: Arc<Table>,
+    quarantine: Arc<Table>,
+    contacts: Arc<Table>,
+    _lock: Option<File>,
+}
+
+/// Holds a directory for this process alone. `rollcall hq` is the only writer a directory can have.
+fn lock_directory(root: &FilePath) -> Result<File, LakeError> {
+    let failed = |source: std::io::Error| LakeError::Store {
+        doing: format!("locking {}", root.display()),
+        source: object_store::Error::Generic { store: "directory", source: Box::new(source) },
+    };
+    fs::create_dir_all(root).map_err(failed)?;
+    let file = File::create(root.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LakeError::InUse(root.display().to_string())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+impl Lake {
+    /// Opens or creates the lake in a directory, which no other process may use at the same time.
+    pub async fn open_directory(root: &FilePath, options: LakeOptions) -> Result<Self, LakeError> {
+        let lock = lock_directory(root)?;
+        let store: Arc<dyn ObjectStore> = Arc::new(DurableDirectory::new(root).doing("opening the lake's directory")?);
+        let mut lake = Self::open(store, options).await?;
+        lake._lock = Some(lock);
+        Ok(lake)
+    }
+
+    /// Opens or creates the lake in a store that has conditional put. Several nodes may.
+    pub async fn open(store: Arc<dyn ObjectStore>, options: LakeOptions) -> Result<Self, LakeError> {
+        let id = lake_id(store.as_ref()).await?;
+        let clock = options.clock.clone();
+        let own = async |name: &str, schema: TableSchema| {
+            let root = Path::from("rollcall").join(name);
+            Table::open_or_create(store.clone(), root, clock.clone(), &schema).await
+        };
+        let state = StateLog::open(own("state", state::schema()).await?).await?;
+        let site_log = own("site_log", site_log_schema()).await?;
+        let quarantine = own("quarantine", quarantine_schema()).await?;
+        let contacts = own("contacts", contacts_schema()).await?;
+        let mut tables = BTreeMap::new();
+        let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
+        for root in listed.common_prefixes {
+            let Some(name) = root.filename().and_then(|name| TableName::new(name).ok()) else { continue };
+            if let Some(table) = Table::open(store.clone(), root, options.clock.clone()).await? {
+                tables.insert(name, table);
+            }
+        }
+        Ok(Self {
+            store,
+            options,
+            id,
+            tables: RwLock::new(tables),
+            creating: tokio::sync::Mutex::new(()),
+            state,
+            site_log,
+            quarantine,
+            contacts,
+            _lock: None,
+        })
+    }
+
+    /// The lake's id, made when it was created: sites know HQ by it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The store behind the lake, for readers.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// What HQ itself knows.
+    pub fn state(&self) -> &StateLog {
+        &self.state
+    }
+
+    /// Entries of sites' journals about themselves: loads, losses.
+    pub fn site_log(&self) -> &Arc<Table> {
+        &self.site_log
+    }
+
+    /// Batches that could not be decoded, whole.
+    pub fn quarantine(&self) -> &Arc<Table> {
+        &self.quarantine
+    }
+
+    /// Which minutes of each hour each site was heard.
+    pub fn contacts(&self) -> &Arc<Table> {
+        &self.contacts
+    }
+
+    /// The secrets, opened with `key`.
+    pub fn vault(&self, key: VaultKey) -> Vault {
+        Vault::new(self.store.clone(), key)
+    }
+
+    /// The tables of sites' rows.
+    pub fn tables(&self) -> BTreeMap<TableName, Arc<Table>> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The table of this name, if it exists.
+    pub fn table(&self, name: &TableName) -> Option<Arc<Table>> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The table of this name, created with this key if it does not exist.
+    pub async fn table_or_create(&self, name: &TableName, key: &[String]) -> Result<Arc<Table>, LakeError> {
+        if let Some(table) = self.table(name) {
+            return Ok(table);
+        }
+        let _creating = self.creating.lock().await;
+        if let Some(table) = self.table(name) {
+            return Ok(table);
+        }
+        let root = Path::from("tables").join(name.as_str());
+        let schema = TableSchema::for_sites(key.to_vec());
+        let table = Table::open_or_create(self.store.clone(), root, self.options.clock.clone(), &schema).await?;
+        self.tables.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), table.clone());
+        Ok(table)
+    }
+}
+
+async fn lake_id(store: &dyn ObjectStore) -> Result<String, LakeError> {
+    let path = Path::from("rollcall/lake.json");
+    let new = serde_json::json!({"id": uuid::Uuid::new_v4().to_string(), "version": 1}).to_string();
+    match store.put_opts(&path, new.into_bytes().into(), PutMode::Create.into()).await {
+        Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+        Err(source) => return Err(LakeError::Store { doing: "creating the lake".to_owned(), source }),
+    }
+    let bytes = get_optional(store, &path).await?.ok_or_else(|| LakeError::damaged("the lake's id is gone"))?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(LakeError::damaged)?;
+    value["id"].as_str().map(str::to_owned).ok_or_else(|| LakeError::damaged("the lake's id cannot be read"))
+}
+
+fn site_log_schema() -> TableSchema {
+    let mut columns = TableSchema::for_sites(Vec::new()).columns;
+    columns.extend(["a", "b", "c"].map(|name| Column::new(name, ColumnType::String)));
+    TableSchema::new(columns, Vec::new())
+}
+
+fn quarantine_schema() -> TableSchema {
+    use our_columns::{EPOCH, RECEIVED_AT, SITE};
+    let columns = vec![
+        Column::new(SITE, ColumnType::String),
+        Column::new(EPOCH, ColumnType::Integer),
+        Column::new("first_seq", ColumnType::Long),
+        Column::new("last_seq", ColumnType::Long),
+        Column::new(RECEIVED_AT, ColumnType::Timestamp),
+        Column::new("reason", ColumnType::String),
+        Column::new("header", ColumnType::Binary),
+        Column::new("payload", ColumnType::Binary),
+    ];
+    TableSchema::new(columns, Vec::new())
+}
+
+fn contacts_schema() -> TableSchema {
+    let columns = vec![
+        Column::new(our_columns::SITE, ColumnType::String),
+        Column::new("hour", ColumnType::Timestamp),
+        // Bit n is set when the site was heard in minute n of the hour.
+        Column::new("minutes", ColumnType::Long),
+    ];
+    TableSchema::new(columns, Vec::new())
+}

@@ -1,0 +1,126 @@
+//! Reads a table's log: the newest checkpoint, then the entries behind it.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use serde::Deserialize;
+
+use crate::{
+    action::Action,
+    checkpoint,
+    error::{Doing, LakeError},
+    snapshot::Snapshot,
+};
+
+/// The path of a table's log entry.
+pub(crate) fn entry_path(root: &Path, version: u64) -> Path {
+    log_path(root).join(format!("{version:020}.json"))
+}
+
+pub(crate) fn checkpoint_path(root: &Path, version: u64) -> Path {
+    log_path(root).join(format!("{version:020}.checkpoint.parquet"))
+}
+
+pub(crate) fn last_checkpoint_path(root: &Path) -> Path {
+    log_path(root).join("_last_checkpoint")
+}
+
+pub(crate) fn log_path(root: &Path) -> Path {
+    root.clone().join("_delta_log")
+}
+
+/// Reads an object whole; none when it does not exist.
+pub(crate) async fn get_optional(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, LakeError> {
+    match store.get(path).await {
+        Ok(found) => Ok(Some(found.bytes().await.doing("reading from the lake")?)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(source) => Err(LakeError::Store { doing: format!("reading {path}"), source }),
+    }
+}
+
+/// The actions of one log entry; none when it does not exist (yet).
+pub(crate) async fn read_entry(
+    store: &dyn ObjectStore,
+    root: &Path,
+    version: u64,
+) -> Result<Option<(Vec<Action>, usize)>, LakeError> {
+    let Some(bytes) = get_optional(store, &entry_path(root, version)).await? else { return Ok(None) };
+    let actions = bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            serde_json::from_slice(line)
+                .map_err(|error| LakeError::damaged(format!("log entry {version} of {root}: {error}")))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Some((actions, bytes.len())))
+}
+
+/// A table as found in the store.
+pub(crate) struct Opened {
+    pub(crate) snapshot: Snapshot,
+    /// Log bytes and entries behind the newest checkpoint.
+    pub(crate) log_bytes: usize,
+    pub(crate) log_entries: u64,
+}
+
+/// Log entries fetched at a time.
+const READ_AHEAD: usize = 16;
+
+/// Opens the table at `root`; none when there is none.
+pub(crate) async fn open(store: &dyn ObjectStore, root: &Path) -> Result<Option<Opened>, LakeError> {
+    let (mut snapshot, mut next) = match newest_checkpoint(store, root).await? {
+        Some((version, bytes)) => (Some(checkpoint::read(version, bytes)?), version + 1),
+        None => (None, 0),
+    };
+    let (mut log_bytes, mut log_entries) = (0, 0);
+    'log: loop {
+        let versions = next..next + READ_AHEAD as u64;
+        let mut entries = futures::stream::iter(
+            versions.map(|version| async move { (version, read_entry(store, root, version).await) }),
+        )
+        .buffered(READ_AHEAD);
+        while let Some((version, entry)) = entries.next().await {
+            let Some((actions, bytes)) = entry? else { break 'log };
+            match &mut snapshot {
+                Some(snapshot) => snapshot.apply(version, actions)?,
+                None => {
+                    let meta_data = actions.iter().find_map(|action| action.meta_data.clone());
+                    let meta_data =
+                        meta_data.ok_or_else(|| LakeError::damaged(format!("{root} begins without metadata")))?;
+                    let mut first = Snapshot::empty(meta_data)?;
+                    first.apply(version, actions)?;
+                    snapshot = Some(first);
+                }
+            }
+            log_bytes += bytes;
+            log_entries += 1;
+            next = version + 1;
+        }
+    }
+    Ok(snapshot.map(|snapshot| Opened { snapshot, log_bytes, log_entries }))
+}
+
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    version: u64,
+}
+
+/// The newest checkpoint that can be read: the one `_last_checkpoint` names, else the newest listed.
+async fn newest_checkpoint(store: &dyn ObjectStore, root: &Path) -> Result<Option<(u64, Bytes)>, LakeError> {
+    if let Some(bytes) = get_optional(store, &last_checkpoint_path(root)).await?
+        && let Ok(last) = serde_json::from_slice::<LastCheckpoint>(&bytes)
+        && let Some(found) = get_optional(store, &checkpoint_path(root, last.version)).await?
+    {
+        return Ok(Some((last.version, found)));
+    }
+    let names: Vec<_> = store.list(Some(&log_path(root))).try_collect().await.doing("listing a table's log")?;
+    let newest = names
+        .iter()
+        .filter_map(|meta| meta.location.filename()?.strip_suffix(".checkpoint.parquet")?.parse::<u64>().ok())
+        .max();
+    match newest {
+        Some(version) => Ok(get_optional(store, &checkpoint_path(root, version)).await?.map(|bytes| (version, bytes))),
+        None => Ok(None),
+    }
+}

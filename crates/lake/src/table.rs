@@ -1,0 +1,363 @@
+//! One Delta table: opening, following, committing.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chrono::Utc;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
+
+use crate::{
+    action::{Action, CommitInfo},
+    checkpoint,
+    clock::BootClock,
+    data_file::{self, Effort},
+    error::{Doing, LakeError},
+    replay::{self, Opened, read_entry},
+    schema::TableSchema,
+    snapshot::{DataFile, Snapshot, meta_data_for},
+};
+
+/// A table of the lake. All methods may be called from several tasks; several processes may have the table open.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) root: Path,
+    clock: BootClock,
+    live: Mutex<Live>,
+    /// One commit of this process at a time; others are settled by the log itself.
+    pub(crate) committing: tokio::sync::Mutex<()>,
+    checkpointing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Live {
+    snapshot: Snapshot,
+    /// Boot time at which the log was last read to its end.
+    read_at: Duration,
+    log_bytes: usize,
+    log_entries: u64,
+}
+
+/// How a put of a log entry ended.
+pub(crate) enum Put {
+    /// The entry is ours.
+    Won,
+    /// Someone else wrote it; these are its actions, already applied.
+    Lost(Vec<Action>),
+}
+
+/// A commit must land within this time of the last read of the log: then no entry it could overwrite was cleaned up.
+const STALE_AFTER: Duration = Duration::from_secs(600);
+/// Attempts to learn how a put ended, with growing pauses: about a minute in all.
+const PUT_ATTEMPTS: u32 = 10;
+/// A checkpoint is due after this much log …
+const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
+/// … or this many entries.
+const CHECKPOINT_ENTRIES: u64 = 200;
+
+impl Table {
+    /// Opens the table at `root`; none when there is none.
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        root: Path,
+        clock: BootClock,
+    ) -> Result<Option<Arc<Self>>, LakeError> {
+        let read_at = clock.now();
+        let Some(opened) = replay::open(store.as_ref(), &root).await? else { return Ok(None) };
+        Ok(Some(Arc::new(Self {
+            store,
+            root,
+            clock,
+            live: Mutex::new(Live::new(opened, read_at)),
+            committing: tokio::sync::Mutex::new(()),
+            checkpointing: AtomicBool::new(false),
+        })))
+    }
+
+    /// Opens the table at `root`, or creates it with this schema. Two creators end up with the same table.
+    pub async fn open_or_create(
+        store: Arc<dyn ObjectStore>,
+        root: Path,
+        clock: BootClock,
+        schema: &TableSchema,
+    ) -> Result<Arc<Self>, LakeError> {
+        if let Some(table) = Self::open(store.clone(), root.clone(), clock.clone()).await? {
+            return Ok(table);
+        }
+        let now_ms = Utc::now().timestamp_millis();
+        let actions = [Action::protocol(), Action::meta_data(meta_data_for(schema, None, now_ms))];
+        let (body, _) = encode_entry("CREATE TABLE", &actions)?;
+        match store.put_opts(&replay::entry_path(&root, 0), body.into(), PutMode::Create.into()).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(source) => return Err(LakeError::Store { doing: format!("creating table {root}"), source }),
+        }
+        let opened = Self::open(store, root.clone(), clock).await?;
+        opened.ok_or_else(|| LakeError::damaged(format!("table {root} vanished while it was created")))
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        // A panic elsewhere cannot leave the state half changed: it is replaced whole.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest version this process knows of.
+    pub fn snapshot(&self) -> Snapshot {
+        self.live().snapshot.clone()
+    }
+
+    /// Where the table is, relative to the lake.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Reads what others committed since. Returns the snapshot then.
+    pub async fn refresh(&self) -> Result<Snapshot, LakeError> {
+        let _committing = self.committing.lock().await;
+        self.catch_up().await
+    }
+
+    /// [`Self::refresh`] for a caller that holds the commit lock.
+    pub(crate) async fn catch_up(&self) -> Result<Snapshot, LakeError> {
+        if self.is_stale() {
+            return self.reopen().await;
+        }
+        loop {
+            let read_at = self.clock.now();
+            let next = self.live().snapshot.version + 1;
+            match read_entry(self.store.as_ref(), &self.root, next).await? {
+                Some((actions, bytes)) => self.take_entry(next, actions, bytes, read_at)?,
+                None => {
+                    let mut live = self.live();
+                    live.read_at = read_at;
+                    return Ok(live.snapshot.clone());
+                }
+            }
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        self.clock.now().saturating_sub(self.live().read_at) > STALE_AFTER
+    }
+
+    /// Reads the table anew from its checkpoint: entries this process missed may be cleaned up already.
+    async fn reopen(&self) -> Result<Snapshot, LakeError> {
+        let read_at = self.clock.now();
+        let opened = replay::open(self.store.as_ref(), &self.root).await?;
+        let opened = opened.ok_or_else(|| LakeError::damaged(format!("table {} is gone", self.root)))?;
+        let mut live = self.live();
+        *live = Live::new(opened, read_at);
+        Ok(live.snapshot.clone())
+    }
+
+    fn take_entry(&self, version: u64, actions: Vec<Action>, bytes: usize, read_at: Duration) -> Result<(), LakeError> {
+        let mut live = self.live();
+        let mut snapshot = live.snapshot.clone();
+        snapshot.apply(version, actions)?;
+        live.snapshot = snapshot;
+        live.read_at = read_at;
+        live.log_bytes += bytes;
+        live.log_entries += 1;
+        Ok(())
+    }
+
+    /// Puts `actions` as the entry after `base`, if absent. When the reply is lost or says "exists", the entry is read and
+    /// our own commit id looked for. The caller holds the commit lock; the outcome is applied to the state either way.
+    pub(crate) async fn put_entry(
+        &self,
+        base: &Snapshot,
+        operation: &str,
+        actions: Vec<Action>,
+    ) -> Result<Put, LakeError> {
+        let version = base.version + 1;
+        let path = replay::entry_path(&self.root, version);
+        let (body, commit_id) = encode_entry(operation, &actions)?;
+        for attempt in 0..PUT_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(50 << attempt.min(8))).await;
+            }
+            let put = self.store.put_opts(&path, body.clone().into(), PutMode::Create.into()).await;
+            let read_at = self.clock.now();
+            let error = match put {
+                Ok(_) => return self.won(version, actions, body.len(), &commit_id).await,
+                Err(error) => error,
+            };
+            // Exists, or unknown: look. Our own entry means that an earlier attempt took effect.
+            match read_entry(self.store.as_ref(), &self.root, version).await {
+                Ok(Some((found, bytes))) => {
+                    let is_ours = found
+                        .iter()
+                        .filter_map(|action| action.commit_info.as_ref())
+                        .any(|info| info.rollcall_commit == commit_id);
+                    if is_ours {
+                        tracing::info!(table = %self.root, version, "commit took effect although its reply was lost");
+                        return self.won(version, actions, bytes, &commit_id).await;
+                    }
+                    self.take_entry(version, found.clone(), bytes, read_at)?;
+                    return Ok(Put::Lost(found));
+                }
+                Ok(None) => {
+                    tracing::warn!(table = %self.root, version, attempt, %error, "commit did not take effect, trying again")
+                }
+                Err(looking) => {
+                    tracing::warn!(table = %self.root, version, attempt, %error, %looking, "outcome of a commit is unknown, looking again");
+                }
+            }
+        }
+        Err(LakeError::Store {
+            doing: format!("committing version {version} of {}", self.root),
+            source: object_store::Error::Generic { store: "lake", source: "no answer after several attempts".into() },
+        })
+    }
+
+    /// Ours is the entry. If this process slept too long since it read the log, the entry may fill a hole that clean-up
+    /// left, which is no commit at all: read the table anew and see.
+    async fn won(&self, version: u64, actions: Vec<Action>, bytes: usize, commit_id: &str) -> Result<Put, LakeError> {
+        if self.is_stale() {
+            let reopened = replay::open(self.store.as_ref(), &self.root).await?;
+            let entry = read_entry(self.store.as_ref(), &self.root, version).await?;
+            let still_ours = entry.is_some_and(|(found, _)| {
+                found
+                    .iter()
+                    .filter_map(|action| action.commit_info.as_ref())
+                    .any(|info| info.rollcall_commit == commit_id)
+            });
+            let counts = reopened.as_ref().is_some_and(|opened| {
+                opened.snapshot.version >= version && opened.snapshot.version - opened.log_entries < version
+            });
+            if !(still_ours && counts) {
+                tracing::error!(table = %self.root, version, "slept too long before a commit; it does not count");
+                return self.reopen().await.map(|_| Put::Lost(actions));
+            }
+        }
+        let read_at = self.live().read_at;
+        self.take_entry(version, actions, bytes, read_at)?;
+        Ok(Put::Won)
+    }
+
+    /// Writes a data file under a new name, durable on return. It is no part of the table until a commit adds it.
+    pub(crate) async fn put_data_file(&self, bytes: Bytes, file: &DataFile) -> Result<(), LakeError> {
+        let path = self.root.clone().join(file.path.as_str());
+        self.store.put(&path, bytes.into()).await.doing("writing a data file")?;
+        Ok(())
+    }
+
+    /// Appends rows that belong to no site's journal (contacts, quarantine, state). Not idempotent: after an unknown
+    /// outcome that could not be resolved, the caller looks before it repeats.
+    pub async fn append_rows(&self, rows: arrow_array::RecordBatch) -> Result<(), LakeError> {
+        let _committing = self.committing.lock().await;
+        let mut base = self.snapshot();
+        let schema = base.schema().clone();
+        let rows = data_file::fit(&rows, &schema)?;
+        let now_ms = Utc::now().timestamp_millis();
+        let written = tokio::task::spawn_blocking(move || {
+            data_file::write(data_file::new_path(), &schema, &[rows], Effort::Ingest, now_ms)
+        });
+        let (bytes, file) = written.await.doing("writing rows")??;
+        self.put_data_file(bytes, &file).await?;
+        for _ in 0..crate::append::COMMIT_ATTEMPTS {
+            match self.put_entry(&base, "WRITE", vec![Action::add(file.to_add(true)?)]).await? {
+                Put::Won => return Ok(()),
+                Put::Lost(_) => base = self.snapshot(),
+            }
+        }
+        Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
+    }
+
+    /// Takes a checkpoint in the background when enough log has gathered since the last.
+    pub fn checkpoint_if_due(self: &Arc<Self>) {
+        let due = {
+            let live = self.live();
+            live.log_bytes >= CHECKPOINT_BYTES || live.log_entries >= CHECKPOINT_ENTRIES
+        };
+        if due && !self.checkpointing.swap(true, Ordering::AcqRel) {
+            let table = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = table.checkpoint().await {
+                    tracing::warn!(table = %table.root, error = %crate::describe(&error), "checkpoint failed; the log stays longer");
+                }
+                table.checkpointing.store(false, Ordering::Release);
+            });
+        }
+    }
+
+    /// Writes a checkpoint of the newest version.
+    pub async fn checkpoint(&self) -> Result<(), LakeError> {
+        let (snapshot, log_bytes, log_entries) = {
+            let live = self.live();
+            (live.snapshot.clone(), live.log_bytes, live.log_entries)
+        };
+        let version = snapshot.version;
+        let written = tokio::task::spawn_blocking(move || checkpoint::write(&snapshot));
+        let (bytes, actions) = written.await.doing("writing a checkpoint")??;
+        self.store
+            .put(&replay::checkpoint_path(&self.root, version), bytes.into())
+            .await
+            .doing("writing a checkpoint")?;
+        let last = serde_json::json!({"version": version, "size": actions}).to_string();
+        self.store
+            .put(&replay::last_checkpoint_path(&self.root), last.into_bytes().into())
+            .await
+            .doing("writing _last_checkpoint")?;
+        let mut live = self.live();
+        live.log_bytes = live.log_bytes.saturating_sub(log_bytes);
+        live.log_entries = live.log_entries.saturating_sub(log_entries);
+        Ok(())
+    }
+
+    /// Deletes log entries and checkpoints older than the newest checkpoint and than `keep`. Returns how many went.
+    pub async fn clean_log(&self, keep: Duration) -> Result<usize, LakeError> {
+        // Never below what the zombie rule needs.
+        let keep = keep.max(crate::compact::RETENTION_MIN);
+        let names: Vec<_> =
+            self.store.list(Some(&replay::log_path(&self.root))).try_collect().await.doing("listing a table's log")?;
+        let version = |name: &str| name.split('.').next().and_then(|digits| digits.parse::<u64>().ok());
+        let newest = names
+            .iter()
+            .filter_map(|meta| meta.location.filename())
+            .filter(|name| name.ends_with(".checkpoint.parquet"))
+            .filter_map(version)
+            .max();
+        let Some(newest) = newest else { return Ok(0) };
+        let horizon = Utc::now() - keep;
+        let mut cleaned = 0;
+        for meta in names {
+            let old = meta.last_modified < horizon;
+            if old && meta.location.filename().and_then(version).is_some_and(|version| version < newest) {
+                self.store.delete(&meta.location).await.doing("cleaning a table's log")?;
+                cleaned += 1;
+            }
+        }
+        Ok(cleaned)
+    }
+}
+
+impl Live {
+    fn new(opened: Opened, read_at: Duration) -> Self {
+        Self { snapshot: opened.snapshot, read_at, log_bytes: opened.log_bytes, log_entries: opened.log_entries }
+    }
+}
+
+/// A log entry's text and the commit id in it.
+fn encode_entry(operation: &str, actions: &[Action]) -> Result<(Bytes, String), LakeError> {
+    let commit_id = uuid::Uuid::new_v4().simple().to_string();
+    let info = CommitInfo {
+        timestamp: Utc::now().timestamp_millis(),
+        operation: operation.to_owned(),
+        engine_info: concat!("rollcall/", env!("CARGO_PKG_VERSION")).to_owned(),
+        rollcall_commit: commit_id.clone(),
+    };
+    let info = Action { commit_info: Some(info), ..Action::default() };
+    let mut body = Vec::with_capacity(64 * (actions.len() + 4));
+    for action in std::iter::once(&info).chain(actions) {
+        serde_json::to_writer(&mut body, action).map_err(LakeError::damaged)?;
+        body.push(b'\n');
+    }
+    Ok((body.into(), commit_id))
+}

@@ -1,0 +1,94 @@
+//! Stores that differ: other columns, other types, other zones.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow_array::{
+    Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt8Array, cast::AsArray, types::*,
+};
+use arrow_schema::{DataType, Field, Schema};
+use rollcall_lake::{Column, ColumnType, SiteClock, TableSchema, conform};
+use rollcall_types::columns;
+
+fn sent(columns: Vec<(&str, &str, ArrayRef)>) -> RecordBatch {
+    let rows = columns[0].2.len();
+    let mut fields =
+        vec![Field::new(columns::SEQ, DataType::Int64, false), Field::new(columns::OP, DataType::UInt8, false)];
+    let mut arrays: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(1..=rows as i64)),
+        Arc::new(UInt8Array::from_iter_values(std::iter::repeat_n(b'I', rows))),
+    ];
+    for (name, declared, array) in columns {
+        let metadata = HashMap::from([(columns::METADATA_DECLARED.to_owned(), declared.to_owned())]);
+        fields.push(Field::new(name, array.data_type().clone(), true).with_metadata(metadata));
+        arrays.push(array);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("columns match")
+}
+
+fn schema(columns: &[(&str, ColumnType)]) -> TableSchema {
+    let columns: Vec<Column> = columns.iter().map(|(name, kind)| Column::new(name, *kind)).collect();
+    TableSchema::for_sites(Vec::new()).merged(&columns).unwrap_or_else(|| TableSchema::for_sites(Vec::new()))
+}
+
+#[test]
+fn what_a_cast_would_change_is_a_misfit() {
+    let rows = sent(vec![
+        ("qty", "REAL", Arc::new(Float64Array::from(vec![2.0, 2.5]))),
+        ("price", "TEXT", Arc::new(StringArray::from(vec!["1.25", "cheap"]))),
+        ("Note", "INTEGER", Arc::new(Int64Array::from(vec![7, 8]))),
+    ]);
+    let schema = schema(&[
+        ("qty", ColumnType::Long),
+        ("price", ColumnType::Decimal { digits: 10, fraction: 2 }),
+        ("note", ColumnType::String),
+    ]);
+    let out = conform(&rows, &schema, SiteClock::default()).expect("conforms");
+    assert!(out.new_columns.is_empty());
+    assert_eq!(out.misfits, 1);
+    let qty = out.rows.column_by_name("qty").expect("present").as_primitive::<Int64Type>();
+    assert_eq!((qty.value(0), qty.is_null(1)), (2, true));
+    let price = out.rows.column_by_name("price").expect("present").as_primitive::<Decimal128Type>();
+    assert_eq!((price.value(0), price.is_null(1)), (125, true));
+    assert_eq!(out.rows.column_by_name("note").expect("present").as_string::<i32>().value(1), "8");
+    let misfits = out.rows.column_by_name("_misfit").expect("present").as_string::<i32>();
+    assert!(misfits.is_null(0));
+    assert_eq!(misfits.value(1), r#"{"price":"cheap","qty":"2.5"}"#);
+}
+
+#[test]
+fn local_times_become_utc_and_keep_their_text() {
+    let times = [
+        "2026-03-08 01:59:59",
+        "2026-03-08 02:30:00",
+        "2026-11-01 01:30",
+        "2026-07-01T12:00:00Z",
+        "1767225600",
+        "soon",
+    ];
+    let rows = sent(vec![("sold_at", "DATETIME", Arc::new(StringArray::from(times.to_vec())))]);
+    let clock = SiteClock { zone: chrono_tz::America::Los_Angeles, offset_micros: 0 };
+    let out = conform(&rows, &schema(&[]), clock).expect("conforms");
+    let names: Vec<&str> = out.new_columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["sold_at", "sold_at_local"]);
+    let utc = out.rows.column_by_name("sold_at").expect("present").as_primitive::<TimestampMicrosecondType>();
+    let text = |row: usize| chrono::DateTime::from_timestamp_micros(utc.value(row)).expect("in range").to_rfc3339();
+    assert_eq!(text(0), "2026-03-08T09:59:59+00:00");
+    assert_eq!(text(1), "2026-03-08T10:30:00+00:00", "an hour that never came, read as before the change");
+    assert_eq!(text(2), "2026-11-01T08:30:00+00:00", "an hour that came twice, read as the first");
+    assert_eq!(text(3), "2026-07-01T12:00:00+00:00");
+    assert_eq!(text(4), "2026-01-01T00:00:00+00:00");
+    assert!(utc.is_null(5));
+    let local = out.rows.column_by_name("sold_at_local").expect("present").as_string::<i32>();
+    assert_eq!((local.value(2), local.is_null(3)), ("2026-11-01 01:30", true));
+    assert_eq!(out.misfits, 1);
+}
+
+#[test]
+fn names_meet_case_blind_and_ours_are_safe() {
+    let value = || Arc::new(StringArray::from(vec!["x"])) as ArrayRef;
+    let rows = sent(vec![("Unit Price", "TEXT", value()), ("_SITE", "TEXT", value())]);
+    let out = conform(&rows, &schema(&[]), SiteClock::default()).expect("conforms");
+    let names: Vec<_> =
+        out.new_columns.iter().map(|column| (column.name.as_str(), column.site_name.as_deref())).collect();
+    assert_eq!(names, [("unit_price", Some("Unit Price")), ("_site_", Some("_SITE"))]);
+}

@@ -1,0 +1,7 @@
+//! The lake's promises, against real stores, some of which fail before or after the effect.
+
+mod compaction;
+mod conform;
+mod exactly_once;
+mod faulty;
+mod support;
