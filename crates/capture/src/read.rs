@@ -102,12 +102,12 @@ pub(crate) fn read(
         }
         let number: i64 = row.get(1).doing(doing)?;
         if number == LOG_LAYOUT {
-            read_log(&mut tables, row, seq)?;
+            read_log(&transaction, layouts, &mut tables, row, seq)?;
         } else {
             let layout = layouts.get(&transaction, number)?;
             let at_table = tables.iter().position(|reader| reader.table == layout.table);
             let index = match at_table {
-                Some(index) if tables[index].layout.as_ref().is_none_or(|known| known.number == number) => index,
+                Some(index) if tables[index].takes(number) => index,
                 // The table's columns changed here: the new layout starts the next batch.
                 Some(_) => break,
                 None => {
@@ -130,7 +130,13 @@ pub(crate) fn read(
 }
 
 /// Entries of our own: rows of the log table, and marks at the table they are about.
-fn read_log(tables: &mut Vec<TableReader>, row: &Row<'_>, seq: Seq) -> Result<(), CaptureError> {
+fn read_log(
+    conn: &Connection,
+    layouts: &mut Layouts,
+    tables: &mut Vec<TableReader>,
+    row: &Row<'_>,
+    seq: Seq,
+) -> Result<(), CaptureError> {
     let doing = "reading an entry of the journal";
     let op: String = row.get(2).doing(doing)?;
     let mark = match op.as_str() {
@@ -140,7 +146,14 @@ fn read_log(tables: &mut Vec<TableReader>, row: &Row<'_>, seq: Seq) -> Result<()
     };
     if let Some(mark) = mark {
         let table: String = row.get(4).doing(doing)?;
-        reader_of(tables, &table).marks.push(mark);
+        let reader = reader_of(tables, &table);
+        reader.marks.push(mark);
+        if reader.layout.is_none()
+            && let Some(layout) = layouts.newest(conn, &table)?
+        {
+            // HQ learns the table's columns and key even if no row comes.
+            reader.lay_out(&layout);
+        }
     }
     let layout = log_layout();
     reader_of(tables, columns::LOG_TABLE).append(&layout, row, seq)?;
@@ -184,6 +197,14 @@ impl Layouts {
     }
 }
 
+impl Layouts {
+    /// The newest layout of a table.
+    fn newest(&mut self, conn: &Connection, table: &str) -> Result<Option<Arc<Layout>>, CaptureError> {
+        let newest = layout::read_all(conn)?.into_iter().filter(|layout| layout.table == table).next_back();
+        newest.map(|layout| self.get(conn, layout.number)).transpose()
+    }
+}
+
 /// Collects one table's rows.
 struct TableReader {
     table: String,
@@ -215,12 +236,21 @@ impl TableReader {
         }
     }
 
+    /// Whether a row of this layout can go with the rows so far.
+    fn takes(&self, number: i64) -> bool {
+        self.layout.as_ref().is_none_or(|known| known.number == number)
+    }
+
+    fn lay_out(&mut self, layout: &Arc<Layout>) {
+        self.layout = Some(layout.clone());
+        self.values = layout.columns.iter().map(|column| ColumnBuilder::new(&column.declared)).collect();
+    }
+
     /// Appends a journal row; returns the size of its values.
     fn append(&mut self, layout: &Arc<Layout>, row: &Row<'_>, seq: Seq) -> Result<usize, CaptureError> {
         let doing = "reading a journal row";
         if self.layout.is_none() {
-            self.layout = Some(layout.clone());
-            self.values = layout.columns.iter().map(|column| ColumnBuilder::new(&column.declared)).collect();
+            self.lay_out(layout);
         }
         let op = row.get_ref(2).doing(doing)?;
         let op = op.as_bytes().ok().and_then(|text| text.first().copied());

@@ -1,2 +1,23 @@
-//! An HQ node: gateway, ingest, roll, SQL over HTTP.
+//! One HQ node: it wires the lake, the gateway for sites, the roll and the API together.
+//!
+//! [`Node::start`] opens the lake, makes what a first start needs (CA, password, tokens) and serves until told to stop.
+//! A node keeps nothing of its own: what must last is in the lake before a site is told so.
 #![forbid(unsafe_code)]
+
+mod access;
+mod authority;
+mod error;
+mod gateway;
+mod http;
+mod ingest;
+mod ledger;
+mod maintenance;
+mod node;
+mod roster;
+mod sessions;
+mod tables;
+
+pub use access::{Credentials, OPERATOR_TOKEN_FILE};
+pub use error::HqError;
+pub use node::{FirstStart, HTTP_PORT, HqConfig, Node};
+pub use roster::{ImportReport, Invitation};

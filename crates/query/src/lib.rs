@@ -1,2 +1,15 @@
-//! SQL over the lake: current rows, history, Rollcall's own tables, and the coverage of an answer.
+//! SQL over the lake.
+//!
+//! Schemas: `public` has the current rows of every site table, `history` every change, `rollcall` what HQ knows. A query
+//! pins one version of each table it could touch; the caller gives what is not in a table of its own (the roster, the
+//! roll) as record batches. This crate knows nothing of sites' connections, and it only reads.
 #![forbid(unsafe_code)]
+
+mod current;
+mod engine;
+mod render;
+mod scan;
+mod visible;
+
+pub use engine::{Answer, Engine, EngineLimits, Extras, QueryError};
+pub use render::{Format, RenderError, render};

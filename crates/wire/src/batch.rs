@@ -101,7 +101,7 @@ impl Encoder {
         let mut parts = Vec::with_capacity(batch.parts.len());
         for part in &batch.parts {
             let start = self.scratch.len();
-            if part.rows.num_rows() > 0 {
+            if part.rows.num_columns() > 0 {
                 self.scratch = write_rows(std::mem::take(&mut self.scratch), &part.rows)
                     .map_err(|source| BatchError::Arrow { table: part.table.clone(), source })?;
             }

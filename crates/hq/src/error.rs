@@ -1,0 +1,50 @@
+//! What can go wrong at HQ, for the operator.
+
+/// Why HQ could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum HqError {
+    /// The lake refused or failed.
+    #[error(transparent)]
+    Lake(#[from] rollcall_lake::LakeError),
+    /// The query engine could not start.
+    #[error("the query engine could not start")]
+    Query(#[from] rollcall_query::QueryError),
+    /// Certificates could not be made or read.
+    #[error("certificates: {0}")]
+    Certificate(String),
+    /// The request is wrong; the text says what to do.
+    #[error("{0}")]
+    Invalid(String),
+    /// What was asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// A port or file could not be used.
+    #[error("{doing}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl From<rcgen::Error> for HqError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Certificate(error.to_string())
+    }
+}
+
+/// An error and its causes in one line, for the log.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,214 @@
+//! The API: SQL, the roll, the roster. JSON; every call but the probes needs a password or token.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{FromRequestParts, Path, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use rollcall_query::{Format, QueryError, render};
+use rollcall_types::SiteId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    error::{HqError, describe},
+    node::Shared,
+    roster::INVITATION_LIFE_SECONDS,
+};
+
+type App = Arc<Shared>;
+
+/// The routes of the API.
+pub(crate) fn router(shared: App) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/live", get(|| async { "alive\n" }))
+        .route("/ready", get(|| async { "ready\n" }))
+        .route("/api/sql", post(sql))
+        .route("/api/roll", get(roll))
+        .route("/api/roster", get(roster).post(import))
+        .route("/api/roster/{site}/invite", post(invite))
+        .route("/api/roster/{site}/retire", post(retire))
+        .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
+        .with_state(shared)
+}
+
+/// Who calls, by password or token.
+struct Caller(&'static str);
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &App) -> Result<Self, Response> {
+        let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let caller = match given {
+            Some(given) => {
+                let credentials = shared.credentials.clone();
+                // Checking a password is slow on purpose; keep it off the threads that serve sites.
+                tokio::task::spawn_blocking(move || credentials.check(&given)).await.ok().flatten()
+            }
+            None => None,
+        };
+        caller.map(Self).ok_or_else(|| {
+            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"rollcall\"")];
+            let error = json!({"error": "a password (user admin) or a token is needed"});
+            (StatusCode::UNAUTHORIZED, challenge, Json(error)).into_response()
+        })
+    }
+}
+
+struct ApiError(StatusCode, String);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"error": self.1}))).into_response()
+    }
+}
+
+impl From<HqError> for ApiError {
+    fn from(error: HqError) -> Self {
+        let status = match error {
+            HqError::Invalid(_) => StatusCode::BAD_REQUEST,
+            HqError::NotFound(_) => StatusCode::NOT_FOUND,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, describe(&error))
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        let status = match error {
+            QueryError::Sql(_) => StatusCode::BAD_REQUEST,
+            QueryError::Limit(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            QueryError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, describe(&error))
+    }
+}
+
+async fn index(State(shared): State<App>) -> Json<serde_json::Value> {
+    Json(json!({
+        "product": "rollcall",
+        "version": env!("CARGO_PKG_VERSION"),
+        "lake": shared.lake.id(),
+        "api": ["POST /api/sql", "GET /api/roll", "GET|POST /api/roster", "POST /api/roster/{site}/invite", "POST /api/roster/{site}/retire"],
+    }))
+}
+
+#[derive(Deserialize)]
+struct SqlRequest {
+    sql: String,
+    #[serde(default)]
+    format: Option<String>,
+}
+
+/// Response headers that carry the coverage with every form of an answer.
+const COVERAGE_HEADER: &str = "x-rollcall-coverage";
+const SUMMARY_HEADER: &str = "x-rollcall-coverage-summary";
+
+async fn sql(State(shared): State<App>, _: Caller, Json(request): Json<SqlRequest>) -> Result<Response, ApiError> {
+    let name = request.format.as_deref().unwrap_or("json");
+    let format = Format::parse(name).ok_or_else(|| {
+        ApiError(StatusCode::BAD_REQUEST, format!("format {name:?} is not one of table, csv, json, parquet"))
+    })?;
+    let answer = shared.query(&request.sql).await?;
+    let summary = answer.coverage.summary();
+    let coverage = serde_json::to_string(&answer.coverage).unwrap_or_default();
+    let rendered = tokio::task::spawn_blocking(move || render(&answer, format)).await;
+    let failed = |text: String| ApiError(StatusCode::INTERNAL_SERVER_ERROR, text);
+    let body = rendered.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    let mut response = ([(header::CONTENT_TYPE, format.content_type())], Body::from(body)).into_response();
+    for (name, text) in [(COVERAGE_HEADER, coverage), (SUMMARY_HEADER, summary)] {
+        // A header has room for some kilobytes; a longer list is in the JSON form.
+        if text.len() <= 8 * 1024
+            && let Ok(value) = HeaderValue::from_str(&text)
+        {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(response)
+}
+
+async fn roll(State(shared): State<App>, _: Caller) -> Response {
+    Json(shared.roll()).into_response()
+}
+
+#[derive(Serialize)]
+struct RosterLine {
+    id: SiteId,
+    attributes: BTreeMap<String, String>,
+    enrolled_at: Option<rollcall_types::Timestamp>,
+    retired: Option<crate::roster::Retired>,
+    epoch: Option<rollcall_types::Epoch>,
+}
+
+async fn roster(State(shared): State<App>, _: Caller) -> Json<Vec<RosterLine>> {
+    let lines = shared.roster.all().into_iter().map(|(id, record)| RosterLine {
+        id,
+        attributes: record.attributes,
+        enrolled_at: record.enrolled_at,
+        retired: record.retired,
+        epoch: record.journal.map(|journal| journal.epoch),
+    });
+    Json(lines.collect())
+}
+
+async fn import(State(shared): State<App>, Caller(by): Caller, body: String) -> Result<Response, ApiError> {
+    let report = shared.roster.import(&body, shared.ledger.unknown_senders(), by, shared.now()).await?;
+    Ok(Json(report).into_response())
+}
+
+#[derive(Deserialize, Default)]
+struct InviteRequest {
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    life_seconds: Option<u64>,
+}
+
+fn site_id(name: &str) -> Result<SiteId, ApiError> {
+    SiteId::new(name).map_err(|error| ApiError(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+async fn invite(
+    State(shared): State<App>,
+    Caller(by): Caller,
+    Path(site): Path<String>,
+    Json(request): Json<InviteRequest>,
+) -> Result<Response, ApiError> {
+    let life = request.life_seconds.unwrap_or(INVITATION_LIFE_SECONDS);
+    let fingerprint = shared.authority.fingerprint()?;
+    let site = site_id(&site)?;
+    let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, by, shared.now()).await?;
+    Ok(Json(invitation).into_response())
+}
+
+#[derive(Deserialize, Default)]
+struct RetireRequest {
+    #[serde(default)]
+    reason: String,
+}
+
+async fn retire(
+    State(shared): State<App>,
+    Caller(by): Caller,
+    Path(site): Path<String>,
+    Json(request): Json<RetireRequest>,
+) -> Result<Response, ApiError> {
+    let site = site_id(&site)?;
+    let unconfirmed =
+        shared.roll().into_iter().find(|entry| entry.site == site).map_or(0, |entry| entry.unconfirmed_rows);
+    if request.reason.trim().is_empty() {
+        let text = format!("retiring {site} needs a reason (it has {unconfirmed} unconfirmed rows as far as HQ knows)");
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
+    }
+    shared.roster.retire(&site, &request.reason, by, shared.now()).await?;
+    shared.sessions.cut(&site);
+    Ok(Json(json!({"retired": site, "unconfirmed_rows": unconfirmed})).into_response())
+}

@@ -1,0 +1,120 @@
+//! Gathers parts of many sites' batches and commits them together, a table at a time.
+//!
+//! One task per table: it waits for a part, gathers for a moment, commits, and answers every sender. While it commits, the
+//! next parts gather; so under load each commit is large, and alone a part waits only for the moment.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rollcall_lake::{Part, PartOutcome, Table};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::error::describe;
+
+/// How long parts gather before a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GatherLimits {
+    /// A commit waits this long for company …
+    pub(crate) time: Duration,
+    /// … unless this many rows are there.
+    pub(crate) rows: usize,
+}
+
+impl Default for GatherLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_millis(50), rows: 30_000 }
+    }
+}
+
+/// Parts waiting for one table; a session cannot have many in flight, so this bounds nothing but surprises.
+const QUEUE_PARTS: usize = 4096;
+
+struct Submission {
+    part: Part,
+    reply: oneshot::Sender<PartOutcome>,
+}
+
+/// All tables' gatherers.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    limits: GatherLimits,
+    queues: Mutex<HashMap<String, mpsc::Sender<Submission>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Ingest {
+    pub(crate) fn new(limits: GatherLimits, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        Self { limits, queues: Mutex::default(), tasks, stop }
+    }
+
+    /// Hands a part to its table. The reply comes when the outcome is durable; it never comes when the commit's outcome
+    /// could not be learned, and then the site must send again.
+    pub(crate) async fn submit(&self, table: &Arc<Table>, part: Part) -> oneshot::Receiver<PartOutcome> {
+        let (reply, outcome) = oneshot::channel();
+        let queue = self.queue(table);
+        // A closed queue drops the reply, which the caller sees as "unknown".
+        let _ = queue.send(Submission { part, reply }).await;
+        outcome
+    }
+
+    fn queue(&self, table: &Arc<Table>) -> mpsc::Sender<Submission> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues
+            .entry(table.root().to_string())
+            .or_insert_with(|| {
+                let (sender, receiver) = mpsc::channel(QUEUE_PARTS);
+                self.tasks.spawn(gather(table.clone(), receiver, self.limits, self.stop.clone()));
+                sender
+            })
+            .clone()
+    }
+}
+
+async fn gather(
+    table: Arc<Table>,
+    mut queue: mpsc::Receiver<Submission>,
+    limits: GatherLimits,
+    stop: CancellationToken,
+) {
+    loop {
+        let first = tokio::select! {
+            () = stop.cancelled() => return,
+            first = queue.recv() => first,
+        };
+        let Some(first) = first else { return };
+        let mut rows = first.part.rows.rows.num_rows();
+        let mut submissions = vec![first];
+        let deadline = tokio::time::Instant::now() + limits.time;
+        while rows < limits.rows {
+            match tokio::time::timeout_at(deadline, queue.recv()).await {
+                Ok(Some(next)) => {
+                    rows += next.part.rows.rows.num_rows();
+                    submissions.push(next);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let (parts, replies): (Vec<Part>, Vec<_>) =
+            submissions.into_iter().map(|submission| (submission.part, submission.reply)).unzip();
+        match table.append(Arc::new(parts)).await {
+            Ok(appended) => {
+                for (reply, outcome) in replies.into_iter().zip(appended.outcomes) {
+                    // The session may be gone; the rows are durable all the same, and it will be told when it is back.
+                    let _ = reply.send(outcome);
+                }
+            }
+            // Nobody is told anything: the sites send again, and the cursors sort out what took effect.
+            Err(error) => {
+                tracing::error!(table = %table.root(), error = %describe(&error), "a commit failed");
+                if let Err(error) = table.refresh().await {
+                    tracing::error!(table = %table.root(), error = %describe(&error), "the log cannot be read");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What this node heard of each site: the facts the roll is called from, and how complete each site is.
+//!
+//! Complete through T: HQ sent its time T, the site answered with its heads in a read snapshot opened after that, and the
+//! cursors of all its tables reached those heads. No clock of the site takes part.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rollcall_lake::Lake;
+use rollcall_roll::{Facts, Limits, judge};
+use rollcall_types::{Cause, Coverage, Epoch, MissingSite, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::roster::SiteRecord;
+
+/// One line of the roll.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RollEntry {
+    pub(crate) site: SiteId,
+    pub(crate) state: SiteState,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) last_heard: Option<Timestamp>,
+    pub(crate) complete_through: Option<Timestamp>,
+    /// Changes journalled at the site that HQ has not confirmed, as of the last thing heard.
+    pub(crate) unconfirmed_rows: u64,
+    pub(crate) detail: String,
+}
+
+/// Heads a site reported, not reached yet.
+#[derive(Debug, Clone)]
+struct PendingHeads {
+    time: Timestamp,
+    epoch: Epoch,
+    heads: Vec<(TableName, Seq)>,
+}
+
+/// The state of one site that must survive a restart of HQ.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) last_heard: Option<Timestamp>,
+    pub(crate) complete_through: Option<Timestamp>,
+    pub(crate) said_goodbye: bool,
+    #[serde(default)]
+    pub(crate) head: Seq,
+    #[serde(default)]
+    pub(crate) confirmed: Seq,
+    #[serde(default)]
+    pub(crate) refused: Option<Cause>,
+}
+
+#[derive(Debug, Default)]
+struct Presence {
+    now: Remembered,
+    stored: Remembered,
+    capture_problem: Option<String>,
+    pending: VecDeque<PendingHeads>,
+    table_through: BTreeMap<TableName, Timestamp>,
+    /// Minutes heard in the hour that began at `.0`, as bits.
+    minutes: (i64, u64),
+    detail: String,
+}
+
+/// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
+const PENDING_MAX: usize = 8;
+const HOUR_MICROS: i64 = 3_600_000_000;
+
+/// One entry of the contacts table: site, start of the hour, minutes heard.
+pub(crate) type ContactHour = (SiteId, Timestamp, u64);
+
+/// All sites' presence.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    sites: Mutex<HashMap<SiteId, Presence>>,
+    finished_hours: Mutex<Vec<ContactHour>>,
+    unknown_senders: Mutex<BTreeMap<String, Timestamp>>,
+}
+
+impl Ledger {
+    fn sites(&self) -> MutexGuard<'_, HashMap<SiteId, Presence>> {
+        // Each change is whole in itself; a panic elsewhere leaves nothing half done.
+        self.sites.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was remembered from before a restart.
+    pub(crate) fn restore(&self, site: SiteId, remembered: Remembered) {
+        let presence = Presence { now: remembered.clone(), stored: remembered, ..Presence::default() };
+        self.sites().insert(site, presence);
+    }
+
+    /// Anything at all was heard of a site.
+    pub(crate) fn heard(&self, site: &SiteId, now: Timestamp) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        presence.now.last_heard = Some(now);
+        presence.now.said_goodbye = false;
+        let hour = now.as_micros().div_euclid(HOUR_MICROS);
+        if presence.minutes.0 != hour && presence.minutes.1 != 0 {
+            let start = Timestamp::from_micros(presence.minutes.0 * HOUR_MICROS);
+            let finished = (site.clone(), start, presence.minutes.1);
+            self.finished_hours.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
+            presence.minutes.1 = 0;
+        }
+        let minute = now.as_micros().rem_euclid(HOUR_MICROS) / 60_000_000;
+        presence.minutes = (hour, presence.minutes.1 | 1 << minute);
+    }
+
+    /// A beacon's report on the site's own journal and capture.
+    pub(crate) fn beacon(&self, site: &SiteId, head: Seq, capture_problem: Option<String>) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        presence.now.head = head.max(presence.now.head);
+        presence.capture_problem = capture_problem;
+    }
+
+    pub(crate) fn goodbye(&self, site: &SiteId, reason: &str) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        presence.now.said_goodbye = true;
+        presence.detail = format!("said goodbye: {reason}");
+    }
+
+    /// A session began: where the site's journal and HQ's confirmation stand in this epoch.
+    pub(crate) fn welcomed(&self, site: &SiteId, head: Seq, confirmed: Seq, detail: String) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        presence.now.refused = None;
+        presence.now.head = head;
+        presence.now.confirmed = confirmed;
+        presence.detail = detail;
+        presence.pending.clear();
+    }
+
+    pub(crate) fn refused(&self, site: &SiteId, cause: Cause, detail: String) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        presence.now.refused = Some(cause);
+        presence.detail = detail;
+    }
+
+    pub(crate) fn confirmed(&self, site: &SiteId, through: Seq) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        presence.now.confirmed = through;
+        presence.now.head = presence.now.head.max(through);
+    }
+
+    /// A site's answer to HQ's time.
+    pub(crate) fn heads(&self, site: &SiteId, time: Timestamp, epoch: Epoch, heads: Vec<(TableName, Seq)>) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        if presence.pending.len() == PENDING_MAX {
+            // Keep the oldest, which is reached first, and the newest, which says most.
+            presence.pending.remove(PENDING_MAX / 2);
+        }
+        presence.pending.push_back(PendingHeads { time, epoch, heads });
+    }
+
+    /// Moves a site's completeness as far as the lake's cursors allow.
+    pub(crate) fn advance(&self, lake: &Lake, site: &SiteId, number: SiteNumber) {
+        let mut sites = self.sites();
+        if let Some(presence) = sites.get_mut(site) {
+            presence.advance(lake, number);
+        }
+    }
+
+    /// [`Self::advance`] for every site that waits.
+    pub(crate) fn advance_all(&self, lake: &Lake, numbers: &HashMap<SiteId, SiteNumber>) {
+        let mut sites = self.sites();
+        for (site, presence) in sites.iter_mut().filter(|(_, presence)| !presence.pending.is_empty()) {
+            if let Some(number) = numbers.get(site) {
+                presence.advance(lake, *number);
+            }
+        }
+    }
+
+    /// Notes a sender that is not on the roster.
+    pub(crate) fn unknown_sender(&self, name: &str, now: Timestamp) {
+        const UNKNOWN_MAX: usize = 1000;
+        let mut unknown = self.unknown_senders.lock().unwrap_or_else(PoisonError::into_inner);
+        if unknown.len() < UNKNOWN_MAX || unknown.contains_key(name) {
+            unknown.insert(name.chars().take(80).collect(), now);
+        }
+    }
+
+    pub(crate) fn unknown_senders(&self) -> Vec<String> {
+        self.unknown_senders.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// What changed of what must be remembered, and is not stored yet.
+    pub(crate) fn unstored(&self) -> Vec<(SiteId, Remembered)> {
+        let sites = self.sites();
+        sites
+            .iter()
+            .filter(|(_, presence)| presence.now != presence.stored)
+            .map(|(site, presence)| (site.clone(), presence.now.clone()))
+            .collect()
+    }
+
+    pub(crate) fn stored(&self, records: &[(SiteId, Remembered)]) {
+        let mut sites = self.sites();
+        for (site, remembered) in records {
+            if let Some(presence) = sites.get_mut(site) {
+                presence.stored = remembered.clone();
+            }
+        }
+    }
+
+    /// Hours of contact that are over; with `all`, also the running ones.
+    pub(crate) fn take_hours(&self, all: bool) -> Vec<ContactHour> {
+        let mut hours = std::mem::take(&mut *self.finished_hours.lock().unwrap_or_else(PoisonError::into_inner));
+        if all {
+            for (site, presence) in self.sites().iter_mut().filter(|(_, presence)| presence.minutes.1 != 0) {
+                let start = Timestamp::from_micros(presence.minutes.0 * HOUR_MICROS);
+                hours.push((site.clone(), start, presence.minutes.1));
+                presence.minutes.1 = 0;
+            }
+        }
+        hours
+    }
+
+    /// Calls the roll.
+    pub(crate) fn roll(
+        &self,
+        roster: &[(SiteId, SiteRecord)],
+        limits: &Limits,
+        hearing_since: Timestamp,
+        now: Timestamp,
+    ) -> Vec<RollEntry> {
+        let sites = self.sites();
+        let nothing = Presence::default();
+        roster
+            .iter()
+            .map(|(site, record)| {
+                let presence = sites.get(site).unwrap_or(&nothing);
+                let facts = Facts {
+                    enrolled: record.enrolled_at.is_some(),
+                    retired: record.retired.is_some(),
+                    last_heard: presence.now.last_heard,
+                    said_goodbye: presence.now.said_goodbye,
+                    complete_through: presence.now.complete_through,
+                    capture_broken: presence.capture_problem.is_some(),
+                    refused: presence.now.refused,
+                };
+                let verdict = judge(&facts, limits, hearing_since, now);
+                RollEntry {
+                    site: site.clone(),
+                    state: verdict.state,
+                    since: verdict.since,
+                    cause: verdict.cause,
+                    last_heard: presence.now.last_heard,
+                    complete_through: presence.now.complete_through,
+                    unconfirmed_rows: presence.now.head.0.saturating_sub(presence.now.confirmed.0),
+                    detail: presence.capture_problem.clone().unwrap_or_else(|| presence.detail.clone()),
+                }
+            })
+            .collect()
+    }
+
+    /// Per site and table: complete through.
+    pub(crate) fn tables_through(&self) -> Vec<(SiteId, TableName, Timestamp)> {
+        let sites = self.sites();
+        let mut all: Vec<_> = sites
+            .iter()
+            .flat_map(|(site, presence)| {
+                presence.table_through.iter().map(move |(table, time)| (site.clone(), table.clone(), *time))
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+impl Presence {
+    fn advance(&mut self, lake: &Lake, number: SiteNumber) {
+        while let Some(pending) = self.pending.front() {
+            let mut all = true;
+            for (table, head) in &pending.heads {
+                let cursor = lake.table(table).and_then(|table| table.snapshot().cursor(number, pending.epoch));
+                if cursor.is_some_and(|cursor| cursor.seq >= *head) {
+                    self.table_through.insert(table.clone(), pending.time);
+                } else {
+                    all = false;
+                }
+            }
+            if !all {
+                break;
+            }
+            self.now.complete_through = self.now.complete_through.max(Some(pending.time));
+            self.pending.pop_front();
+        }
+    }
+}
+
+/// What an answer about all sites is missing: every site that is not complete up to about now.
+pub(crate) fn coverage(roll: &[RollEntry]) -> Coverage {
+    let mut coverage = Coverage::default();
+    for entry in roll.iter().filter(|entry| entry.state != SiteState::Retired) {
+        coverage.scope += 1;
+        // A site that said goodbye with everything confirmed has nothing to send until it opens again.
+        let closed_complete = entry.state == SiteState::QuietExpected && entry.unconfirmed_rows == 0;
+        if entry.state == SiteState::Ok || closed_complete {
+            coverage.complete += 1;
+            if entry.state == SiteState::Ok {
+                let through = entry.complete_through;
+                coverage.complete_through = match (coverage.complete_through, through) {
+                    (Some(known), Some(through)) => Some(known.min(through)),
+                    (known, through) => known.or(through),
+                };
+            }
+        } else {
+            coverage.missing.push(MissingSite {
+                site: entry.site.clone(),
+                since: entry.complete_through.or(entry.since),
+                state: entry.state,
+                cause: entry.cause,
+                expected_rows: None,
+            });
+        }
+    }
+    coverage
+}

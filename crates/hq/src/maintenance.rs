@@ -1,0 +1,131 @@
+//! Housekeeping beside ingest: compaction, clean-up, what must be remembered, contact history.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use rollcall_lake::{CompactionLimits, LakeError, Retention, Table};
+use rollcall_types::SiteNumber;
+
+use crate::{error::describe, node::Shared};
+
+const PRESENCE: &str = "presence";
+/// How often small files are looked for.
+const COMPACT_EVERY: Duration = Duration::from_secs(5);
+/// How often old log entries and unreferenced data files are deleted.
+const CLEAN_EVERY: Duration = Duration::from_secs(1800);
+/// How often what changed of sites' presence is stored.
+const REMEMBER_EVERY: Duration = Duration::from_secs(60);
+/// How often completeness is looked at again for sites that wait for a cursor.
+const ADVANCE_EVERY: Duration = Duration::from_millis(500);
+
+/// Takes what was remembered before a restart.
+pub(crate) fn restore(shared: &Shared) {
+    for record in shared.lake.state().view().of_kind(PRESENCE) {
+        if let (Ok(site), Ok(remembered)) = (record.id.parse(), record.parse()) {
+            shared.ledger.restore(site, remembered);
+        }
+    }
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut advance = tokio::time::interval(ADVANCE_EVERY);
+    let mut remember_tick = tokio::time::interval(REMEMBER_EVERY);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = advance.tick() => {
+                let numbers = shared.roster.all().into_iter();
+                let numbers = numbers.map(|(site, record)| (site, SiteNumber(record.number))).collect();
+                shared.ledger.advance_all(&shared.lake, &numbers);
+            }
+            _ = remember_tick.tick() => {
+                if let Err(error) = remember(&shared, false).await {
+                    tracing::error!(error = %describe(&error), "sites' presence could not be stored");
+                }
+            }
+        }
+    }
+}
+
+/// Compacts and cleans until the node stops.
+pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
+    let mut compact_tick = tokio::time::interval(COMPACT_EVERY);
+    let mut clean_tick = tokio::time::interval(CLEAN_EVERY);
+    compact_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = compact_tick.tick() => {
+                for table in all_tables(&shared) {
+                    let ids: HashMap<String, SiteNumber> =
+                        shared.roster.ids().into_iter().map(|(number, site)| (site.to_string(), number)).collect();
+                    match table.compact(shared.config.compaction, move |site| ids.get(site).copied()).await {
+                        Ok(report) if report.files > 0 => {
+                            tracing::debug!(table = %table.root(), files = report.files, rows = report.rows, "compacted");
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::error!(table = %table.root(), error = %describe(&error), "compaction failed"),
+                    }
+                }
+            }
+            _ = clean_tick.tick() => {
+                for table in all_tables(&shared) {
+                    let cleaned = clean(&table).await;
+                    if let Err(error) = cleaned {
+                        tracing::error!(table = %table.root(), error = %describe(&error), "clean-up failed");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
+    let own = [shared.lake.state().table(), shared.lake.site_log(), shared.lake.contacts()];
+    shared.lake.tables().into_values().chain(own.into_iter().cloned()).collect()
+}
+
+async fn clean(table: &Table) -> Result<(), LakeError> {
+    let retention = Retention::default();
+    table.vacuum(retention).await?;
+    table.clean_log(retention.keep()).await?;
+    Ok(())
+}
+
+/// Stores what changed of sites' presence, and hours of contact that are over (with `all`, the running ones too).
+pub(crate) async fn remember(shared: &Shared, all: bool) -> Result<(), LakeError> {
+    let changed = shared.ledger.unstored();
+    // A beacon changes "last heard" every time; within a minute's run only sites that say something new are worth a row.
+    if !changed.is_empty() {
+        let now = shared.now();
+        shared
+            .lake
+            .state()
+            .update(|view| {
+                let records = changed.iter().map(|(site, value)| view.next(PRESENCE, site.as_str(), value, now, "hq"));
+                Ok::<_, LakeError>((records.collect::<Result<_, _>>()?, ()))
+            })
+            .await?;
+        shared.ledger.stored(&changed);
+    }
+    let hours = shared.ledger.take_hours(all);
+    if !hours.is_empty() {
+        let table = shared.lake.contacts();
+        let sites = StringArray::from_iter_values(hours.iter().map(|(site, _, _)| site.as_str()));
+        let starts = TimestampMicrosecondArray::from_iter_values(hours.iter().map(|(_, start, _)| start.as_micros()));
+        let minutes = Int64Array::from_iter_values(hours.iter().map(|(_, _, minutes)| *minutes as i64));
+        let schema = table.snapshot().schema().arrow().clone();
+        let columns: Vec<Arc<dyn arrow_array::Array>> =
+            vec![Arc::new(sites), Arc::new(starts.with_timezone("UTC")), Arc::new(minutes)];
+        let rows = RecordBatch::try_new(schema, columns)
+            .map_err(|source| LakeError::Arrow { doing: "writing contact history", source })?;
+        table.append_rows(rows).await?;
+    }
+    Ok(())
+}
+
+/// Compaction as a busy node wants it.
+pub(crate) fn default_compaction() -> CompactionLimits {
+    CompactionLimits::default()
+}

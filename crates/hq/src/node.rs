@@ -1,0 +1,265 @@
+//! Starts a node and stops it.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
+use rollcall_query::{Answer, Engine, EngineLimits, Extras, QueryError};
+use rollcall_roll::Limits;
+use rollcall_types::{SiteId, Timestamp};
+use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+
+use crate::{
+    access::{self, Credentials},
+    authority::Authority,
+    error::{HqError, describe},
+    gateway::Gateway,
+    http,
+    ingest::{GatherLimits, Ingest},
+    ledger::{Ledger, RollEntry, coverage},
+    maintenance,
+    roster::{INVITATION_LIFE_SECONDS, Invitation, Roster},
+    sessions::Sessions,
+    tables,
+};
+
+/// Default port of console and API.
+pub const HTTP_PORT: u16 = 7480;
+
+/// How a node runs.
+#[derive(Debug, Clone)]
+pub struct HqConfig {
+    /// The lake's directory.
+    pub data: PathBuf,
+    /// Where sites connect.
+    pub listen_sites: SocketAddr,
+    /// Where people and programs ask.
+    pub listen_http: SocketAddr,
+    /// How often sites say where they stand.
+    pub beacon_interval: Duration,
+    /// Nothing heard for this long is silence.
+    pub silent_after: Duration,
+    /// Life of sites' certificates; they renew them at two thirds.
+    pub certificate_life: Duration,
+    /// Addresses sites should know besides the one they have.
+    pub announce: Vec<String>,
+    /// When small files are merged.
+    pub compaction: CompactionLimits,
+}
+
+impl HqConfig {
+    /// The defaults, on this directory: loopback only, beacons every 30 s, silence after 5 minutes.
+    pub fn new(data: PathBuf) -> Self {
+        Self {
+            data,
+            listen_sites: SocketAddr::from(([127, 0, 0, 1], rollcall_wire::SITES_PORT)),
+            listen_http: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
+            beacon_interval: Duration::from_secs(30),
+            silent_after: Duration::from_secs(300),
+            certificate_life: Duration::from_secs(30 * 86_400),
+            announce: Vec::new(),
+            compaction: maintenance::default_compaction(),
+        }
+    }
+}
+
+/// What only a first start has to tell.
+#[derive(Debug, Clone)]
+pub struct FirstStart {
+    /// The admin's password; it is not stored and not shown again.
+    pub admin_password: String,
+}
+
+/// What the parts of a node share.
+pub(crate) struct Shared {
+    pub(crate) config: HqConfig,
+    pub(crate) lake: Arc<Lake>,
+    pub(crate) roster: Roster,
+    pub(crate) ledger: Ledger,
+    pub(crate) sessions: Sessions,
+    pub(crate) ingest: Ingest,
+    pub(crate) authority: Authority,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    engine: Engine,
+    limits: Limits,
+    started_at: Timestamp,
+}
+
+impl Shared {
+    /// HQ's time: the only clock that judges.
+    pub(crate) fn now(&self) -> Timestamp {
+        chrono::Utc::now().into()
+    }
+
+    pub(crate) fn roll(&self) -> Vec<RollEntry> {
+        self.ledger.roll(&self.roster.all(), &self.limits, self.started_at, self.now())
+    }
+
+    /// Answers SQL with the coverage of this moment.
+    pub(crate) async fn query(&self, sql: &str) -> Result<Answer, QueryError> {
+        let roster = self.roster.all();
+        let roll = self.ledger.roll(&roster, &self.limits, self.started_at, self.now());
+        let coverage = coverage(&roll);
+        let extras = Extras {
+            tables: vec![
+                ("public", "sites", tables::sites(&roster)),
+                ("rollcall", "sites", tables::sites(&roster)),
+                ("rollcall", "roll", tables::roll(&roll)),
+                ("rollcall", "coverage", tables::coverage(&coverage)),
+                ("rollcall", "complete_through", tables::complete_through(&self.ledger.tables_through())),
+                ("rollcall", "cursors", tables::cursors(&self.lake, &roster)),
+                ("rollcall", "columns", tables::columns(&self.lake)),
+            ],
+            site_ids: Arc::new(self.roster.ids()),
+            coverage,
+        };
+        self.engine.query(sql, extras).await
+    }
+}
+
+/// A running node.
+pub struct Node {
+    shared: Arc<Shared>,
+    sites: SocketAddr,
+    http: SocketAddr,
+    first_start: Option<FirstStart>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("sites", &self.sites).field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
+async fn listen(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), HqError> {
+    let failed = |source| HqError::Io { doing: format!("listening on {address} for {what}"), source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+impl Node {
+    /// Opens the lake and serves until [`Node::stop`].
+    pub async fn start(config: HqConfig) -> Result<Self, HqError> {
+        let lake = Arc::new(Lake::open_directory(&config.data, LakeOptions::default()).await?);
+        let vault = lake.vault(access::node_key(&config.data)?);
+        let authority = Authority::open(&vault, config.certificate_life).await?;
+        let (credentials, password) = Credentials::open(&vault, &config.data).await?;
+        let (sites_listener, sites) = listen(config.listen_sites, "sites").await?;
+        let (http_listener, http) = listen(config.listen_http, "the API").await?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let shared = Arc::new(Shared {
+            roster: Roster::new(lake.clone()),
+            ledger: Ledger::default(),
+            sessions: Sessions::default(),
+            ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
+            engine: Engine::new(lake.clone(), EngineLimits::default())?,
+            limits: Limits::for_beacons(config.beacon_interval, config.silent_after),
+            started_at: chrono::Utc::now().into(),
+            credentials: Arc::new(credentials),
+            authority,
+            tasks,
+            stop,
+            lake,
+            config,
+        });
+        maintenance::restore(&shared);
+        shared.tasks.spawn(maintenance::run(shared.clone()));
+        shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
+        shared.tasks.spawn(serve_sites(shared.clone(), sites_listener));
+        shared.tasks.spawn(serve_http(shared.clone(), http_listener));
+        let first_start = password.map(|admin_password| FirstStart { admin_password });
+        Ok(Self { shared, sites, http, first_start })
+    }
+
+    /// Where sites connect.
+    pub fn sites_address(&self) -> SocketAddr {
+        self.sites
+    }
+
+    /// Where the API is.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// What only a first start has to tell.
+    pub fn first_start(&self) -> Option<&FirstStart> {
+        self.first_start.as_ref()
+    }
+
+    /// How many sites are connected.
+    pub fn connected(&self) -> usize {
+        self.shared.sessions.count()
+    }
+
+    /// Invites a site; the same as `rollcall roster invite`.
+    pub async fn invite(
+        &self,
+        site: &SiteId,
+        attributes: &std::collections::BTreeMap<String, String>,
+    ) -> Result<Invitation, HqError> {
+        let fingerprint = self.shared.authority.fingerprint()?;
+        let life = INVITATION_LIFE_SECONDS;
+        self.shared.roster.invite(site, attributes, &fingerprint, life, "hq", self.shared.now()).await
+    }
+
+    /// Tells the sites, lets commits under way finish, stores what must be remembered.
+    pub async fn stop(self) {
+        const DRAIN_MAX: Duration = Duration::from_secs(10);
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(DRAIN_MAX, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        if let Err(error) = maintenance::remember(&self.shared, true).await {
+            tracing::error!(error = %describe(&error), "sites' presence could not be stored");
+        }
+    }
+}
+
+async fn serve_sites(shared: Arc<Shared>, listener: TcpListener) {
+    if let Err(error) = serve_sites_until_stopped(&shared, listener).await {
+        tracing::error!(error = %describe(&error), "the port for sites failed");
+        shared.stop.cancel();
+    }
+}
+
+async fn serve_sites_until_stopped(shared: &Arc<Shared>, listener: TcpListener) -> Result<(), HqError> {
+    let failed = |error: tonic::transport::Error| HqError::Certificate(describe(&error));
+    let (chain, key) = shared.authority.server_identity()?;
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(chain, key))
+        .client_ca_root(Certificate::from_pem(shared.authority.ca_pem()))
+        // Enrolment and renewal carry their own proof; every other call checks the certificate itself.
+        .client_auth_optional(true)
+        .timeout(Duration::from_secs(10));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_secs(60)));
+    let gateway = Gateway(shared.clone());
+    Server::builder()
+        .tls_config(tls)
+        .map_err(failed)?
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(15)))
+        .initial_stream_window_size(1_u32 << 20)
+        .initial_connection_window_size(2_u32 << 20)
+        .max_concurrent_streams(8_u32)
+        .add_service(EnrolmentServer::new(gateway.clone()))
+        .add_service(SitesServer::new(gateway).max_decoding_message_size(1 << 20))
+        .serve_with_incoming_shutdown(incoming, shared.stop.clone().cancelled_owned())
+        .await
+        .map_err(failed)
+}
+
+async fn serve_http(shared: Arc<Shared>, listener: TcpListener) {
+    let stop = shared.stop.clone();
+    let served =
+        axum::serve(listener, http::router(shared.clone())).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the API's port failed");
+        shared.stop.cancel();
+    }
+}

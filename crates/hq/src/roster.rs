@@ -1,0 +1,375 @@
+//! The roster: which sites should be heard from. A site leaves it only when a person retires it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    str::FromStr,
+    sync::Arc,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono_tz::Tz;
+use rollcall_lake::{Lake, LakeError, Record, StateView};
+use rollcall_types::{Epoch, SiteId, SiteNumber, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{access::token_hash, authority::random_bytes, error::HqError};
+
+const SITE: &str = "site";
+const INVITATION: &str = "invitation";
+const COUNTER: &str = "counter";
+/// How long an invitation is good for unless told otherwise.
+pub(crate) const INVITATION_LIFE_SECONDS: u64 = 7 * 86_400;
+
+/// What HQ knows of one site.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct SiteRecord {
+    pub(crate) number: u32,
+    #[serde(default)]
+    pub(crate) attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) enrolled_at: Option<Timestamp>,
+    /// The key its certificates are for; none while it is not enrolled or after it was retired.
+    #[serde(default)]
+    pub(crate) key_hash: Option<String>,
+    #[serde(default)]
+    pub(crate) retired: Option<Retired>,
+    #[serde(default)]
+    pub(crate) journal: Option<Journal>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Retired {
+    pub(crate) at: Timestamp,
+    pub(crate) reason: String,
+}
+
+/// The life of a site's journal that HQ accepts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    pub(crate) id: String,
+    pub(crate) epoch: Epoch,
+    /// Why this epoch was allotted.
+    pub(crate) reason: String,
+}
+
+impl SiteRecord {
+    pub(crate) fn zone(&self) -> Tz {
+        self.attributes.get("tz").and_then(|name| Tz::from_str(name).ok()).unwrap_or(Tz::UTC)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct InvitationRecord {
+    site: SiteId,
+    expires_at: Timestamp,
+    #[serde(default)]
+    used_at: Option<Timestamp>,
+}
+
+/// A single-use invitation for one site.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invitation {
+    /// Whom it is for.
+    pub site: SiteId,
+    /// What `rollcall-site join` takes.
+    pub token: String,
+    /// It is worthless after this.
+    pub expires_at: Timestamp,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// Sites that were not on the roster.
+    pub added: usize,
+    /// Sites whose attributes changed.
+    pub changed: usize,
+    /// Sites that stayed as they were.
+    pub unchanged: usize,
+    /// Sites on the roster that the file does not list; they stay.
+    pub not_in_file: Vec<SiteId>,
+    /// Sites that never enrolled.
+    pub never_enrolled: Vec<SiteId>,
+    /// Names that tried to enrol or connect without being on the roster.
+    pub unknown_senders: Vec<String>,
+}
+
+/// The roster as kept in the lake's state log.
+#[derive(Debug, Clone)]
+pub(crate) struct Roster {
+    lake: Arc<Lake>,
+}
+
+fn invalid(error: impl std::fmt::Display) -> HqError {
+    HqError::Invalid(error.to_string())
+}
+
+/// The sites of a view, by id.
+pub(crate) fn sites(view: &StateView) -> impl Iterator<Item = (SiteId, SiteRecord)> {
+    view.of_kind(SITE).filter_map(|record| Some((SiteId::new(&record.id).ok()?, record.parse().ok()?)))
+}
+
+impl Roster {
+    pub(crate) fn new(lake: Arc<Lake>) -> Self {
+        Self { lake }
+    }
+
+    /// All sites, retired ones included.
+    pub(crate) fn all(&self) -> Vec<(SiteId, SiteRecord)> {
+        sites(&self.lake.state().view()).collect()
+    }
+
+    pub(crate) fn get(&self, site: &SiteId) -> Option<SiteRecord> {
+        self.lake.state().view().get(SITE, site.as_str()).and_then(|record| record.parse().ok())
+    }
+
+    /// Site ids by number.
+    pub(crate) fn ids(&self) -> HashMap<SiteNumber, SiteId> {
+        self.all().into_iter().map(|(id, record)| (SiteNumber(record.number), id)).collect()
+    }
+
+    /// Changes one site's record; `change` sees the newest version and says whether to write it.
+    async fn change<T>(
+        &self,
+        site: &SiteId,
+        by: &str,
+        now: Timestamp,
+        mut change: impl FnMut(&mut SiteRecord) -> Result<(bool, T), HqError>,
+    ) -> Result<T, HqError> {
+        self.lake
+            .state()
+            .update(|view| {
+                let record = view.get(SITE, site.as_str());
+                let record = record.ok_or_else(|| HqError::NotFound(format!("site {site} is not on the roster")))?;
+                let mut value: SiteRecord = record.parse()?;
+                let (write, result) = change(&mut value)?;
+                let records = if write { vec![view.next(SITE, site.as_str(), &value, now, by)?] } else { Vec::new() };
+                Ok((records, result))
+            })
+            .await
+    }
+
+    /// Adds and updates sites from CSV with a header: `id` and any attributes. Sites not listed stay on the roster.
+    pub(crate) async fn import(
+        &self,
+        text: &str,
+        unknown_senders: Vec<String>,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<ImportReport, HqError> {
+        let rows = parse_csv(text)?;
+        self.lake
+            .state()
+            .update(|view| {
+                let mut report = ImportReport { unknown_senders: unknown_senders.clone(), ..ImportReport::default() };
+                let mut records = Vec::new();
+                let mut numbers = Numbers::new(view)?;
+                for (site, attributes) in &rows {
+                    let known: Option<SiteRecord> =
+                        view.get(SITE, site.as_str()).map(|record| record.parse()).transpose()?;
+                    let mut value = match known {
+                        Some(value) if value.attributes == *attributes => {
+                            report.unchanged += 1;
+                            continue;
+                        }
+                        Some(value) => {
+                            report.changed += 1;
+                            value
+                        }
+                        None => {
+                            report.added += 1;
+                            SiteRecord { number: numbers.next(), ..SiteRecord::default() }
+                        }
+                    };
+                    value.attributes = attributes.clone();
+                    records.push(view.next(SITE, site.as_str(), &value, now, by)?);
+                }
+                records.extend(numbers.record(view, now, by)?);
+                for (site, record) in sites(view) {
+                    let live = record.retired.is_none();
+                    if live && !rows.contains_key(&site) {
+                        report.not_in_file.push(site.clone());
+                    }
+                    if live && record.enrolled_at.is_none() {
+                        report.never_enrolled.push(site);
+                    }
+                }
+                report
+                    .never_enrolled
+                    .extend(rows.keys().filter(|site| view.get(SITE, site.as_str()).is_none()).cloned());
+                report.never_enrolled.sort();
+                Ok((records, report))
+            })
+            .await
+    }
+
+    /// Makes an invitation; the site is added to the roster if it is not on it. `attributes` are set on it.
+    pub(crate) async fn invite(
+        &self,
+        site: &SiteId,
+        attributes: &BTreeMap<String, String>,
+        fingerprint: &str,
+        life_seconds: u64,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Invitation, HqError> {
+        check_zone(attributes)?;
+        let secret = URL_SAFE_NO_PAD.encode(random_bytes::<18>()?);
+        let expires_at = now.plus_micros(i64::try_from(life_seconds).unwrap_or(i64::MAX / 2).saturating_mul(1_000_000));
+        self.lake
+            .state()
+            .update(|view| {
+                let mut numbers = Numbers::new(view)?;
+                let known: Option<SiteRecord> =
+                    view.get(SITE, site.as_str()).map(|record| record.parse()).transpose()?;
+                let before = known.clone();
+                let mut value = match known {
+                    Some(value) if value.retired.is_some() => {
+                        return Err(HqError::Invalid(format!("site {site} was retired; a new place needs a new id")));
+                    }
+                    Some(value) => value,
+                    None => SiteRecord { number: numbers.next(), ..SiteRecord::default() },
+                };
+                value.attributes.extend(attributes.clone());
+                let mut records: Vec<Record> = Vec::new();
+                if before.as_ref() != Some(&value) {
+                    records.push(view.next(SITE, site.as_str(), &value, now, by)?);
+                }
+                records.extend(numbers.record(view, now, by)?);
+                let invitation = InvitationRecord { site: site.clone(), expires_at, used_at: None };
+                records.push(view.next(INVITATION, &token_hash(&secret), &invitation, now, by)?);
+                Ok((records, ()))
+            })
+            .await?;
+        Ok(Invitation { site: site.clone(), token: encode_token(site, &secret, fingerprint), expires_at })
+    }
+
+    /// Uses an invitation up: the site's key becomes the one it is known by.
+    pub(crate) async fn enrol(&self, secret: &str, key_hash: &str, now: Timestamp) -> Result<SiteId, HqError> {
+        let id = token_hash(secret);
+        self.lake
+            .state()
+            .update(|view| {
+                let refuse = |why: &str| HqError::Invalid(format!("this invitation {why}; ask HQ for a new one"));
+                let found = view.get(INVITATION, &id).ok_or_else(|| refuse("is not known here"))?;
+                let mut invitation: InvitationRecord = found.parse()?;
+                let site = invitation.site.clone();
+                let record = view.get(SITE, site.as_str()).ok_or_else(|| refuse("is for a site that is gone"))?;
+                let mut value: SiteRecord = record.parse()?;
+                // The reply to a first use may have been lost: the same key may use it again.
+                let is_repeat = invitation.used_at.is_some() && value.key_hash.as_deref() == Some(key_hash);
+                if value.retired.is_some() {
+                    return Err(refuse("is for a site that was retired"));
+                }
+                if invitation.used_at.is_some() && !is_repeat {
+                    return Err(refuse("was used already"));
+                }
+                if now > invitation.expires_at {
+                    return Err(refuse("has expired"));
+                }
+                if is_repeat {
+                    return Ok((Vec::new(), site));
+                }
+                invitation.used_at = Some(now);
+                value.enrolled_at = Some(now);
+                value.key_hash = Some(key_hash.to_owned());
+                let by = site.as_str();
+                let records = vec![
+                    view.next(INVITATION, &id, &invitation, now, by)?,
+                    view.next(SITE, site.as_str(), &value, now, by)?,
+                ];
+                Ok((records, site))
+            })
+            .await
+    }
+
+    /// Takes a site off the roster and revokes its key at once.
+    pub(crate) async fn retire(&self, site: &SiteId, reason: &str, by: &str, now: Timestamp) -> Result<(), HqError> {
+        self.change(site, by, now, |record| {
+            if record.retired.is_some() {
+                return Ok((false, ()));
+            }
+            record.retired = Some(Retired { at: now, reason: reason.to_owned() });
+            record.key_hash = None;
+            Ok((true, ()))
+        })
+        .await
+    }
+
+    /// Allots the next epoch for this journal.
+    pub(crate) async fn new_epoch(
+        &self,
+        site: &SiteId,
+        journal_id: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Epoch, HqError> {
+        self.change(site, "hq", now, |record| {
+            let epoch = Epoch(record.journal.as_ref().map_or(0, |journal| journal.epoch.0) + 1);
+            record.journal = Some(Journal { id: journal_id.to_owned(), epoch, reason: reason.to_owned() });
+            Ok((true, epoch))
+        })
+        .await
+    }
+}
+
+/// Numbers for new sites, never used twice.
+struct Numbers {
+    next: u32,
+    first: u32,
+}
+
+impl Numbers {
+    fn new(view: &StateView) -> Result<Self, LakeError> {
+        let next = view.get(COUNTER, SITE).map(|record| record.parse::<u32>()).transpose()?.unwrap_or(1);
+        Ok(Self { next, first: next })
+    }
+
+    fn next(&mut self) -> u32 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn record(&self, view: &StateView, now: Timestamp, by: &str) -> Result<Option<Record>, LakeError> {
+        (self.next != self.first).then(|| view.next(COUNTER, SITE, &self.next, now, by)).transpose()
+    }
+}
+
+fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, String>>, HqError> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let header: Vec<String> = reader.headers().map_err(invalid)?.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let id = header.iter().position(|name| name == "id" || name == "site");
+    let id = id.ok_or_else(|| invalid("the file needs a header line with a column `id`"))?;
+    let mut sites = BTreeMap::new();
+    for (line, row) in (2..).zip(reader.records()) {
+        let row = row.map_err(|error| invalid(format!("line {line}: {error}")))?;
+        let site =
+            SiteId::new(row.get(id).unwrap_or_default()).map_err(|error| invalid(format!("line {line}: {error}")))?;
+        let attributes: BTreeMap<String, String> = header
+            .iter()
+            .zip(&row)
+            .enumerate()
+            .filter(|(index, (_, value))| *index != id && !value.is_empty())
+            .map(|(_, (name, value))| (name.clone(), value.to_owned()))
+            .collect();
+        check_zone(&attributes).map_err(|error| invalid(format!("line {line}: {error}")))?;
+        if sites.insert(site.clone(), attributes).is_some() {
+            return Err(invalid(format!("line {line}: site {site} is listed twice")));
+        }
+    }
+    Ok(sites)
+}
+
+fn check_zone(attributes: &BTreeMap<String, String>) -> Result<(), HqError> {
+    match attributes.get("tz").map(|name| (name, Tz::from_str(name))) {
+        Some((name, Err(_))) => {
+            Err(invalid(format!("tz {name:?} is not a time zone; use a name such as America/Los_Angeles")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `rc1.` and, in base64, who is invited, the secret, and the fingerprint of HQ's CA.
+fn encode_token(site: &SiteId, secret: &str, fingerprint: &str) -> String {
+    format!("rc1.{}", URL_SAFE_NO_PAD.encode(format!("{site} {secret} {fingerprint}")))
+}

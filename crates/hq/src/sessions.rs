@@ -1,0 +1,126 @@
+//! Which connection speaks for a site now.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+/// One site's open control stream.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: u64,
+    pub(crate) site: SiteId,
+    pub(crate) number: SiteNumber,
+    pub(crate) epoch: Epoch,
+    /// What the site had confirmed when it came.
+    pub(crate) confirmed: Seq,
+    /// To be added to the site's clock to get HQ's, microseconds.
+    pub(crate) clock_offset_micros: i64,
+    /// Ends both streams: the site was retired, or another connection speaks for it.
+    pub(crate) over: CancellationToken,
+}
+
+/// Two running copies of one site take turns; this many alternations of instances within the time tell.
+const CLONE_WINDOW: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Default)]
+struct Instances {
+    /// Instances seen, newest last, with the time they came.
+    seen: VecDeque<(String, Timestamp)>,
+}
+
+impl Instances {
+    /// Notes an instance; true if it is one that another had already replaced: A, B, A.
+    fn is_clone(&mut self, instance: &str, now: Timestamp) -> bool {
+        while self.seen.front().is_some_and(|(_, at)| now.since(*at) > CLONE_WINDOW) {
+            self.seen.pop_front();
+        }
+        let current = self.seen.back().is_some_and(|(last, _)| last == instance);
+        let known = self.seen.iter().any(|(seen, _)| seen == instance);
+        if current {
+            return false;
+        }
+        self.seen.push_back((instance.to_owned(), now));
+        if self.seen.len() > 8 {
+            self.seen.pop_front();
+        }
+        known
+    }
+}
+
+/// All open sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    next: AtomicU64,
+    open: Mutex<HashMap<SiteId, Arc<Session>>>,
+    instances: Mutex<HashMap<SiteId, Instances>>,
+}
+
+impl Sessions {
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether this instance is one of two copies that take turns.
+    pub(crate) fn is_clone(&self, site: &SiteId, instance: &str, now: Timestamp) -> bool {
+        let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        instances.entry(site.clone()).or_default().is_clone(instance, now)
+    }
+
+    /// Makes `session` the one that speaks for its site; an older one ends.
+    pub(crate) fn open(&self, session: Arc<Session>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(older) = open.insert(session.site.clone(), session) {
+            older.over.cancel();
+        }
+    }
+
+    /// The session a data stream belongs to.
+    pub(crate) fn get(&self, site: &SiteId, id: u64) -> Option<Arc<Session>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(site).filter(|session| session.id == id && !session.over.is_cancelled()).cloned()
+    }
+
+    pub(crate) fn close(&self, session: &Session) {
+        session.over.cancel();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(&session.site).is_some_and(|current| current.id == session.id) {
+            open.remove(&session.site);
+        }
+    }
+
+    /// Cuts a site off.
+    pub(crate) fn cut(&self, site: &SiteId) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = open.get(site) {
+            session.over.cancel();
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_copies_that_take_turns_are_a_clone_and_a_restart_is_not() {
+        let site = SiteId::new("a-1").expect("valid");
+        let sessions = Sessions::default();
+        let at = Timestamp::from_micros;
+        assert!(!sessions.is_clone(&site, "one", at(0)));
+        assert!(!sessions.is_clone(&site, "one", at(1)), "a reconnect");
+        assert!(!sessions.is_clone(&site, "two", at(2)), "a restart");
+        assert!(sessions.is_clone(&site, "one", at(3)), "the first is alive after all");
+    }
+}

@@ -1,0 +1,137 @@
+//! What HQ knows, as tables for SQL.
+
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use rollcall_lake::Lake;
+use rollcall_types::{Coverage, SiteId, TableName, Timestamp};
+
+use crate::{ledger::RollEntry, roster::SiteRecord};
+
+/// Builds a table column by column.
+#[derive(Default)]
+struct Columns {
+    fields: Vec<Field>,
+    arrays: Vec<ArrayRef>,
+}
+
+impl Columns {
+    fn text<T: AsRef<str>>(mut self, name: &str, values: impl Iterator<Item = Option<T>>) -> Self {
+        self.fields.push(Field::new(name, DataType::Utf8, true));
+        self.arrays.push(Arc::new(values.collect::<StringArray>()));
+        self
+    }
+
+    fn long(mut self, name: &str, values: impl Iterator<Item = i64>) -> Self {
+        self.fields.push(Field::new(name, DataType::Int64, true));
+        self.arrays.push(Arc::new(Int64Array::from_iter_values(values)));
+        self
+    }
+
+    fn time(mut self, name: &str, values: impl Iterator<Item = Option<Timestamp>>) -> Self {
+        self.fields.push(Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true));
+        let values = values.map(|time| time.map(Timestamp::as_micros));
+        self.arrays.push(Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC")));
+        self
+    }
+
+    fn finish(self) -> RecordBatch {
+        let rows = self.arrays.first().map_or(0, |array| array.len());
+        let schema = Arc::new(Schema::new(self.fields));
+        RecordBatch::try_new(schema.clone(), self.arrays).unwrap_or_else(|error| {
+            // All columns are made from the same list, so their lengths cannot differ.
+            tracing::error!(%error, rows, "a table of HQ's own could not be built");
+            RecordBatch::new_empty(schema)
+        })
+    }
+}
+
+/// `sites`: id, every attribute as a column, and when it was enrolled and retired.
+pub(crate) fn sites(roster: &[(SiteId, SiteRecord)]) -> RecordBatch {
+    let mut names: Vec<&String> = roster.iter().flat_map(|(_, record)| record.attributes.keys()).collect();
+    names.sort();
+    names.dedup();
+    let mut columns = Columns::default().text("id", roster.iter().map(|(site, _)| Some(site.as_str())));
+    for name in names {
+        columns = columns.text(name, roster.iter().map(|(_, record)| record.attributes.get(name)));
+    }
+    columns
+        .time("enrolled_at", roster.iter().map(|(_, record)| record.enrolled_at))
+        .time("retired_at", roster.iter().map(|(_, record)| record.retired.as_ref().map(|retired| retired.at)))
+        .text("retired_reason", roster.iter().map(|(_, record)| record.retired.as_ref().map(|retired| &retired.reason)))
+        .finish()
+}
+
+/// `rollcall.roll`: the roll, now.
+pub(crate) fn roll(roll: &[RollEntry]) -> RecordBatch {
+    Columns::default()
+        .text("site", roll.iter().map(|entry| Some(entry.site.as_str())))
+        .text("state", roll.iter().map(|entry| Some(entry.state.to_string())))
+        .time("since", roll.iter().map(|entry| entry.since))
+        .text("cause", roll.iter().map(|entry| entry.cause.map(|cause| cause.to_string())))
+        .time("last_heard", roll.iter().map(|entry| entry.last_heard))
+        .time("complete_through", roll.iter().map(|entry| entry.complete_through))
+        .long("unconfirmed_rows", roll.iter().map(|entry| entry.unconfirmed_rows as i64))
+        .text("detail", roll.iter().map(|entry| Some(&entry.detail)))
+        .finish()
+}
+
+/// `rollcall.coverage`: the sites an answer now would miss.
+pub(crate) fn coverage(coverage: &Coverage) -> RecordBatch {
+    let missing = &coverage.missing;
+    Columns::default()
+        .text("site", missing.iter().map(|entry| Some(entry.site.as_str())))
+        .text("state", missing.iter().map(|entry| Some(entry.state.to_string())))
+        .time("since", missing.iter().map(|entry| entry.since))
+        .text("cause", missing.iter().map(|entry| entry.cause.map(|cause| cause.to_string())))
+        .finish()
+}
+
+/// `rollcall.complete_through`: per site and table.
+pub(crate) fn complete_through(rows: &[(SiteId, TableName, Timestamp)]) -> RecordBatch {
+    Columns::default()
+        .text("site", rows.iter().map(|(site, _, _)| Some(site.as_str())))
+        .text("table_name", rows.iter().map(|(_, table, _)| Some(table.as_str())))
+        .time("complete_through", rows.iter().map(|(_, _, time)| Some(*time)))
+        .finish()
+}
+
+/// `rollcall.cursors`: where each site's journal stands in each table.
+pub(crate) fn cursors(lake: &Lake, roster: &[(SiteId, SiteRecord)]) -> RecordBatch {
+    let ids: std::collections::HashMap<u32, &SiteId> =
+        roster.iter().map(|(site, record)| (record.number, site)).collect();
+    let (mut tables, mut sites, mut epochs, mut seqs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, table) in lake.tables() {
+        for (number, epoch, cursor) in table.snapshot().cursors() {
+            tables.push(name.to_string());
+            sites.push(ids.get(&number.0).map(|site| site.to_string()));
+            epochs.push(epoch.0 as i32);
+            seqs.push(cursor.seq.0 as i64);
+        }
+    }
+    let mut columns =
+        Columns::default().text("table_name", tables.iter().map(Some)).text("site", sites.iter().map(Option::as_ref));
+    columns.fields.push(Field::new("epoch", DataType::Int32, true));
+    columns.arrays.push(Arc::new(Int32Array::from(epochs)));
+    columns.long("seq", seqs.into_iter()).finish()
+}
+
+/// `rollcall.columns`: every column of every site table, and what the first site called it.
+pub(crate) fn columns(lake: &Lake) -> RecordBatch {
+    let (mut tables, mut names, mut kinds, mut at_site) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, table) in lake.tables() {
+        for column in &table.snapshot().schema().columns {
+            tables.push(name.to_string());
+            names.push(column.name.clone());
+            kinds.push(column.kind.delta());
+            at_site.push(column.site_name.clone());
+        }
+    }
+    Columns::default()
+        .text("table_name", tables.iter().map(Some))
+        .text("column_name", names.iter().map(Some))
+        .text("type", kinds.iter().map(Some))
+        .text("name_at_site", at_site.iter().map(Option::as_ref))
+        .finish()
+}

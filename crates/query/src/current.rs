@@ -1,0 +1,93 @@
+//! Current rows: the newest version per (site, key), deleted ones removed.
+//!
+//! Only a file with updates or deletes can supersede a row of another, so a table of inserts is read as it is. Otherwise
+//! the newest position of each updated or deleted key, from the few files that have any, is anti-joined: a row stays
+//! unless a newer version of its key exists.
+
+use std::{collections::HashMap, sync::Arc};
+
+use datafusion::{
+    catalog::TableProvider,
+    common::{Column, JoinType, NullEquality, Result, TableReference},
+    datasource::{ViewTable, provider_as_source},
+    execution::object_store::ObjectStoreUrl,
+    functions_aggregate::expr_fn::max,
+    logical_expr::{Expr, LogicalPlanBuilder, ident, lit},
+};
+use rollcall_lake::{DataFile, Snapshot, our_columns};
+use rollcall_types::{SiteId, SiteNumber};
+
+use crate::{
+    scan::FilesTable,
+    visible::{SpecialSites, bounds, visible_rows},
+};
+
+const ROWS: &str = "rows";
+const NEWER: &str = "newer";
+const NEWEST_SEQ: &str = "_newest_seq";
+
+/// Every change of a table.
+pub(crate) fn history(snapshot: &Snapshot, root: &str, url: &ObjectStoreUrl) -> FilesTable {
+    let files = snapshot.files().cloned().collect();
+    FilesTable::new(snapshot.schema().arrow(), root.to_owned(), files, url.clone())
+}
+
+/// The current rows of a table.
+pub(crate) fn current(
+    snapshot: &Snapshot,
+    root: &str,
+    url: &ObjectStoreUrl,
+    site_ids: &HashMap<SiteNumber, SiteId>,
+) -> Result<Arc<dyn TableProvider>> {
+    let schema = snapshot.schema();
+    let files: Vec<Arc<DataFile>> = snapshot.files().filter(|file| !file.superseded).cloned().collect();
+    let mutated: Vec<Arc<DataFile>> = files.iter().filter(|file| file.mutations > 0).cloned().collect();
+    let special: SpecialSites = snapshot
+        .special_sites()
+        .filter_map(|(site, visible)| Some((site_ids.get(&site)?.as_str().to_owned(), bounds(visible))))
+        .collect();
+    let visible = (!special.is_empty()).then(|| {
+        let columns = [our_columns::SITE, our_columns::EPOCH, our_columns::SEQ];
+        visible_rows(special).call(columns.map(ident).to_vec())
+    });
+    let scan = |name: &str, files: Vec<Arc<DataFile>>| {
+        let table: Arc<dyn TableProvider> =
+            Arc::new(FilesTable::new(schema.arrow(), root.to_owned(), files, url.clone()));
+        let builder = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(table), None)?;
+        match &visible {
+            Some(visible) => builder.filter(visible.clone()),
+            None => Ok(builder),
+        }
+    };
+    let mut plan = scan(ROWS, files)?;
+    if !mutated.is_empty() {
+        plan = plan.filter(ident(our_columns::OP).not_eq(lit("D")))?;
+        if !schema.key.is_empty() {
+            let keys: Vec<&str> =
+                std::iter::once(our_columns::SITE).chain(schema.key.iter().map(String::as_str)).collect();
+            let newer = scan("changed", mutated)?
+                .filter(ident(our_columns::OP).in_list(vec![lit("U"), lit("D")], false))?
+                .aggregate(keys.iter().map(|name| ident(*name)), vec![max(ident(our_columns::SEQ)).alias(NEWEST_SEQ)])?
+                .alias(TableReference::bare(NEWER))?
+                .build()?;
+            let of = |table: &'static str| keys.iter().map(move |name| column(table, name)).collect::<Vec<_>>();
+            let is_newer = Expr::Column(column(NEWER, NEWEST_SEQ)).gt(Expr::Column(column(ROWS, our_columns::SEQ)));
+            plan = plan.join_detailed(
+                newer,
+                JoinType::LeftAnti,
+                (of(ROWS), of(NEWER)),
+                Some(is_newer),
+                NullEquality::NullEqualsNull,
+            )?;
+        }
+    }
+    // The store's own columns first: they are what people look for.
+    let (ours, own): (Vec<_>, Vec<_>) = schema.columns.iter().partition(|column| column.name.starts_with('_'));
+    let columns = own.into_iter().chain(ours).map(|known| Expr::Column(column(ROWS, &known.name)));
+    let plan = plan.project(columns)?.build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}
+
+fn column(table: &str, name: &str) -> Column {
+    Column::new(Some(TableReference::bare(table)), name)
+}

@@ -1,0 +1,145 @@
+//! An answer as text or file. The coverage goes with every form that can carry it.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field, Schema},
+    util::{display::FormatOptions, pretty::pretty_format_batches_with_options},
+};
+use datafusion::arrow;
+use parquet::{
+    arrow::ArrowWriter,
+    basic::Compression,
+    file::{metadata::KeyValue, properties::WriterProperties},
+};
+use serde_json::{Value, json};
+
+use crate::engine::Answer;
+
+/// Forms of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people: a drawn table, with the coverage beneath.
+    Table,
+    /// Comma-separated with a header line; the coverage does not fit in and goes beside it.
+    Csv,
+    /// `{"columns": […], "rows": [{…}], "coverage": {…}}`.
+    Json,
+    /// A Parquet file with the coverage in its metadata under `rollcall.coverage`.
+    Parquet,
+}
+
+impl Format {
+    /// By name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "table" => Self::Table,
+            "csv" => Self::Csv,
+            "json" => Self::Json,
+            "parquet" => Self::Parquet,
+            _ => return None,
+        })
+    }
+
+    /// The MIME type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Table => "text/plain; charset=utf-8",
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::Json => "application/json",
+            Self::Parquet => "application/vnd.apache.parquet",
+        }
+    }
+}
+
+/// The answer could not be put into the form asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer cannot be written in this form: {0}")]
+pub struct RenderError(String);
+
+fn failed(error: impl std::fmt::Display) -> RenderError {
+    RenderError(error.to_string())
+}
+
+/// Writes the answer in `format`.
+pub fn render(answer: &Answer, format: Format) -> Result<Vec<u8>, RenderError> {
+    match format {
+        Format::Table => table(answer),
+        Format::Csv => csv(answer),
+        Format::Json => json_text(answer),
+        Format::Parquet => parquet_file(answer),
+    }
+}
+
+fn options() -> FormatOptions<'static> {
+    FormatOptions::default()
+        .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.fZ"))
+        .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.f"))
+}
+
+fn table(answer: &Answer) -> Result<Vec<u8>, RenderError> {
+    let empty = [RecordBatch::new_empty(answer.schema.clone())];
+    let batches = if answer.batches.is_empty() { &empty[..] } else { &answer.batches };
+    let drawn = pretty_format_batches_with_options(batches, &options()).map_err(failed)?;
+    Ok(format!("{drawn}\n").into_bytes())
+}
+
+fn csv(answer: &Answer) -> Result<Vec<u8>, RenderError> {
+    let mut bytes = Vec::new();
+    let mut writer = arrow::csv::WriterBuilder::new()
+        .with_header(true)
+        .with_timestamp_tz_format("%Y-%m-%dT%H:%M:%S%.fZ".to_owned())
+        .build(&mut bytes);
+    writer.write(&RecordBatch::new_empty(answer.schema.clone())).map_err(failed)?;
+    for batch in &answer.batches {
+        writer.write(batch).map_err(failed)?;
+    }
+    drop(writer);
+    Ok(bytes)
+}
+
+fn json_text(answer: &Answer) -> Result<Vec<u8>, RenderError> {
+    let mut writer = arrow::json::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .with_timestamp_tz_format("%Y-%m-%dT%H:%M:%S%.fZ".to_owned())
+        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    for batch in &answer.batches {
+        writer.write(batch).map_err(failed)?;
+    }
+    writer.finish().map_err(failed)?;
+    let bytes = writer.into_inner();
+    let rows: Value = if bytes.is_empty() { json!([]) } else { serde_json::from_slice(&bytes).map_err(failed)? };
+    let columns: Vec<&String> = answer.schema.fields().iter().map(|field| field.name()).collect();
+    serde_json::to_vec(&json!({"columns": columns, "rows": rows, "coverage": answer.coverage})).map_err(failed)
+}
+
+fn parquet_file(answer: &Answer) -> Result<Vec<u8>, RenderError> {
+    let coverage = serde_json::to_string(&answer.coverage).map_err(failed)?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_key_value_metadata(Some(vec![KeyValue::new("rollcall.coverage".to_owned(), coverage)]))
+        .build();
+    // Views are an in-memory form; files hold plain texts.
+    let fields: Vec<Field> = answer
+        .schema
+        .fields()
+        .iter()
+        .map(|field| match field.data_type() {
+            DataType::Utf8View => field.as_ref().clone().with_data_type(DataType::Utf8),
+            DataType::BinaryView => field.as_ref().clone().with_data_type(DataType::Binary),
+            _ => field.as_ref().clone(),
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties)).map_err(failed)?;
+    for batch in &answer.batches {
+        let columns = batch.columns().iter().zip(schema.fields());
+        let columns = columns.map(|(column, field)| arrow::compute::cast(column, field.data_type()));
+        let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        writer.write(&RecordBatch::try_new(schema.clone(), columns).map_err(failed)?).map_err(failed)?;
+    }
+    writer.close().map_err(failed)?;
+    Ok(bytes)
+}
