@@ -68,6 +68,13 @@ pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &s
     transaction.commit().doing(doing)
 }
 
+/// Whether the table is there and can be captured with these exclusions.
+pub(crate) fn check(conn: &Connection, spec: &TableSpec) -> Result<(), CaptureError> {
+    let shape = Shape::read(conn, &spec.table)?;
+    triggers::triggers(&shape, &Layout::of(0, &shape, &spec.excluded)?)?;
+    Ok(())
+}
+
 fn same_names(left: &[String], right: &[String]) -> bool {
     left.len() == right.len() && left.iter().all(|name| right.iter().any(|other| other.eq_ignore_ascii_case(name)))
 }

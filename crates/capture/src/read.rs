@@ -200,7 +200,7 @@ impl Layouts {
 impl Layouts {
     /// The newest layout of a table.
     fn newest(&mut self, conn: &Connection, table: &str) -> Result<Option<Arc<Layout>>, CaptureError> {
-        let newest = layout::read_all(conn)?.into_iter().filter(|layout| layout.table == table).next_back();
+        let newest = layout::read_all(conn)?.into_iter().rfind(|layout| layout.table == table);
         newest.map(|layout| self.get(conn, layout.number)).transpose()
     }
 }

@@ -88,6 +88,11 @@ impl Source {
         install::install(&mut self.conn, tables, journal_id)
     }
 
+    /// Whether a table could be captured so; changes nothing.
+    pub fn check_table(&self, spec: &TableSpec) -> Result<(), CaptureError> {
+        install::check(&self.conn, spec)
+    }
+
     /// Removes the triggers of one table, or all, and with `forget` the journal itself.
     pub fn detach(&mut self, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
         self.require_installed()?;

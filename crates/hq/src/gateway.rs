@@ -430,21 +430,20 @@ async fn receive_data(
     let (queue, in_flight) = mpsc::channel(IN_FLIGHT_MAX);
     shared.tasks.spawn(confirm(shared.clone(), session.clone(), in_flight, replies));
     let mut assembler = Assembler::default();
-    let mut frame = Some(first);
-    while let Some(next) = frame.take() {
-        shared.ledger.heard(&session.site, shared.now());
-        if let Some(encoded) = assembler.push(next).map_err(|error| Status::invalid_argument(error.to_string()))? {
-            let submitted = submit(&shared, &session, encoded).await.map_err(status_of)?;
-            if queue.send(submitted).await.is_err() {
-                break;
-            }
-        }
-        frame = tokio::select! {
-            () = session.over.cancelled() => None,
+    loop {
+        let frame = tokio::select! {
+            () = session.over.cancelled() => return Ok(()),
             message = incoming.message() => message?,
         };
+        let Some(frame) = frame else { return Ok(()) };
+        shared.ledger.heard(&session.site, shared.now());
+        if let Some(encoded) = assembler.push(frame).map_err(|error| Status::invalid_argument(error.to_string()))? {
+            let submitted = submit(&shared, &session, encoded).await.map_err(status_of)?;
+            if queue.send(submitted).await.is_err() {
+                return Ok(());
+            }
+        }
     }
-    Ok(())
 }
 
 /// Decodes a batch and hands its parts to their tables.

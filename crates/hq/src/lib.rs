@@ -19,5 +19,5 @@ mod tables;
 
 pub use access::{Credentials, OPERATOR_TOKEN_FILE};
 pub use error::HqError;
-pub use node::{FirstStart, HTTP_PORT, HqConfig, Node};
+pub use node::{ENDPOINTS_FILE, FirstStart, HTTP_PORT, HqConfig, Node};
 pub use roster::{ImportReport, Invitation};

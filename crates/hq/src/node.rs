@@ -28,6 +28,9 @@ use crate::{
 /// Default port of console and API.
 pub const HTTP_PORT: u16 = 7480;
 
+/// The file in the data directory that says where the node listens.
+pub const ENDPOINTS_FILE: &str = "endpoints.json";
+
 /// How a node runs.
 #[derive(Debug, Clone)]
 pub struct HqConfig {
@@ -167,6 +170,7 @@ impl Node {
             lake,
             config,
         });
+        write_endpoints(&shared.config, sites, http)?;
         maintenance::restore(&shared);
         shared.tasks.spawn(maintenance::run(shared.clone()));
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
@@ -219,6 +223,13 @@ impl Node {
             tracing::error!(error = %describe(&error), "sites' presence could not be stored");
         }
     }
+}
+
+/// Tells the operator's commands on this machine where this node listens.
+fn write_endpoints(config: &HqConfig, sites: SocketAddr, http: SocketAddr) -> Result<(), HqError> {
+    let path = config.data.join(ENDPOINTS_FILE);
+    let text = serde_json::json!({"sites": sites, "http": http}).to_string();
+    std::fs::write(&path, text).map_err(|source| HqError::Io { doing: format!("writing {}", path.display()), source })
 }
 
 async fn serve_sites(shared: Arc<Shared>, listener: TcpListener) {

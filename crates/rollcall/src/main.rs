@@ -1,1 +1,118 @@
-fn main() {}
+//! `rollcall`: HQ and the operator's commands. Data goes to stdout, everything else to stderr.
+//!
+//! Exit codes: 0 fine, 1 a finding (silent sites, an incomplete answer), 2 usage, 3 failure.
+#![forbid(unsafe_code)]
+
+mod client;
+mod demo;
+mod fleet;
+mod hq;
+mod roster;
+mod show;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Brings every store's data to headquarters, and calls the roll.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run HQ on a directory; an empty one becomes a working HQ.
+    Hq(hq::HqArgs),
+    /// Ask in SQL; every answer says which sites it is missing.
+    Sql {
+        /// One statement; tables are in public (current rows), history (every change) and rollcall.
+        sql: String,
+        /// Form of the answer.
+        #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
+        format: SqlFormat,
+        /// Write to this file instead of stdout.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        hq: client::HqAddress,
+    },
+    /// Call the roll: every site's state, now.
+    Call {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        hq: client::HqAddress,
+    },
+    /// The roster: which sites should be heard from.
+    Roster(roster::RosterArgs),
+    /// Start an HQ and a dozen stores that sell, and watch the roll notice trouble.
+    Demo(demo::DemoArgs),
+    /// Drive simulated sites over the real protocol, for load and benchmarks.
+    Fleet(fleet::FleetArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SqlFormat {
+    Table,
+    Csv,
+    Json,
+    Parquet,
+}
+
+impl SqlFormat {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Parquet => "parquet",
+        }
+    }
+}
+
+/// A finding: the command worked, and a person should look.
+const FINDING: u8 = 1;
+const FAILURE: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let default = match cli.command {
+        Command::Demo(_) | Command::Fleet(_) => "warn",
+        _ => "info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ROLLCALL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match execute(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Hq(args) => runtime()?.block_on(hq::run(args)),
+        Command::Sql { sql, format, out, hq } => {
+            let answer = client::Client::find(&hq)?.sql(&sql, format.name())?;
+            show::answer(&answer, format == SqlFormat::Json, out.as_deref())
+        }
+        Command::Call { json, hq } => {
+            let text = client::Client::find(&hq)?.get("/api/roll")?;
+            show::roll(&text, json)
+        }
+        Command::Roster(args) => roster::run(args),
+        Command::Demo(args) => runtime()?.block_on(demo::run(args)),
+        Command::Fleet(args) => runtime()?.block_on(fleet::run(args)),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

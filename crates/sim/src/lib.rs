@@ -1,2 +1,13 @@
-//! Simulated stores: the fleet generator for load and the tills of the demo.
+//! Simulated stores.
+//!
+//! [`Till`] sells in a real SQLite database, as a store's own program would. [`Relay`] is a network that can be cut.
+//! [`fleet`] drives many sites over the real protocol with generated rows, for load and benchmarks.
 #![forbid(unsafe_code)]
+
+pub mod fleet;
+mod relay;
+mod retail;
+mod till;
+
+pub use relay::Relay;
+pub use till::{Till, create_store};

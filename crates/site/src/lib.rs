@@ -1,2 +1,24 @@
-//! The agent at a site: enrols, pushes, answers the roll, tells its own status.
+//! The agent at a site: it keeps HQ informed of every change in the store's database, for ever, and says so when it can't.
+//!
+//! [`join`] enrols a database with HQ; [`Agent`] then runs: it connects, sends what is unconfirmed, answers HQ's question
+//! "how far are you?", and between connections keeps its own account of what it tried. [`status`] tells the people at the
+//! store whether all is well. It knows neither Delta nor SQL engines; it needs nothing but libc.
 #![forbid(unsafe_code)]
+
+mod agent;
+mod dial;
+mod enrol;
+mod error;
+mod feed;
+mod outbox;
+mod session;
+mod state;
+mod status;
+
+pub use agent::{Agent, AgentConfig};
+pub use dial::{Dialed, dial};
+pub use enrol::{Invited, JoinOptions, dial_invited, join};
+pub use error::SiteError;
+pub use outbox::{Outbox, Sending};
+pub use state::{Identity, StateDirectory, mark_resend};
+pub use status::{Level, Report, status};

@@ -1,1 +1,174 @@
-fn main() {}
+//! `rollcall-site`: the agent's command line.
+#![forbid(unsafe_code)]
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use rollcall_capture::{Source, TableSpec};
+use rollcall_site::{Agent, AgentConfig, JoinOptions, Report, SiteError, StateDirectory, join, mark_resend, status};
+use tokio_util::sync::CancellationToken;
+
+/// Keeps HQ informed of every change in this store's database.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enrol this store with HQ and begin to capture its tables.
+    Join {
+        /// The invitation that `rollcall roster invite` printed.
+        token: String,
+        /// HQ's address; may be given several times.
+        #[arg(long, required = true, value_name = "HOST:PORT")]
+        hq: Vec<String>,
+        /// The store's SQLite database, as it is; its programs need not stop.
+        #[arg(long)]
+        db: PathBuf,
+        /// Tables to capture.
+        #[arg(long, required = true, value_delimiter = ',')]
+        tables: Vec<String>,
+        /// A column never to be captured; may be given several times.
+        #[arg(long, value_name = "TABLE.COLUMN")]
+        exclude: Vec<String>,
+        /// Go on running as the agent.
+        #[arg(long)]
+        run: bool,
+    },
+    /// Run the agent until stopped.
+    Run {
+        /// The store's database.
+        #[arg(long)]
+        db: PathBuf,
+        /// HQ's address in place of the one given to join; may be given several times.
+        #[arg(long, value_name = "HOST:PORT")]
+        hq: Vec<String>,
+    },
+    /// Say whether all is well; exit code 0 current, 1 unconfirmed too long, 2 broken.
+    Status {
+        /// The store's database.
+        #[arg(long)]
+        db: PathBuf,
+        /// Unconfirmed for longer than this is too long.
+        #[arg(long, default_value_t = 30, value_name = "MINUTES")]
+        max_age: u64,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop capturing a table, or all of them; the store's own tables are left as they are.
+    Detach {
+        /// The store's database.
+        #[arg(long)]
+        db: PathBuf,
+        /// Only this table.
+        #[arg(long)]
+        table: Option<String>,
+        /// Remove the journal too, with everything not confirmed yet.
+        #[arg(long)]
+        forget: bool,
+    },
+    /// Accept that HQ was restored from a backup, and send again what it lacks.
+    Resend {
+        /// The store's database.
+        #[arg(long)]
+        db: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ROLLCALL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match execute(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Join { token, hq, db, tables, exclude, run } => {
+            let tables = table_specs(&tables, &exclude)?;
+            let options = JoinOptions { token, hq_addresses: hq, database: db.clone(), tables };
+            let site = runtime()?.block_on(join(&options))?;
+            eprintln!("joined as {site}; capture is on. Start the agent with: rollcall-site run --db {}", db.display());
+            if run { run_agent(AgentConfig::new(db)) } else { Ok(ExitCode::SUCCESS) }
+        }
+        Command::Run { db, hq } => run_agent(AgentConfig { hq_addresses: hq, ..AgentConfig::new(db) }),
+        Command::Status { db, max_age, json } => {
+            let report = status(&db, Duration::from_secs(max_age * 60))?;
+            print_status(&report, json)?;
+            Ok(ExitCode::from(report.level.exit_code()))
+        }
+        Command::Detach { db, table, forget } => {
+            Source::open(&db)?.detach(table.as_deref(), forget)?;
+            eprintln!("detached");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Resend { db } => {
+            mark_resend(&StateDirectory::beside(&db.canonicalize()?))?;
+            eprintln!("the agent will send again at its next connection");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()
+}
+
+fn run_agent(config: AgentConfig) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        let agent = Agent::open(config)?;
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signal(stop.clone()));
+        agent.run(stop).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            stop.cancel();
+            return;
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_ok() {
+        stop.cancel();
+    }
+}
+
+fn table_specs(tables: &[String], exclude: &[String]) -> Result<Vec<TableSpec>, SiteError> {
+    let mut specs: Vec<TableSpec> =
+        tables.iter().map(|table| TableSpec { table: table.trim().to_owned(), excluded: Vec::new() }).collect();
+    for text in exclude {
+        let wrong = |why: &str| SiteError::Usage(format!("--exclude {text:?}: {why}"));
+        let (table, column) = text.split_once('.').ok_or_else(|| wrong("write it as table.column"))?;
+        let spec = specs.iter_mut().find(|spec| spec.table.eq_ignore_ascii_case(table));
+        spec.ok_or_else(|| wrong("that table is not among --tables"))?.excluded.push(column.to_owned());
+    }
+    Ok(specs)
+}
+
+fn print_status(report: &Report, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        println!("{}: {}", report.site, report.summary);
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The operator's side of the API.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rollcall_hq::{ENDPOINTS_FILE, OPERATOR_TOKEN_FILE};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// Where HQ is: a directory on this machine, or an address and a token.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HqAddress {
+    /// HQ's data directory, on HQ's own machine.
+    #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// HQ's API, such as http://127.0.0.1:7480; needs a token.
+    #[arg(long, env = "ROLLCALL_URL")]
+    url: Option<String>,
+    /// The token for --url.
+    #[arg(long, env = "ROLLCALL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl HqAddress {
+    /// The HQ of a directory on this machine.
+    pub(crate) fn of(data: &Path) -> Self {
+        Self { data: Some(data.to_owned()), url: None, token: None }
+    }
+}
+
+/// An answer to SQL.
+pub(crate) struct SqlAnswer {
+    pub(crate) body: Vec<u8>,
+    pub(crate) coverage: Option<rollcall_types::Coverage>,
+    pub(crate) summary: String,
+}
+
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    url: String,
+    token: String,
+}
+
+/// A query may take minutes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+
+#[derive(Deserialize)]
+struct Endpoints {
+    http: String,
+}
+
+impl Client {
+    /// Finds HQ by what was given.
+    pub(crate) fn find(address: &HqAddress) -> anyhow::Result<Self> {
+        let (url, token) = match (&address.url, &address.token, &address.data) {
+            (Some(url), Some(token), _) => (url.trim_end_matches('/').to_owned(), token.clone()),
+            (Some(_), None, _) => bail!("--url needs a token: set ROLLCALL_TOKEN"),
+            (None, _, Some(data)) => (read_url(data)?, read(data, OPERATOR_TOKEN_FILE)?),
+            (None, _, None) => bail!("say where HQ is: --data DIR on HQ's machine, or ROLLCALL_URL and ROLLCALL_TOKEN"),
+        };
+        // Loopback and private names must not go through a proxy.
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .proxy(None)
+            .build()
+            .into();
+        Ok(Self { agent, url, token: token.trim().to_owned() })
+    }
+
+    fn authorization(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    fn checked(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
+        let mut answer =
+            answer.with_context(|| format!("HQ cannot be reached at {}; is `rollcall hq` running?", self.url))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        let error = serde_json::from_str::<serde_json::Value>(&text).ok();
+        let error = error.and_then(|value| value["error"].as_str().map(str::to_owned)).unwrap_or(text);
+        bail!("{error}")
+    }
+
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<String> {
+        let answer = self.agent.get(format!("{}{path}", self.url)).header("Authorization", self.authorization()).call();
+        Ok(self.checked(answer)?.body_mut().with_config().limit(1 << 30).read_to_string()?)
+    }
+
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<T> {
+        let request = self.agent.post(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        Ok(self.checked(request.send_json(body))?.body_mut().read_json()?)
+    }
+
+    pub(crate) fn post_text<T: DeserializeOwned>(&self, path: &str, body: &str) -> anyhow::Result<T> {
+        let request = self.agent.post(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        Ok(self.checked(request.send(body))?.body_mut().read_json()?)
+    }
+
+    pub(crate) fn sql(&self, sql: &str, format: &str) -> anyhow::Result<SqlAnswer> {
+        let body = serde_json::json!({"sql": sql, "format": format});
+        let request = self.agent.post(format!("{}/api/sql", self.url)).header("Authorization", self.authorization());
+        let mut answer = self.checked(request.send_json(body))?;
+        let header = |name: &str| {
+            answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let (coverage, summary) = (header("x-rollcall-coverage"), header("x-rollcall-coverage-summary"));
+        let body = answer.body_mut().with_config().limit(4 << 30).read_to_vec()?;
+        Ok(SqlAnswer { body, coverage: serde_json::from_str(&coverage).ok(), summary })
+    }
+}
+
+fn read(data: &Path, name: &str) -> anyhow::Result<String> {
+    let path = data.join(name);
+    fs::read_to_string(&path)
+        .with_context(|| format!("reading {}; is this HQ's data directory, and has it started?", path.display()))
+}
+
+fn read_url(data: &Path) -> anyhow::Result<String> {
+    let endpoints: Endpoints = serde_json::from_str(&read(data, ENDPOINTS_FILE)?)?;
+    Ok(format!("http://{}", endpoints.http))
+}

@@ -1,0 +1,65 @@
+//! `rollcall hq`
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use rollcall_hq::{HTTP_PORT, HqConfig, Node};
+
+#[derive(Debug, Args)]
+pub(crate) struct HqArgs {
+    /// Where the lake is kept; an empty directory becomes a new HQ.
+    #[arg(long)]
+    data: PathBuf,
+    /// Where sites connect.
+    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], 7400)))]
+    listen_sites: SocketAddr,
+    /// Where the API listens.
+    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)))]
+    listen_http: SocketAddr,
+    /// How often sites say where they stand.
+    #[arg(long, default_value_t = 30_000, value_name = "MS")]
+    beacon_interval_ms: u64,
+    /// Nothing heard for this long is silence.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    silent_after: u64,
+    /// An address sites should know besides the one they have, ahead of a move; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    announce: Vec<String>,
+}
+
+pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
+    let node = Node::start(HqConfig {
+        listen_sites: args.listen_sites,
+        listen_http: args.listen_http,
+        beacon_interval: Duration::from_millis(args.beacon_interval_ms.max(100)),
+        silent_after: Duration::from_secs(args.silent_after),
+        announce: args.announce,
+        ..HqConfig::new(args.data.clone())
+    })
+    .await?;
+    if let Some(first) = node.first_start() {
+        eprintln!("A new HQ in {}.", args.data.display());
+        eprintln!("Password of user admin (shown once): {}", first.admin_password);
+        eprintln!("Invite a site with: rollcall roster invite SITE --data {}", args.data.display());
+    }
+    eprintln!("sites connect to {}, the API is at http://{}", node.sites_address(), node.http_address());
+    wait_for_signal().await?;
+    eprintln!("stopping");
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends when the process is asked to stop.
+pub(crate) async fn wait_for_signal() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

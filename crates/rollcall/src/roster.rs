@@ -1,0 +1,136 @@
+//! `rollcall roster …`
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_hq::{ImportReport, Invitation};
+use serde_json::json;
+
+use crate::client::{Client, HqAddress};
+
+#[derive(Debug, Args)]
+pub(crate) struct RosterArgs {
+    #[command(subcommand)]
+    command: Option<RosterCommand>,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    hq: HqAddress,
+}
+
+#[derive(Debug, Subcommand)]
+enum RosterCommand {
+    /// Add and update sites from CSV: id, and any other columns as attributes. Never drops a site.
+    Import {
+        /// The file.
+        file: PathBuf,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Print a single-use invitation for a site; it is added to the roster if need be.
+    Invite {
+        /// The site's id.
+        site: String,
+        /// An attribute, such as state=WA; may be given several times.
+        #[arg(long, value_name = "K=V")]
+        set: Vec<String>,
+        /// How long the invitation is good for.
+        #[arg(long, default_value_t = 168, value_name = "HOURS")]
+        hours: u64,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Take a site off the roster and cut it off at once.
+    Retire {
+        /// The site's id.
+        site: String,
+        /// Why; it is kept.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+}
+
+pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        None => list(&Client::find(&args.hq)?, args.json)?,
+        Some(RosterCommand::Import { file, hq }) => import(&Client::find(&hq)?, &file)?,
+        Some(RosterCommand::Invite { site, set, hours, hq }) => invite(&Client::find(&hq)?, &site, &set, hours)?,
+        Some(RosterCommand::Retire { site, reason, hq }) => {
+            let path = format!("/api/roster/{site}/retire");
+            let answer: serde_json::Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
+            eprintln!("{site} is retired and cut off; {} of its rows were not confirmed", answer["unconfirmed_rows"]);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn import(client: &Client, file: &std::path::Path) -> anyhow::Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let report: ImportReport = client.post_text("/api/roster", &text)?;
+    eprintln!("{} added, {} changed, {} unchanged", report.added, report.changed, report.unchanged);
+    let names = |sites: Vec<String>| sites.join(", ");
+    if !report.not_in_file.is_empty() {
+        eprintln!(
+            "on the roster but not in the file (they stay): {}",
+            names(report.not_in_file.iter().map(ToString::to_string).collect())
+        );
+    }
+    if !report.never_enrolled.is_empty() {
+        eprintln!("never enrolled: {}", names(report.never_enrolled.iter().map(ToString::to_string).collect()));
+    }
+    if !report.unknown_senders.is_empty() {
+        eprintln!("unknown senders that tried to connect: {}", names(report.unknown_senders));
+    }
+    Ok(())
+}
+
+fn invite(client: &Client, site: &str, set: &[String], hours: u64) -> anyhow::Result<()> {
+    let mut attributes = BTreeMap::new();
+    for pair in set {
+        let Some((name, value)) = pair.split_once('=') else { bail!("--set {pair:?}: write it as name=value") };
+        attributes.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let body = json!({"attributes": attributes, "life_seconds": hours * 3600});
+    let invitation: Invitation = client.post(&format!("/api/roster/{site}/invite"), &body)?;
+    println!("{}", invitation.token);
+    eprintln!("for {site}, once, until {}. At the site run:", invitation.expires_at);
+    eprintln!("  rollcall-site join TOKEN --hq HOST:7400 --db FILE --tables a,b --run");
+    Ok(())
+}
+
+fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let text = client.get("/api/roster")?;
+    if json {
+        println!("{text}");
+        return Ok(());
+    }
+    let sites: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["site", "attributes", "enrolled", "epoch", "retired"]);
+    for site in &sites {
+        let attributes = site["attributes"].as_object().into_iter().flatten();
+        let attributes: Vec<String> =
+            attributes.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+        let text = |value: &serde_json::Value| match value {
+            serde_json::Value::Null => "-".to_owned(),
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        table.add_row([
+            text(&site["id"]),
+            attributes.join(" "),
+            text(&site["enrolled_at"]),
+            text(&site["epoch"]),
+            text(&site["retired"]["reason"]),
+        ]);
+    }
+    println!("{table}");
+    eprintln!("{} sites", sites.len());
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Answers and the roll, for people and programs.
+
+use std::{
+    fs::File,
+    io::{IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_types::{Cause, SiteId, SiteState, Timestamp};
+use serde::Deserialize;
+
+use crate::{FINDING, client::SqlAnswer};
+
+/// Writes an answer to stdout or a file; its coverage goes to stderr, so that it is seen and never gets into the data.
+pub(crate) fn answer(answer: &SqlAnswer, is_json: bool, out: Option<&Path>) -> anyhow::Result<ExitCode> {
+    match out {
+        Some(path) => {
+            let mut file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
+            file.write_all(&answer.body)?;
+            file.sync_all()?;
+        }
+        None => std::io::stdout().write_all(&answer.body)?,
+    }
+    if is_json && out.is_none() {
+        println!();
+    }
+    let incomplete = answer.coverage.as_ref().is_some_and(|coverage| !coverage.is_complete());
+    if std::io::stderr().is_terminal() && incomplete && std::env::var_os("NO_COLOR").is_none() {
+        eprintln!("\u{1b}[33mcoverage: {}\u{1b}[0m", answer.summary);
+    } else {
+        eprintln!("coverage: {}", answer.summary);
+    }
+    Ok(if incomplete { ExitCode::from(FINDING) } else { ExitCode::SUCCESS })
+}
+
+/// One line of the roll, as the API gives it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct RollLine {
+    pub(crate) site: SiteId,
+    pub(crate) state: SiteState,
+    since: Option<Timestamp>,
+    cause: Option<Cause>,
+    last_heard: Option<Timestamp>,
+    complete_through: Option<Timestamp>,
+    unconfirmed_rows: u64,
+    #[serde(default)]
+    detail: String,
+}
+
+/// Shows the roll; a finding if a site is missing without an explanation.
+pub(crate) fn roll(text: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let lines: Vec<RollLine> = serde_json::from_str(text)?;
+    if json {
+        println!("{text}");
+    } else {
+        println!("{}", roll_table(&lines));
+    }
+    let findings = lines.iter().filter(|line| line.state.is_finding()).count();
+    if findings == 0 {
+        eprintln!("{} sites, none missing", lines.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{} sites, {findings} missing", lines.len());
+    Ok(ExitCode::from(FINDING))
+}
+
+/// The roll as a drawn table.
+pub(crate) fn roll_table(lines: &[RollLine]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["site", "state", "since", "cause", "last heard", "complete through", "unconfirmed", "detail"]);
+    let time = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), short);
+    for line in lines {
+        let color = match line.state {
+            SiteState::Ok => Color::Green,
+            SiteState::Silent | SiteState::NeverHeard => Color::Red,
+            SiteState::Late | SiteState::Recovering | SiteState::Unknown => Color::Yellow,
+            SiteState::QuietExpected | SiteState::DeclaredClosed | SiteState::Retired => Color::Grey,
+        };
+        table.add_row([
+            Cell::new(&line.site),
+            Cell::new(line.state).fg(color),
+            Cell::new(time(line.since)),
+            Cell::new(line.cause.map_or_else(String::new, |cause| cause.to_string())),
+            Cell::new(time(line.last_heard)),
+            Cell::new(time(line.complete_through)),
+            Cell::new(line.unconfirmed_rows),
+            Cell::new(&line.detail),
+        ]);
+    }
+    table
+}
+
+/// Day and second, without fractions.
+fn short(time: Timestamp) -> String {
+    time.to_chrono().format("%Y-%m-%d %H:%M:%SZ").to_string()
+}

@@ -1,0 +1,300 @@
+//! The fleet generator: many sites over the real protocol, with real TLS and real batches, but no database behind them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use rcgen::{CertificateParams, KeyPair};
+use rollcall_site::{Identity, Outbox, dial};
+use rollcall_types::{ChainHash, Epoch, Seq, SiteId};
+use rollcall_wire::{
+    PROTOCOL, PROTOCOL_MIN,
+    batch::{Encoder, Part},
+    framing::frames,
+    proto::{
+        Beacon, DataFrame, EnrolRequest, Heads, Hello, SiteControl, TableHead, data_reply::Message as Reply,
+        enrolment_client::EnrolmentClient, hq_control::Message as FromHq, site_control::Message as ToHq,
+        sites_client::SitesClient,
+    },
+};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::retail::{SalesGenerator, articles};
+
+/// What the fleet does.
+#[derive(Debug, Clone)]
+pub struct FleetOptions {
+    /// Sites.
+    pub sites: usize,
+    /// Rows a second by all sites together; 0 for as fast as HQ takes them.
+    pub rate: u64,
+    /// Rows in a batch.
+    pub batch_rows: usize,
+    /// How long to send.
+    pub duration: Duration,
+    /// Batches a site may have unconfirmed.
+    pub in_flight: usize,
+    /// Whether a progress bar is drawn.
+    pub progress: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct FleetResult {
+    /// Sites that sent.
+    pub sites: usize,
+    /// Rows confirmed.
+    pub rows: u64,
+    /// From the first batch to the last confirmation, seconds.
+    pub seconds: f64,
+    /// Confirmed rows a second.
+    pub rows_per_second: f64,
+    /// Median time from making a batch to its confirmation, milliseconds.
+    pub ack_p50_ms: f64,
+    /// The 99th percentile of it.
+    pub ack_p99_ms: f64,
+    /// Bytes of batches after compression, per row.
+    pub wire_bytes_per_row: f64,
+    /// Processor seconds of this process (which may include HQ) while sending, per million rows.
+    pub cpu_seconds_per_million_rows: f64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The invitation to use for a site.
+pub type Invite =
+    Arc<dyn Fn(SiteId) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<String>> + Send>> + Send + Sync>;
+
+/// Enrols the sites, sends, and waits until everything sent is confirmed.
+pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyhow::Result<FleetResult> {
+    let bar = progress(&options, options.sites as u64, "enrolling");
+    let mut identities = Vec::with_capacity(options.sites);
+    for number in 0..options.sites {
+        let site = SiteId::new(&format!("fleet-{number:05}"))?;
+        let token = invite(site.clone()).await?;
+        identities.push(enrol(hq, &token).await.with_context(|| format!("enrolling {site}"))?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let counters = Arc::new(Counters::default());
+    let catalogue = Arc::new(articles());
+    let go = CancellationToken::new();
+    let mut sites = tokio::task::JoinSet::new();
+    let (ready, mut are_ready) = mpsc::channel(options.sites.max(1));
+    for (number, identity) in identities.into_iter().enumerate() {
+        let generator = SalesGenerator::new(catalogue.clone(), number as u64);
+        let pace = (options.rate > 0)
+            .then(|| Duration::from_secs_f64((options.batch_rows * options.sites) as f64 / options.rate as f64));
+        let site = FleetSite { hq, identity, generator, pace, options: options.clone(), counters: counters.clone() };
+        sites.spawn(site.run(ready.clone(), go.clone()));
+    }
+    drop(ready);
+    for _ in 0..options.sites {
+        are_ready.recv().await.context("a site did not get ready")?;
+    }
+    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    go.cancel();
+    let watch = tokio::spawn(show(options.clone(), counters.clone()));
+    let mut latencies = Vec::new();
+    while let Some(site) = sites.join_next().await {
+        latencies.extend(site??);
+    }
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
+    watch.abort();
+    let rows = counters.rows.load(Ordering::Relaxed);
+    latencies.sort_unstable();
+    let percentile = |share: f64| {
+        let index = ((latencies.len() as f64 - 1.0) * share).max(0.0) as usize;
+        latencies.get(index).map_or(0.0, |latency: &Duration| latency.as_secs_f64() * 1000.0)
+    };
+    Ok(FleetResult {
+        sites: options.sites,
+        rows,
+        seconds,
+        rows_per_second: rows as f64 / seconds,
+        ack_p50_ms: percentile(0.5),
+        ack_p99_ms: percentile(0.99),
+        wire_bytes_per_row: counters.bytes.load(Ordering::Relaxed) as f64 / rows.max(1) as f64,
+        cpu_seconds_per_million_rows: cpu / (rows.max(1) as f64 / 1e6),
+    })
+}
+
+fn progress(options: &FleetOptions, length: u64, what: &'static str) -> ProgressBar {
+    if !options.progress {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{msg} {bar:40} {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style).with_message(what)
+}
+
+async fn show(options: FleetOptions, counters: Arc<Counters>) {
+    let seconds = options.duration.as_secs();
+    let bar = progress(&options, seconds, "sending");
+    let mut before = 0;
+    for _ in 0..seconds * 2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let rows = counters.rows.load(Ordering::Relaxed);
+        bar.inc(1);
+        bar.set_message(format!("sending: {} rows/s confirmed, {rows} in all;", rows - before));
+        before = rows;
+    }
+}
+
+/// Processor time of this process so far, user and system.
+pub fn cpu_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
+    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}
+
+fn micros_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Enrols over the wire, as `rollcall-site join` does, without a database.
+async fn enrol(hq: SocketAddr, token: &str) -> anyhow::Result<Identity> {
+    let dialed = rollcall_site::dial_invited(&hq.to_string(), token).await?;
+    let key = KeyPair::generate()?;
+    let csr_pem = CertificateParams::new(Vec::<String>::new())?.serialize_request(&key)?.pem()?;
+    let request = EnrolRequest { token: dialed.secret, csr_pem };
+    let answer = EnrolmentClient::new(dialed.channel).enrol(request).await?.into_inner();
+    Ok(Identity {
+        site: answer.site,
+        hq_addresses: vec![hq.to_string()],
+        ca_pem: answer.ca_pem,
+        certificate_pem: answer.certificate_pem,
+        key_pem: key.serialize_pem(),
+        issued_micros: 0,
+        not_after_micros: answer.not_after_micros,
+        database: std::path::PathBuf::new(),
+    })
+}
+
+struct FleetSite {
+    hq: SocketAddr,
+    identity: Identity,
+    generator: SalesGenerator,
+    pace: Option<Duration>,
+    options: FleetOptions,
+    counters: Arc<Counters>,
+}
+
+const TABLE: &str = "sales";
+
+impl FleetSite {
+    /// Connects, says so, waits for the start, sends for the time given, and waits for the last confirmation. Returns the
+    /// time each batch took.
+    async fn run(mut self, ready: mpsc::Sender<()>, go: CancellationToken) -> anyhow::Result<Vec<Duration>> {
+        let dialed = dial(&self.hq.to_string(), &self.identity).await?;
+        let (control, outgoing) = mpsc::channel(8);
+        let hello = Hello {
+            protocol: PROTOCOL,
+            protocol_min: PROTOCOL_MIN,
+            agent_version: "fleet".to_owned(),
+            instance: uuid::Uuid::new_v4().to_string(),
+            journal_id: uuid::Uuid::new_v4().to_string(),
+            oldest: 1,
+            clock_micros: micros_now(),
+            ..Hello::default()
+        };
+        control.send(SiteControl { message: Some(ToHq::Hello(hello)) }).await?;
+        let mut client = SitesClient::new(dialed.channel);
+        let mut from_control = client.control(ReceiverStream::new(outgoing)).await?.into_inner();
+        let Some(FromHq::Welcome(welcome)) = from_control.message().await?.and_then(|message| message.message) else {
+            bail!("HQ did not welcome {}", self.identity.site);
+        };
+        let (data, outgoing) = mpsc::channel(64);
+        data.send(DataFrame { session: welcome.session, ..DataFrame::default() }).await?;
+        let mut from_data = client.data(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut outbox =
+            Outbox::new(Epoch(welcome.epoch), Seq(0), ChainHash::default(), HashMap::new(), welcome.credit_bytes);
+        let mut encoder = Encoder::new()?;
+        ready.send(()).await?;
+        go.cancelled().await;
+        let started = Instant::now();
+        let mut in_flight: VecDeque<(Seq, Instant)> = VecDeque::new();
+        let mut latencies = Vec::new();
+        // Sites do not beat in step.
+        let phase = rand::random::<f64>();
+        let mut next_at = Instant::now() + self.pace.unwrap_or_default().mul_f64(phase);
+        loop {
+            let sending = started.elapsed() < self.options.duration;
+            if !sending && outbox.is_idle() {
+                return Ok(latencies);
+            }
+            let room = outbox.may_send() && in_flight.len() < self.options.in_flight;
+            let due = self.pace.is_none() || Instant::now() >= next_at;
+            if sending && room && due {
+                next_at += self.pace.unwrap_or_default();
+                let made = Instant::now();
+                let after = outbox.sent_through();
+                let rows = self.generator.batch(after.0, self.options.batch_rows, micros_now())?;
+                let last = Seq(after.0 + self.options.batch_rows as u64);
+                let part = Part { table: TABLE.to_owned(), previous: Seq(0), rows, marks: Vec::new() };
+                let encoded = encoder.encode(&outbox.batch(last, vec![part]))?;
+                outbox.sending(&encoded);
+                self.counters.bytes.fetch_add(encoded.payload.len() as u64, Ordering::Relaxed);
+                in_flight.push_back((last, made));
+                for frame in frames(&encoded) {
+                    data.send(frame).await?;
+                }
+            }
+            let wait = match self.pace {
+                Some(_) if sending && room => next_at.saturating_duration_since(Instant::now()),
+                None if sending && room => Duration::ZERO,
+                _ => Duration::from_millis(200),
+            };
+            tokio::select! {
+                biased;
+                message = from_data.message() => match message?.and_then(|reply| reply.message) {
+                    Some(Reply::Confirmed(confirmed)) => {
+                        outbox.confirm(Seq(confirmed.through));
+                        while in_flight.front().is_some_and(|(last, _)| last.0 <= confirmed.through) {
+                            if let Some((_, made)) = in_flight.pop_front() {
+                                latencies.push(made.elapsed());
+                                self.counters.rows.fetch_add(self.options.batch_rows as u64, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                    Some(Reply::Credit(credit)) => outbox.add_credit(credit.bytes),
+                    Some(other) => bail!("HQ answered {other:?}"),
+                    None => bail!("HQ closed the data stream"),
+                },
+                message = from_control.message() => match message?.and_then(|message| message.message) {
+                    Some(FromHq::Ask(ask)) => {
+                        let head = outbox.sent_through().0;
+                        let tables = vec![TableHead { table: TABLE.to_owned(), head }];
+                        let heads = Heads { time_micros: ask.time_micros, epoch: welcome.epoch, tables };
+                        control.send(SiteControl { message: Some(ToHq::Heads(heads)) }).await?;
+                        let confirmed = outbox.confirmed().0.0;
+                        let beacon = Beacon { head, confirmed, capture_ok: true, clock_micros: micros_now(), ..Beacon::default() };
+                        control.send(SiteControl { message: Some(ToHq::Beacon(beacon)) }).await?;
+                    }
+                    Some(FromHq::Refused(refused)) => bail!("HQ refused {}: {}", self.identity.site, refused.message),
+                    Some(_) => {}
+                    None => bail!("HQ closed the control stream"),
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+}

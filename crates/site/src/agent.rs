@@ -1,0 +1,183 @@
+//! The agent's outer loop: connect, serve, and when it ends, connect again; for ever.
+
+use std::{path::PathBuf, time::Duration};
+
+use rand::Rng;
+use rollcall_capture::Source;
+use rollcall_wire::proto::Attempt;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dial::{DialFailed, Trust, dial_with},
+    enrol::{is_renewal_due, renew},
+    error::{SiteError, describe},
+    feed::Feed,
+    session::Session,
+    state::{Identity, Notes, StateDirectory},
+    status::StatusFile,
+};
+
+/// How an agent runs.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The store's database; its state directory lies beside it.
+    pub database: PathBuf,
+    /// The longest pause between attempts to connect.
+    pub retry_delay_max: Duration,
+    /// Addresses to use in place of those of enrolment.
+    pub hq_addresses: Vec<String>,
+}
+
+impl AgentConfig {
+    /// The defaults: at most a minute between attempts.
+    pub fn new(database: PathBuf) -> Self {
+        Self { database, retry_delay_max: Duration::from_secs(60), hq_addresses: Vec::new() }
+    }
+}
+
+/// How a session ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The agent is to stop.
+    Stopped,
+    /// The connection had its time.
+    Old,
+}
+
+/// The agent of one site.
+#[derive(Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    directory: StateDirectory,
+    identity: Identity,
+    feed: Feed,
+    notes: Notes,
+    status: StatusFile,
+    /// New at every start: tells two copies of one site apart.
+    instance: String,
+    /// Addresses HQ announced, tried after the configured ones.
+    announced: Vec<String>,
+}
+
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
+/// A session that lasted this long starts the pauses anew.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
+
+impl Agent {
+    /// Opens the database and the agent's files.
+    pub fn open(config: AgentConfig) -> Result<Self, SiteError> {
+        let database = crate::enrol::database(&config.database)?;
+        let directory = StateDirectory::beside(&database);
+        let mut identity = directory.identity()?;
+        if !config.hq_addresses.is_empty() {
+            identity.hq_addresses.clone_from(&config.hq_addresses);
+        }
+        Ok(Self {
+            feed: Feed::open(&database)?,
+            notes: Notes::open(&directory)?,
+            status: StatusFile::new(directory.clone()),
+            instance: uuid::Uuid::new_v4().to_string(),
+            announced: Vec::new(),
+            config,
+            directory,
+            identity,
+        })
+    }
+
+    /// The site's id.
+    pub fn site(&self) -> &str {
+        &self.identity.site
+    }
+
+    /// Runs until `stop`. Trouble with HQ never ends it; trouble with its own files does.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), SiteError> {
+        let mut delay = RETRY_DELAY_MIN;
+        while !stop.is_cancelled() {
+            let began = tokio::time::Instant::now();
+            // A session sees the request to stop itself and says goodbye; dialing takes seconds at most.
+            match self.attempt(&stop).await {
+                Ok(Ended::Stopped) => break,
+                Ok(Ended::Old) => {
+                    self.status.disconnected(None, false);
+                    delay = RETRY_DELAY_MIN;
+                    continue;
+                }
+                Err(error @ SiteError::State { .. }) => return Err(error),
+                Err(error) => self.note_failure(&error)?,
+            }
+            if began.elapsed() > SETTLED_AFTER {
+                delay = RETRY_DELAY_MIN;
+            }
+            // Full jitter: after an outage, sites come back spread out.
+            let pause = delay.mul_f64(rand::rng().random_range(0.3..1.0));
+            delay = (delay * 2).min(self.config.retry_delay_max);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.status.disconnected(Some("the agent was stopped".to_owned()), false);
+        self.status.write()
+    }
+
+    fn note_failure(&mut self, error: &SiteError) -> Result<(), SiteError> {
+        tracing::warn!(error = %describe(error), "no connection to HQ");
+        let refused = matches!(error, SiteError::Refused { .. } | SiteError::NotOurHq { .. });
+        self.status.disconnected(Some(describe(error)), refused);
+        self.status.write()
+    }
+
+    /// Tries each address once, and serves the first that works.
+    async fn attempt(&mut self, stop: &CancellationToken) -> Result<Ended, SiteError> {
+        if is_renewal_due(&self.identity, Source::clock_micros()) {
+            match renew(&self.directory, &self.identity).await {
+                Ok(renewed) => self.identity = renewed,
+                Err(error) => tracing::warn!(error = %describe(&error), "the certificate could not be renewed yet"),
+            }
+        }
+        let own = (self.identity.certificate_pem.clone(), self.identity.key_pem.clone());
+        let trust = Trust::Authority { ca_pem: self.identity.ca_pem.clone(), identity: Some(own) };
+        let mut addresses = self.identity.hq_addresses.clone();
+        addresses
+            .extend(self.announced.iter().filter(|address| !addresses.contains(address)).cloned().collect::<Vec<_>>());
+        let mut last = SiteError::Usage("no address of HQ is known".to_owned());
+        for address in &addresses {
+            match dial_with(address, &trust).await {
+                Ok(dialed) => {
+                    let mut session = Session {
+                        feed: &self.feed,
+                        notes: &self.notes,
+                        status: &mut self.status,
+                        instance: &self.instance,
+                        address,
+                    };
+                    let resolved = dialed.resolved.map_or_else(String::new, |resolved| resolved.to_string());
+                    match session.run(dialed.channel, stop).await {
+                        Ok((ended, announced)) => {
+                            self.announced = announced;
+                            return Ok(ended);
+                        }
+                        Err(error) => {
+                            self.note_attempt(address, resolved, &error)?;
+                            last = error;
+                        }
+                    }
+                }
+                Err(DialFailed { error, resolved }) => {
+                    self.note_attempt(address, resolved, &error)?;
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn note_attempt(&self, address: &str, resolved: String, error: &SiteError) -> Result<(), SiteError> {
+        self.notes.note_attempt(&Attempt {
+            at_micros: Source::clock_micros(),
+            address: address.to_owned(),
+            resolved,
+            error: describe(error),
+        })
+    }
+}

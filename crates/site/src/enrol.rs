@@ -1,0 +1,192 @@
+//! Joining HQ with an invitation, and renewing the certificate before it expires, or after.
+
+use std::path::{Path, PathBuf};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rcgen::{CertificateParams, KeyPair};
+use rollcall_capture::{Source, TableSpec};
+use rollcall_wire::proto::{EnrolRequest, RenewRequest, enrolment_client::EnrolmentClient};
+
+use crate::{
+    dial::{Trust, dial_with},
+    error::SiteError,
+    state::{Identity, StateDirectory},
+};
+
+/// What `join` needs.
+#[derive(Debug, Clone)]
+pub struct JoinOptions {
+    /// The invitation.
+    pub token: String,
+    /// HQ's addresses.
+    pub hq_addresses: Vec<String>,
+    /// The store's database.
+    pub database: PathBuf,
+    /// What to capture.
+    pub tables: Vec<TableSpec>,
+}
+
+/// An invitation's parts: site, secret, fingerprint of HQ's CA.
+struct Token {
+    site: String,
+    secret: String,
+    fingerprint: String,
+}
+
+impl Token {
+    fn parse(text: &str) -> Result<Self, SiteError> {
+        let wrong = || {
+            SiteError::Usage(
+                "this is no invitation; it begins with rc1. and `rollcall roster invite` prints it".to_owned(),
+            )
+        };
+        let inner = text.trim().strip_prefix("rc1.").ok_or_else(wrong)?;
+        let plain =
+            URL_SAFE_NO_PAD.decode(inner).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(wrong)?;
+        let mut parts = plain.split(' ').map(str::to_owned);
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(site), Some(secret), Some(fingerprint)) => Ok(Self { site, secret, fingerprint }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Enrols with HQ and installs capture. Returns the site's id. Capture is installed last: a failed enrolment changes
+/// nothing in the store's file.
+pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
+    let token = Token::parse(&options.token)?;
+    let database = options
+        .database
+        .canonicalize()
+        .map_err(|error| SiteError::state(format!("opening {}", options.database.display()), error))?;
+    if options.tables.is_empty() {
+        return Err(SiteError::Usage("name the tables to capture with --tables".to_owned()));
+    }
+    let mut source = Source::open(&database)?;
+    for spec in &options.tables {
+        source.check_table(spec)?;
+    }
+    let directory = StateDirectory::beside(&database);
+    let key = new_key(&directory)?;
+    let csr_pem = request(&key)?;
+    let mut last = SiteError::Usage("give HQ's address with --hq HOST:PORT".to_owned());
+    for address in &options.hq_addresses {
+        let trust = Trust::Fingerprint(token.fingerprint.clone());
+        let dialed = match dial_with(address, &trust).await {
+            Ok(dialed) => dialed,
+            Err(failed) => {
+                last = failed.error;
+                continue;
+            }
+        };
+        let mut client = EnrolmentClient::new(dialed.channel);
+        let request = EnrolRequest { token: token.secret.clone(), csr_pem: csr_pem.clone() };
+        let answer = client.enrol(request).await.map_err(|status| refused(address, &status))?.into_inner();
+        if answer.site != token.site {
+            return Err(SiteError::NotOurHq {
+                address: address.clone(),
+                reason: "it enrolled another site".to_owned(),
+            });
+        }
+        directory.write_identity(&Identity {
+            site: answer.site.clone(),
+            hq_addresses: options.hq_addresses.clone(),
+            ca_pem: answer.ca_pem,
+            certificate_pem: answer.certificate_pem,
+            key_pem: key.serialize_pem(),
+            issued_micros: Source::clock_micros(),
+            not_after_micros: answer.not_after_micros,
+            database: database.clone(),
+        })?;
+        source.install(&options.tables, &uuid::Uuid::new_v4().to_string())?;
+        return Ok(answer.site);
+    }
+    Err(last)
+}
+
+/// A connection to the HQ that an invitation is from, and the invitation's secret.
+#[derive(Debug)]
+pub struct Invited {
+    /// Only enrolment works on it.
+    pub channel: tonic::transport::Channel,
+    /// What enrolment takes.
+    pub secret: String,
+}
+
+/// Connects to the HQ that an invitation is from, believing only the authority named in it.
+pub async fn dial_invited(address: &str, token: &str) -> Result<Invited, SiteError> {
+    let token = Token::parse(token)?;
+    let dialed = dial_with(address, &Trust::Fingerprint(token.fingerprint)).await.map_err(|failed| failed.error)?;
+    Ok(Invited { channel: dialed.channel, secret: token.secret })
+}
+
+/// A key kept from an enrolment whose reply was lost, or a new one: HQ takes the same key again.
+fn new_key(directory: &StateDirectory) -> Result<KeyPair, SiteError> {
+    let failed = |error: rcgen::Error| SiteError::state("making a key", error);
+    let path = directory.file("key.pem");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && let Ok(key) = KeyPair::from_pem(&text)
+    {
+        return Ok(key);
+    }
+    let key = KeyPair::generate().map_err(failed)?;
+    directory.write("key.pem", key.serialize_pem().as_bytes())?;
+    Ok(key)
+}
+
+fn request(key: &KeyPair) -> Result<String, SiteError> {
+    let made = CertificateParams::new(Vec::<String>::new())
+        .and_then(|parameters| parameters.serialize_request(key))
+        .and_then(|request| request.pem());
+    made.map_err(|error| SiteError::state("making a certificate request", error))
+}
+
+pub(crate) fn refused(address: &str, status: &tonic::Status) -> SiteError {
+    match status.code() {
+        tonic::Code::PermissionDenied | tonic::Code::InvalidArgument | tonic::Code::Unauthenticated => {
+            SiteError::Refused { code: "denied".to_owned(), message: status.message().to_owned() }
+        }
+        _ => SiteError::Unreachable { address: address.to_owned(), reason: status.message().to_owned() },
+    }
+}
+
+/// Gets a new certificate for the same key. Works after the old one expired.
+pub(crate) async fn renew(directory: &StateDirectory, identity: &Identity) -> Result<Identity, SiteError> {
+    let key = KeyPair::from_pem(&identity.key_pem).map_err(|error| SiteError::state("reading the key", error))?;
+    let csr_pem = request(&key)?;
+    // No certificate is shown: an expired one would break the handshake, and the request proves the key.
+    let trust = Trust::Authority { ca_pem: identity.ca_pem.clone(), identity: None };
+    let mut last = SiteError::Usage("no address of HQ is known".to_owned());
+    for address in &identity.hq_addresses {
+        let dialed = match dial_with(address, &trust).await {
+            Ok(dialed) => dialed,
+            Err(failed) => {
+                last = failed.error;
+                continue;
+            }
+        };
+        let request = RenewRequest { site: identity.site.clone(), csr_pem: csr_pem.clone() };
+        let answer = EnrolmentClient::new(dialed.channel).renew(request).await;
+        let answer = answer.map_err(|status| refused(address, &status))?.into_inner();
+        let renewed = Identity {
+            certificate_pem: answer.certificate_pem,
+            issued_micros: Source::clock_micros(),
+            not_after_micros: answer.not_after_micros,
+            ..identity.clone()
+        };
+        directory.write_identity(&renewed)?;
+        return Ok(renewed);
+    }
+    Err(last)
+}
+
+/// Whether two thirds of the certificate's life are over.
+pub(crate) fn is_renewal_due(identity: &Identity, now_micros: i64) -> bool {
+    let life = identity.not_after_micros - identity.issued_micros;
+    now_micros >= identity.issued_micros + life / 3 * 2
+}
+
+/// The database a command works on, from `--db`.
+pub(crate) fn database(path: &Path) -> Result<PathBuf, SiteError> {
+    path.canonicalize().map_err(|error| SiteError::state(format!("opening {}", path.display()), error))
+}

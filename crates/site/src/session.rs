@@ -1,0 +1,437 @@
+//! One connection's life: hello, then batches out and confirmations in, until something ends it.
+
+use std::time::Duration;
+
+use rollcall_capture::{LoadProgress, PruneLimits, Source};
+use rollcall_types::{ChainHash, Epoch, Seq};
+use rollcall_wire::{
+    PROTOCOL, PROTOCOL_MIN,
+    batch::{Encoded, Encoder},
+    framing::frames,
+    proto::{
+        Attempts, Beacon, DataFrame, DataReply, EpochWanted, Goodbye, Heads, Hello, HqControl, SiteControl, TableHead,
+        Welcome, data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
+        sites_client::SitesClient,
+    },
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{
+    agent::Ended,
+    enrol::refused,
+    error::SiteError,
+    feed::{Feed, parts},
+    outbox::Outbox,
+    state::{Notes, Position},
+    status::StatusFile,
+};
+
+/// HQ must answer hello within this time.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection is replaced after this long, so that a moved name is noticed.
+const AGE_MAX: Duration = Duration::from_secs(3600);
+/// How often files are looked at for changes while nothing goes on.
+const POLL: Duration = Duration::from_millis(50);
+/// How often capture is checked, the journal pruned, the status written.
+const CARE_EVERY: Duration = Duration::from_secs(2);
+/// A look at the journal even if the file looks unchanged.
+const LOOK_ANYWAY: Duration = Duration::from_secs(5);
+/// Loading waits while this many changes are unconfirmed.
+const LOAD_BACKLOG_MAX: u64 = 20_000;
+/// Nothing heard from HQ for this long ends the connection.
+const SILENT_HQ: Duration = Duration::from_secs(120);
+
+pub(crate) struct Session<'a> {
+    pub(crate) feed: &'a Feed,
+    pub(crate) notes: &'a Notes,
+    pub(crate) status: &'a mut StatusFile,
+    pub(crate) instance: &'a str,
+    pub(crate) address: &'a str,
+}
+
+/// The streams of an open session and what they carry.
+struct Open {
+    control: mpsc::Sender<SiteControl>,
+    from_control: Streaming<HqControl>,
+    data: mpsc::Sender<DataFrame>,
+    from_data: Streaming<DataReply>,
+    outbox: Outbox,
+    epoch: Epoch,
+    lake_id: String,
+    beacon_every: Duration,
+    announced: Vec<String>,
+}
+
+fn ended(status: tonic::Status) -> SiteError {
+    SiteError::Ended(status.message().to_owned())
+}
+
+impl Session<'_> {
+    /// Runs until the connection ends, `stop` is asked for, or the connection is old. Returns addresses HQ announced.
+    pub(crate) async fn run(
+        &mut self,
+        channel: Channel,
+        stop: &tokio_util::sync::CancellationToken,
+    ) -> Result<(Ended, Vec<String>), SiteError> {
+        let mut open = self.open(channel).await?;
+        self.status.connected(self.address);
+        let attempts = self.notes.take_attempts()?;
+        if !attempts.is_empty() {
+            open.say(ToHq::Attempts(Attempts { attempts })).await?;
+        }
+        let result = self.serve(&mut open, stop).await;
+        self.keep_position(&open)?;
+        result.map(|ended| (ended, open.announced))
+    }
+
+    async fn open(&mut self, channel: Channel) -> Result<Open, SiteError> {
+        let position = self.notes.position()?;
+        let hello = self.hello(&position).await?;
+        let head = Seq(hello.head);
+        let (control, outgoing) = mpsc::channel(16);
+        let hello = SiteControl { message: Some(ToHq::Hello(hello)) };
+        control.send(hello).await.map_err(|_| SiteError::Ended("before hello".to_owned()))?;
+        let mut client = SitesClient::new(channel).max_decoding_message_size(1 << 20);
+        let opened = client.control(ReceiverStream::new(outgoing)).await;
+        let mut from_control = opened.map_err(|status| refused(self.address, &status))?.into_inner();
+        let first = tokio::time::timeout(WELCOME_TIMEOUT, from_control.message()).await;
+        let first = first.map_err(|_| SiteError::Ended("HQ did not answer hello".to_owned()))?;
+        let welcome = match first.map_err(|status| refused(self.address, &status))?.and_then(|message| message.message)
+        {
+            Some(FromHq::Welcome(welcome)) => welcome,
+            Some(FromHq::Refused(refusal)) => {
+                return Err(SiteError::Refused { code: refusal.code, message: refusal.message });
+            }
+            _ => return Err(SiteError::Ended("HQ did not welcome this site".to_owned())),
+        };
+        let position = self.take_welcome(position, &welcome, head, &control).await?;
+        let (data, outgoing) = mpsc::channel(64);
+        // The first frame only says which session the stream belongs to.
+        let opening = DataFrame { session: welcome.session, ..DataFrame::default() };
+        data.send(opening).await.map_err(|_| SiteError::Ended("before the first frame".to_owned()))?;
+        let opened = client.data(ReceiverStream::new(outgoing)).await;
+        let from_data = opened.map_err(|status| refused(self.address, &status))?.into_inner();
+        let settings = welcome.settings.unwrap_or_default();
+        let outbox = Outbox::new(
+            position.epoch,
+            position.confirmed,
+            position.confirmed_hash,
+            position.tables,
+            welcome.credit_bytes,
+        );
+        Ok(Open {
+            control,
+            from_control,
+            data,
+            from_data,
+            outbox,
+            epoch: position.epoch,
+            lake_id: welcome.lake_id,
+            beacon_every: Duration::from_millis(u64::from(settings.beacon_interval_ms.max(100))),
+            announced: settings.hq_addresses,
+        })
+    }
+
+    async fn hello(&self, position: &Position) -> Result<Hello, SiteError> {
+        let (head, oldest, journal_id) =
+            self.feed.call(|source| Ok((source.heads()?.head, source.oldest()?, source.journal_id()?))).await?;
+        Ok(Hello {
+            protocol: PROTOCOL,
+            protocol_min: PROTOCOL_MIN,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.to_owned(),
+            journal_id,
+            lake_id: position.lake_id.clone(),
+            epoch: position.epoch.0,
+            head: head.0,
+            confirmed: position.confirmed.0,
+            confirmed_hash: position.confirmed_hash.get(),
+            oldest: oldest.0,
+            clock_micros: Source::clock_micros(),
+            accept_older_lake: self.notes.text("accept_older_lake")?.is_some(),
+        })
+    }
+
+    /// Checks that this is the lake we know and that it remembers what we sent; starts a new epoch if HQ says so.
+    async fn take_welcome(
+        &mut self,
+        mut position: Position,
+        welcome: &Welcome,
+        head: Seq,
+        control: &mpsc::Sender<SiteControl>,
+    ) -> Result<Position, SiteError> {
+        if !position.lake_id.is_empty() && position.lake_id != welcome.lake_id {
+            return Err(SiteError::NotOurHq {
+                address: self.address.to_owned(),
+                reason: format!("its lake is {}, this site belongs to {}", welcome.lake_id, position.lake_id),
+            });
+        }
+        position.lake_id.clone_from(&welcome.lake_id);
+        if position.epoch.0 != welcome.epoch {
+            tracing::warn!(epoch = welcome.epoch, reason = welcome.epoch_reason, "HQ starts a new epoch");
+            let is_first = position.epoch.0 == 0 && position.confirmed == Seq(0);
+            let oldest = self.feed.call(|source| source.oldest()).await?;
+            if !(is_first && oldest.0 <= 1) {
+                // Everything is stated again; what the journal still holds is sent as well, so history stays whole.
+                self.feed.call(|source| source.reload_all()).await?;
+            }
+            self.notes.forget_sent()?;
+            position = Position {
+                epoch: Epoch(welcome.epoch),
+                lake_id: position.lake_id,
+                confirmed: Seq(oldest.0.saturating_sub(1)),
+                ..Position::default()
+            };
+            self.notes.set_position(&position)?;
+            self.notes.clear("accept_older_lake")?;
+            return Ok(position);
+        }
+        for cursor in welcome.cursors.iter().filter(|cursor| cursor.seq > position.confirmed.0) {
+            let known = self.notes.was_sent(Seq(cursor.seq), ChainHash::new(cursor.hash))?;
+            if cursor.seq > head.0 || !known {
+                let reason = format!(
+                    "HQ has a batch up to {} of table {} that this site did not send in this life of its journal",
+                    cursor.seq, cursor.table
+                );
+                let wanted = ToHq::EpochWanted(EpochWanted { reason: reason.clone() });
+                // The connection ends now either way; the next one learns the new epoch.
+                let _ = control.send(SiteControl { message: Some(wanted) }).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                return Err(SiteError::Ended(reason));
+            }
+        }
+        self.notes.set_position(&position)?;
+        Ok(position)
+    }
+
+    fn keep_position(&mut self, open: &Open) -> Result<(), SiteError> {
+        let (confirmed, confirmed_hash) = open.outbox.confirmed();
+        self.notes.set_position(&Position {
+            epoch: open.epoch,
+            lake_id: open.lake_id.clone(),
+            confirmed,
+            confirmed_hash,
+            tables: open.outbox.confirmed_tables().clone(),
+        })
+    }
+
+    async fn serve(&mut self, open: &mut Open, stop: &tokio_util::sync::CancellationToken) -> Result<Ended, SiteError> {
+        let mut encoder = Encoder::new().map_err(|error| SiteError::state("preparing to send", error))?;
+        let mut poll = tokio::time::interval(POLL);
+        let mut beacon = tokio::time::interval(open.beacon_every);
+        let mut care = tokio::time::interval(CARE_EVERY);
+        for timer in [&mut poll, &mut beacon, &mut care] {
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
+        let born = Instant::now();
+        let (mut heard, mut looked) = (Instant::now(), None);
+        let mut fingerprint = None;
+        let (mut has_more, mut is_loading, mut moved) = (true, true, false);
+        loop {
+            if has_more && open.outbox.may_send() {
+                has_more = self.send_next(open, &mut encoder).await?;
+                looked = Some(Instant::now());
+            }
+            let busy = has_more && open.outbox.may_send();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    open.say(ToHq::Goodbye(Goodbye { reason: "the agent was stopped".to_owned() })).await?;
+                    // Give the goodbye a moment to leave before the connection goes.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    return Ok(Ended::Stopped);
+                }
+                message = open.from_data.message() => {
+                    let message = message.map_err(ended)?.and_then(|reply| reply.message);
+                    let Some(message) = message else { return Err(SiteError::Ended("HQ closed the data stream".to_owned())) };
+                    heard = Instant::now();
+                    let again = self.take_reply(open, message)?;
+                    has_more |= again;
+                    moved = true;
+                }
+                message = open.from_control.message() => {
+                    let message = message.map_err(ended)?.and_then(|message| message.message);
+                    let Some(message) = message else { return Err(SiteError::Ended("HQ closed the control stream".to_owned())) };
+                    heard = Instant::now();
+                    self.take_control(open, message).await?;
+                }
+                _ = beacon.tick() => self.send_beacon(open).await?,
+                _ = care.tick() => {
+                    self.care(open, moved).await?;
+                    moved = false;
+                    if heard.elapsed() > SILENT_HQ {
+                        return Err(SiteError::Ended(format!("HQ said nothing for {} s", SILENT_HQ.as_secs())));
+                    }
+                    if born.elapsed() > AGE_MAX && open.outbox.is_idle() {
+                        return Ok(Ended::Old);
+                    }
+                }
+                _ = poll.tick(), if !busy => {
+                    let seen = self.feed.call(|source| Ok(source.fingerprint())).await?;
+                    let due = looked.is_none_or(|looked: Instant| looked.elapsed() > LOOK_ANYWAY);
+                    if Some(seen) != fingerprint || due {
+                        fingerprint = Some(seen);
+                        has_more = true;
+                        is_loading |= due;
+                    }
+                }
+                () = std::future::ready(()), if is_loading && self.may_load(open) => {
+                    is_loading = self.load().await?;
+                    has_more = true;
+                }
+                () = std::future::ready(()), if busy => {}
+            }
+        }
+    }
+
+    fn may_load(&self, open: &Open) -> bool {
+        let in_flight = open.outbox.sent_through().0 - open.outbox.confirmed().0.0;
+        in_flight < LOAD_BACKLOG_MAX && open.outbox.may_send()
+    }
+
+    /// Journals some rows from before; false when there are none left.
+    async fn load(&self) -> Result<bool, SiteError> {
+        match self.feed.call(Source::load_step).await {
+            Ok(LoadProgress::Idle) => Ok(false),
+            Ok(_) => Ok(true),
+            // The store is busy; its own work goes first.
+            Err(SiteError::Capture(error)) if error.is_busy() => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends the next batch; false when there is nothing to send.
+    async fn send_next(&mut self, open: &mut Open, encoder: &mut Encoder) -> Result<bool, SiteError> {
+        let read = self.feed.next(open.outbox.sent_through()).await;
+        let changes = match read {
+            Err(SiteError::Capture(error)) if error.is_busy() => return Ok(true),
+            other => other?,
+        };
+        let Some(changes) = changes else { return Ok(false) };
+        let batch = open.outbox.batch(changes.last, parts(changes));
+        let encoded: Encoded = encoder.encode(&batch).map_err(|error| SiteError::state("encoding a batch", error))?;
+        let sending = open.outbox.sending(&encoded);
+        self.notes.note_sent(sending.last, sending.hash)?;
+        for frame in frames(&encoded) {
+            open.data.send(frame).await.map_err(|_| SiteError::Ended("while sending".to_owned()))?;
+        }
+        Ok(true)
+    }
+
+    /// Takes a reply; true when there is something to send again.
+    fn take_reply(&mut self, open: &mut Open, reply: Reply) -> Result<bool, SiteError> {
+        match reply {
+            Reply::Confirmed(confirmed) => {
+                if confirmed.lake_id != open.lake_id || confirmed.epoch != open.epoch.0 {
+                    let reason = "it confirmed for another lake or epoch".to_owned();
+                    return Err(SiteError::NotOurHq { address: self.address.to_owned(), reason });
+                }
+                if Seq(confirmed.through) > open.outbox.sent_through() {
+                    let reason = "it confirmed what was never sent".to_owned();
+                    return Err(SiteError::NotOurHq { address: self.address.to_owned(), reason });
+                }
+                open.outbox.confirm(Seq(confirmed.through));
+                self.status.confirmed(Seq(confirmed.through));
+                Ok(false)
+            }
+            Reply::Credit(credit) => {
+                open.outbox.add_credit(credit.bytes);
+                Ok(true)
+            }
+            Reply::AskAgain(again) => {
+                tracing::warn!(table = again.table, cursor = again.cursor, "HQ asks again from the confirmed position");
+                open.outbox.rewind();
+                Ok(true)
+            }
+            Reply::Quarantined(batch) => {
+                tracing::error!(
+                    first = batch.first,
+                    last = batch.last,
+                    reason = batch.reason,
+                    "HQ could not read a batch and keeps it in quarantine"
+                );
+                Ok(false)
+            }
+        }
+    }
+
+    async fn take_control(&mut self, open: &mut Open, message: FromHq) -> Result<(), SiteError> {
+        match message {
+            FromHq::Ask(ask) => {
+                // The snapshot is opened after HQ's time arrived: that is what makes the answer mean something.
+                let heads = self.feed.call(|source| source.heads().cloned()).await?;
+                let tables = heads.tables.iter().map(|(table, head)| TableHead { table: table.clone(), head: head.0 });
+                let (time_micros, epoch) = (ask.time_micros, open.epoch.0);
+                open.say(ToHq::Heads(Heads { time_micros, epoch, tables: tables.collect() })).await
+            }
+            FromHq::Refused(refusal) if refusal.code == "stopping" => Err(SiteError::Ended(refusal.message)),
+            FromHq::Refused(refusal) => Err(SiteError::Refused { code: refusal.code, message: refusal.message }),
+            FromHq::Settings(settings) => {
+                open.announced = settings.hq_addresses;
+                Ok(())
+            }
+            FromHq::Welcome(_) => Err(SiteError::Ended("HQ welcomed twice".to_owned())),
+        }
+    }
+
+    async fn send_beacon(&mut self, open: &mut Open) -> Result<(), SiteError> {
+        let confirmed = open.outbox.confirmed().0;
+        let (head, age, journal_bytes) = self
+            .feed
+            .call(move |source| {
+                let head = source.heads()?.head;
+                let age = if head > confirmed { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
+                Ok((head, age, source.journal_bytes()?))
+            })
+            .await?;
+        self.status.journal(head, age);
+        let problem = self.status.capture_problem().unwrap_or_default();
+        open.say(ToHq::Beacon(Beacon {
+            head: head.0,
+            confirmed: confirmed.0,
+            oldest_unconfirmed_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            clock_micros: Source::clock_micros(),
+            capture_ok: problem.is_empty(),
+            capture_problem: problem,
+            journal_bytes,
+            disk_free_bytes: 0,
+        }))
+        .await
+    }
+
+    /// Looks after capture, the journal and the status file.
+    async fn care(&mut self, open: &Open, moved: bool) -> Result<(), SiteError> {
+        if moved {
+            self.keep_position(open)?;
+        }
+        let confirmed = open.outbox.confirmed().0;
+        let (health, head, age) = self
+            .feed
+            .call(move |source| {
+                let health = source.check()?;
+                source.prune(confirmed, PruneLimits::default())?;
+                let head = source.heads()?.head;
+                let age = if head > confirmed { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
+                Ok((health, head, age))
+            })
+            .await?;
+        for mended in &health.mended {
+            tracing::warn!(mended, "capture was mended");
+        }
+        self.status.health(&health);
+        self.status.journal(head, age);
+        self.status.write()
+    }
+}
+
+impl Open {
+    async fn say(&self, message: ToHq) -> Result<(), SiteError> {
+        let message = SiteControl { message: Some(message) };
+        self.control.send(message).await.map_err(|_| SiteError::Ended("the control stream closed".to_owned()))
+    }
+}

@@ -1,0 +1,212 @@
+//! The site says so too: whether all is well, for people at the store and for monitoring by exit code.
+
+use std::{path::Path, time::Duration};
+
+use rollcall_capture::{Health, Source};
+use rollcall_types::{Seq, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::SiteError,
+    state::{Notes, StateDirectory},
+};
+
+/// How bad it is; the exit code of `rollcall-site status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Everything is confirmed, or young.
+    Current,
+    /// Something has been unconfirmed for too long.
+    UnconfirmedTooLong,
+    /// Changes are not captured, HQ refuses, or the agent does not run.
+    Broken,
+}
+
+impl Level {
+    /// 0, 1 or 2.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Current => 0,
+            Self::UnconfirmedTooLong => 1,
+            Self::Broken => 2,
+        }
+    }
+}
+
+/// What `rollcall-site status` tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// How bad it is.
+    pub level: Level,
+    /// The site's id.
+    pub site: String,
+    /// One sentence for people.
+    pub summary: String,
+    /// Changes not confirmed.
+    pub unconfirmed_rows: u64,
+    /// Age of the oldest of them, seconds.
+    pub oldest_unconfirmed_age_seconds: u64,
+    /// What the running agent says; none if it never ran.
+    pub agent: Option<AgentStatus>,
+}
+
+/// What the running agent writes down every few seconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// When it was written.
+    pub at: Timestamp,
+    /// The address of HQ in use; none while there is no connection.
+    pub connected_to: Option<String>,
+    /// Since when there has been none.
+    pub disconnected_since: Option<Timestamp>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    /// HQ said no, or is not our HQ: a person must act.
+    pub refused: bool,
+    /// When HQ confirmed something last.
+    pub last_confirmed_at: Option<Timestamp>,
+    /// Confirmed through.
+    pub confirmed: Seq,
+    /// The journal's head.
+    pub head: Seq,
+    /// What is wrong with capture.
+    pub capture_problem: Option<String>,
+}
+
+/// The status file as the agent keeps it.
+#[derive(Debug)]
+pub(crate) struct StatusFile {
+    directory: StateDirectory,
+    now: AgentStatus,
+}
+
+const FILE: &str = "status.json";
+/// An agent that has not written for this long does not run.
+const STALE_AFTER: Duration = Duration::from_secs(120);
+
+fn clock() -> Timestamp {
+    Timestamp::from_micros(Source::clock_micros())
+}
+
+impl StatusFile {
+    pub(crate) fn new(directory: StateDirectory) -> Self {
+        let now = AgentStatus { disconnected_since: Some(clock()), ..AgentStatus::default() };
+        Self { directory, now }
+    }
+
+    pub(crate) fn connected(&mut self, address: &str) {
+        self.now.connected_to = Some(address.to_owned());
+        self.now.disconnected_since = None;
+        self.now.last_error = None;
+        self.now.refused = false;
+    }
+
+    pub(crate) fn disconnected(&mut self, error: Option<String>, refused: bool) {
+        self.now.connected_to = None;
+        self.now.disconnected_since.get_or_insert_with(clock);
+        self.now.refused = refused;
+        if error.is_some() {
+            self.now.last_error = error;
+        }
+    }
+
+    pub(crate) fn confirmed(&mut self, through: Seq) {
+        self.now.confirmed = through;
+        self.now.last_confirmed_at = Some(clock());
+    }
+
+    pub(crate) fn journal(&mut self, head: Seq, _oldest_age: Duration) {
+        self.now.head = head;
+    }
+
+    pub(crate) fn health(&mut self, health: &Health) {
+        self.now.capture_problem = (!health.is_ok()).then(|| health.problems.join("; "));
+    }
+
+    pub(crate) fn capture_problem(&self) -> Option<String> {
+        self.now.capture_problem.clone()
+    }
+
+    pub(crate) fn write(&mut self) -> Result<(), SiteError> {
+        self.now.at = clock();
+        let text =
+            serde_json::to_vec_pretty(&self.now).map_err(|error| SiteError::state("writing the status", error))?;
+        self.directory.write(FILE, &text)
+    }
+}
+
+/// Looks at the database and the agent's files; needs neither the agent nor HQ to run.
+pub fn status(database: &Path, max_age: Duration) -> Result<Report, SiteError> {
+    let database = crate::enrol::database(database)?;
+    let directory = StateDirectory::beside(&database);
+    let identity = directory.identity()?;
+    let confirmed = Notes::open(&directory)?.position()?.confirmed;
+    let mut source = Source::open(&database)?;
+    let head = source.heads()?.head;
+    let unconfirmed_rows = head.0.saturating_sub(confirmed.0);
+    let age = if unconfirmed_rows > 0 { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
+    let agent: Option<AgentStatus> =
+        std::fs::read(directory.file(FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let (level, summary) = judge(agent.as_ref(), unconfirmed_rows, age, max_age);
+    Ok(Report {
+        level,
+        site: identity.site,
+        summary,
+        unconfirmed_rows,
+        oldest_unconfirmed_age_seconds: age.as_secs(),
+        agent,
+    })
+}
+
+fn judge(agent: Option<&AgentStatus>, rows: u64, age: Duration, max_age: Duration) -> (Level, String) {
+    let Some(agent) = agent else {
+        return (Level::Broken, "the agent never ran; start `rollcall-site run`".to_owned());
+    };
+    if let Some(problem) = &agent.capture_problem {
+        return (Level::Broken, format!("changes are not captured: {problem}"));
+    }
+    if agent.refused {
+        let error = agent.last_error.clone().unwrap_or_default();
+        return (Level::Broken, format!("HQ and this site are at odds: {error}"));
+    }
+    if clock().since(agent.at) > STALE_AFTER {
+        return (Level::Broken, format!("the agent does not run (last sign of it: {}); {rows} changes wait", agent.at));
+    }
+    if age > max_age {
+        let since = agent.disconnected_since.map_or_else(String::new, |since| format!(", no connection since {since}"));
+        let error = agent.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        let text = format!("{rows} changes wait, the oldest for {} minutes{since}{error}", age.as_secs() / 60);
+        return (Level::UnconfirmedTooLong, text);
+    }
+    match (&agent.connected_to, rows) {
+        (Some(hq), 0) => (Level::Current, format!("every change is confirmed by HQ at {hq}")),
+        (Some(hq), rows) => (Level::Current, format!("{rows} changes are on their way to HQ at {hq}")),
+        (None, rows) => {
+            let error = agent.last_error.clone().unwrap_or_else(|| "connecting".to_owned());
+            (Level::Current, format!("no connection to HQ ({error}); {rows} changes wait safely"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn levels_say_what_a_person_must_know() {
+        let well = AgentStatus { at: clock(), connected_to: Some("hq:7400".to_owned()), ..AgentStatus::default() };
+        let level = |agent: Option<&AgentStatus>, rows, age| judge(agent, rows, age, 30 * MINUTE).0;
+        assert_eq!(level(Some(&well), 0, Duration::ZERO), Level::Current);
+        assert_eq!(level(Some(&well), 10, 31 * MINUTE), Level::UnconfirmedTooLong);
+        assert_eq!(level(None, 0, Duration::ZERO), Level::Broken);
+        let stale = AgentStatus { at: Timestamp::from_micros(0), ..well.clone() };
+        assert_eq!(level(Some(&stale), 0, Duration::ZERO), Level::Broken);
+        let broken = AgentStatus { capture_problem: Some("gone".to_owned()), ..well.clone() };
+        assert_eq!(level(Some(&broken), 0, Duration::ZERO), Level::Broken);
+        let refused = AgentStatus { refused: true, ..well };
+        assert_eq!(level(Some(&refused), 0, Duration::ZERO), Level::Broken);
+    }
+}
