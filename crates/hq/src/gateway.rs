@@ -268,7 +268,11 @@ impl Control {
             (reason, _) => {
                 let reason = reason.unwrap_or_default();
                 let epoch = self.shared.roster.new_epoch(site, &hello.journal_id, &reason, self.shared.now()).await?;
-                tracing::warn!(%site, %epoch, reason, "a new epoch");
+                if epoch == Epoch(1) {
+                    tracing::info!(%site, "first contact");
+                } else {
+                    tracing::warn!(%site, %epoch, reason, "a new epoch");
+                }
                 Ok((epoch, reason))
             }
         }

@@ -134,8 +134,11 @@ impl Engine {
 
     /// A session whose catalog is this moment's versions of all tables.
     fn context(&self, extras: Extras) -> Result<SessionContext, QueryError> {
-        let mut config =
-            SessionConfig::new().with_default_catalog_and_schema("hq", "public").with_information_schema(true);
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema("hq", "public")
+            // Ours is put in below; the default would replace it by an empty one.
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true);
         config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         catalogs.register_catalog("hq".to_owned(), Arc::new(self.pin(extras)?));

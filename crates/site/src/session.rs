@@ -170,8 +170,10 @@ impl Session<'_> {
         }
         position.lake_id.clone_from(&welcome.lake_id);
         if position.epoch.0 != welcome.epoch {
-            tracing::warn!(epoch = welcome.epoch, reason = welcome.epoch_reason, "HQ starts a new epoch");
             let is_first = position.epoch.0 == 0 && position.confirmed == Seq(0);
+            if !is_first {
+                tracing::warn!(epoch = welcome.epoch, reason = welcome.epoch_reason, "HQ starts a new epoch");
+            }
             let oldest = self.feed.call(|source| source.oldest()).await?;
             if !(is_first && oldest.0 <= 1) {
                 // Everything is stated again; what the journal still holds is sent as well, so history stays whole.
