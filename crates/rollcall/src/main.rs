@@ -81,7 +81,8 @@ const FAILURE: u8 = 3;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let default = match cli.command {
-        Command::Demo(_) | Command::Fleet(_) => "warn",
+        // The demo's trouble is told on stdout; its agents' complaints about it would only hide that.
+        Command::Demo(_) | Command::Fleet(_) => "error",
         _ => "info",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("ROLLCALL_LOG")

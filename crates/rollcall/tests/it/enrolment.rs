@@ -1,0 +1,105 @@
+//! Who may come in, who may not, and who is thrown out.
+
+use std::process::Command;
+
+use crate::support::{Hq, Store, binary, running_store, wait_for};
+
+const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a')";
+
+#[test]
+fn an_invitation_works_once_and_a_retired_site_is_cut_off() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let token = hq.invite("seattle-01");
+    let mut store = Store::new(directory.path(), "seattle-01", SCHEMA);
+    store.join(hq.sites, &token, "t");
+    let thief = Store::new(directory.path(), "thief", SCHEMA);
+    let output = thief.try_join(hq.sites, &token, "t");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("used already"), "{output:?}");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(thief.sql("SELECT count(*) FROM sqlite_master"), "1", "a refused join leaves the store's file alone");
+    let expired = hq.run(&["roster", "invite", "tacoma-01", "--hours", "0"]);
+    let expired = String::from_utf8(expired.stdout).expect("text");
+    let output = thief.try_join(hq.sites, expired.trim(), "t");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("expired"), "{output:?}");
+    store.run(None);
+    hq.wait_state("seattle-01", "ok");
+    let no_reason = hq.run(&["roster", "retire", "seattle-01", "--reason", " "]);
+    assert!(!no_reason.status.success());
+    assert!(hq.run(&["roster", "retire", "seattle-01", "--reason", "sold"]).status.success());
+    hq.wait_state("seattle-01", "retired");
+    wait_for("the agent to say that HQ refuses it", || (store.status().0 == Some(2)).then_some(()));
+    // It stays out over a restart of HQ, and its rows stay.
+    hq.kill();
+    hq.restart();
+    store.sql("INSERT INTO t VALUES (2, 'late')");
+    wait_for("the agent to try again", || (store.status().1["agent"]["refused"] == true).then_some(()));
+    assert_eq!(hq.value("SELECT count(*) FROM t").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_roster_from_a_file_never_drops_a_site() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let import = |text: &str| {
+        let file = directory.path().join("sites.csv");
+        std::fs::write(&file, text).expect("writes");
+        let output = hq.run(&["roster", "import", file.to_str().expect("text")]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (ok, said) = import("id,state,tz,isp\na-01,WA,America/Los_Angeles,Blue\nb-01,OR,,\n");
+    assert!(ok && said.contains("2 added") && said.contains("never enrolled: a-01, b-01"), "{said}");
+    let (ok, said) = import("id,state,tz,isp\na-01,WA,America/Los_Angeles,Red\nc-01,ID,,\n");
+    assert!(ok && said.contains("1 added, 1 changed") && said.contains("(they stay): b-01"), "{said}");
+    for wrong in ["name\nx\n", "id\nUPPER\n", "id,tz\na-01,Mars/Olympus\n", "id\na-01\na-01\n"] {
+        assert!(!import(wrong).0, "{wrong:?} is refused");
+    }
+    let rows = hq.rows("SELECT id, isp FROM sites ORDER BY id");
+    let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
+    assert_eq!(ids, ["a-01", "b-01", "c-01"]);
+    assert_eq!(rows[0]["isp"], "Red");
+}
+
+#[test]
+fn one_directory_has_one_hq_and_its_api_wants_a_password() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let second = hq.second();
+    assert_eq!(second.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("in use"), "{second:?}");
+    let endpoints = std::fs::read_to_string(hq.data.join("endpoints.json")).expect("written");
+    let endpoints: serde_json::Value = serde_json::from_str(&endpoints).expect("json");
+    let url = format!("http://{}", endpoints["http"].as_str().expect("text"));
+    let stranger = Command::new(binary("rollcall"))
+        .args(["sql", "SELECT 1", "--url", &url, "--token", "guess"])
+        .output()
+        .expect("runs");
+    assert_eq!(stranger.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&stranger.stderr).contains("password"), "{stranger:?}");
+    let token = std::fs::metadata(hq.data.join("operator.token")).expect("written");
+    #[cfg(unix)]
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&token.permissions()) & 0o777, 0o600);
+}
+
+#[test]
+fn a_short_lived_certificate_is_renewed_even_after_it_expired() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let mut store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
+    hq.wait_state("seattle-01", "ok");
+    store.stop();
+    // As if it had been away past its certificate's life: the agent goes by its own note of when that was.
+    let path = directory.path().join("seattle-01.sqlite.rollcall/identity.json");
+    let text = std::fs::read_to_string(&path).expect("readable by its owner");
+    let mut identity: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let before = identity["certificate_pem"].clone();
+    identity["not_after_micros"] = 1.into();
+    identity["issued_micros"] = 0.into();
+    std::fs::write(&path, identity.to_string()).expect("writes");
+    store.run(None);
+    store.sql("INSERT INTO t VALUES (2, 'after')");
+    wait_for("the row", || (hq.value("SELECT count(*) FROM t")? == "2").then_some(()));
+    let after: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("reads")).expect("json");
+    assert_ne!(after["certificate_pem"], before);
+    assert!(after["not_after_micros"].as_i64() > Some(1));
+}

@@ -1,0 +1,134 @@
+//! Databases that go back in time, exist twice, or meet an HQ that went back in time.
+
+use std::{fs, path::Path};
+
+use crate::support::{Hq, Store, running_store, wait_for};
+
+const SCHEMA: &str = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);
+    INSERT INTO t VALUES (1, 'one'), (2, 'two')";
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("creates");
+    for entry in fs::read_dir(from).expect("lists").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copies");
+        }
+    }
+}
+
+/// Copies a stopped store's database, and with `state` the agent's files too.
+fn image(store: &Store, to: &Path, state: bool) {
+    let name = store.database.file_name().expect("has a name");
+    store.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    fs::create_dir_all(to).expect("creates");
+    fs::copy(&store.database, to.join(name)).expect("copies");
+    if state {
+        let directory = format!("{}.rollcall", store.database.display());
+        copy_tree(Path::new(&directory), &to.join(format!("{}.rollcall", name.to_string_lossy())));
+    }
+}
+
+fn restore(store: &Store, from: &Path, state: bool) {
+    let name = store.database.file_name().expect("has a name").to_string_lossy().into_owned();
+    for ending in ["-wal", "-shm"] {
+        // They may not exist.
+        let _ = fs::remove_file(format!("{}{ending}", store.database.display()));
+    }
+    fs::copy(from.join(&name), &store.database).expect("copies");
+    if state {
+        let directory = format!("{}.rollcall", store.database.display());
+        fs::remove_dir_all(&directory).expect("removes");
+        copy_tree(&from.join(format!("{name}.rollcall")), Path::new(&directory));
+    }
+}
+
+fn names(hq: &Hq) -> Option<String> {
+    hq.value("SELECT string_agg(v, ' ' ORDER BY id) FROM t")
+}
+
+#[test]
+fn a_database_restored_from_an_image_starts_a_new_epoch() {
+    for with_state in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let hq = Hq::start(directory.path());
+        let mut store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
+        store.wait_confirmed();
+        store.stop();
+        let saved = directory.path().join("image");
+        image(&store, &saved, with_state);
+        store.run(None);
+        store.sql("INSERT INTO t VALUES (3, 'three'); UPDATE t SET v = 'TWO' WHERE id = 2");
+        wait_for("the changes", || (names(&hq)? == "one TWO three").then_some(()));
+        store.wait_confirmed();
+        store.stop();
+        restore(&store, &saved, with_state);
+        store.sql("INSERT INTO t VALUES (4, 'four')");
+        store.run(None);
+        // Current rows are the restored database's; the lost life stays in history.
+        wait_for("the restored rows", || (names(&hq)? == "one two four").then_some(()));
+        assert_eq!(hq.value("SELECT count(*) FROM history.t WHERE v = 'three' AND _epoch = 1").as_deref(), Some("1"));
+        assert_eq!(hq.value("SELECT max(_epoch) FROM t").as_deref(), Some("2"));
+        store.wait_confirmed();
+        store.sql("DELETE FROM t WHERE id = 1");
+        wait_for("life to go on", || (names(&hq)? == "two four").then_some(()));
+    }
+}
+
+#[test]
+fn an_image_started_twice_is_fenced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let mut store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
+    store.wait_confirmed();
+    store.stop();
+    let elsewhere = directory.path().join("clone");
+    image(&store, &elsewhere, true);
+    let mut clone = Store::new(&elsewhere, "seattle-01", "SELECT 1");
+    store.run(None);
+    clone.run(None);
+    wait_for("the roll to say so", || (hq.state_of("seattle-01")["cause"] == "clone-or-rewind").then_some(()));
+    wait_for("an agent to say so", || (store.status().0 == Some(2) || clone.status().0 == Some(2)).then_some(()));
+}
+
+#[test]
+fn a_lake_older_than_what_it_confirmed_is_refused_until_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let mut store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
+    store.wait_confirmed();
+    hq.stop();
+    let backup = directory.path().join("backup");
+    copy_tree(&hq.data, &backup);
+    hq.restart();
+    store.sql("INSERT INTO t VALUES (3, 'three')");
+    wait_for("the change", || (names(&hq)? == "one two three").then_some(()));
+    store.wait_confirmed();
+    hq.stop();
+    fs::remove_dir_all(&hq.data).expect("removes");
+    copy_tree(&backup, &hq.data);
+    hq.restart();
+    wait_for("the site to refuse", || (store.status().0 == Some(2)).then_some(()));
+    assert_eq!(names(&hq).as_deref(), Some("one two"), "nothing is merged silently");
+    let told = store.agent_command(&["resend"]).output().expect("runs");
+    assert!(told.status.success());
+    wait_for("the lost change to come back", || (names(&hq)? == "one two three").then_some(()));
+    store.wait_confirmed();
+    assert_eq!(store.status().0, Some(0));
+}
+
+#[test]
+fn a_lost_state_directory_is_a_new_beginning_not_a_double() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let mut store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
+    store.wait_confirmed();
+    store.stop();
+    fs::remove_dir_all(format!("{}.rollcall", store.database.display())).expect("removes");
+    store.join(hq.sites, &hq.invite("seattle-01"), "t");
+    store.run(None);
+    store.sql("INSERT INTO t VALUES (3, 'three')");
+    wait_for("the rows, once", || (names(&hq)? == "one two three").then_some(()));
+}

@@ -1,0 +1,7 @@
+//! The product as its users run it: the real binaries, real databases, real trouble.
+
+mod chaos;
+mod engines;
+mod enrolment;
+mod journals;
+mod support;

@@ -1,0 +1,274 @@
+//! HQ and agents as processes, stores written by foreign programs, and questions to HQ.
+
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Waiting for anything takes at most this long; on a busy machine much is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let rollcall = PathBuf::from(env!("CARGO_BIN_EXE_rollcall"));
+    let path = rollcall.with_file_name(name);
+    assert!(path.exists(), "{} is not built: run the tests of the whole workspace", path.display());
+    path
+}
+
+/// A port that was free a moment ago.
+fn free_address() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// Waits until `state` is reached.
+pub(crate) fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(reached) = state() {
+            return reached;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A process that dies with the test.
+#[derive(Debug)]
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("starts");
+        Self(child)
+    }
+
+    /// As a power cut ends it.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// As an operator ends it.
+    pub(crate) fn stop(&mut self) {
+        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+        self.wait();
+    }
+
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        wait_for("a process to end", || self.0.try_wait().expect("waits"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// An HQ in a directory, at ports that stay the same over restarts.
+pub(crate) struct Hq {
+    pub(crate) data: PathBuf,
+    pub(crate) sites: SocketAddr,
+    http: SocketAddr,
+    log: PathBuf,
+    pub(crate) process: Option<Process>,
+}
+
+impl Hq {
+    pub(crate) fn start(directory: &Path) -> Self {
+        let data = directory.join("hq");
+        let mut hq =
+            Self { data, sites: free_address(), http: free_address(), log: directory.join("hq.log"), process: None };
+        hq.restart();
+        hq
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary("rollcall"));
+        command.args(["hq", "--beacon-interval-ms", "300", "--silent-after", "5", "--data"]).arg(&self.data).args([
+            "--listen-sites",
+            &self.sites.to_string(),
+            "--listen-http",
+            &self.http.to_string(),
+        ]);
+        command
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.process = None;
+        self.process = Some(Process::start(self.command(), &self.log));
+        wait_for("HQ to answer", || self.try_sql("SELECT 1 AS one"));
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop();
+        }
+    }
+
+    /// A second HQ on the same directory, at other ports.
+    pub(crate) fn second(&self) -> Output {
+        let mut command = Command::new(binary("rollcall"));
+        command.args(["hq", "--listen-sites", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--data"]).arg(&self.data);
+        command.output().expect("runs")
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(binary("rollcall")).args(arguments).arg("--data").arg(&self.data).output().expect("runs")
+    }
+
+    fn try_sql(&self, sql: &str) -> Option<Value> {
+        let output = self.run(&["sql", "--format", "json", sql]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// An answer's rows.
+    pub(crate) fn rows(&self, sql: &str) -> Vec<Value> {
+        let output = self.run(&["sql", "--format", "json", sql]);
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("no answer to {sql}: {}", String::from_utf8_lossy(&output.stderr)));
+        answer["rows"].as_array().expect("rows").clone()
+    }
+
+    /// The only value of an answer, as text; none while the table does not exist.
+    pub(crate) fn value(&self, sql: &str) -> Option<String> {
+        let answer = self.try_sql(sql)?;
+        let value = answer["rows"][0].as_object()?.values().next()?.clone();
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+
+    pub(crate) fn roll(&self) -> Vec<Value> {
+        let output = self.run(&["call", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    pub(crate) fn state_of(&self, site: &str) -> Value {
+        self.roll().into_iter().find(|line| line["site"] == site).unwrap_or_default()
+    }
+
+    pub(crate) fn wait_state(&self, site: &str, state: &str) {
+        wait_for(&format!("{site} to be {state}"), || (self.state_of(site)["state"] == state).then_some(()));
+    }
+
+    pub(crate) fn invite(&self, site: &str) -> String {
+        let output = self.run(&["roster", "invite", site, "--set", "state=WA", "--set", "tz=America/Los_Angeles"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+}
+
+/// A store: its database, and the agent beside it.
+pub(crate) struct Store {
+    pub(crate) id: String,
+    pub(crate) database: PathBuf,
+    pub(crate) agent: Option<Process>,
+    log: PathBuf,
+}
+
+impl Store {
+    /// A store whose database is made by `sql`.
+    pub(crate) fn new(directory: &Path, id: &str, sql: &str) -> Self {
+        let store = Self {
+            id: id.to_owned(),
+            database: directory.join(format!("{id}.sqlite")),
+            agent: None,
+            log: directory.join(format!("{id}.log")),
+        };
+        store.sql(sql);
+        store
+    }
+
+    /// Runs `sql` in the SQLite shell, as the store's own program would.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        let mut shell = Command::new("sqlite3")
+            .arg("-bail")
+            .arg(&self.database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the sqlite3 command is needed by these tests: install sqlite3");
+        let text = format!(".timeout 10000\n{sql};\n");
+        shell.stdin.take().expect("piped").write_all(text.as_bytes()).expect("the shell reads");
+        let output = shell.wait_with_output().expect("the shell ends");
+        assert!(output.status.success(), "{sql:.200}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    pub(crate) fn agent_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("rollcall-site"));
+        command.args(arguments).arg("--db").arg(&self.database);
+        command
+    }
+
+    pub(crate) fn try_join(&self, hq: SocketAddr, token: &str, tables: &str) -> Output {
+        self.agent_command(&["join", token, "--hq", &hq.to_string(), "--tables", tables]).output().expect("runs")
+    }
+
+    pub(crate) fn join(&self, hq: SocketAddr, token: &str, tables: &str) {
+        let output = self.try_join(hq, token, tables);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts the agent, at another address of HQ than the one it joined by if given.
+    pub(crate) fn run(&mut self, hq: Option<SocketAddr>) {
+        let mut command = self.agent_command(&["run"]);
+        if let Some(hq) = hq {
+            command.args(["--hq", &hq.to_string()]);
+        }
+        self.agent = Some(Process::start(command, &self.log));
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.kill();
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.stop();
+        }
+    }
+
+    /// Exit code and report of `rollcall-site status`.
+    pub(crate) fn status(&self) -> (Option<i32>, Value) {
+        let output = self.agent_command(&["status", "--json"]).output().expect("runs");
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    /// Waits until HQ confirmed everything in the journal.
+    pub(crate) fn wait_confirmed(&self) {
+        wait_for(&format!("everything of {} to be confirmed", self.id), || {
+            let (_, report) = self.status();
+            (report["unconfirmed_rows"] == 0 && report["agent"]["connected_to"].is_string()).then_some(())
+        });
+    }
+}
+
+/// A store, joined, with its agent running.
+pub(crate) fn running_store(hq: &Hq, directory: &Path, id: &str, sql: &str, tables: &str) -> Store {
+    let mut store = Store::new(directory, id, sql);
+    store.join(hq.sites, &hq.invite(id), tables);
+    store.run(None);
+    store
+}
