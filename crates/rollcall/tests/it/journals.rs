@@ -97,7 +97,7 @@ fn an_image_started_twice_is_fenced() {
 fn a_lake_older_than_what_it_confirmed_is_refused_until_told() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut hq = Hq::start(directory.path());
-    let mut store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
+    let store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
     store.wait_confirmed();
     hq.stop();
     let backup = directory.path().join("backup");
