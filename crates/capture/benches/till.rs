@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rollcall_capture::{Source, TableSpec};
+use rollcall_capture::{Source, TableSpec, fingerprint};
 use rollcall_types::Seq;
 use rusqlite::Connection;
 
@@ -94,10 +94,11 @@ fn sell(conn: &Connection, id: &mut i64, rows: usize) -> rusqlite::Result<()> {
 /// Reads as the agent does: looks at the file's times, and reads what is new.
 fn start_reader(path: &Path, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     let mut source = Source::open(path).expect("opens");
+    let path = path.to_owned();
     std::thread::spawn(move || {
         let (mut after, mut seen) = (Seq(0), None);
         while !stop.load(Ordering::Relaxed) {
-            let now = source.fingerprint();
+            let now = fingerprint(&path);
             if seen != Some(now) {
                 seen = Some(now);
                 while let Ok(Some(changes)) = source.read(after, 1000, 1 << 20) {

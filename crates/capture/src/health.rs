@@ -119,6 +119,9 @@ fn columns_added(before: &Layout, now: &Layout) -> bool {
 /// Cheap, and finds what matters most (a writer that bypasses triggers keeps inserting); it cannot see bypassed updates.
 pub(crate) fn find_bypassed(conn: &mut Connection, health: &mut Health) -> Result<(), CaptureError> {
     let doing = "looking for changes that bypassed capture";
+    // Taken first: what is journalled while we look is looked at again next time.
+    let head: i64 =
+        conn.query_row("SELECT coalesce(max(seq), 0) FROM _rollcall_journal", [], |row| row.get(0)).doing(doing)?;
     for layout in captured_layouts(conn)? {
         let Ok(shape) = Shape::read(conn, &layout.table) else { continue };
         let Some(rowid) = shape.rowid else { continue };
@@ -127,7 +130,8 @@ pub(crate) fn find_bypassed(conn: &mut Connection, health: &mut Health) -> Resul
         if !is_rowid {
             continue;
         }
-        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        // The look may take a while and must not keep the store waiting; only its result is written under the lock.
+        let transaction = conn.transaction().doing(doing)?;
         let greatest: Option<i64> = transaction
             .query_row(&format!("SELECT max({rowid}) FROM {}", crate::shape::quote(&layout.table)), [], |row| {
                 row.get(0)
@@ -152,6 +156,8 @@ pub(crate) fn find_bypassed(conn: &mut Connection, health: &mut Health) -> Resul
         let loading: bool = transaction
             .query_row("SELECT count(*) FROM _rollcall_load WHERE name = ?1", [&layout.table], |row| row.get(0))
             .doing(doing)?;
+        transaction.commit().doing(doing)?;
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         if !loading && greatest > seen {
             load::begin(&transaction, &layout, load::Kind::State)?;
             health.mended.push(format!(
@@ -167,9 +173,6 @@ pub(crate) fn find_bypassed(conn: &mut Connection, health: &mut Health) -> Resul
         transaction.commit().doing(doing)?;
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-    let head: i64 = transaction
-        .query_row("SELECT coalesce(max(seq), 0) FROM _rollcall_journal", [], |row| row.get(0))
-        .doing(doing)?;
     install::set_meta(&transaction, "greatest_through", head)?;
     transaction.commit().doing(doing)
 }

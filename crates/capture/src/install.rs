@@ -36,16 +36,18 @@ pub(crate) fn is_installed(conn: &Connection) -> Result<bool, CaptureError> {
 pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &str) -> Result<(), CaptureError> {
     let doing = "installing the journal";
     let shapes = specs.iter().map(|spec| Shape::read(conn, &spec.table)).collect::<Result<Vec<_>, _>>()?;
+    let captured_before = if is_installed(conn)? { captured_layouts(conn)? } else { Vec::new() };
     for (index, shape) in shapes.iter().enumerate() {
         let at_hq = rollcall_types::TableName::at_hq(&shape.name)
             .map_err(|error| CaptureError::Usage(format!("table {:?}: {error}", shape.name)))?;
-        let twin = shapes[..index]
-            .iter()
-            .find(|other| rollcall_types::TableName::at_hq(&other.name).is_ok_and(|other| other == at_hq));
+        let others = shapes[..index].iter().map(|other| &other.name);
+        let twin = others.chain(captured_before.iter().map(|layout| &layout.table)).find(|other| {
+            **other != shape.name && rollcall_types::TableName::at_hq(other).is_ok_and(|other| other == at_hq)
+        });
         if let Some(twin) = twin {
             return Err(CaptureError::Usage(format!(
-                "tables {:?} and {:?} would both be called {at_hq} at HQ",
-                twin.name, shape.name
+                "tables {twin:?} and {:?} would both be called {at_hq} at HQ",
+                shape.name
             )));
         }
     }
@@ -61,7 +63,7 @@ pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &s
             continue;
         }
         let layout = lay_out(&transaction, shape, &spec.excluded)?;
-        if known.is_none() {
+        if known.is_none() || load::is_loading(&transaction, &layout.table)? {
             load::begin(&transaction, &layout, load::Kind::State)?;
         }
     }
@@ -177,6 +179,16 @@ pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -
         transaction.execute("DELETE FROM _rollcall_load WHERE name = ?1", [&layout.table]).doing(doing)?;
     }
     if forget {
+        // Also those of a table that was renamed since: a trigger without its journal would fail the store's writes.
+        let all: Vec<String> = {
+            let mut statement = transaction
+                .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB '_rollcall_*'")
+                .doing(doing)?;
+            statement.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>().doing(doing)?
+        };
+        for trigger in all {
+            transaction.execute_batch(&format!("DROP TRIGGER {}", quote(&trigger))).doing(doing)?;
+        }
         for table in ["journal", "noted", "layout", "load", "meta"] {
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS _rollcall_{table}")).doing(doing)?;
         }

@@ -25,4 +25,4 @@ pub use health::Health;
 pub use install::TableSpec;
 pub use load::LoadProgress;
 pub use read::{Changes, Heads, LoadMark, TableChanges};
-pub use source::{PruneLimits, Source};
+pub use source::{Fingerprint, PruneLimits, Source, fingerprint};

@@ -96,7 +96,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>, layout: &Layout, kind: Kind) 
     Ok(())
 }
 
-fn is_loading(conn: &Connection, table: &str) -> Result<bool, CaptureError> {
+pub(crate) fn is_loading(conn: &Connection, table: &str) -> Result<bool, CaptureError> {
     conn.query_row("SELECT count(*) FROM _rollcall_load WHERE name = ?1 AND kind = 'state'", [table], |row| row.get(0))
         .doing("looking for loads")
 }
@@ -130,12 +130,29 @@ impl Loader {
     pub(crate) fn step(&mut self, conn: &mut Connection) -> Result<LoadProgress, CaptureError> {
         let doing = "loading existing rows";
         let Some(load) = next_load(conn)? else { return Ok(LoadProgress::Idle) };
-        let shape = Shape::read(conn, &load.layout.table)?;
-        self.prepare_touched(conn, &load)?;
+        let shape = match Shape::read(conn, &load.layout.table) {
+            Err(CaptureError::NoSuchTable(table)) => {
+                // The table is gone; the health check says so. Nothing is left to state.
+                conn.execute("DELETE FROM _rollcall_load WHERE name = ?1", [&table]).doing(doing)?;
+                return Ok(LoadProgress::Completed);
+            }
+            other => other?,
+        };
+        let progress = self.chunk(conn, &load, &shape);
+        if progress.is_err() {
+            // What was rolled back took its list of touched keys with it.
+            self.touched = None;
+        }
+        progress
+    }
+
+    fn chunk(&mut self, conn: &mut Connection, load: &Load, shape: &Shape) -> Result<LoadProgress, CaptureError> {
+        let doing = "loading existing rows";
+        self.prepare_touched(conn, load)?;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         let started = Instant::now();
-        self.note_touched(&transaction, &load)?;
-        let walk = Walk::new(&shape, &load);
+        self.note_touched(&transaction, load)?;
+        let walk = Walk::new(shape, load);
         let last = walk.chunk_end(&transaction, self.chunk_rows)?;
         let progress = match last {
             Some(last) => {

@@ -58,6 +58,8 @@ pub struct Heads {
     pub head: Seq,
     /// Per table of the store; tables never changed are absent.
     pub tables: HashMap<String, Seq>,
+    /// Tables whose rows from before are not all journalled yet: their heads say nothing.
+    pub loading: Vec<String>,
 }
 
 /// What the read stopped at.
@@ -336,10 +338,14 @@ pub(crate) fn advance_heads(conn: &Connection, layouts: &mut Layouts, heads: &mu
         head = head.max(seq);
         if number != LOG_LAYOUT {
             let layout = layouts.get(&transaction, number)?;
-            heads.tables.insert(layout.table.clone(), seq);
+            let known = heads.tables.entry(layout.table.clone()).or_default();
+            *known = seq.max(*known);
         }
     }
     heads.head = head;
+    let mut loads = transaction.prepare_cached("SELECT name FROM _rollcall_load WHERE kind = 'state'").doing(doing)?;
+    let loading = loads.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>();
+    heads.loading = loading.doing(doing)?;
     Ok(())
 }
 

@@ -19,6 +19,25 @@ use crate::{
     read::{self, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
 };
 
+/// What a database's files look like: time of change and length of the file itself and of its WAL. It differs when something
+/// was committed since. Looks at file times only and takes no lock.
+pub fn fingerprint(database: &Path) -> Fingerprint {
+    let look = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    [look(database), look(&wal_path(database))]
+}
+
+/// See [`fingerprint`].
+pub type Fingerprint = [Option<(SystemTime, u64)>; 2];
+
+fn wal_path(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
 /// How much confirmed journal is kept, so that HQ, restored from a backup, can ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PruneLimits {
@@ -46,7 +65,10 @@ pub struct Source {
     layouts: Layouts,
     loader: Loader,
     heads: Heads,
+    /// The newest schema version at which all was well.
     schema_version: Option<i64>,
+    /// The schema version looked at last, well or not.
+    checked_version: Option<i64>,
     bytes_read: u64,
     rows_read: u64,
 }
@@ -78,6 +100,7 @@ impl Source {
             loader: Loader::new(),
             heads: Heads::default(),
             schema_version: None,
+            checked_version: None,
             bytes_read: 0,
             rows_read: 0,
         })
@@ -114,21 +137,6 @@ impl Source {
         Ok(install::captured_layouts(&self.conn)?.into_iter().map(|layout| layout.table).collect())
     }
 
-    /// Whether the file may hold something new since `before`; looks at file times only and takes no lock.
-    pub fn fingerprint(&self) -> [Option<(SystemTime, u64)>; 2] {
-        let look = |path: &Path| {
-            let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        };
-        [look(&self.path), look(&self.wal_path())]
-    }
-
-    fn wal_path(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        name.into()
-    }
-
     /// The changes behind `after`, or none. What it returns is on stable storage: the files are synced first, since a
     /// store may run with `synchronous = NORMAL`, lose its last commits in a power cut and count their positions again.
     ///
@@ -160,10 +168,16 @@ impl Source {
 
     fn sync(&self) -> Result<(), CaptureError> {
         let doing = "syncing the store's database";
-        match File::open(self.wal_path()) {
+        match File::open(wal_path(&self.path)) {
             // SQLite takes no lock on this file, so that closing it here is harmless.
             Ok(wal) => wal.sync_data().doing(doing)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Without a WAL a commit is the removal of the rollback journal, which is the directory's to remember.
+                #[cfg(unix)]
+                if let Some(directory) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                    File::open(directory).and_then(|directory| directory.sync_all()).doing(doing)?;
+                }
+            }
             Err(source) => return Err(CaptureError::Io { doing, source }),
         }
         self.file.sync_data().doing(doing)
@@ -171,8 +185,13 @@ impl Source {
 
     /// The newest positions, as of a read snapshot opened by this call.
     pub fn heads(&mut self) -> Result<&Heads, CaptureError> {
-        read::advance_heads(&self.conn, &mut self.layouts, &mut self.heads)?;
         let sequence = self.sequence()?;
+        if sequence < self.heads.head {
+            // The database went back in time under us; what is remembered of it is void.
+            self.heads = Heads::default();
+            self.layouts = Layouts::default();
+        }
+        read::advance_heads(&self.conn, &mut self.layouts, &mut self.heads)?;
         self.heads.head = self.heads.head.max(sequence);
         Ok(&self.heads)
     }
@@ -215,6 +234,25 @@ impl Source {
         Ok(Duration::from_secs_f64(seconds.unwrap_or_default()))
     }
 
+    /// A digest of the journal row at `seq`, by which a journal that was rewound and written on is told from the one that was
+    /// confirmed; none if the row is not there.
+    pub fn row_digest(&self, seq: Seq) -> Result<Option<String>, CaptureError> {
+        let doing = "reading a journal row";
+        let mut statement = self.conn.prepare_cached("SELECT * FROM _rollcall_journal WHERE seq = ?1").doing(doing)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([to_sql(seq)]).doing(doing)?;
+        let Some(row) = rows.next().doing(doing)? else { return Ok(None) };
+        let mut text = String::new();
+        for index in 1..columns {
+            // Columns added later are null in older rows; trailing nulls must not change the digest.
+            let value = row.get_ref(index).doing(doing)?;
+            if value != rusqlite::types::ValueRef::Null {
+                text.push_str(&format!("{index}:{value:?};"));
+            }
+        }
+        Ok(Some(text))
+    }
+
     /// Journals one chunk of rows that were there before capture; call it until it says [`LoadProgress::Idle`].
     pub fn load_step(&mut self) -> Result<LoadProgress, CaptureError> {
         self.loader.step(&mut self.conn)
@@ -255,12 +293,14 @@ impl Source {
             None => install::meta_number(&self.conn, "schema_version")?,
         };
         let mut found = Health::default();
+        let moved = self.checked_version != Some(version);
         if known != Some(version) {
-            found = health::check_tables(&mut self.conn, known.is_some())?;
+            found = health::check_tables(&mut self.conn, known.is_some() && moved)?;
             let version: i64 = self
                 .conn
                 .query_row("PRAGMA schema_version", [], |row| row.get(0))
                 .doing("reading the schema version")?;
+            self.checked_version = Some(version);
             if found.is_ok() {
                 install::set_meta(&self.conn, "schema_version", version)?;
                 self.schema_version = Some(version);
@@ -290,6 +330,14 @@ impl Source {
             return Ok(0);
         }
         let through = confirmed.min(Seq(oldest.0 + PRUNE_ROWS - 1));
+        let loading: Option<i64> = self
+            .conn
+            .query_row("SELECT min(begin) FROM _rollcall_load", [], |row| row.get(0))
+            .doing("looking for loads")?;
+        if loading.is_some_and(|begin| through >= from_sql(begin)) {
+            // A load tells by the journal which keys changed since it began.
+            return Ok(0);
+        }
         if self.age_of(through)? < limits.age && self.journal_bytes()? <= limits.bytes {
             return Ok(0);
         }
@@ -321,6 +369,18 @@ impl Source {
             *entry = from_sql(seq).max(*entry);
         }
         Ok(positions)
+    }
+
+    /// Deletes notes of triggers that no statement needs any more. Notes matter only within a statement, so every committed
+    /// one is left over.
+    pub fn forget_notes(&mut self) -> Result<(), CaptureError> {
+        let doing = "clearing notes";
+        let any: bool =
+            self.conn.query_row("SELECT EXISTS(SELECT 1 FROM _rollcall_noted)", [], |row| row.get(0)).doing(doing)?;
+        if any {
+            self.conn.execute("DELETE FROM _rollcall_noted", []).doing(doing)?;
+        }
+        Ok(())
     }
 
     /// The store's clock, microseconds since the Unix epoch.

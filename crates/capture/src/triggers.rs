@@ -7,7 +7,7 @@
 //! - `BEFORE` triggers note the rows that conflict on *any* unique key, because `REPLACE` deletes them without telling.
 //!   The `AFTER` trigger then writes `D` for those gone, and `U` instead of `I` where the key itself was there.
 //! - A note can be left over (`OR IGNORE` fires no `AFTER`). That is harmless: every use of a note looks at the table
-//!   again, and `U` in place of `I` is always right.
+//!   again, and `U` in place of `I` is always right. The agent deletes committed notes now and then.
 //! - Every column carries its table's name: SQLite takes a bare quoted name that is no column for a string.
 //! - Neither the journal nor the notes have a constraint that could fail: under `OR IGNORE` a failing insert would be
 //!   swallowed.
@@ -135,7 +135,10 @@ impl<'a> TriggerSql<'a> {
         let notes: Vec<&str> = self.key.iter().map(|key| key.note.as_str()).collect();
         let keys: Vec<&str> = self.key.iter().map(|key| key.qualified.as_str()).collect();
         let mut conditions = Vec::new();
-        let mut statements = Vec::new();
+        // Notes that OR IGNORE left over must not pile up while no agent runs.
+        let mut statements = vec![
+            "DELETE FROM _rollcall_noted WHERE rowid <= (SELECT max(rowid) FROM _rollcall_noted) - 1000;".to_owned(),
+        ];
         for unique in &self.shape.uniques {
             let matches = |unique: &UniqueColumn| {
                 let name = if self.shape.rowid == Some(unique.name.as_str()) {
@@ -189,8 +192,12 @@ impl<'a> TriggerSql<'a> {
         self.journal_delete(|key| key.note.clone(), &gone)
     }
 
+    /// Forgets notes that have served: of rows that are gone, and of the row itself. Others may belong to an outer statement
+    /// whose own trigger led here.
     fn forget_notes(&self) -> String {
-        format!("DELETE FROM _rollcall_noted WHERE t={};", self.number)
+        let own = self.join_key(|key| format!("{} IS NEW.{}", key.note, key.column));
+        let there = self.key_exists(|key| format!("_rollcall_noted.{}", key.note));
+        format!("DELETE FROM _rollcall_noted WHERE t={} AND ({own} OR NOT {there});", self.number)
     }
 
     fn after_insert(&self) -> String {

@@ -55,9 +55,12 @@ impl Credentials {
         let pair = STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?;
         let pair = String::from_utf8(pair).ok()?;
         let (user, password) = pair.split_once(':')?;
+        if user != "admin" {
+            return None;
+        }
         let hash = PasswordHash::new(&self.admin).ok()?;
         let right = Argon2::default().verify_password(password.as_bytes(), &hash).is_ok();
-        (user == "admin" && right).then_some("admin")
+        right.then_some("admin")
     }
 }
 

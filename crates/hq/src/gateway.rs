@@ -1,8 +1,18 @@
 //! The port sites connect to: enrolment, the control stream, the data stream.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use arrow_array::{BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{
+    Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt8Array,
+};
 use prost::Message;
 use rollcall_lake::{
     Conformed, Lake, LakeError, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table, conform, our_columns,
@@ -34,6 +44,8 @@ use crate::{
 const CREDIT_BYTES: u64 = 4 * 1024 * 1024;
 /// Batches of one site being decoded or committed.
 const IN_FLIGHT_MAX: usize = 64;
+/// Tables in one batch.
+const PARTS_MAX: usize = 1000;
 /// The first message must come within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -64,6 +76,8 @@ impl Enrolment for Gateway {
                 return Err(status_of(error));
             }
         };
+        // Whoever speaks for the site now does so with the key that was just replaced.
+        shared.sessions.cut(&site);
         tracing::info!(%site, "enrolled");
         self.identity(&site, &request.csr_pem)
     }
@@ -222,11 +236,19 @@ impl Control {
             epoch,
             confirmed,
             clock_offset_micros: now.as_micros() - hello.clock_micros,
+            has_data: AtomicBool::new(false),
             over: self.shared.stop.child_token(),
         });
         self.shared.sessions.open(session.clone());
+        let record = self.shared.roster.get(site);
+        if record.and_then(|record| record.key_hash).as_deref() != Some(self.peer.key_hash.as_str()) {
+            // It was retired or enrolled anew while this one said hello.
+            self.shared.sessions.close(&session);
+            let message = "this site was retired or enrolled anew".to_owned();
+            return Err(Turned::Away { code: "not-on-roster", cause: None, message });
+        }
         let detail = format!("agent {} at {}", hello.agent_version, self.address);
-        self.shared.ledger.welcomed(site, Seq(hello.head), confirmed, detail);
+        self.shared.ledger.welcomed(site, !same_epoch, Seq(hello.head), confirmed, detail);
         self.send(ToSite::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
             session: session.id,
@@ -281,7 +303,11 @@ impl Control {
     /// Compares positions within the same epoch; a reason for a new one if they are at odds.
     fn compare(&self, hello: &Hello, epoch: Epoch) -> Result<Option<String>, Turned> {
         let cursors = cursors(&self.shared.lake, self.number, epoch);
-        let newest = cursors.iter().map(|(_, cursor)| cursor.seq.0).max().unwrap_or_default();
+        let log = self.shared.lake.site_log().snapshot().cursor(self.number, epoch).unwrap_or_default();
+        let newest = cursors.iter().map(|(_, cursor)| cursor.seq.0).max().unwrap_or_default().max(log.seq.0);
+        if hello.accept_older_lake {
+            return Ok(Some("a person told the site to send again to a lake restored from a backup".to_owned()));
+        }
         if newest > hello.head {
             return Ok(Some(format!(
                 "HQ has changes up to {newest}, the site's journal ends at {}: its database went back in time",
@@ -289,9 +315,6 @@ impl Control {
             )));
         }
         if newest < hello.confirmed {
-            if hello.accept_older_lake {
-                return Ok(Some("a person told the site to send again to a lake restored from a backup".to_owned()));
-            }
             let message = format!(
                 "this lake holds changes up to {newest}, but the site has a confirmation up to {}: was HQ restored from a \
                  backup? If so, run `rollcall-site resend` at the site",
@@ -361,7 +384,7 @@ impl Control {
             FromSite::Heads(_) => {}
             FromSite::Goodbye(goodbye) => {
                 tracing::info!(%site, reason = goodbye.reason, "goodbye");
-                ledger.goodbye(site, &goodbye.reason);
+                ledger.goodbye(site, Seq(goodbye.head), &goodbye.reason);
                 return false;
             }
             FromSite::EpochWanted(wanted) => {
@@ -431,6 +454,9 @@ async fn receive_data(
     let Some(first) = first else { return Ok(()) };
     let session = shared.sessions.get(&peer.site, first.session);
     let session = session.ok_or_else(|| Status::failed_precondition("no open control stream has this session"))?;
+    if session.has_data.swap(true, Ordering::AcqRel) {
+        return Err(Status::failed_precondition("this session has a data stream"));
+    }
     let (queue, in_flight) = mpsc::channel(IN_FLIGHT_MAX);
     shared.tasks.spawn(confirm(shared.clone(), session.clone(), in_flight, replies));
     let mut assembler = Assembler::default();
@@ -480,6 +506,7 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
         Err(reason) => {
             tracing::error!(site = %session.site, %first, %last, reason, "a batch goes to quarantine");
             quarantine(shared, session, &encoded, &reason, received_at).await?;
+            shared.ledger.quarantined(&session.site, &reason);
             // The cursors move on: the rows are in quarantine, and the site carries on.
             let parts = header.parts.iter().filter_map(|part| {
                 let name = lake_table(&part.table).ok()?;
@@ -541,13 +568,39 @@ async fn table_for(lake: &Lake, part: &DecodedPart) -> Result<Arc<Table>, LakeEr
     }
 }
 
+/// Whether the rows are what the lake relies on: ascending positions within the batch, and known operations.
+fn check_rows(rows: &RecordBatch, first: Seq, last: Seq) -> Result<(), String> {
+    if rows.num_columns() == 0 {
+        return Ok(());
+    }
+    let wrong = |what: &str| format!("rows without valid {what}");
+    let seqs = rows.column_by_name(columns::SEQ).and_then(|column| column.as_any().downcast_ref::<Int64Array>());
+    let seqs = seqs.filter(|seqs| seqs.null_count() == 0).ok_or_else(|| wrong("positions"))?;
+    let ops = rows.column_by_name(columns::OP).and_then(|column| column.as_any().downcast_ref::<UInt8Array>());
+    let ops = ops.filter(|ops| ops.null_count() == 0).ok_or_else(|| wrong("operations"))?;
+    let within = seqs.values().iter().all(|seq| (first.0..=last.0).contains(&seq.unsigned_abs()) && *seq > 0);
+    if !within || seqs.values().windows(2).any(|pair| pair[0] >= pair[1]) {
+        return Err(wrong("positions"));
+    }
+    if ops.values().iter().any(|op| !op.is_ascii_uppercase()) {
+        return Err(wrong("operations"));
+    }
+    Ok(())
+}
+
 fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock) -> Result<Vec<DecodedPart>, String> {
     batch::verify(encoded).map_err(|error| error.to_string())?;
     let batch = batch::decode(encoded).map_err(|error| describe(&error))?;
+    let mut names: Vec<&str> = batch.parts.iter().map(|part| part.table.as_str()).collect();
+    names.sort_unstable();
+    if batch.parts.len() > PARTS_MAX || names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("too many parts, or two for one table".to_owned());
+    }
     batch
         .parts
         .into_iter()
         .map(|part| {
+            check_rows(&part.rows, batch.first, batch.last)?;
             let name = lake_table(&part.table)?;
             let schema = match &name {
                 LakeTable::Log => Some(lake.site_log().snapshot().schema().clone()),

@@ -48,6 +48,7 @@ impl FromRequestParts<App> for Caller {
         let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let caller = match given {
             Some(given) => {
+                let _turn = shared.password_checks.acquire().await.ok();
                 let credentials = shared.credentials.clone();
                 // Checking a password is slow on purpose; keep it off the threads that serve sites.
                 tokio::task::spawn_blocking(move || credentials.check(&given)).await.ok().flatten()
@@ -149,12 +150,13 @@ struct RosterLine {
 }
 
 async fn roster(State(shared): State<App>, _: Caller) -> Json<Vec<RosterLine>> {
-    let lines = shared.roster.all().into_iter().map(|(id, record)| RosterLine {
-        id,
-        attributes: record.attributes,
+    let roster = shared.roster.all();
+    let lines = roster.iter().map(|(id, record)| RosterLine {
+        id: id.clone(),
+        attributes: record.attributes.clone(),
         enrolled_at: record.enrolled_at,
-        retired: record.retired,
-        epoch: record.journal.map(|journal| journal.epoch),
+        retired: record.retired.clone(),
+        epoch: record.journal.as_ref().map(|journal| journal.epoch),
     });
     Json(lines.collect())
 }

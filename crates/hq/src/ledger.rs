@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rollcall_lake::Lake;
@@ -13,7 +14,7 @@ use rollcall_roll::{Facts, Limits, judge};
 use rollcall_types::{Cause, Coverage, Epoch, MissingSite, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::roster::SiteRecord;
+use crate::roster::Sites;
 
 /// One line of the roll.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub(crate) struct Remembered {
     pub(crate) confirmed: Seq,
     #[serde(default)]
     pub(crate) refused: Option<Cause>,
+    #[serde(default)]
+    pub(crate) quarantined: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,22 +118,32 @@ impl Ledger {
         presence.capture_problem = capture_problem;
     }
 
-    pub(crate) fn goodbye(&self, site: &SiteId, reason: &str) {
+    pub(crate) fn goodbye(&self, site: &SiteId, head: Seq, reason: &str) {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
+        presence.now.head = head.max(presence.now.head);
         presence.now.said_goodbye = true;
         presence.detail = format!("said goodbye: {reason}");
     }
 
     /// A session began: where the site's journal and HQ's confirmation stand in this epoch.
-    pub(crate) fn welcomed(&self, site: &SiteId, head: Seq, confirmed: Seq, detail: String) {
+    pub(crate) fn welcomed(&self, site: &SiteId, is_new_epoch: bool, head: Seq, confirmed: Seq, detail: String) {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
         presence.now.refused = None;
+        presence.now.quarantined &= !is_new_epoch;
         presence.now.head = head;
         presence.now.confirmed = confirmed;
         presence.detail = detail;
         presence.pending.clear();
+    }
+
+    /// A batch of the site could not be read. That is not forgotten until a new epoch states everything again.
+    pub(crate) fn quarantined(&self, site: &SiteId, reason: &str) {
+        let mut sites = self.sites();
+        let presence = sites.entry(site.clone()).or_default();
+        presence.now.quarantined = true;
+        presence.detail = format!("a batch is in quarantine: {reason}");
     }
 
     pub(crate) fn refused(&self, site: &SiteId, cause: Cause, detail: String) {
@@ -149,6 +162,10 @@ impl Ledger {
 
     /// A site's answer to HQ's time.
     pub(crate) fn heads(&self, site: &SiteId, time: Timestamp, epoch: Epoch, heads: Vec<(TableName, Seq)>) {
+        if heads.iter().any(|(_, head)| *head == Seq(u64::MAX)) {
+            // A table is still being loaded: this answer can never be reached.
+            return;
+        }
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
         if presence.pending.len() == PENDING_MAX {
@@ -167,11 +184,11 @@ impl Ledger {
     }
 
     /// [`Self::advance`] for every site that waits.
-    pub(crate) fn advance_all(&self, lake: &Lake, numbers: &HashMap<SiteId, SiteNumber>) {
+    pub(crate) fn advance_all(&self, lake: &Lake, roster: &Sites) {
         let mut sites = self.sites();
         for (site, presence) in sites.iter_mut().filter(|(_, presence)| !presence.pending.is_empty()) {
-            if let Some(number) = numbers.get(site) {
-                presence.advance(lake, *number);
+            if let Some(record) = roster.get(site) {
+                presence.advance(lake, SiteNumber(record.number));
             }
         }
     }
@@ -189,12 +206,13 @@ impl Ledger {
         self.unknown_senders.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// What changed of what must be remembered, and is not stored yet.
-    pub(crate) fn unstored(&self) -> Vec<(SiteId, Remembered)> {
+    /// What must be remembered and is not stored yet: with `all` everything, else only of sites that say something new or
+    /// went quiet. A site that is simply alive is stored now and then, not at every beacon.
+    pub(crate) fn unstored(&self, now: Timestamp, all: bool) -> Vec<(SiteId, Remembered)> {
         let sites = self.sites();
         sites
             .iter()
-            .filter(|(_, presence)| presence.now != presence.stored)
+            .filter(|(_, presence)| presence.now != presence.stored && (all || presence.is_worth_storing(now)))
             .map(|(site, presence)| (site.clone(), presence.now.clone()))
             .collect()
     }
@@ -224,7 +242,7 @@ impl Ledger {
     /// Calls the roll.
     pub(crate) fn roll(
         &self,
-        roster: &[(SiteId, SiteRecord)],
+        roster: &Sites,
         limits: &Limits,
         hearing_since: Timestamp,
         now: Timestamp,
@@ -242,7 +260,7 @@ impl Ledger {
                     said_goodbye: presence.now.said_goodbye,
                     complete_through: presence.now.complete_through,
                     capture_broken: presence.capture_problem.is_some(),
-                    refused: presence.now.refused,
+                    refused: presence.now.refused.or(presence.now.quarantined.then_some(Cause::HqRefuses)),
                 };
                 let verdict = judge(&facts, limits, hearing_since, now);
                 RollEntry {
@@ -273,7 +291,20 @@ impl Ledger {
     }
 }
 
+/// A site heard less than this ago is alive and will be heard again.
+const ALIVE: Duration = Duration::from_secs(60);
+/// What is remembered of a living site is at most this old.
+const STORED_AGE_MAX: Duration = Duration::from_secs(900);
+
 impl Presence {
+    fn is_worth_storing(&self, now: Timestamp) -> bool {
+        let flags = |remembered: &Remembered| (remembered.said_goodbye, remembered.refused, remembered.quarantined);
+        let age = |heard: Option<Timestamp>| heard.map_or(Duration::MAX, |heard| now.since(heard));
+        flags(&self.now) != flags(&self.stored)
+            || age(self.now.last_heard) > ALIVE
+            || age(self.stored.last_heard) > STORED_AGE_MAX
+    }
+
     fn advance(&mut self, lake: &Lake, number: SiteNumber) {
         while let Some(pending) = self.pending.front() {
             let mut all = true;
@@ -294,13 +325,19 @@ impl Presence {
     }
 }
 
+/// How long a closed site counts as complete.
+const CLOSED_MAX: Duration = Duration::from_secs(16 * 3600);
+
 /// What an answer about all sites is missing: every site that is not complete up to about now.
-pub(crate) fn coverage(roll: &[RollEntry]) -> Coverage {
+pub(crate) fn coverage(roll: &[RollEntry], now: Timestamp) -> Coverage {
     let mut coverage = Coverage::default();
     for entry in roll.iter().filter(|entry| entry.state != SiteState::Retired) {
         coverage.scope += 1;
-        // A site that said goodbye with everything confirmed has nothing to send until it opens again.
-        let closed_complete = entry.state == SiteState::QuietExpected && entry.unconfirmed_rows == 0;
+        // A site that said goodbye with everything confirmed has nothing to send until it opens again; for a night, that is
+        // believed. A goodbye explains quiet, it does not prove it.
+        let quiet = entry.last_heard.map_or(Duration::MAX, |heard| now.since(heard));
+        let closed_complete =
+            entry.state == SiteState::QuietExpected && entry.unconfirmed_rows == 0 && quiet < CLOSED_MAX;
         if entry.state == SiteState::Ok || closed_complete {
             coverage.complete += 1;
             if entry.state == SiteState::Ok {

@@ -35,9 +35,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             _ = advance.tick() => {
-                let numbers = shared.roster.all().into_iter();
-                let numbers = numbers.map(|(site, record)| (site, SiteNumber(record.number))).collect();
-                shared.ledger.advance_all(&shared.lake, &numbers);
+                shared.ledger.advance_all(&shared.lake, &shared.roster.all());
             }
             _ = remember_tick.tick() => {
                 if let Err(error) = remember(&shared, false).await {
@@ -95,8 +93,7 @@ async fn clean(table: &Table) -> Result<(), LakeError> {
 
 /// Stores what changed of sites' presence, and hours of contact that are over (with `all`, the running ones too).
 pub(crate) async fn remember(shared: &Shared, all: bool) -> Result<(), LakeError> {
-    let changed = shared.ledger.unstored();
-    // A beacon changes "last heard" every time; within a minute's run only sites that say something new are worth a row.
+    let changed = shared.ledger.unstored(shared.now(), all);
     if !changed.is_empty() {
         let now = shared.now();
         shared

@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) ingest: Ingest,
     pub(crate) authority: Authority,
     pub(crate) credentials: Arc<Credentials>,
+    /// Checking a password is slow and needs memory on purpose; only so many at a time.
+    pub(crate) password_checks: tokio::sync::Semaphore,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     engine: Engine,
@@ -106,7 +108,7 @@ impl Shared {
     pub(crate) async fn query(&self, sql: &str) -> Result<Answer, QueryError> {
         let roster = self.roster.all();
         let roll = self.ledger.roll(&roster, &self.limits, self.started_at, self.now());
-        let coverage = coverage(&roll);
+        let coverage = coverage(&roll, self.now());
         let extras = Extras {
             tables: vec![
                 ("public", "sites", tables::sites(&roster)),
@@ -164,6 +166,7 @@ impl Node {
             limits: Limits::for_beacons(config.beacon_interval, config.silent_after),
             started_at: chrono::Utc::now().into(),
             credentials: Arc::new(credentials),
+            password_checks: tokio::sync::Semaphore::new(2),
             authority,
             tasks,
             stop,

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -95,10 +95,15 @@ pub struct ImportReport {
 }
 
 /// The roster as kept in the lake's state log.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Roster {
     lake: Arc<Lake>,
+    /// The roster as parsed from the view beside it.
+    parsed: Mutex<(StateView, Arc<Sites>)>,
 }
+
+/// All sites by id, retired ones included.
+pub(crate) type Sites = BTreeMap<SiteId, SiteRecord>;
 
 fn invalid(error: impl std::fmt::Display) -> HqError {
     HqError::Invalid(error.to_string())
@@ -111,12 +116,18 @@ pub(crate) fn sites(view: &StateView) -> impl Iterator<Item = (SiteId, SiteRecor
 
 impl Roster {
     pub(crate) fn new(lake: Arc<Lake>) -> Self {
-        Self { lake }
+        Self { lake, parsed: Mutex::default() }
     }
 
-    /// All sites, retired ones included.
-    pub(crate) fn all(&self) -> Vec<(SiteId, SiteRecord)> {
-        sites(&self.lake.state().view()).collect()
+    /// All sites, retired ones included. Parsed anew only when something was written to the state log.
+    pub(crate) fn all(&self) -> Arc<Sites> {
+        let view = self.lake.state().view();
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !parsed.0.is_same(&view) {
+            let all = Arc::new(sites(&view).collect());
+            *parsed = (view, all);
+        }
+        parsed.1.clone()
     }
 
     pub(crate) fn get(&self, site: &SiteId) -> Option<SiteRecord> {
@@ -125,7 +136,7 @@ impl Roster {
 
     /// Site ids by number.
     pub(crate) fn ids(&self) -> HashMap<SiteNumber, SiteId> {
-        self.all().into_iter().map(|(id, record)| (SiteNumber(record.number), id)).collect()
+        self.all().iter().map(|(id, record)| (SiteNumber(record.number), id.clone())).collect()
     }
 
     /// Changes one site's record; `change` sees the newest version and says whether to write it.

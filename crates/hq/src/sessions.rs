@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,8 @@ pub(crate) struct Session {
     pub(crate) confirmed: Seq,
     /// To be added to the site's clock to get HQ's, microseconds.
     pub(crate) clock_offset_micros: i64,
+    /// Whether a data stream was opened; a session has one.
+    pub(crate) has_data: AtomicBool,
     /// Ends both streams: the site was retired, or another connection speaks for it.
     pub(crate) over: CancellationToken,
 }
@@ -47,9 +49,12 @@ impl Instances {
         if current {
             return false;
         }
-        self.seen.push_back((instance.to_owned(), now));
-        if self.seen.len() > 8 {
-            self.seen.pop_front();
+        // One that is turned away does not become the current one: it is turned away again until the hour is over.
+        if !known {
+            self.seen.push_back((instance.to_owned(), now));
+            if self.seen.len() > 8 {
+                self.seen.pop_front();
+            }
         }
         known
     }
@@ -122,5 +127,7 @@ mod tests {
         assert!(!sessions.is_clone(&site, "one", at(1)), "a reconnect");
         assert!(!sessions.is_clone(&site, "two", at(2)), "a restart");
         assert!(sessions.is_clone(&site, "one", at(3)), "the first is alive after all");
+        assert!(sessions.is_clone(&site, "one", at(4)), "and stays fenced");
+        assert!(!sessions.is_clone(&site, "two", at(5)));
     }
 }

@@ -7,7 +7,7 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use rollcall_lake::Lake;
 use rollcall_types::{Coverage, SiteId, TableName, Timestamp};
 
-use crate::{ledger::RollEntry, roster::SiteRecord};
+use crate::{ledger::RollEntry, roster::Sites};
 
 /// Builds a table column by column.
 #[derive(Default)]
@@ -48,18 +48,18 @@ impl Columns {
 }
 
 /// `sites`: id, every attribute as a column, and when it was enrolled and retired.
-pub(crate) fn sites(roster: &[(SiteId, SiteRecord)]) -> RecordBatch {
-    let mut names: Vec<&String> = roster.iter().flat_map(|(_, record)| record.attributes.keys()).collect();
+pub(crate) fn sites(roster: &Sites) -> RecordBatch {
+    let mut names: Vec<&String> = roster.values().flat_map(|record| record.attributes.keys()).collect();
     names.sort();
     names.dedup();
-    let mut columns = Columns::default().text("id", roster.iter().map(|(site, _)| Some(site.as_str())));
+    let mut columns = Columns::default().text("id", roster.keys().map(|site| Some(site.as_str())));
     for name in names {
-        columns = columns.text(name, roster.iter().map(|(_, record)| record.attributes.get(name)));
+        columns = columns.text(name, roster.values().map(|record| record.attributes.get(name)));
     }
     columns
-        .time("enrolled_at", roster.iter().map(|(_, record)| record.enrolled_at))
-        .time("retired_at", roster.iter().map(|(_, record)| record.retired.as_ref().map(|retired| retired.at)))
-        .text("retired_reason", roster.iter().map(|(_, record)| record.retired.as_ref().map(|retired| &retired.reason)))
+        .time("enrolled_at", roster.values().map(|record| record.enrolled_at))
+        .time("retired_at", roster.values().map(|record| record.retired.as_ref().map(|retired| retired.at)))
+        .text("retired_reason", roster.values().map(|record| record.retired.as_ref().map(|retired| &retired.reason)))
         .finish()
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn complete_through(rows: &[(SiteId, TableName, Timestamp)]) -> Recor
 }
 
 /// `rollcall.cursors`: where each site's journal stands in each table.
-pub(crate) fn cursors(lake: &Lake, roster: &[(SiteId, SiteRecord)]) -> RecordBatch {
+pub(crate) fn cursors(lake: &Lake, roster: &Sites) -> RecordBatch {
     let ids: std::collections::HashMap<u32, &SiteId> =
         roster.iter().map(|(site, record)| (record.number, site)).collect();
     let (mut tables, mut sites, mut epochs, mut seqs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

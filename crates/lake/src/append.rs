@@ -184,6 +184,12 @@ impl Plan {
         }
         let new_columns = accepted.iter().flat_map(|(part, _)| &part.rows.new_columns);
         plan.schema = base.schema().merged(new_columns);
+        let key = accepted.iter().map(|(part, _)| &part.rows.key).find(|key| !key.is_empty());
+        if let Some(key) = key.filter(|_| base.schema().key.is_empty()) {
+            // The table was made before any row told its key.
+            let columns = plan.schema.as_ref().unwrap_or(base.schema()).columns.clone();
+            plan.schema = Some(TableSchema::new(columns, key.clone()));
+        }
         if !accepted.is_empty() {
             let schema = plan.schema.as_ref().unwrap_or(base.schema());
             plan.batches.push(assemble(schema, &accepted)?);

@@ -60,6 +60,11 @@ pub struct StateView {
 }
 
 impl StateView {
+    /// Whether both are the very same view: cheap, and never wrongly true.
+    pub fn is_same(&self, other: &StateView) -> bool {
+        self.records.ptr_eq(&other.records)
+    }
+
     /// The record of this kind and id.
     pub fn get(&self, kind: &str, id: &str) -> Option<&Arc<Record>> {
         self.records.get(&(kind.to_owned(), id.to_owned()))

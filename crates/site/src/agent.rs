@@ -69,6 +69,8 @@ impl Agent {
         let database = crate::enrol::database(&config.database)?;
         let directory = StateDirectory::beside(&database);
         let mut identity = directory.identity()?;
+        // The store may have been moved together with its state directory.
+        identity.database.clone_from(&database);
         if !config.hq_addresses.is_empty() {
             identity.hq_addresses.clone_from(&config.hq_addresses);
         }
@@ -145,6 +147,8 @@ impl Agent {
             match dial_with(address, &trust).await {
                 Ok(dialed) => {
                     let mut session = Session {
+                        bypass_looked: None,
+                        database: &self.identity.database,
                         feed: &self.feed,
                         notes: &self.notes,
                         status: &mut self.status,

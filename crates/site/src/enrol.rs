@@ -98,6 +98,8 @@ pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
             not_after_micros: answer.not_after_micros,
             database: database.clone(),
         })?;
+        // The key is in the identity now; a later join makes a new one, so that an old copy is worth nothing.
+        directory.remove("key.pem")?;
         source.install(&options.tables, &uuid::Uuid::new_v4().to_string())?;
         return Ok(answer.site);
     }
@@ -166,7 +168,9 @@ pub(crate) async fn renew(directory: &StateDirectory, identity: &Identity) -> Re
             }
         };
         let request = RenewRequest { site: identity.site.clone(), csr_pem: csr_pem.clone() };
-        let answer = EnrolmentClient::new(dialed.channel).renew(request).await;
+        let mut client = EnrolmentClient::new(dialed.channel);
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.renew(request)).await;
+        let answer = answer.map_err(|_| SiteError::Ended("HQ did not answer in time".to_owned()))?;
         let answer = answer.map_err(|status| refused(address, &status))?.into_inner();
         let renewed = Identity {
             certificate_pem: answer.certificate_pem,
@@ -179,6 +183,9 @@ pub(crate) async fn renew(directory: &StateDirectory, identity: &Identity) -> Re
     }
     Err(last)
 }
+
+/// HQ must answer a renewal within this time.
+const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Whether two thirds of the certificate's life are over.
 pub(crate) fn is_renewal_due(identity: &Identity, now_micros: i64) -> bool {

@@ -1,9 +1,9 @@
 //! One connection's life: hello, then batches out and confirmations in, until something ends it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use rollcall_capture::{LoadProgress, PruneLimits, Source};
-use rollcall_types::{ChainHash, Epoch, Seq};
+use rollcall_capture::{Health, LoadProgress, PruneLimits, Source, fingerprint as look_at};
+use rollcall_types::{ChainHash, Epoch, Seq, columns};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     batch::{Encoded, Encoder},
@@ -32,8 +32,12 @@ use crate::{
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection is replaced after this long, so that a moved name is noticed.
 const AGE_MAX: Duration = Duration::from_secs(3600);
-/// How often files are looked at for changes while nothing goes on.
-const POLL: Duration = Duration::from_millis(50);
+/// How often the file is looked at for changes while the store is busy …
+const POLL_BUSY: Duration = Duration::from_millis(50);
+/// … and while it is not.
+const POLL_IDLE: Duration = Duration::from_millis(250);
+/// A store that changed something this recently is busy.
+const BUSY_FOR: Duration = Duration::from_secs(3);
 /// How often capture is checked, the journal pruned, the status written.
 const CARE_EVERY: Duration = Duration::from_secs(2);
 /// A look at the journal even if the file looks unchanged.
@@ -43,7 +47,12 @@ const LOAD_BACKLOG_MAX: u64 = 20_000;
 /// Nothing heard from HQ for this long ends the connection.
 const SILENT_HQ: Duration = Duration::from_secs(120);
 
+/// How often rows that bypassed the triggers are looked for.
+const BYPASS_EVERY: Duration = Duration::from_secs(300);
+
 pub(crate) struct Session<'a> {
+    pub(crate) bypass_looked: Option<Instant>,
+    pub(crate) database: &'a Path,
     pub(crate) feed: &'a Feed,
     pub(crate) notes: &'a Notes,
     pub(crate) status: &'a mut StatusFile,
@@ -64,6 +73,12 @@ struct Open {
     announced: Vec<String>,
 }
 
+/// HQ may keep a connection alive and never answer a call.
+async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, SiteError> {
+    let answer = tokio::time::timeout(WELCOME_TIMEOUT, call).await;
+    answer.map_err(|_| SiteError::Ended("HQ did not answer in time".to_owned()))
+}
+
 fn ended(status: tonic::Status) -> SiteError {
     SiteError::Ended(status.message().to_owned())
 }
@@ -82,7 +97,7 @@ impl Session<'_> {
             open.say(ToHq::Attempts(Attempts { attempts })).await?;
         }
         let result = self.serve(&mut open, stop).await;
-        self.keep_position(&open)?;
+        self.keep_position(&open).await?;
         result.map(|ended| (ended, open.announced))
     }
 
@@ -94,7 +109,7 @@ impl Session<'_> {
         let hello = SiteControl { message: Some(ToHq::Hello(hello)) };
         control.send(hello).await.map_err(|_| SiteError::Ended("before hello".to_owned()))?;
         let mut client = SitesClient::new(channel).max_decoding_message_size(1 << 20);
-        let opened = client.control(ReceiverStream::new(outgoing)).await;
+        let opened = in_time(client.control(ReceiverStream::new(outgoing))).await?;
         let mut from_control = opened.map_err(|status| refused(self.address, &status))?.into_inner();
         let first = tokio::time::timeout(WELCOME_TIMEOUT, from_control.message()).await;
         let first = first.map_err(|_| SiteError::Ended("HQ did not answer hello".to_owned()))?;
@@ -111,7 +126,7 @@ impl Session<'_> {
         // The first frame only says which session the stream belongs to.
         let opening = DataFrame { session: welcome.session, ..DataFrame::default() };
         data.send(opening).await.map_err(|_| SiteError::Ended("before the first frame".to_owned()))?;
-        let opened = client.data(ReceiverStream::new(outgoing)).await;
+        let opened = in_time(client.data(ReceiverStream::new(outgoing))).await?;
         let from_data = opened.map_err(|status| refused(self.address, &status))?.into_inner();
         let settings = welcome.settings.unwrap_or_default();
         let outbox = Outbox::new(
@@ -135,8 +150,19 @@ impl Session<'_> {
     }
 
     async fn hello(&self, position: &Position) -> Result<Hello, SiteError> {
-        let (head, oldest, journal_id) =
-            self.feed.call(|source| Ok((source.heads()?.head, source.oldest()?, source.journal_id()?))).await?;
+        let confirmed = position.confirmed;
+        let (head, oldest, journal_id, digest) = self
+            .feed
+            .call(move |source| {
+                Ok((source.heads()?.head, source.oldest()?, source.journal_id()?, source.row_digest(confirmed)?))
+            })
+            .await?;
+        // A database restored from an image and written on past the confirmed position has another row there. Then this
+        // site remembers another history than HQ, and says so by another hash.
+        let known = self.notes.text("confirmed_row")?;
+        let is_other = matches!((&digest, &known), (Some(now), Some(then)) if now != then);
+        let hash = position.confirmed_hash.get();
+        let confirmed_hash = if is_other { hash ^ 1 } else { hash };
         Ok(Hello {
             protocol: PROTOCOL,
             protocol_min: PROTOCOL_MIN,
@@ -147,7 +173,7 @@ impl Session<'_> {
             epoch: position.epoch.0,
             head: head.0,
             confirmed: position.confirmed.0,
-            confirmed_hash: position.confirmed_hash.get(),
+            confirmed_hash,
             oldest: oldest.0,
             clock_micros: Source::clock_micros(),
             accept_older_lake: self.notes.text("accept_older_lake")?.is_some(),
@@ -187,8 +213,19 @@ impl Session<'_> {
                 ..Position::default()
             };
             self.notes.set_position(&position)?;
+            self.notes.clear("confirmed_row")?;
             self.notes.clear("accept_older_lake")?;
             return Ok(position);
+        }
+        for (table, confirmed) in &position.tables {
+            let cursor = welcome.cursors.iter().find(|cursor| same_table(&cursor.table, table));
+            if cursor.map_or(0, |cursor| cursor.seq) < confirmed.0 && table != columns::LOG_TABLE {
+                let message = format!(
+                    "HQ confirmed table {table:?} up to {confirmed} and now has less of it: was it restored from a backup? \
+                     If so, run `rollcall-site resend`"
+                );
+                return Err(SiteError::Refused { code: "older-lake".to_owned(), message });
+            }
         }
         for cursor in welcome.cursors.iter().filter(|cursor| cursor.seq > position.confirmed.0) {
             let known = self.notes.was_sent(Seq(cursor.seq), ChainHash::new(cursor.hash))?;
@@ -208,8 +245,11 @@ impl Session<'_> {
         Ok(position)
     }
 
-    fn keep_position(&mut self, open: &Open) -> Result<(), SiteError> {
+    async fn keep_position(&mut self, open: &Open) -> Result<(), SiteError> {
         let (confirmed, confirmed_hash) = open.outbox.confirmed();
+        if let Some(digest) = self.feed.call(move |source| source.row_digest(confirmed)).await? {
+            self.notes.set_text("confirmed_row", &digest)?;
+        }
         self.notes.set_position(&Position {
             epoch: open.epoch,
             lake_id: open.lake_id.clone(),
@@ -221,15 +261,14 @@ impl Session<'_> {
 
     async fn serve(&mut self, open: &mut Open, stop: &tokio_util::sync::CancellationToken) -> Result<Ended, SiteError> {
         let mut encoder = Encoder::new().map_err(|error| SiteError::state("preparing to send", error))?;
-        let mut poll = tokio::time::interval(POLL);
         let mut beacon = tokio::time::interval(open.beacon_every);
         let mut care = tokio::time::interval(CARE_EVERY);
-        for timer in [&mut poll, &mut beacon, &mut care] {
+        for timer in [&mut beacon, &mut care] {
             timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
         let born = Instant::now();
         let (mut heard, mut looked) = (Instant::now(), None);
-        let mut fingerprint = None;
+        let (mut fingerprint, mut changed) = (None, Instant::now());
         let (mut has_more, mut is_loading, mut moved) = (true, true, false);
         loop {
             if has_more && open.outbox.may_send() {
@@ -240,7 +279,8 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    open.say(ToHq::Goodbye(Goodbye { reason: "the agent was stopped".to_owned() })).await?;
+                    let head = self.feed.call(|source| Ok(source.heads()?.head)).await?;
+                    open.say(ToHq::Goodbye(Goodbye { reason: "the agent was stopped".to_owned(), head: head.0 })).await?;
                     // Give the goodbye a moment to leave before the connection goes.
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     return Ok(Ended::Stopped);
@@ -259,9 +299,9 @@ impl Session<'_> {
                     heard = Instant::now();
                     self.take_control(open, message).await?;
                 }
-                _ = beacon.tick() => self.send_beacon(open).await?,
+                _ = beacon.tick() => unless_busy(self.send_beacon(open).await)?,
                 _ = care.tick() => {
-                    self.care(open, moved).await?;
+                    unless_busy(self.care(open, moved).await)?;
                     moved = false;
                     if heard.elapsed() > SILENT_HQ {
                         return Err(SiteError::Ended(format!("HQ said nothing for {} s", SILENT_HQ.as_secs())));
@@ -270,16 +310,19 @@ impl Session<'_> {
                         return Ok(Ended::Old);
                     }
                 }
-                _ = poll.tick(), if !busy => {
-                    let seen = self.feed.call(|source| Ok(source.fingerprint())).await?;
+                () = tokio::time::sleep(if changed.elapsed() < BUSY_FOR { POLL_BUSY } else { POLL_IDLE }), if !busy => {
+                    let seen = look_at(self.database);
                     let due = looked.is_none_or(|looked: Instant| looked.elapsed() > LOOK_ANYWAY);
-                    if Some(seen) != fingerprint || due {
+                    if Some(seen) != fingerprint {
                         fingerprint = Some(seen);
+                        changed = Instant::now();
+                        has_more = true;
+                    } else if due {
                         has_more = true;
                         is_loading |= due;
                     }
                 }
-                () = std::future::ready(()), if is_loading && self.may_load(open) => {
+                () = std::future::ready(()), if is_loading && !has_more && self.may_load(open) => {
                     is_loading = self.load().await?;
                     has_more = true;
                 }
@@ -365,11 +408,8 @@ impl Session<'_> {
     async fn take_control(&mut self, open: &mut Open, message: FromHq) -> Result<(), SiteError> {
         match message {
             FromHq::Ask(ask) => {
-                // The snapshot is opened after HQ's time arrived: that is what makes the answer mean something.
-                let heads = self.feed.call(|source| source.heads().cloned()).await?;
-                let tables = heads.tables.iter().map(|(table, head)| TableHead { table: table.clone(), head: head.0 });
-                let (time_micros, epoch) = (ask.time_micros, open.epoch.0);
-                open.say(ToHq::Heads(Heads { time_micros, epoch, tables: tables.collect() })).await
+                let answered = self.answer(open, ask.time_micros).await;
+                unless_busy(answered)
             }
             FromHq::Refused(refusal) if refusal.code == "stopping" => Err(SiteError::Ended(refusal.message)),
             FromHq::Refused(refusal) => Err(SiteError::Refused { code: refusal.code, message: refusal.message }),
@@ -379,6 +419,32 @@ impl Session<'_> {
             }
             FromHq::Welcome(_) => Err(SiteError::Ended("HQ welcomed twice".to_owned())),
         }
+    }
+
+    /// Answers how far this site is. The snapshot is opened after HQ's time arrived: that is what makes the answer mean
+    /// something. While capture is broken there is no true answer, and none is given.
+    async fn answer(&mut self, open: &Open, time_micros: i64) -> Result<(), SiteError> {
+        let (health, heads) = self.feed.call(|source| Ok((source.check()?, source.heads()?.clone()))).await?;
+        self.take_health(&health);
+        if !health.is_ok() {
+            return Ok(());
+        }
+        if heads.head < open.outbox.confirmed().0 {
+            return Err(SiteError::Ended("the database went back in time".to_owned()));
+        }
+        let mut tables: Vec<TableHead> =
+            heads.tables.iter().map(|(table, head)| TableHead { table: table.clone(), head: head.0 }).collect();
+        // A table that is still being loaded is not complete, whatever its head.
+        tables.retain(|head| !heads.loading.contains(&head.table));
+        tables.extend(heads.loading.iter().map(|table| TableHead { table: table.clone(), head: u64::MAX }));
+        open.say(ToHq::Heads(Heads { time_micros, epoch: open.epoch.0, tables })).await
+    }
+
+    fn take_health(&mut self, health: &Health) {
+        for mended in &health.mended {
+            tracing::warn!(mended, "capture was mended");
+        }
+        self.status.health(health);
     }
 
     async fn send_beacon(&mut self, open: &mut Open) -> Result<(), SiteError> {
@@ -391,7 +457,7 @@ impl Session<'_> {
                 Ok((head, age, source.journal_bytes()?))
             })
             .await?;
-        self.status.journal(head, age);
+        self.status.journal(head);
         let problem = self.status.capture_problem().unwrap_or_default();
         open.say(ToHq::Beacon(Beacon {
             head: head.0,
@@ -409,26 +475,42 @@ impl Session<'_> {
     /// Looks after capture, the journal and the status file.
     async fn care(&mut self, open: &Open, moved: bool) -> Result<(), SiteError> {
         if moved {
-            self.keep_position(open)?;
+            self.keep_position(open).await?;
         }
         let confirmed = open.outbox.confirmed().0;
-        let (health, head, age) = self
+        let look_for_bypassed = self.bypass_looked.is_none_or(|looked| looked.elapsed() > BYPASS_EVERY);
+        if look_for_bypassed {
+            self.bypass_looked = Some(Instant::now());
+        }
+        let (health, head) = self
             .feed
             .call(move |source| {
-                let health = source.check()?;
+                let mut health = source.check()?;
+                if health.is_ok() && look_for_bypassed {
+                    health.mended.extend(source.find_bypassed()?.mended);
+                    source.forget_notes()?;
+                }
                 source.prune(confirmed, PruneLimits::default())?;
-                let head = source.heads()?.head;
-                let age = if head > confirmed { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
-                Ok((health, head, age))
+                Ok((health, source.heads()?.head))
             })
             .await?;
-        for mended in &health.mended {
-            tracing::warn!(mended, "capture was mended");
-        }
-        self.status.health(&health);
-        self.status.journal(head, age);
+        self.take_health(&health);
+        self.status.journal(head);
         self.status.write()
     }
+}
+
+/// A store that holds its file locked is no trouble with HQ: what could not be read now is read next time.
+fn unless_busy(result: Result<(), SiteError>) -> Result<(), SiteError> {
+    match result {
+        Err(SiteError::Capture(error)) if error.is_busy() => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether HQ's name of a table is that of the store's.
+fn same_table(at_hq: &str, at_site: &str) -> bool {
+    rollcall_types::TableName::at_hq(at_site).is_ok_and(|name| name.as_str() == at_hq)
 }
 
 impl Open {

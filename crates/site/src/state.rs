@@ -75,8 +75,27 @@ impl StateDirectory {
         self.write("identity.json", &text)
     }
 
-    /// Replaces a file whole, readable by its owner alone.
+    /// Replaces a file whole, readable by its owner alone; it is on disk when this returns.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), SiteError> {
+        self.replace(name, bytes, true)
+    }
+
+    /// [`Self::write`] without waiting for the disk.
+    pub(crate) fn write_unsynced(&self, name: &str, bytes: &[u8]) -> Result<(), SiteError> {
+        self.replace(name, bytes, false)
+    }
+
+    /// Deletes a file, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), SiteError> {
+        match fs::remove_file(self.file(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(SiteError::state(format!("removing {name}"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> Result<(), SiteError> {
         let path = self.file(name);
         let failed = |error| SiteError::state(format!("writing {}", path.display()), error);
         fs::create_dir_all(&self.0).map_err(failed)?;
@@ -86,7 +105,10 @@ impl StateDirectory {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&temporary).map_err(failed)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
+        if sync {
+            file.sync_all().map_err(failed)?;
+        }
         fs::rename(&temporary, &path).map_err(failed)
     }
 }

@@ -79,6 +79,8 @@ pub struct AgentStatus {
 pub(crate) struct StatusFile {
     directory: StateDirectory,
     now: AgentStatus,
+    /// What the file says.
+    written: AgentStatus,
 }
 
 const FILE: &str = "status.json";
@@ -92,7 +94,7 @@ fn clock() -> Timestamp {
 impl StatusFile {
     pub(crate) fn new(directory: StateDirectory) -> Self {
         let now = AgentStatus { disconnected_since: Some(clock()), ..AgentStatus::default() };
-        Self { directory, now }
+        Self { directory, now, written: AgentStatus::default() }
     }
 
     pub(crate) fn connected(&mut self, address: &str) {
@@ -116,7 +118,7 @@ impl StatusFile {
         self.now.last_confirmed_at = Some(clock());
     }
 
-    pub(crate) fn journal(&mut self, head: Seq, _oldest_age: Duration) {
+    pub(crate) fn journal(&mut self, head: Seq) {
         self.now.head = head;
     }
 
@@ -128,11 +130,19 @@ impl StatusFile {
         self.now.capture_problem.clone()
     }
 
+    /// Writes the file if it would say something else, or is about to look stale.
     pub(crate) fn write(&mut self) -> Result<(), SiteError> {
-        self.now.at = clock();
+        let at = clock();
+        if (AgentStatus { at: self.written.at, ..self.now.clone() }) == self.written
+            && at.since(self.written.at) < STALE_AFTER / 4
+        {
+            return Ok(());
+        }
+        self.now.at = at;
+        self.written = self.now.clone();
         let text =
             serde_json::to_vec_pretty(&self.now).map_err(|error| SiteError::state("writing the status", error))?;
-        self.directory.write(FILE, &text)
+        self.directory.write_unsynced(FILE, &text)
     }
 }
 

@@ -197,7 +197,14 @@ async fn the_coverage_goes_with_every_form() {
     let world = World::new().await;
     let coverage = Coverage { scope: 3, complete: 3, ..Coverage::default() };
     let extras = Extras { coverage: coverage.clone(), ..Extras::default() };
-    let answer = world.engine.query("SELECT 1 AS one, arrow_cast(now(), 'Timestamp(Microsecond, Some(\"UTC\"))') AS t, DECIMAL '1.50' AS d", extras).await.expect("answers");
+    let answer = world
+        .engine
+        .query(
+            "SELECT 1 AS one, arrow_cast(now(), 'Timestamp(Microsecond, Some(\"UTC\"))') AS t, DECIMAL '1.50' AS d",
+            extras,
+        )
+        .await
+        .expect("answers");
     let json: serde_json::Value =
         serde_json::from_slice(&render(&answer, Format::Json).expect("renders")).expect("json");
     assert_eq!(json["columns"], serde_json::json!(["one", "t", "d"]));

@@ -199,3 +199,117 @@ fn a_load_while_the_till_sells_and_answers_in_every_form() {
     let refused = hq.run(&["sql", "DELETE FROM sales"]);
     assert_eq!(refused.status.code(), Some(3), "SQL here only reads");
 }
+
+/// Splits the invoice lines of a real retailer by country: the first half of each into its store's database, the second
+/// half sold live, line by line in invoices.
+const RETAIL: &str = r#"
+import csv, gzip, os, re, sqlite3, sys, time
+source, directory, phase = sys.argv[1], sys.argv[2], sys.argv[3]
+lines = {}
+with gzip.open(source, "rt", newline="") as file:
+    for row in csv.DictReader(file):
+        lines.setdefault(re.sub("[^a-z0-9]+", "-", row["Country"].lower()).strip("-"), []).append(row)
+def values(number, row):
+    return (number, row["InvoiceNo"], row["StockCode"], row["Description"], int(row["Quantity"]), row["InvoiceDate"],
+            float(row["UnitPrice"]), row["CustomerID"] or None)
+INSERT = "INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+if phase == "before":
+    for country, rows in lines.items():
+        conn = sqlite3.connect(os.path.join(directory, country + ".sqlite"))
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute("CREATE TABLE lines (id INTEGER PRIMARY KEY, invoice_no TEXT, stock_code TEXT, description TEXT,"
+                     " quantity INTEGER, invoice_date DATETIME, unit_price DECIMAL(12,3), customer_id TEXT)")
+        conn.executemany(INSERT, (values(n, row) for n, row in enumerate(rows[:len(rows) // 2])))
+        conn.commit()
+        print(country)
+else:
+    total = sum(len(rows) - len(rows) // 2 for rows in lines.values())
+    for country, rows in lines.items():
+        conn = sqlite3.connect(os.path.join(directory, country + ".sqlite"), timeout=60)
+        half, at = len(rows) // 2, len(rows) // 2
+        while at < len(rows):
+            end = min(at + 500, len(rows))
+            conn.executemany(INSERT, (values(n, rows[n]) for n in range(at, end)))
+            conn.commit()
+            time.sleep(0.02)
+            at = end
+"#;
+
+#[test]
+fn a_year_of_a_real_retailer_arrives_whole() {
+    // Goal: 541,909 real invoice lines of 38 countries, exactly once, to the penny, under kills and cuts.
+    let Some(source) = std::env::var_os("ROLLCALL_RETAIL_CSV_GZ").filter(|path| Path::new(path).exists()) else {
+        println!("SKIPPED: set ROLLCALL_RETAIL_CSV_GZ to the UCI \"Online Retail\" lines (csv.gz) to run this");
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut random = random();
+    let script = directory.path().join("retail.py");
+    std::fs::write(&script, RETAIL).expect("writes");
+    let python = |phase: &str| {
+        let mut command = Command::new("python3");
+        command.arg(&script).arg(&source).arg(directory.path()).arg(phase);
+        command
+    };
+    let made = python("before").output().expect("runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut hq = Hq::start(directory.path());
+    let relay = runtime.block_on(Relay::start(hq.sites)).expect("relays");
+    let mut stores: Vec<Store> = Vec::new();
+    for country in String::from_utf8_lossy(&made.stdout).lines() {
+        let mut store = Store::new(directory.path(), country, "SELECT 1");
+        store.join(hq.sites, &hq.invite(country), "lines");
+        store.run(Some(relay.address()));
+        stores.push(store);
+    }
+    assert_eq!(stores.len(), 38);
+    let mut live = Process::start(python("live"), &directory.path().join("live.log"));
+    let mut faults = 0;
+    while !live.is_over() {
+        std::thread::sleep(Duration::from_millis(random.random_range(300..1200)));
+        match random.random_range(0..5) {
+            0 => {
+                hq.kill();
+                hq.restart();
+            }
+            1 => {
+                relay.cut();
+                std::thread::sleep(Duration::from_millis(200));
+                relay.mend();
+            }
+            _ => {
+                let victim = random.random_range(0..stores.len());
+                stores[victim].kill();
+                stores[victim].run(Some(relay.address()));
+            }
+        }
+        faults += 1;
+    }
+    assert!(live.wait().success());
+    for store in &stores {
+        store.wait_confirmed();
+    }
+    println!("{faults} kills and cuts");
+    let of = |filter: &str| {
+        let sql = format!(
+            "SELECT concat(count(*), ' ', cast(sum(quantity*unit_price) AS DECIMAL(20,3))) FROM lines {filter}"
+        );
+        hq.value(&sql).expect("answers")
+    };
+    assert_eq!(of(""), "541909 9747747.934");
+    assert_eq!(of("WHERE _site = 'united-kingdom'"), "495478 8187806.364");
+    assert_eq!(of("WHERE _site = 'france'"), "8557 197403.900");
+    for store in &stores {
+        let own = store.sql("SELECT count(*) || ' ' || printf('%.3f', sum(cast(round(quantity*unit_price*1000) AS INTEGER))/1000.0) FROM lines");
+        assert_eq!(of(&format!("WHERE _site = '{}'", store.id)), own, "{}", store.id);
+        let head = store.sql("SELECT seq FROM sqlite_sequence WHERE name = '_rollcall_journal'");
+        let sql = format!(
+            "SELECT concat(count(*), ' ', count(DISTINCT _seq), ' ', max(_seq)) FROM (SELECT _seq FROM history.lines WHERE
+             _site = '{0}' UNION ALL SELECT _seq FROM rollcall.site_log WHERE _site = '{0}')",
+            store.id
+        );
+        assert_eq!(hq.value(&sql).expect("answers"), format!("{head} {head} {head}"), "{}", store.id);
+    }
+    engines::assert_agree(&hq, "lines", &stores);
+}

@@ -67,6 +67,10 @@ impl Process {
         self.wait();
     }
 
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.0.try_wait().expect("waits").is_some()
+    }
+
     pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         wait_for("a process to end", || self.0.try_wait().expect("waits"))
     }
