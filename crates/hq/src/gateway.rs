@@ -431,7 +431,7 @@ impl From<HqError> for Turned {
 
 fn cursors(lake: &Lake, site: SiteNumber, epoch: Epoch) -> Vec<(TableName, rollcall_lake::Cursor)> {
     let tables = lake.tables().into_iter();
-    tables.filter_map(|(name, table)| Some((name, table.snapshot().cursor(site, epoch)?))).collect()
+    tables.filter_map(|(name, table)| Some((name, table.cursor(site, epoch)?))).collect()
 }
 
 /// A batch on its way to the lake.

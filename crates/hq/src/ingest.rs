@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_lake::{Part, PartOutcome, Table};
+use rollcall_lake::{LakeError, Part, PartOutcome, Table};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -101,7 +101,8 @@ async fn gather(
         }
         let (parts, replies): (Vec<Part>, Vec<_>) =
             submissions.into_iter().map(|submission| (submission.part, submission.reply)).unzip();
-        match table.append(Arc::new(parts)).await {
+        let parts = Arc::new(parts);
+        match table.append(parts.clone()).await {
             Ok(appended) => {
                 for (reply, outcome) in replies.into_iter().zip(appended.outcomes) {
                     // The session may be gone; the rows are durable all the same, and it will be told when it is back.
@@ -111,9 +112,31 @@ async fn gather(
             // Nobody is told anything: the sites send again, and the cursors sort out what took effect.
             Err(error) => {
                 tracing::error!(table = %table.root(), error = %describe(&error), "a commit failed");
+                if !matches!(error, LakeError::Store { .. } | LakeError::Contention(_)) {
+                    // One site's rows are to blame; the others must not suffer with it.
+                    append_one_by_one(&table, &parts, replies).await;
+                    continue;
+                }
                 if let Err(error) = table.refresh().await {
                     tracing::error!(table = %table.root(), error = %describe(&error), "the log cannot be read");
                 }
+            }
+        }
+    }
+}
+
+/// Commits each part by itself; one that cannot be committed gets no answer.
+async fn append_one_by_one(table: &Arc<Table>, parts: &[Part], replies: Vec<oneshot::Sender<PartOutcome>>) {
+    for (part, reply) in parts.iter().zip(replies) {
+        match table.append(Arc::new(vec![part.clone()])).await {
+            Ok(appended) => {
+                if let Some(outcome) = appended.outcomes.first() {
+                    // The session may be gone.
+                    let _ = reply.send(*outcome);
+                }
+            }
+            Err(error) => {
+                tracing::error!(table = %table.root(), site = %part.site_id, error = %describe(&error), "a part cannot be committed");
             }
         }
     }

@@ -239,6 +239,11 @@ impl Ledger {
         hours
     }
 
+    /// Hours that could not be stored; they come again.
+    pub(crate) fn put_back_hours(&self, hours: Vec<ContactHour>) {
+        self.finished_hours.lock().unwrap_or_else(PoisonError::into_inner).extend(hours);
+    }
+
     /// Calls the roll.
     pub(crate) fn roll(
         &self,
@@ -309,7 +314,7 @@ impl Presence {
         while let Some(pending) = self.pending.front() {
             let mut all = true;
             for (table, head) in &pending.heads {
-                let cursor = lake.table(table).and_then(|table| table.snapshot().cursor(number, pending.epoch));
+                let cursor = lake.table(table).and_then(|table| table.cursor(number, pending.epoch));
                 if cursor.is_some_and(|cursor| cursor.seq >= *head) {
                     self.table_through.insert(table.clone(), pending.time);
                 } else {

@@ -117,7 +117,11 @@ pub(crate) async fn remember(shared: &Shared, all: bool) -> Result<(), LakeError
             vec![Arc::new(sites), Arc::new(starts.with_timezone("UTC")), Arc::new(minutes)];
         let rows = RecordBatch::try_new(schema, columns)
             .map_err(|source| LakeError::Arrow { doing: "writing contact history", source })?;
-        table.append_rows(rows).await?;
+        let appended = table.append_rows(rows).await;
+        if appended.is_err() {
+            shared.ledger.put_back_hours(hours);
+        }
+        appended?;
     }
     Ok(())
 }

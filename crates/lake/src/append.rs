@@ -108,6 +108,7 @@ impl Table {
                     }
                     // Otherwise the file already written is no part of any version; vacuum removes it.
                 }
+                Put::Slept => base = self.snapshot(),
             }
         }
         Err(LakeError::Contention(COMMIT_ATTEMPTS))

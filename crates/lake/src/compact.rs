@@ -8,11 +8,12 @@ use std::{
 };
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, RecordBatch,
+    Array, ArrayRef, BooleanArray, RecordBatch, StringArray,
     cast::AsArray,
     types::{Int32Type, Int64Type},
 };
 use arrow_ord::sort::{SortColumn, lexsort_to_indices};
+use arrow_schema::DataType;
 use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take_record_batch};
 use chrono::Utc;
 use futures::TryStreamExt;
@@ -151,9 +152,14 @@ impl Table {
             if !still_there || base.schema() != pinned.schema() {
                 return Ok(false);
             }
-            if let Put::Won = self.put_entry(&base, "OPTIMIZE", actions.clone()).await? {
-                self.checkpoint_if_due();
-                return Ok(true);
+            match self.put_entry(&base, "OPTIMIZE", actions.clone()).await? {
+                Put::Won => {
+                    self.checkpoint_if_due();
+                    return Ok(true);
+                }
+                Put::Lost(_) => {}
+                // The new files may be gone; the next run makes them again.
+                Put::Slept => return Ok(false),
             }
         }
         Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
@@ -185,17 +191,22 @@ fn relative(root: &Path, path: &Path) -> Option<String> {
     path.prefix_match(root).map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
 }
 
+/// Compressed bytes one run takes; uncompressed they are about ten times as much.
+const INPUT_BYTES_MAX: u64 = 96 << 20;
+
 /// The oldest small current files, up to the limit of rows.
 fn choose(base: &Snapshot, limits: CompactionLimits) -> Vec<Arc<DataFile>> {
-    let mut small: Vec<&Arc<DataFile>> =
-        base.files().filter(|file| !file.superseded && file.size < limits.small_file_bytes).collect();
+    let is_small =
+        |file: &DataFile| file.size < limits.small_file_bytes && file.stats.num_records < limits.rows_max / 2;
+    let mut small: Vec<&Arc<DataFile>> = base.files().filter(|file| !file.superseded && is_small(file)).collect();
     small.sort_by_key(|file| file.modified_ms);
-    let mut rows = 0;
+    let (mut rows, mut bytes) = (0, 0);
     small
         .into_iter()
         .take_while(|file| {
             rows += file.stats.num_records;
-            rows <= limits.rows_max
+            bytes += file.size;
+            rows <= limits.rows_max && bytes <= INPUT_BYTES_MAX
         })
         .cloned()
         .collect()
@@ -224,7 +235,8 @@ fn merge(
         let now_ms = Utc::now().timestamp_millis();
         let (bytes, mut file) = data_file::write(data_file::new_path(), schema, &[sorted], Effort::Compaction, now_ms)?;
         file.superseded = is_superseded;
-        if is_superseded || is_whole {
+        let has_hidden = !is_superseded && !special.is_empty();
+        if is_superseded || (is_whole && !has_hidden) {
             // Nothing of a superseded file is current, and in a whole merge every older version was split off.
             file.mutations = 0;
         }
@@ -256,18 +268,33 @@ fn superseded_rows(
     let keys = Keys::new(rows, schema)?;
     let position = |row: usize| (epochs.value(row), seqs.value(row));
     let is_mutation = |row: usize| matches!(ops.value(row), "U" | "D");
+    let mut numbers: HashMap<&str, Option<Visible>> = HashMap::new();
+    let mut visible_of = |row: usize| {
+        *numbers
+            .entry(sites.value(row))
+            .or_insert_with_key(|site| site_number(site).and_then(|number| special.get(&number).copied()))
+    };
+    // Rows of a load that is not complete, or of a newer epoch, are hidden for now: they supersede nothing yet, and stay.
+    let hidden: Vec<bool> = (0..rows.num_rows())
+        .map(|row| {
+            let (epoch, seq) = position(row);
+            visible_of(row).is_some_and(|visible| {
+                let epoch = Epoch(epoch.unsigned_abs());
+                epoch > visible.epoch || (epoch == visible.epoch && Seq(seq.unsigned_abs()) >= visible.before)
+            })
+        })
+        .collect();
     let mut newest: HashMap<Vec<u8>, (i32, i64)> = HashMap::new();
-    for row in (0..rows.num_rows()).filter(|row| is_mutation(*row)) {
+    for row in (0..rows.num_rows()).filter(|row| is_mutation(*row) && !hidden[*row]) {
         let entry = newest.entry(keys.of(row)).or_insert_with(|| position(row));
         *entry = position(row).max(*entry);
     }
-    let mut numbers: HashMap<&str, Option<Visible>> = HashMap::new();
     let flags = (0..rows.num_rows()).map(|row| {
-        let visible = *numbers
-            .entry(sites.value(row))
-            .or_insert_with_key(|site| site_number(site).and_then(|number| special.get(&number).copied()));
+        if hidden[row] {
+            return Some(false);
+        }
+        let visible = visible_of(row);
         let (epoch, seq) = position(row);
-        // Rows that are only hidden for now (an unfinished load, a newer epoch) stay where they are.
         let is_past = visible.is_some_and(|visible| {
             Epoch(epoch.unsigned_abs()) < visible.epoch
                 || (Epoch(epoch.unsigned_abs()) == visible.epoch && Seq(seq.unsigned_abs()) < visible.from)
@@ -292,7 +319,15 @@ impl Keys {
             let column = rows.column_by_name(&name);
             let column =
                 column.ok_or_else(|| LakeError::damaged(format!("key column {name:?} is not in the table")))?;
-            arrow_cast::cast(column, &arrow_schema::DataType::Utf8).doing("reading keys")
+            match column.data_type() {
+                // Bytes need not be text.
+                DataType::Binary => {
+                    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                    let texts: StringArray = column.as_binary::<i32>().iter().map(|bytes| bytes.map(hex)).collect();
+                    Ok(Arc::new(texts) as ArrayRef)
+                }
+                _ => arrow_cast::cast(column, &DataType::Utf8).doing("reading keys"),
+            }
         });
         Ok(Self { columns: columns.collect::<Result<_, LakeError>>()? })
     }

@@ -73,13 +73,14 @@ pub struct Conformed {
     pub key: Vec<String>,
     /// How many rows have a misfit.
     pub misfits: usize,
+    clock: SiteClock,
 }
 
 impl Conformed {
     /// No rows: a part that only carries marks.
     pub fn empty() -> Self {
         let rows = RecordBatch::new_empty(Arc::new(Schema::empty()));
-        Self { rows, new_columns: Vec::new(), key: Vec::new(), misfits: 0 }
+        Self { rows, new_columns: Vec::new(), key: Vec::new(), misfits: 0, clock: SiteClock::default() }
     }
 }
 
@@ -91,6 +92,13 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
     let mut out = Assembled::default();
     let mut misfits = Misfits::new(rows)?;
     let mut new_columns = Vec::new();
+    let key = key_of(rows)?;
+    if !schema.key.is_empty() && !key.is_empty() && key != schema.key {
+        return Err(LakeError::damaged(format!(
+            "the site's key is {key:?}, the table's at HQ {:?}: rows could not be told apart",
+            schema.key
+        )));
+    }
     for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         match field.name().as_str() {
             columns::SEQ | columns::OP => out.push(field.name(), array.clone()),
@@ -107,13 +115,23 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
                     ColumnType::propose(declared, array.data_type())
                 });
                 let converted = convert(array, kind, clock.zone)?;
-                misfits.note_lost(site_name, array, &converted.array)?;
+                let lost = misfits.note_lost(site_name, array, &converted.array)?;
+                if lost && key.contains(&name) {
+                    return Err(LakeError::damaged(format!(
+                        "values of key column {site_name:?} do not fit HQ's type {}: rows could not be told apart",
+                        kind.delta()
+                    )));
+                }
                 if known.is_none() {
                     let site_name = (site_name != name).then(|| site_name.to_owned());
                     new_columns.push(Column { name: name.clone(), kind, site_name });
                 }
-                if let Some(local) = converted.local {
-                    let local_name = format!("{name}_local");
+                let local_name = format!("{name}_local");
+                let is_free =
+                    rows.schema_ref().fields().iter().all(|other| column_name_at_hq(other.name()) != local_name)
+                        && schema.column(&local_name).is_none_or(|known| known.kind == ColumnType::String);
+                // A column of the store's own goes first; then the local text is not kept.
+                if let Some(local) = converted.local.filter(|_| is_free) {
                     if schema.column(&local_name).is_none() {
                         new_columns.push(Column::new(&local_name, ColumnType::String));
                     }
@@ -123,12 +141,11 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
             }
         }
     }
-    let key = key_of(rows)?;
     let count = misfits.count();
     if let Some(array) = misfits.finish() {
         out.push(our_columns::MISFIT, array);
     }
-    Ok(Conformed { rows: out.finish()?, new_columns, key, misfits: count })
+    Ok(Conformed { rows: out.finish()?, new_columns, key, misfits: count, clock })
 }
 
 /// Brings rows conformed to an older schema into the types of `schema`, where a column's type was decided otherwise
@@ -141,7 +158,7 @@ pub(crate) fn recast(rows: &RecordBatch, part: &Conformed, schema: &TableSchema)
     if !differs {
         return Ok(rows.clone());
     }
-    Ok(conform(rows, schema, SiteClock::default())?.rows)
+    Ok(conform(rows, schema, part.clock)?.rows)
 }
 
 fn key_of(rows: &RecordBatch) -> Result<Vec<String>, LakeError> {
@@ -183,6 +200,15 @@ fn convert(array: &ArrayRef, kind: ColumnType, zone: Tz) -> Result<Converted, La
                 builder.append_option(day.and_then(|day| i32::try_from((day - epoch).num_days()).ok()));
             }
             Ok(Converted { array: Arc::new(builder.finish()), local: None })
+        }
+        // A number is no text of a time, but it may be one since 1970; as a bare cast it would be taken for microseconds.
+        (DataType::Int64, ColumnType::Timestamp) => {
+            let micros = array.as_primitive::<Int64Type>().iter().map(|number| number.and_then(epoch_micros));
+            let times: TimestampMicrosecondArray = micros.collect();
+            Ok(Converted { array: Arc::new(times.with_timezone("UTC")), local: None })
+        }
+        (DataType::Timestamp(..), ColumnType::Long | ColumnType::Integer) | (_, ColumnType::Date) => {
+            Ok(Converted { array: arrow_array::new_null_array(&target, array.len()), local: None })
         }
         (from, _) if arrow_cast::can_cast_types(from, &target) => {
             Ok(Converted { array: cast_exactly(array, &target)?, local: None })
@@ -249,12 +275,19 @@ fn parse_time(text: &str) -> Option<ParsedTime> {
         return Some(ParsedTime::Instant(instant.timestamp_micros()));
     }
     if let Ok(number) = text.parse::<i64>() {
-        // Seconds until the year 5138, milliseconds from 1973 on: the ranges do not meet.
-        let micros =
-            if number.abs() < 100_000_000_000 { number.checked_mul(1_000_000) } else { number.checked_mul(1000) };
-        return micros.map(ParsedTime::Instant);
+        return epoch_micros(number).map(ParsedTime::Instant);
     }
     None
+}
+
+/// Seconds (9 or 10 digits) or milliseconds (12 or 13) since the Unix epoch, as microseconds. A number of another length is
+/// more likely a date without dashes, and no guess is made.
+fn epoch_micros(number: i64) -> Option<i64> {
+    match number {
+        100_000_000..=9_999_999_999 => Some(number * 1_000_000),
+        100_000_000_000..=9_999_999_999_999 => Some(number * 1000),
+        _ => None,
+    }
 }
 
 /// The plain local form, by hand: it is on the path of every row.
@@ -361,10 +394,10 @@ impl Misfits {
         Ok(Self { rows, len: batch.num_rows() })
     }
 
-    /// Notes every value that is there before and null after.
-    fn note_lost(&mut self, name: &str, before: &ArrayRef, after: &ArrayRef) -> Result<(), LakeError> {
+    /// Notes every value that is there before and null after; whether there was one.
+    fn note_lost(&mut self, name: &str, before: &ArrayRef, after: &ArrayRef) -> Result<bool, LakeError> {
         if after.null_count() == before.null_count() {
-            return Ok(());
+            return Ok(false);
         }
         let options = FormatOptions::default();
         let formatter = ArrayFormatter::try_new(before, &options).doing("reading a misfit")?;
@@ -374,7 +407,7 @@ impl Misfits {
                 self.rows.entry(row).or_default().insert(name.to_owned(), value);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn count(&self) -> usize {

@@ -56,7 +56,13 @@ fn write_durably(temporary: &FilePath, target: &FilePath, payload: &PutPayload, 
     }
     file.sync_data()?;
     if create {
-        fs::hard_link(temporary, target)?;
+        let linked = fs::hard_link(temporary, target);
+        if linked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // "Exists" must mean that it survives a power cut: it may be our own, from a put whose last step failed.
+            File::open(target)?.sync_all()?;
+            File::open(directory)?.sync_all()?;
+        }
+        linked?;
         fs::remove_file(temporary)?;
     } else {
         fs::rename(temporary, target)?;

@@ -191,7 +191,7 @@ impl StateLog {
         if self.table.snapshot().version() != base.version() {
             return Ok(false);
         }
-        if let Put::Lost(_) = self.table.put_entry(base, "WRITE", vec![Action::add(file.to_add(true)?)]).await? {
+        if !matches!(self.table.put_entry(base, "WRITE", vec![Action::add(file.to_add(true)?)]).await?, Put::Won) {
             return Ok(false);
         }
         self.table.checkpoint_if_due();

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
+use rollcall_types::{Epoch, SiteNumber};
 
 use crate::{
     action::{Action, CommitInfo},
@@ -21,7 +22,7 @@ use crate::{
     error::{Doing, LakeError},
     replay::{self, Opened, read_entry},
     schema::TableSchema,
-    snapshot::{DataFile, Snapshot, meta_data_for},
+    snapshot::{Cursor, DataFile, Snapshot, meta_data_for},
 };
 
 /// A table of the lake. All methods may be called from several tasks; several processes may have the table open.
@@ -51,6 +52,9 @@ pub(crate) enum Put {
     Won,
     /// Someone else wrote it; these are its actions, already applied.
     Lost(Vec<Action>),
+    /// This process slept since it last read the log. The log was read anew; whatever was prepared must be prepared again,
+    /// data files included, since clean-up may have taken them.
+    Slept,
 }
 
 /// A commit must land within this time of the last read of the log: then no entry it could overwrite was cleaned up.
@@ -60,7 +64,9 @@ const PUT_ATTEMPTS: u32 = 10;
 /// A checkpoint is due after this much log …
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
 /// … or this many entries.
-const CHECKPOINT_ENTRIES: u64 = 200;
+const CHECKPOINT_ENTRIES: u64 = 1000;
+/// Removed files are listed in checkpoints for this long; vacuum deletes them long before.
+const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 impl Table {
     /// Opens the table at `root`; none when there is none.
@@ -110,6 +116,11 @@ impl Table {
     /// The newest version this process knows of.
     pub fn snapshot(&self) -> Snapshot {
         self.live().snapshot.clone()
+    }
+
+    /// Where a site stands in the newest version; cheaper than a snapshot.
+    pub fn cursor(&self, site: SiteNumber, epoch: Epoch) -> Option<Cursor> {
+        self.live().snapshot.cursor(site, epoch)
     }
 
     /// Where the table is, relative to the lake.
@@ -175,6 +186,10 @@ impl Table {
         operation: &str,
         actions: Vec<Action>,
     ) -> Result<Put, LakeError> {
+        if self.is_stale() {
+            self.catch_up().await?;
+            return Ok(Put::Slept);
+        }
         let version = base.version + 1;
         let path = replay::entry_path(&self.root, version);
         let (body, commit_id) = encode_entry(operation, &actions)?;
@@ -182,10 +197,10 @@ impl Table {
             if attempt > 0 {
                 tokio::time::sleep(Duration::from_millis(50 << attempt.min(8))).await;
             }
-            let put = self.store.put_opts(&path, body.clone().into(), PutMode::Create.into()).await;
             let read_at = self.clock.now();
+            let put = self.store.put_opts(&path, body.clone().into(), PutMode::Create.into()).await;
             let error = match put {
-                Ok(_) => return self.won(version, actions, body.len(), &commit_id).await,
+                Ok(_) => return self.won(version, actions, body.len(), &commit_id, read_at).await,
                 Err(error) => error,
             };
             // Exists, or unknown: look. Our own entry means that an earlier attempt took effect.
@@ -195,9 +210,13 @@ impl Table {
                         .iter()
                         .filter_map(|action| action.commit_info.as_ref())
                         .any(|info| info.rollcall_commit == commit_id);
+                    // Seen is not yet durable: a store says "exists" only of what is, so ask it once more.
+                    if is_ours && !matches!(error, object_store::Error::AlreadyExists { .. }) {
+                        continue;
+                    }
                     if is_ours {
                         tracing::info!(table = %self.root, version, "commit took effect although its reply was lost");
-                        return self.won(version, actions, bytes, &commit_id).await;
+                        return self.won(version, actions, bytes, &commit_id, read_at).await;
                     }
                     self.take_entry(version, found.clone(), bytes, read_at)?;
                     return Ok(Put::Lost(found));
@@ -218,7 +237,14 @@ impl Table {
 
     /// Ours is the entry. If this process slept too long since it read the log, the entry may fill a hole that clean-up
     /// left, which is no commit at all: read the table anew and see.
-    async fn won(&self, version: u64, actions: Vec<Action>, bytes: usize, commit_id: &str) -> Result<Put, LakeError> {
+    async fn won(
+        &self,
+        version: u64,
+        actions: Vec<Action>,
+        bytes: usize,
+        commit_id: &str,
+        read_at: Duration,
+    ) -> Result<Put, LakeError> {
         if self.is_stale() {
             let reopened = replay::open(self.store.as_ref(), &self.root).await?;
             let entry = read_entry(self.store.as_ref(), &self.root, version).await?;
@@ -233,10 +259,10 @@ impl Table {
             });
             if !(still_ours && counts) {
                 tracing::error!(table = %self.root, version, "slept too long before a commit; it does not count");
-                return self.reopen().await.map(|_| Put::Lost(actions));
+                return self.reopen().await.map(|_| Put::Slept);
             }
         }
-        let read_at = self.live().read_at;
+        // A put that won proves that the log ended there when it began.
         self.take_entry(version, actions, bytes, read_at)?;
         Ok(Put::Won)
     }
@@ -250,7 +276,7 @@ impl Table {
 
     /// Appends rows that belong to no site's journal (contacts, quarantine, state). Not idempotent: after an unknown
     /// outcome that could not be resolved, the caller looks before it repeats.
-    pub async fn append_rows(&self, rows: arrow_array::RecordBatch) -> Result<(), LakeError> {
+    pub async fn append_rows(self: &Arc<Self>, rows: arrow_array::RecordBatch) -> Result<(), LakeError> {
         let _committing = self.committing.lock().await;
         let mut base = self.snapshot();
         let schema = base.schema().clone();
@@ -260,11 +286,18 @@ impl Table {
             data_file::write(data_file::new_path(), &schema, &[rows], Effort::Ingest, now_ms)
         });
         let (bytes, file) = written.await.doing("writing rows")??;
-        self.put_data_file(bytes, &file).await?;
+        self.put_data_file(bytes.clone(), &file).await?;
         for _ in 0..crate::append::COMMIT_ATTEMPTS {
             match self.put_entry(&base, "WRITE", vec![Action::add(file.to_add(true)?)]).await? {
-                Put::Won => return Ok(()),
+                Put::Won => {
+                    self.checkpoint_if_due();
+                    return Ok(());
+                }
                 Put::Lost(_) => base = self.snapshot(),
+                Put::Slept => {
+                    base = self.snapshot();
+                    self.put_data_file(bytes.clone(), &file).await?;
+                }
             }
         }
         Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
@@ -290,7 +323,10 @@ impl Table {
     /// Writes a checkpoint of the newest version.
     pub async fn checkpoint(&self) -> Result<(), LakeError> {
         let (snapshot, log_bytes, log_entries) = {
-            let live = self.live();
+            let mut live = self.live();
+            let horizon = (Utc::now() - TOMBSTONES_KEPT).timestamp_millis();
+            let removed = live.snapshot.removed.iter().filter(|(_, removed)| **removed >= horizon);
+            live.snapshot.removed = removed.map(|(path, removed)| (path.clone(), *removed)).collect();
             (live.snapshot.clone(), live.log_bytes, live.log_entries)
         };
         let version = snapshot.version;
