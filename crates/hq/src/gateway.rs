@@ -322,13 +322,7 @@ impl Control {
             );
             return Err(Turned::Away { code: "older-lake", cause: Some(Cause::HqRefuses), message });
         }
-        let at_confirmed = cursors.iter().find(|(_, cursor)| cursor.seq.0 == hello.confirmed && hello.confirmed > 0);
-        if at_confirmed.is_some_and(|(_, cursor)| cursor.hash.get() != hello.confirmed_hash) {
-            return Ok(Some(format!(
-                "HQ and the site remember different changes up to {}: the database exists twice or was restored",
-                hello.confirmed
-            )));
-        }
+        // Whether both remember the same changes is for the site to say: it alone knows every batch it ever sent.
         Ok(None)
     }
 

@@ -150,19 +150,8 @@ impl Session<'_> {
     }
 
     async fn hello(&self, position: &Position) -> Result<Hello, SiteError> {
-        let confirmed = position.confirmed;
-        let (head, oldest, journal_id, digest) = self
-            .feed
-            .call(move |source| {
-                Ok((source.heads()?.head, source.oldest()?, source.journal_id()?, source.row_digest(confirmed)?))
-            })
-            .await?;
-        // A database restored from an image and written on past the confirmed position has another row there. Then this
-        // site remembers another history than HQ, and says so by another hash.
-        let known = self.notes.text("confirmed_row")?;
-        let is_other = matches!((&digest, &known), (Some(now), Some(then)) if now != then);
-        let hash = position.confirmed_hash.get();
-        let confirmed_hash = if is_other { hash ^ 1 } else { hash };
+        let (head, oldest, journal_id) =
+            self.feed.call(|source| Ok((source.heads()?.head, source.oldest()?, source.journal_id()?))).await?;
         Ok(Hello {
             protocol: PROTOCOL,
             protocol_min: PROTOCOL_MIN,
@@ -173,7 +162,6 @@ impl Session<'_> {
             epoch: position.epoch.0,
             head: head.0,
             confirmed: position.confirmed.0,
-            confirmed_hash,
             oldest: oldest.0,
             clock_micros: Source::clock_micros(),
             accept_older_lake: self.notes.text("accept_older_lake")?.is_some(),
@@ -213,7 +201,6 @@ impl Session<'_> {
                 ..Position::default()
             };
             self.notes.set_position(&position)?;
-            self.notes.clear("confirmed_row")?;
             self.notes.clear("accept_older_lake")?;
             return Ok(position);
         }
@@ -227,34 +214,48 @@ impl Session<'_> {
                 return Err(SiteError::Refused { code: "older-lake".to_owned(), message });
             }
         }
-        for cursor in welcome.cursors.iter().filter(|cursor| cursor.seq > position.confirmed.0) {
-            let known = self.notes.was_sent(Seq(cursor.seq), ChainHash::new(cursor.hash))?;
-            if cursor.seq > head.0 || !known {
-                let reason = format!(
-                    "HQ has a batch up to {} of table {} that this site did not send in this life of its journal",
-                    cursor.seq, cursor.table
-                );
-                let wanted = ToHq::EpochWanted(EpochWanted { reason: reason.clone() });
-                // The connection ends now either way; the next one learns the new epoch.
-                let _ = control.send(SiteControl { message: Some(wanted) }).await;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                return Err(SiteError::Ended(reason));
-            }
+        if let Some(reason) = self.at_odds(&position, welcome, head).await? {
+            let wanted = ToHq::EpochWanted(EpochWanted { reason: reason.clone() });
+            // The connection ends now either way; the next one learns the new epoch.
+            let _ = control.send(SiteControl { message: Some(wanted) }).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            return Err(SiteError::Ended(reason));
         }
         self.notes.set_position(&position)?;
         Ok(position)
     }
 
+    /// Why HQ and this journal do not remember the same changes, if they do not.
+    async fn at_odds(&self, position: &Position, welcome: &Welcome, head: Seq) -> Result<Option<String>, SiteError> {
+        let confirmed = position.confirmed;
+        let digest = self.feed.call(move |source| source.row_digest(confirmed)).await?;
+        if digest.is_some_and(|now| !position.row_digest.is_empty() && now != position.row_digest) {
+            return Ok(Some(format!(
+                "the change at {confirmed} is not the one HQ confirmed: the database was restored and written on"
+            )));
+        }
+        // A batch sent again after a crash may end where an earlier one did, with another chain: both were sent.
+        for cursor in welcome.cursors.iter().filter(|cursor| cursor.seq > 0 && cursor.seq >= confirmed.0) {
+            let known = self.notes.was_sent(Seq(cursor.seq), ChainHash::new(cursor.hash))?;
+            if cursor.seq > head.0 || !known {
+                return Ok(Some(format!(
+                    "HQ has a batch up to {} of table {} that this site did not send in this life of its journal",
+                    cursor.seq, cursor.table
+                )));
+            }
+        }
+        Ok(None)
+    }
+
     async fn keep_position(&mut self, open: &Open) -> Result<(), SiteError> {
         let (confirmed, confirmed_hash) = open.outbox.confirmed();
-        if let Some(digest) = self.feed.call(move |source| source.row_digest(confirmed)).await? {
-            self.notes.set_text("confirmed_row", &digest)?;
-        }
+        let row_digest = self.feed.call(move |source| source.row_digest(confirmed)).await?.unwrap_or_default();
         self.notes.set_position(&Position {
             epoch: open.epoch,
             lake_id: open.lake_id.clone(),
             confirmed,
             confirmed_hash,
+            row_digest,
             tables: open.outbox.confirmed_tables().clone(),
         })
     }

@@ -120,6 +120,8 @@ pub(crate) struct Position {
     pub(crate) lake_id: String,
     pub(crate) confirmed: Seq,
     pub(crate) confirmed_hash: ChainHash,
+    /// Digest of the journal row at `confirmed`; empty if it was not there. Stored with it or not at all.
+    pub(crate) row_digest: String,
     /// Per table the end of the last confirmed batch that touched it.
     pub(crate) tables: HashMap<String, Seq>,
 }
@@ -181,6 +183,7 @@ impl Notes {
             lake_id: self.text("lake_id")?.unwrap_or_default(),
             confirmed: Seq(number("confirmed")?),
             confirmed_hash: ChainHash::new(number("confirmed_hash")?),
+            row_digest: self.text("confirmed_row")?.unwrap_or_default(),
             tables: self.tables()?,
         })
     }
@@ -201,6 +204,7 @@ impl Notes {
             ("lake_id", position.lake_id.clone()),
             ("confirmed", position.confirmed.to_string()),
             ("confirmed_hash", position.confirmed_hash.get().to_string()),
+            ("confirmed_row", position.row_digest.clone()),
         ] {
             transaction.execute("INSERT OR REPLACE INTO kv (k, v) VALUES (?1, ?2)", (key, value)).map_err(failed)?;
         }

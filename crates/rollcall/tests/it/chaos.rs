@@ -94,6 +94,7 @@ fn kills_and_cuts_lose_and_double_nothing() {
     }
     for store in &stores {
         store.wait_confirmed();
+        assert_eq!(hq.new_epochs(), Vec::<String>::new(), "no database was restored");
         assert_same(&hq, store);
     }
     engines::assert_agree(&hq, "sales", &stores);
@@ -291,6 +292,7 @@ fn a_year_of_a_real_retailer_arrives_whole() {
         store.wait_confirmed();
     }
     println!("{faults} kills and cuts");
+    assert_eq!(hq.new_epochs(), Vec::<String>::new(), "no database was restored");
     let of = |filter: &str| {
         let sql = format!(
             "SELECT concat(count(*), ' ', cast(sum(quantity*unit_price) AS DECIMAL(20,3))) FROM lines {filter}"

@@ -145,6 +145,12 @@ impl Hq {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    /// What HQ's log says of epochs after the first; there should be none where no database was restored.
+    pub(crate) fn new_epochs(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().filter(|line| line.contains("a new epoch")).map(str::to_owned).collect()
+    }
+
     /// An answer's rows.
     pub(crate) fn rows(&self, sql: &str) -> Vec<Value> {
         let output = self.run(&["sql", "--format", "json", sql]);
