@@ -33,18 +33,3 @@ impl From<rcgen::Error> for HqError {
         Self::Certificate(error.to_string())
     }
 }
-
-/// An error and its causes in one line, for the log.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let next = cause.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = cause.source();
-    }
-    text
-}

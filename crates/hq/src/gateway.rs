@@ -1,5 +1,6 @@
 //! The port sites connect to: enrolment, the control stream, the data stream.
 
+use rollcall_types::describe;
 use std::{
     collections::VecDeque,
     panic::AssertUnwindSafe,
@@ -35,7 +36,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     authority::{Authority, Peer, peer_of},
-    error::{HqError, describe},
+    error::HqError,
     node::Shared,
     sessions::Session,
 };

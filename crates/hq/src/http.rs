@@ -1,5 +1,6 @@
 //! The API: SQL, the roll, the roster. JSON; every call but the probes needs a password or token.
 
+use rollcall_types::describe;
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
@@ -15,11 +16,7 @@ use rollcall_types::SiteId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{
-    error::{HqError, describe},
-    node::Shared,
-    roster::INVITATION_LIFE_SECONDS,
-};
+use crate::{error::HqError, node::Shared, roster::INVITATION_LIFE_SECONDS};
 
 type App = Arc<Shared>;
 

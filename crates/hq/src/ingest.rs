@@ -13,7 +13,7 @@ use rollcall_lake::{LakeError, Part, PartOutcome, Table};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::error::describe;
+use rollcall_types::describe;
 
 /// How long parts gather before a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! Housekeeping beside ingest: compaction, clean-up, what must be remembered, contact history.
 
+use rollcall_types::describe;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use rollcall_lake::{CompactionLimits, LakeError, Retention, Table};
 use rollcall_types::SiteNumber;
 
-use crate::{error::describe, node::Shared};
+use crate::node::Shared;
 
 const PRESENCE: &str = "presence";
 /// How often small files are looked for.

@@ -1,5 +1,6 @@
 //! Starts a node and stops it.
 
+use rollcall_types::describe;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
@@ -14,7 +15,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::T
 use crate::{
     access::{self, Credentials},
     authority::Authority,
-    error::{HqError, describe},
+    error::HqError,
     gateway::Gateway,
     http,
     ingest::{GatherLimits, Ingest},

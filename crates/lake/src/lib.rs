@@ -40,15 +40,3 @@ pub use snapshot::{Cursor, DataFile, FileStats, Snapshot, Visible};
 pub use state::{Record, StateLog, StateView};
 pub use table::Table;
 pub use vault::{Vault, VaultKey};
-
-/// An error and its causes in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

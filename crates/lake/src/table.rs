@@ -313,7 +313,7 @@ impl Table {
             let table = self.clone();
             tokio::spawn(async move {
                 if let Err(error) = table.checkpoint().await {
-                    tracing::warn!(table = %table.root, error = %crate::describe(&error), "checkpoint failed; the log stays longer");
+                    tracing::warn!(table = %table.root, error = %rollcall_types::describe(&error), "checkpoint failed; the log stays longer");
                 }
                 table.checkpointing.store(false, Ordering::Release);
             });

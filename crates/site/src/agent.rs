@@ -1,5 +1,6 @@
 //! The agent's outer loop: connect, serve, and when it ends, connect again; for ever.
 
+use rollcall_types::describe;
 use std::{path::PathBuf, time::Duration};
 
 use rand::Rng;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dial::{DialFailed, Trust, dial_with},
     enrol::{is_renewal_due, renew},
-    error::{SiteError, describe},
+    error::SiteError,
     feed::Feed,
     session::Session,
     state::{Identity, Notes, StateDirectory},

@@ -1,5 +1,6 @@
 //! Connecting to HQ: every attempt resolves the name anew, and only HQ's own certificate authority is believed.
 
+use rollcall_types::describe;
 use std::{
     io,
     net::SocketAddr,
@@ -21,7 +22,7 @@ use rustls::{
 use tokio::net::{TcpStream, lookup_host};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
 
-use crate::error::{SiteError, describe};
+use crate::error::SiteError;
 
 /// HQ's certificate is made out to this name, whatever address leads there.
 const HQ_NAME: &str = "hq.rollcall";

@@ -5,12 +5,14 @@
 
 pub mod columns;
 mod coverage;
+mod describe;
 mod id;
 mod position;
 mod state;
 mod time;
 
 pub use coverage::{Coverage, MissingSite};
+pub use describe::describe;
 pub use id::{InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
 pub use position::{ChainHash, Epoch, Seq};
 pub use state::{Cause, SiteState};
