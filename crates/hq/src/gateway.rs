@@ -284,7 +284,10 @@ impl Control {
                 "the site came with epoch {}, HQ knows {}: its database or state was restored",
                 hello.epoch, journal.epoch
             )),
-            Some(journal) => self.compare(hello, journal.epoch)?,
+            Some(journal) => match self.shared.sessions.take_wanted_epoch(site) {
+                Some(reason) => Some(reason),
+                None => self.compare(hello, journal.epoch)?,
+            },
         };
         match (reason, record) {
             (None, Some(journal)) => Ok((journal.epoch, String::new())),
@@ -383,19 +386,8 @@ impl Control {
                 return false;
             }
             FromSite::EpochWanted(wanted) => {
-                let id = self.shared.roster.get(site).and_then(|record| record.journal).map(|journal| journal.id);
-                let allotted = self
-                    .shared
-                    .roster
-                    .new_epoch(site, &id.unwrap_or_default(), &wanted.reason, self.shared.now())
-                    .await;
-                match allotted {
-                    Ok(epoch) => {
-                        tracing::warn!(%site, %epoch, reason = wanted.reason, "a new epoch, wanted by the site")
-                    }
-                    Err(error) => tracing::error!(%site, error = %describe(&error), "no new epoch could be allotted"),
-                }
-                // The site connects again and learns its epoch from the welcome.
+                // The site connects again; its hello gets the new epoch.
+                self.shared.sessions.want_epoch(site, wanted.reason);
                 return false;
             }
             FromSite::Attempts(attempts) => {

@@ -66,6 +66,8 @@ pub(crate) struct Sessions {
     next: AtomicU64,
     open: Mutex<HashMap<SiteId, Arc<Session>>>,
     instances: Mutex<HashMap<SiteId, Instances>>,
+    /// Sites that found themselves at odds with HQ, and why: their next hello gets a new epoch.
+    epochs_wanted: Mutex<HashMap<SiteId, String>>,
 }
 
 impl Sessions {
@@ -77,6 +79,14 @@ impl Sessions {
     pub(crate) fn is_clone(&self, site: &SiteId, instance: &str, now: Timestamp) -> bool {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         instances.entry(site.clone()).or_default().is_clone(instance, now)
+    }
+
+    pub(crate) fn want_epoch(&self, site: &SiteId, reason: String) {
+        self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), reason);
+    }
+
+    pub(crate) fn take_wanted_epoch(&self, site: &SiteId) -> Option<String> {
+        self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(site)
     }
 
     /// Makes `session` the one that speaks for its site; an older one ends.
