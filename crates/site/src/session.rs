@@ -269,7 +269,7 @@ impl Session<'_> {
         }
         let born = Instant::now();
         let (mut heard, mut looked) = (Instant::now(), None);
-        let (mut fingerprint, mut changed) = (None, Instant::now());
+        let (mut fingerprint, mut changed, mut next_look) = (None, Instant::now(), Instant::now());
         let (mut has_more, mut is_loading, mut moved) = (true, true, false);
         loop {
             if has_more && open.outbox.may_send() {
@@ -311,7 +311,9 @@ impl Session<'_> {
                         return Ok(Ended::Old);
                     }
                 }
-                () = tokio::time::sleep(if changed.elapsed() < BUSY_FOR { POLL_BUSY } else { POLL_IDLE }), if !busy => {
+                // A fixed time, not a pause: other messages must not put it off for ever.
+                () = tokio::time::sleep_until(next_look), if !busy => {
+                    next_look = Instant::now() + if changed.elapsed() < BUSY_FOR { POLL_BUSY } else { POLL_IDLE };
                     let seen = look_at(self.database);
                     let due = looked.is_none_or(|looked: Instant| looked.elapsed() > LOOK_ANYWAY);
                     if Some(seen) != fingerprint {
