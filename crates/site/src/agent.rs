@@ -92,7 +92,7 @@ impl Agent {
         &self.identity.site
     }
 
-    /// Runs until `stop`. Trouble with HQ never ends it; trouble with its own files does.
+    /// Runs until `stop`. No trouble ends it: what cannot be done now is tried again, and status says what is wrong.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), SiteError> {
         let mut delay = RETRY_DELAY_MIN;
         while !stop.is_cancelled() {
@@ -105,7 +105,6 @@ impl Agent {
                     delay = RETRY_DELAY_MIN;
                     continue;
                 }
-                Err(error @ SiteError::State { .. }) => return Err(error),
                 Err(error) => self.note_failure(&error)?,
             }
             if began.elapsed() > SETTLED_AFTER {

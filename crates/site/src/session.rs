@@ -302,8 +302,11 @@ impl Session<'_> {
                 }
                 _ = beacon.tick() => unless_busy(self.send_beacon(open).await)?,
                 _ = care.tick() => {
-                    unless_busy(self.care(open, moved).await)?;
-                    moved = false;
+                    match self.care(open, moved).await {
+                        Ok(()) => moved = false,
+                        // What was not done now is done next time.
+                        busy => unless_busy(busy)?,
+                    }
                     if heard.elapsed() > SILENT_HQ {
                         return Err(SiteError::Ended(format!("HQ said nothing for {} s", SILENT_HQ.as_secs())));
                     }

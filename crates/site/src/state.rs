@@ -156,6 +156,13 @@ impl Notes {
         Ok(Self { conn: Mutex::new(conn) })
     }
 
+    /// The notes as they are, for reading beside a running agent.
+    pub(crate) fn look(directory: &StateDirectory) -> Result<Self, SiteError> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let conn = Connection::open_with_flags(directory.file("state.sqlite"), flags).map_err(failed)?;
+        Ok(Self { conn: Mutex::new(conn) })
+    }
+
     fn conn(&self) -> MutexGuard<'_, Connection> {
         self.conn.lock().unwrap_or_else(PoisonError::into_inner)
     }

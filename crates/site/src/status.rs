@@ -151,7 +151,8 @@ pub fn status(database: &Path, max_age: Duration) -> Result<Report, SiteError> {
     let database = crate::enrol::database(database)?;
     let directory = StateDirectory::beside(&database);
     let identity = directory.identity()?;
-    let confirmed = Notes::open(&directory)?.position()?.confirmed;
+    // Before the agent's first start there are no notes.
+    let confirmed = Notes::look(&directory).and_then(|notes| notes.position()).unwrap_or_default().confirmed;
     let mut source = Source::open(&database)?;
     let head = source.heads()?.head;
     let unconfirmed_rows = head.0.saturating_sub(confirmed.0);
