@@ -1,7 +1,6 @@
 //! The agent's hold on one store's database.
 
 use std::{
-    collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -346,29 +345,6 @@ impl Source {
             .execute("DELETE FROM _rollcall_journal WHERE seq <= ?1", [to_sql(through)])
             .doing("pruning the journal")?;
         Ok(pruned as u64)
-    }
-
-    /// For each captured table its last journalled position at or before `through`, read from the journal itself.
-    ///
-    /// Only meaningful while the journal still holds everything behind the position it is used with.
-    pub fn table_positions(&mut self, through: Seq) -> Result<HashMap<String, Seq>, CaptureError> {
-        let doing = "reading positions of tables";
-        let mut statement = self
-            .conn
-            .prepare("SELECT t, max(seq) FROM _rollcall_journal WHERE seq <= ?1 AND t <> 0 GROUP BY t")
-            .doing(doing)?;
-        let found: Vec<(i64, i64)> = statement
-            .query_map([to_sql(through)], |row| Ok((row.get(0)?, row.get(1)?)))
-            .doing(doing)?
-            .collect::<Result<_, _>>()
-            .doing(doing)?;
-        let mut positions = HashMap::new();
-        for (number, seq) in found {
-            let table = self.layouts.get(&self.conn, number)?.table.clone();
-            let entry = positions.entry(table).or_insert(Seq(0));
-            *entry = from_sql(seq).max(*entry);
-        }
-        Ok(positions)
     }
 
     /// Deletes notes of triggers that no statement needs any more. Notes matter only within a statement, so every committed

@@ -6,6 +6,7 @@
 
 mod access;
 mod authority;
+mod data_stream;
 mod error;
 mod gateway;
 mod http;

@@ -4,7 +4,7 @@ use rollcall_types::describe;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use rollcall_lake::{CompactionLimits, LakeError, Retention, Table};
+use rollcall_lake::{LakeError, Retention, Table};
 use rollcall_types::SiteNumber;
 
 use crate::node::Shared;
@@ -125,9 +125,4 @@ pub(crate) async fn remember(shared: &Shared, all: bool) -> Result<(), LakeError
         appended?;
     }
     Ok(())
-}
-
-/// Compaction as a busy node wants it.
-pub(crate) fn default_compaction() -> CompactionLimits {
-    CompactionLimits::default()
 }

@@ -64,7 +64,7 @@ impl HqConfig {
             silent_after: Duration::from_secs(300),
             certificate_life: Duration::from_secs(30 * 86_400),
             announce: Vec::new(),
-            compaction: maintenance::default_compaction(),
+            compaction: CompactionLimits::default(),
         }
     }
 }
