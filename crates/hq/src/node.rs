@@ -51,6 +51,8 @@ pub struct HqConfig {
     pub announce: Vec<String>,
     /// When small files are merged.
     pub compaction: CompactionLimits,
+    /// How the lake is opened.
+    pub lake: LakeOptions,
 }
 
 impl HqConfig {
@@ -65,6 +67,7 @@ impl HqConfig {
             certificate_life: Duration::from_secs(30 * 86_400),
             announce: Vec::new(),
             compaction: CompactionLimits::default(),
+            lake: LakeOptions::default(),
         }
     }
 }
@@ -151,7 +154,7 @@ async fn listen(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketA
 impl Node {
     /// Opens the lake and serves until [`Node::stop`].
     pub async fn start(config: HqConfig) -> Result<Self, HqError> {
-        let lake = Arc::new(Lake::open_directory(&config.data, LakeOptions::default()).await?);
+        let lake = Arc::new(Lake::open_directory(&config.data, config.lake.clone()).await?);
         let vault = lake.vault(access::node_key(&config.data)?);
         let authority = Authority::open(&vault, config.certificate_life).await?;
         let (credentials, password) = Credentials::open(&vault, &config.data).await?;

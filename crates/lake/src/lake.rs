@@ -21,11 +21,19 @@ use crate::{
     vault::{Vault, VaultKey},
 };
 
+/// Something between the lake and its store: one that counts, or one that fails on purpose.
+pub trait StoreLayer: std::fmt::Debug + Send + Sync {
+    /// The store as the lake is to see it.
+    fn over(&self, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>;
+}
+
 /// What a lake needs besides its store.
 #[derive(Debug, Clone, Default)]
 pub struct LakeOptions {
     /// The clock of the zombie rule.
     pub clock: BootClock,
+    /// Between the lake and its store; none by default.
+    pub layer: Option<Arc<dyn StoreLayer>>,
 }
 
 /// All tables of one HQ.
@@ -71,6 +79,10 @@ impl Lake {
 
     /// Opens or creates the lake in a store that has conditional put. Several nodes may.
     pub async fn open(store: Arc<dyn ObjectStore>, options: LakeOptions) -> Result<Self, LakeError> {
+        let store = match &options.layer {
+            Some(layer) => layer.over(store),
+            None => store,
+        };
         let id = lake_id(store.as_ref()).await?;
         let clock = options.clock.clone();
         let own = async |name: &str, schema: TableSchema| {

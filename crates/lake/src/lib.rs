@@ -34,7 +34,7 @@ pub use compact::{CompactionLimits, CompactionReport, Retention};
 pub use conform::{Conformed, MarkKind, PartMark, SiteClock, conform};
 pub use directory::DurableDirectory;
 pub use error::LakeError;
-pub use lake::{Lake, LakeOptions};
+pub use lake::{Lake, LakeOptions, StoreLayer};
 pub use schema::{Column, ColumnType, TableSchema, our_columns};
 pub use snapshot::{Cursor, DataFile, FileStats, Snapshot, Visible};
 pub use state::{Record, StateLog, StateView};

@@ -1,9 +1,11 @@
 //! `rollcall hq`
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use rollcall_hq::{HTTP_PORT, HqConfig, Node};
+use rollcall_lake::{LakeOptions, StoreLayer};
+use rollcall_sim::LostReplies;
 
 #[derive(Debug, Args)]
 pub(crate) struct HqArgs {
@@ -25,15 +27,23 @@ pub(crate) struct HqArgs {
     /// An address sites should know besides the one they have, ahead of a move; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     announce: Vec<String>,
+    /// Rehearse: lose the reply to this share of commits (0 to 1), after their effect.
+    #[arg(long, hide = true, default_value_t = 0.0, value_name = "RATIO")]
+    lose_replies: f64,
 }
 
 pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
+    let layer = (args.lose_replies > 0.0).then(|| {
+        eprintln!("rehearsal: the replies to {} of commits are lost on purpose", args.lose_replies);
+        Arc::new(LostReplies { ratio: args.lose_replies }) as Arc<dyn StoreLayer>
+    });
     let node = Node::start(HqConfig {
         listen_sites: args.listen_sites,
         listen_http: args.listen_http,
         beacon_interval: Duration::from_millis(args.beacon_interval_ms.max(100)),
         silent_after: Duration::from_secs(args.silent_after),
         announce: args.announce,
+        lake: LakeOptions { layer, ..LakeOptions::default() },
         ..HqConfig::new(args.data.clone())
     })
     .await?;

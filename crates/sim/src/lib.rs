@@ -1,13 +1,16 @@
 //! Simulated stores.
 //!
-//! [`Till`] sells in a real SQLite database, as a store's own program would. [`Relay`] is a network that can be cut.
+//! [`Till`] sells in a real SQLite database, as a store's own program would. [`Relay`] is a network that can be cut,
+//! [`LostReplies`] a lake whose commits take effect without saying so.
 //! [`fleet`] drives many sites over the real protocol with generated rows, for load and benchmarks.
 #![forbid(unsafe_code)]
 
 pub mod fleet;
+mod lost_replies;
 mod relay;
 mod retail;
 mod till;
 
+pub use lost_replies::LostReplies;
 pub use relay::Relay;
 pub use till::{Till, create_store};

@@ -51,12 +51,12 @@ fn random() -> StdRng {
 
 #[test]
 fn kills_and_cuts_lose_and_double_nothing() {
-    // Method: four stores with rows from before, foreign writers in processes of their own; HQ and agents are killed and
-    // connections cut at random; then the faults stop, and HQ must hold exactly what the stores hold.
+    // Method: four stores with rows from before, foreign writers in processes of their own; HQ and agents are killed,
+    // connections cut and replies to HQ's commits lost at random; then the faults stop, and HQ must hold exactly what the stores hold.
     let directory = tempfile::tempdir().expect("a directory");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut random = random();
-    let mut hq = Hq::start(directory.path());
+    let mut hq = Hq::start_losing_replies(directory.path());
     let relay = runtime.block_on(Relay::start(hq.sites)).expect("relays");
     let writer = write_script(directory.path());
     let mut stores = Vec::new();
@@ -97,6 +97,7 @@ fn kills_and_cuts_lose_and_double_nothing() {
         assert_eq!(hq.new_epochs(), Vec::<String>::new(), "no database was restored");
         assert_same(&hq, store);
     }
+    assert!(hq.lost_replies() > 0, "no reply was lost: the harness is dead");
     engines::assert_agree(&hq, "sales", &stores);
 }
 
@@ -238,7 +239,7 @@ else:
 
 #[test]
 fn a_year_of_a_real_retailer_arrives_whole() {
-    // Goal: 541,909 real invoice lines of 38 countries, exactly once, to the penny, under kills and cuts.
+    // Goal: 541,909 real invoice lines of 38 countries, exactly once, to the penny, under kills, cuts and lost replies.
     let Some(source) = std::env::var_os("ROLLCALL_RETAIL_CSV_GZ").filter(|path| Path::new(path).exists()) else {
         println!("SKIPPED: set ROLLCALL_RETAIL_CSV_GZ to the UCI \"Online Retail\" lines (csv.gz) to run this");
         return;
@@ -255,7 +256,7 @@ fn a_year_of_a_real_retailer_arrives_whole() {
     };
     let made = python("before").output().expect("runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut hq = Hq::start(directory.path());
+    let mut hq = Hq::start_losing_replies(directory.path());
     let relay = runtime.block_on(Relay::start(hq.sites)).expect("relays");
     let mut stores: Vec<Store> = Vec::new();
     for country in String::from_utf8_lossy(&made.stdout).lines() {
@@ -291,7 +292,8 @@ fn a_year_of_a_real_retailer_arrives_whole() {
     for store in &stores {
         store.wait_confirmed();
     }
-    println!("{faults} kills and cuts");
+    println!("{faults} kills and cuts, {} replies lost after the commit", hq.lost_replies());
+    assert!(hq.lost_replies() > 0, "no reply was lost: the harness is dead");
     assert_eq!(hq.new_epochs(), Vec::<String>::new(), "no database was restored");
     let of = |filter: &str| {
         let sql = format!(

@@ -88,16 +88,31 @@ pub(crate) struct Hq {
     pub(crate) sites: SocketAddr,
     http: SocketAddr,
     log: PathBuf,
+    /// More arguments of `rollcall hq`.
+    arguments: Vec<&'static str>,
     pub(crate) process: Option<Process>,
 }
 
 impl Hq {
     pub(crate) fn start(directory: &Path) -> Self {
-        let data = directory.join("hq");
-        let mut hq =
-            Self { data, sites: free_address(), http: free_address(), log: directory.join("hq.log"), process: None };
+        Self::start_with(directory, Vec::new())
+    }
+
+    /// An HQ that loses the replies to some of its commits, after they took effect.
+    pub(crate) fn start_losing_replies(directory: &Path) -> Self {
+        Self::start_with(directory, vec!["--lose-replies", "0.05"])
+    }
+
+    fn start_with(directory: &Path, arguments: Vec<&'static str>) -> Self {
+        let (data, log) = (directory.join("hq"), directory.join("hq.log"));
+        let mut hq = Self { data, sites: free_address(), http: free_address(), log, arguments, process: None };
         hq.restart();
         hq
+    }
+
+    /// How many commits HQ found to have taken effect although their reply was lost.
+    pub(crate) fn lost_replies(&self) -> usize {
+        std::fs::read_to_string(&self.log).unwrap_or_default().matches("although its reply was lost").count()
     }
 
     fn command(&self) -> Command {
@@ -108,6 +123,7 @@ impl Hq {
             "--listen-http",
             &self.http.to_string(),
         ]);
+        command.args(&self.arguments);
         command
     }
 
