@@ -88,7 +88,8 @@ impl Source {
         let conn = Connection::open_with_flags(path, flags).doing(doing)?;
         conn.busy_timeout(BUSY_TIMEOUT).doing(doing)?;
         // The store's own connections keep checkpointing; ours never does, so that no write of ours takes long.
-        conn.execute_batch("PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -512;").doing(doing)?;
+        conn.execute_batch("PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -512;")
+            .doing(doing)?;
         let identity = health::file_identity(path)?;
         Ok(Self {
             path: path.to_owned(),

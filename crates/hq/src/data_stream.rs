@@ -14,6 +14,7 @@ use arrow_array::{
 };
 use prost::Message;
 use rollcall_lake::{Conformed, Lake, LakeError, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table, conform};
+use rollcall_roll::Condition;
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId, TableName, Timestamp, columns, describe};
 use rollcall_wire::{
     batch::{self, Encoded},
@@ -28,6 +29,7 @@ use crate::{
     gateway::{HELLO_TIMEOUT, status_of},
     node::Shared,
     sessions::Session,
+    watching::Heard,
 };
 
 /// Batches of one site being decoded or committed.
@@ -68,7 +70,7 @@ pub(crate) async fn receive(
             message = incoming.message() => message?,
         };
         let Some(frame) = frame else { return Ok(()) };
-        shared.ledger.heard(&session.site, shared.now());
+        shared.heard(&session.site, Heard::Contact);
         if let Some(encoded) = assembler.push(frame).map_err(|error| Status::invalid_argument(error.to_string()))? {
             let submitted = submit(&shared, &session, encoded).await.map_err(status_of)?;
             if queue.send(submitted).await.is_err() {
@@ -109,6 +111,8 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
             tracing::error!(site = %session.site, %first, %last, reason, "a batch goes to quarantine");
             quarantine(shared, session, &encoded, &reason, received_at).await?;
             shared.ledger.quarantined(&session.site, &reason);
+            let text = format!("a batch of {} is in quarantine: {reason}", session.site);
+            shared.heard(&session.site, Heard::Condition(Condition::Refused, Some(text)));
             // The cursors move on: the rows are in quarantine, and the site carries on.
             let parts = header.parts.iter().filter_map(|part| {
                 let name = lake_table(&part.table).ok()?;
@@ -264,6 +268,10 @@ async fn confirm(
         let mut gap = None;
         for (table, outcome) in batch.parts {
             match outcome.await {
+                Ok(PartOutcome::Durable { rows: 0 }) => {}
+                Ok(PartOutcome::Durable { rows }) if table != columns::LOG_TABLE => {
+                    shared.heard(&session.site, Heard::Rows { table, count: rows });
+                }
                 Ok(PartOutcome::Durable { .. }) => {}
                 Ok(PartOutcome::Gap { cursor }) => gap = Some((table, cursor)),
                 Err(_) => {

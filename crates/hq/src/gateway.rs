@@ -1,17 +1,19 @@
 //! The port sites connect to: enrolment and the control stream; the data stream is in [`crate::data_stream`].
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use rollcall_lake::Lake;
+use rollcall_roll::Condition;
 use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, describe};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     proto::{
-        Ask, Cursor, DataFrame, DataReply, EnrolRequest, Hello, HqControl, Identity, Refused, RenewRequest, Settings,
-        SiteControl, Welcome, enrolment_server::Enrolment, hq_control::Message as ToSite,
+        Ask, Attempt, Cursor, DataFrame, DataReply, EnrolRequest, Hello, HqControl, Identity, Refused, RenewRequest,
+        Settings, SiteControl, Welcome, enrolment_server::Enrolment, hq_control::Message as ToSite,
         site_control::Message as FromSite, sites_server::Sites,
     },
 };
@@ -25,6 +27,7 @@ use crate::{
     error::HqError,
     node::Shared,
     sessions::Session,
+    watching::{CLOCK_OFF, Heard},
 };
 
 /// Bytes a site may have in flight before anything is confirmed.
@@ -158,13 +161,18 @@ impl Control {
             self.fail(Status::invalid_argument("the first message must be Hello")).await;
             return;
         };
-        self.shared.ledger.heard(&self.peer.site, self.shared.now());
+        self.shared.heard(&self.peer.site, Heard::Contact);
         let session = match self.welcome(&hello).await {
             Ok(session) => session,
             Err(Turned::Away { code, cause, message }) => {
                 tracing::warn!(site = %self.peer.site, code, message, "turned away");
                 if let Some(cause) = cause {
                     self.shared.ledger.refused(&self.peer.site, cause, message.clone());
+                    let condition = match cause {
+                        Cause::CloneOrRewind => Condition::CloneOrRewind,
+                        _ => Condition::Refused,
+                    };
+                    self.shared.heard(&self.peer.site, Heard::Condition(condition, Some(message.clone())));
                 }
                 self.send(ToSite::Refused(Refused { code: code.to_owned(), message })).await;
                 return;
@@ -231,7 +239,14 @@ impl Control {
             return Err(Turned::Away { code: "not-on-roster", cause: None, message });
         }
         let detail = format!("agent {} at {}", hello.agent_version, self.address);
-        self.shared.ledger.welcomed(site, !same_epoch, Seq(hello.head), confirmed, detail);
+        let is_clean = self.shared.ledger.welcomed(site, !same_epoch, Seq(hello.head), confirmed, detail);
+        self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
+        if is_clean {
+            self.shared.heard(site, Heard::Condition(Condition::Refused, None));
+        }
+        let off = Duration::from_micros(session.clock_offset_micros.unsigned_abs());
+        let clock = (off > CLOCK_OFF).then(|| format!("the clock of {site} is off by {} minutes", off.as_secs() / 60));
+        self.shared.heard(site, Heard::Condition(Condition::Clock, clock));
         self.send(ToSite::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
             session: session.id,
@@ -348,11 +363,15 @@ impl Control {
     /// Takes one message; false ends the session.
     async fn handle(&self, session: &Session, message: FromSite) -> bool {
         let (site, ledger) = (&session.site, &self.shared.ledger);
-        ledger.heard(site, self.shared.now());
+        self.shared.heard(site, Heard::Contact);
         match message {
             FromSite::Beacon(beacon) => {
                 let problem = (!beacon.capture_ok).then_some(beacon.capture_problem);
-                ledger.beacon(site, Seq(beacon.head), problem);
+                let age = Duration::from_millis(beacon.oldest_unconfirmed_age_ms);
+                ledger.beacon(site, Seq(beacon.head), age, problem.clone());
+                let rows = beacon.head.saturating_sub(beacon.confirmed);
+                self.shared.heard(site, Heard::Backlog { rows, age });
+                self.shared.heard(site, Heard::Condition(Condition::Capture, problem));
             }
             FromSite::Heads(heads) if heads.epoch == session.epoch.0 => {
                 let tables = heads.tables.iter();
@@ -365,6 +384,7 @@ impl Control {
             FromSite::Goodbye(goodbye) => {
                 tracing::info!(%site, reason = goodbye.reason, "goodbye");
                 ledger.goodbye(site, Seq(goodbye.head), &goodbye.reason);
+                self.shared.heard(site, Heard::Goodbye);
                 return false;
             }
             FromSite::EpochWanted(wanted) => {
@@ -373,8 +393,8 @@ impl Control {
                 return false;
             }
             FromSite::Attempts(attempts) => {
-                for attempt in attempts.attempts.iter().take(100) {
-                    tracing::info!(%site, address = attempt.address, resolved = attempt.resolved, error = attempt.error, at = %Timestamp::from_micros(attempt.at_micros), "the site could not reach HQ");
+                for told in afterwards(site, &attempts.attempts) {
+                    self.shared.heard(site, told);
                 }
             }
             FromSite::Hello(_) => {
@@ -384,6 +404,31 @@ impl Control {
         }
         true
     }
+}
+
+/// What a site's own log of its attempts says about its absence: one line for each thing it ran into.
+fn afterwards(site: &SiteId, attempts: &[Attempt]) -> Vec<Heard> {
+    const KINDS_MAX: usize = 20;
+    let mut kinds: BTreeMap<(&str, &str, &str), (i64, i64, usize)> = BTreeMap::new();
+    for attempt in attempts.iter().take(10_000) {
+        let key = (attempt.address.as_str(), attempt.resolved.as_str(), attempt.error.as_str());
+        let seen = kinds.entry(key).or_insert((attempt.at_micros, attempt.at_micros, 0));
+        *seen = (seen.0.min(attempt.at_micros), seen.1.max(attempt.at_micros), seen.2 + 1);
+    }
+    let told = kinds.into_iter().take(KINDS_MAX).map(|((address, resolved, error), (first, last, count))| {
+        let at = Timestamp::from_micros;
+        // Something answered, and it was not HQ: the name or the address is wrong.
+        let is_void = error.contains("not our HQ") || error.contains("not HQ") || error.contains("certificate");
+        let resolved = if resolved.is_empty() { "nothing".to_owned() } else { resolved.to_owned() };
+        let text = format!(
+            "{site} tried {address}, which resolved to {resolved}, {count} times from {} to {}: {error}",
+            at(first),
+            at(last)
+        );
+        tracing::info!(%site, text, "what the site could not do");
+        Heard::Afterwards { cause: is_void.then_some(Cause::Void), text }
+    });
+    told.collect()
 }
 
 /// Why a site got no session.

@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,11 +48,18 @@ pub(crate) struct Ingest {
     queues: Mutex<HashMap<String, mpsc::Sender<Submission>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Whether the last commit of any table could be made.
+    well: Arc<AtomicBool>,
 }
 
 impl Ingest {
     pub(crate) fn new(limits: GatherLimits, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        Self { limits, queues: Mutex::default(), tasks, stop }
+        Self { limits, queues: Mutex::default(), tasks, stop, well: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// Whether HQ can store what sites send.
+    pub(crate) fn is_well(&self) -> bool {
+        self.well.load(Ordering::Relaxed)
     }
 
     /// Hands a part to its table. The reply comes when the outcome is durable; it never comes when the commit's outcome
@@ -68,7 +78,8 @@ impl Ingest {
             .entry(table.root().to_string())
             .or_insert_with(|| {
                 let (sender, receiver) = mpsc::channel(QUEUE_PARTS);
-                self.tasks.spawn(gather(table.clone(), receiver, self.limits, self.stop.clone()));
+                let well = self.well.clone();
+                self.tasks.spawn(gather(table.clone(), receiver, self.limits, self.stop.clone(), well));
                 sender
             })
             .clone()
@@ -80,6 +91,7 @@ async fn gather(
     mut queue: mpsc::Receiver<Submission>,
     limits: GatherLimits,
     stop: CancellationToken,
+    well: Arc<AtomicBool>,
 ) {
     loop {
         let first = tokio::select! {
@@ -104,6 +116,7 @@ async fn gather(
         let parts = Arc::new(parts);
         match table.append(parts.clone()).await {
             Ok(appended) => {
+                well.store(true, Ordering::Relaxed);
                 for (reply, outcome) in replies.into_iter().zip(appended.outcomes) {
                     // The session may be gone; the rows are durable all the same, and it will be told when it is back.
                     let _ = reply.send(outcome);
@@ -117,6 +130,7 @@ async fn gather(
                     append_one_by_one(&table, &parts, replies).await;
                     continue;
                 }
+                well.store(false, Ordering::Relaxed);
                 if let Err(error) = table.refresh().await {
                     tracing::error!(table = %table.root(), error = %describe(&error), "the log cannot be read");
                 }

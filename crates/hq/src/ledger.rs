@@ -10,11 +10,10 @@ use std::{
 };
 
 use rollcall_lake::Lake;
-use rollcall_roll::{Facts, Limits, judge};
 use rollcall_types::{Cause, Coverage, Epoch, MissingSite, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::roster::Sites;
+use crate::{roster::Sites, watching::Watching};
 
 /// One line of the roll.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +58,8 @@ struct Presence {
     now: Remembered,
     stored: Remembered,
     capture_problem: Option<String>,
+    /// Changes waited at the site for more than a minute, by its last beacon.
+    is_behind: bool,
     pending: VecDeque<PendingHeads>,
     table_through: BTreeMap<TableName, Timestamp>,
     /// Minutes heard in the hour that began at `.0`, as bits.
@@ -111,9 +112,10 @@ impl Ledger {
     }
 
     /// A beacon's report on the site's own journal and capture.
-    pub(crate) fn beacon(&self, site: &SiteId, head: Seq, capture_problem: Option<String>) {
+    pub(crate) fn beacon(&self, site: &SiteId, head: Seq, unconfirmed_age: Duration, capture_problem: Option<String>) {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
+        presence.is_behind = unconfirmed_age > Duration::from_secs(60);
         presence.now.head = head.max(presence.now.head);
         presence.capture_problem = capture_problem;
     }
@@ -127,7 +129,15 @@ impl Ledger {
     }
 
     /// A session began: where the site's journal and HQ's confirmation stand in this epoch.
-    pub(crate) fn welcomed(&self, site: &SiteId, is_new_epoch: bool, head: Seq, confirmed: Seq, detail: String) {
+    /// Returns whether nothing of it is in quarantine.
+    pub(crate) fn welcomed(
+        &self,
+        site: &SiteId,
+        is_new_epoch: bool,
+        head: Seq,
+        confirmed: Seq,
+        detail: String,
+    ) -> bool {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
         presence.now.refused = None;
@@ -136,6 +146,7 @@ impl Ledger {
         presence.now.confirmed = confirmed;
         presence.detail = detail;
         presence.pending.clear();
+        !presence.now.quarantined
     }
 
     /// A batch of the site could not be read. That is not forgotten until a new epoch states everything again.
@@ -244,42 +255,56 @@ impl Ledger {
         self.finished_hours.lock().unwrap_or_else(PoisonError::into_inner).extend(hours);
     }
 
-    /// Calls the roll.
+    /// Calls the roll: what the watch says of each site, and whether its data keeps up.
     pub(crate) fn roll(
         &self,
         roster: &Sites,
-        limits: &Limits,
-        hearing_since: Timestamp,
+        watching: &Watching,
+        behind_after: Duration,
         now: Timestamp,
     ) -> Vec<RollEntry> {
         let sites = self.sites();
+        let watch = watching.watch();
         let nothing = Presence::default();
         roster
             .iter()
             .map(|(site, record)| {
                 let presence = sites.get(site).unwrap_or(&nothing);
-                let facts = Facts {
-                    enrolled: record.enrolled_at.is_some(),
-                    retired: record.retired.is_some(),
-                    last_heard: presence.now.last_heard,
-                    said_goodbye: presence.now.said_goodbye,
-                    complete_through: presence.now.complete_through,
-                    capture_broken: presence.capture_problem.is_some(),
-                    refused: presence.now.refused.or(presence.now.quarantined.then_some(Cause::HqRefuses)),
+                let through = presence.now.complete_through;
+                let verdict = watch.verdict(site);
+                let (state, since, cause) = match verdict {
+                    _ if record.retired.is_some() => (SiteState::Retired, None, None),
+                    // Listed a moment ago: the watch looks at the roster every second.
+                    None => (SiteState::NeverHeard, None, Some(Cause::NeverEnrolled)),
+                    Some(verdict) if verdict.state == SiteState::Ok => {
+                        if through.is_some_and(|through| now.since(through) <= behind_after) {
+                            (SiteState::Ok, through, None)
+                        } else {
+                            (SiteState::Recovering, through, Some(Cause::Backlog))
+                        }
+                    }
+                    Some(verdict) => (verdict.state, verdict.since, verdict.cause),
                 };
-                let verdict = judge(&facts, limits, hearing_since, now);
                 RollEntry {
                     site: site.clone(),
-                    state: verdict.state,
-                    since: verdict.since,
-                    cause: verdict.cause,
+                    state,
+                    since,
+                    cause,
                     last_heard: presence.now.last_heard,
-                    complete_through: presence.now.complete_through,
+                    complete_through: through,
                     unconfirmed_rows: presence.now.head.0.saturating_sub(presence.now.confirmed.0),
                     detail: presence.capture_problem.clone().unwrap_or_else(|| presence.detail.clone()),
                 }
             })
             .collect()
+    }
+
+    /// Whether more than a twentieth of the sites heard lately has changes waiting for long: after an absence of HQ.
+    pub(crate) fn is_draining(&self) -> bool {
+        let sites = self.sites();
+        let alive = sites.values().filter(|presence| presence.now.last_heard.is_some()).count();
+        let behind = sites.values().filter(|presence| presence.is_behind).count();
+        behind * 20 > alive
     }
 
     /// Per site and table: complete through.

@@ -17,6 +17,7 @@ mod node;
 mod roster;
 mod sessions;
 mod tables;
+mod watching;
 
 pub use access::{Credentials, OPERATOR_TOKEN_FILE};
 pub use error::HqError;

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
 use rollcall_query::{Answer, Engine, EngineLimits, Extras, QueryError};
-use rollcall_roll::Limits;
 use rollcall_types::{SiteId, Timestamp};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
 use tokio::net::TcpListener;
@@ -24,6 +23,7 @@ use crate::{
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster},
     sessions::Sessions,
     tables,
+    watching::{self, Heard, WatchParts, Watching},
 };
 
 /// Default port of console and API.
@@ -43,7 +43,7 @@ pub struct HqConfig {
     pub listen_http: SocketAddr,
     /// How often sites say where they stand.
     pub beacon_interval: Duration,
-    /// Nothing heard for this long is silence.
+    /// Nothing heard for this long, in the site's business time, is silence.
     pub silent_after: Duration,
     /// Life of sites' certificates; they renew them at two thirds.
     pub certificate_life: Duration,
@@ -56,14 +56,14 @@ pub struct HqConfig {
 }
 
 impl HqConfig {
-    /// The defaults, on this directory: loopback only, beacons every 30 s, silence after 5 minutes.
+    /// The defaults, on this directory: loopback only, beacons every 30 s, silence after 10 business minutes.
     pub fn new(data: PathBuf) -> Self {
         Self {
             data,
             listen_sites: SocketAddr::from(([127, 0, 0, 1], rollcall_wire::SITES_PORT)),
             listen_http: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
             beacon_interval: Duration::from_secs(30),
-            silent_after: Duration::from_secs(300),
+            silent_after: Duration::from_secs(600),
             certificate_life: Duration::from_secs(30 * 86_400),
             announce: Vec::new(),
             compaction: CompactionLimits::default(),
@@ -94,8 +94,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     engine: Engine,
-    limits: Limits,
-    started_at: Timestamp,
+    pub(crate) watching: Watching,
 }
 
 impl Shared {
@@ -104,14 +103,28 @@ impl Shared {
         chrono::Utc::now().into()
     }
 
+    /// Something was heard of a site, now.
+    pub(crate) fn heard(&self, site: &SiteId, what: Heard) {
+        let now = self.now();
+        if what == Heard::Contact {
+            self.ledger.heard(site, now);
+        }
+        self.watching.heard(site, now, what);
+    }
+
+    /// Complete through less than this long ago counts as current.
+    fn behind_after(&self) -> Duration {
+        (self.config.beacon_interval * 4).max(Duration::from_secs(10))
+    }
+
     pub(crate) fn roll(&self) -> Vec<RollEntry> {
-        self.ledger.roll(&self.roster.all(), &self.limits, self.started_at, self.now())
+        self.ledger.roll(&self.roster.all(), &self.watching, self.behind_after(), self.now())
     }
 
     /// Answers SQL with the coverage of this moment.
     pub(crate) async fn query(&self, sql: &str) -> Result<Answer, QueryError> {
         let roster = self.roster.all();
-        let roll = self.ledger.roll(&roster, &self.limits, self.started_at, self.now());
+        let roll = self.ledger.roll(&roster, &self.watching, self.behind_after(), self.now());
         let coverage = coverage(&roll, self.now());
         let extras = Extras {
             tables: vec![
@@ -161,14 +174,22 @@ impl Node {
         let (sites_listener, sites) = listen(config.listen_sites, "sites").await?;
         let (http_listener, http) = listen(config.listen_http, "the API").await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let roster = Roster::new(lake.clone());
+        let watching = Watching::new(&WatchParts {
+            lake: &lake,
+            roster: roster.all(),
+            rhythms: watching::stored_rhythms(&lake).await?,
+            silent_after: config.silent_after,
+            beacon_interval: config.beacon_interval,
+            now: chrono::Utc::now().into(),
+        });
         let shared = Arc::new(Shared {
-            roster: Roster::new(lake.clone()),
+            roster,
+            watching,
             ledger: Ledger::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
             engine: Engine::new(lake.clone(), EngineLimits::default())?,
-            limits: Limits::for_beacons(config.beacon_interval, config.silent_after),
-            started_at: chrono::Utc::now().into(),
             credentials: Arc::new(credentials),
             password_checks: tokio::sync::Semaphore::new(2),
             authority,
@@ -181,6 +202,7 @@ impl Node {
         maintenance::restore(&shared);
         shared.tasks.spawn(maintenance::run(shared.clone()));
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
+        shared.tasks.spawn(watching::run(shared.clone()));
         shared.tasks.spawn(serve_sites(shared.clone(), sites_listener));
         shared.tasks.spawn(serve_http(shared.clone(), http_listener));
         let first_start = password.map(|admin_password| FirstStart { admin_password });
@@ -229,6 +251,7 @@ impl Node {
         if let Err(error) = maintenance::remember(&self.shared, true).await {
             tracing::error!(error = %describe(&error), "sites' presence could not be stored");
         }
+        watching::stop(&self.shared).await;
     }
 }
 

@@ -35,6 +35,21 @@ pub(crate) struct SiteRecord {
     pub(crate) retired: Option<Retired>,
     #[serde(default)]
     pub(crate) journal: Option<Journal>,
+    /// When it was put on the roster.
+    #[serde(default)]
+    pub(crate) listed_at: Option<Timestamp>,
+    /// Times for which a person declared it closed.
+    #[serde(default)]
+    pub(crate) closures: Vec<DeclaredClosure>,
+}
+
+/// A planned closure of a site, always with an end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeclaredClosure {
+    pub(crate) from: Timestamp,
+    pub(crate) until: Timestamp,
+    pub(crate) reason: String,
+    pub(crate) by: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,7 +204,7 @@ impl Roster {
                         }
                         None => {
                             report.added += 1;
-                            SiteRecord { number: numbers.next(), ..SiteRecord::default() }
+                            SiteRecord { number: numbers.next(), listed_at: Some(now), ..SiteRecord::default() }
                         }
                     };
                     value.attributes = attributes.clone();
@@ -224,7 +239,7 @@ impl Roster {
         by: &str,
         now: Timestamp,
     ) -> Result<Invitation, HqError> {
-        check_zone(attributes)?;
+        check_calendar(attributes)?;
         let secret = URL_SAFE_NO_PAD.encode(random_bytes::<18>()?);
         let expires_at = now.plus_micros(i64::try_from(life_seconds).unwrap_or(i64::MAX / 2).saturating_mul(1_000_000));
         self.lake
@@ -239,7 +254,7 @@ impl Roster {
                         return Err(HqError::Invalid(format!("site {site} was retired; a new place needs a new id")));
                     }
                     Some(value) => value,
-                    None => SiteRecord { number: numbers.next(), ..SiteRecord::default() },
+                    None => SiteRecord { number: numbers.next(), listed_at: Some(now), ..SiteRecord::default() },
                 };
                 value.attributes.extend(attributes.clone());
                 let mut records: Vec<Record> = Vec::new();
@@ -307,6 +322,25 @@ impl Roster {
         .await
     }
 
+    /// Declares a site closed until a time; a running silence of it is explained by that.
+    pub(crate) async fn close_until(
+        &self,
+        site: &SiteId,
+        closure: DeclaredClosure,
+        now: Timestamp,
+    ) -> Result<(), HqError> {
+        if closure.until <= now || closure.until <= closure.from {
+            return Err(invalid("a closure must end, and in the future"));
+        }
+        let by = closure.by.clone();
+        self.change(site, &by, now, |record| {
+            record.closures.retain(|known| known.until > now);
+            record.closures.push(closure.clone());
+            Ok((true, ()))
+        })
+        .await
+    }
+
     /// Allots the next epoch for this journal.
     pub(crate) async fn new_epoch(
         &self,
@@ -363,7 +397,7 @@ fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, String>>, H
             .filter(|(index, (_, value))| *index != id && !value.is_empty())
             .map(|(_, (name, value))| (name.clone(), value.to_owned()))
             .collect();
-        check_zone(&attributes).map_err(|error| invalid(format!("line {line}: {error}")))?;
+        check_calendar(&attributes).map_err(|error| invalid(format!("line {line}: {error}")))?;
         if sites.insert(site.clone(), attributes).is_some() {
             return Err(invalid(format!("line {line}: site {site} is listed twice")));
         }
@@ -371,7 +405,14 @@ fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, String>>, H
     Ok(sites)
 }
 
-fn check_zone(attributes: &BTreeMap<String, String>) -> Result<(), HqError> {
+/// Refuses a zone, hours or a go-live date that could not be understood later.
+fn check_calendar(attributes: &BTreeMap<String, String>) -> Result<(), HqError> {
+    if let Some(Err(error)) = attributes.get("hours").map(|hours| rollcall_roll::Hours::from_str(hours)) {
+        return Err(invalid(error));
+    }
+    if let Some(Err(_)) = attributes.get("go_live").map(|day| chrono::NaiveDate::from_str(day)) {
+        return Err(invalid("go_live must be a day such as 2026-01-31"));
+    }
     match attributes.get("tz").map(|name| (name, Tz::from_str(name))) {
         Some((name, Err(_))) => {
             Err(invalid(format!("tz {name:?} is not a time zone; use a name such as America/Los_Angeles")))

@@ -49,6 +49,7 @@ pub struct Lake {
     site_log: Arc<Table>,
     quarantine: Arc<Table>,
     contacts: Arc<Table>,
+    rhythms: Arc<Table>,
     _lock: Option<File>,
 }
 
@@ -93,6 +94,7 @@ impl Lake {
         let site_log = own("site_log", site_log_schema()).await?;
         let quarantine = own("quarantine", quarantine_schema()).await?;
         let contacts = own("contacts", contacts_schema()).await?;
+        let rhythms = own("rhythms", rhythms_schema()).await?;
         let mut tables = BTreeMap::new();
         let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
         for root in listed.common_prefixes {
@@ -111,6 +113,7 @@ impl Lake {
             site_log,
             quarantine,
             contacts,
+            rhythms,
             _lock: None,
         })
     }
@@ -143,6 +146,11 @@ impl Lake {
     /// Which minutes of each hour each site was heard.
     pub fn contacts(&self) -> &Arc<Table> {
         &self.contacts
+    }
+
+    /// What was learned of each site's rhythm; only the newest is in it.
+    pub fn rhythms(&self) -> &Arc<Table> {
+        &self.rhythms
     }
 
     /// The secrets, opened with `key`.
@@ -208,6 +216,13 @@ fn quarantine_schema() -> TableSchema {
         Column::new("payload", ColumnType::Binary),
     ];
     TableSchema::new(columns, Vec::new())
+}
+
+fn rhythms_schema() -> TableSchema {
+    TableSchema::new(
+        vec![Column::new(our_columns::SITE, ColumnType::String), Column::new("rhythm", ColumnType::Binary)],
+        Vec::new(),
+    )
 }
 
 fn contacts_schema() -> TableSchema {

@@ -15,7 +15,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use rollcall_types::{Epoch, SiteNumber};
 
 use crate::{
-    action::{Action, CommitInfo},
+    action::{Action, CommitInfo, Remove},
     checkpoint,
     clock::BootClock,
     data_file::{self, Effort},
@@ -301,6 +301,44 @@ impl Table {
             }
         }
         Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
+    }
+
+    /// Puts `rows` in the place of all there are. For tables of HQ's own that hold a present state.
+    pub async fn replace_rows(self: &Arc<Self>, rows: arrow_array::RecordBatch) -> Result<(), LakeError> {
+        let _committing = self.committing.lock().await;
+        for _ in 0..crate::append::COMMIT_ATTEMPTS {
+            let base = self.catch_up().await?;
+            let schema = base.schema().clone();
+            let rows = data_file::fit(&rows, &schema)?;
+            let now_ms = Utc::now().timestamp_millis();
+            let written = tokio::task::spawn_blocking(move || {
+                data_file::write(data_file::new_path(), &schema, &[rows], Effort::Compaction, now_ms)
+            });
+            let (bytes, file) = written.await.doing("writing rows")??;
+            self.put_data_file(bytes, &file).await?;
+            let mut actions = vec![Action::add(file.to_add(true)?)];
+            actions.extend(base.files.keys().map(|path| {
+                Action::remove(Remove { path: path.to_string(), deletion_timestamp: Some(now_ms), data_change: true })
+            }));
+            if matches!(self.put_entry(&base, "WRITE", actions).await?, Put::Won) {
+                self.checkpoint_if_due();
+                return Ok(());
+            }
+        }
+        Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
+    }
+
+    /// All rows of a small table of HQ's own.
+    pub async fn read_rows(&self) -> Result<Vec<arrow_array::RecordBatch>, LakeError> {
+        let snapshot = self.snapshot();
+        let mut all = Vec::new();
+        for file in snapshot.files() {
+            let path = self.root.clone().join(file.path.as_str());
+            let found = self.store.get(&path).await.doing("reading rows")?;
+            let bytes = found.bytes().await.doing("reading rows")?;
+            all.extend(data_file::read(bytes, snapshot.schema())?);
+        }
+        Ok(all)
     }
 
     /// Takes a checkpoint in the background when enough log has gathered since the last.

@@ -51,7 +51,7 @@ const CLOSED: &str = "boston-01";
 const BEACON: Duration = Duration::from_secs(1);
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(12);
-const STORM: Duration = Duration::from_secs(15);
+const STORM: Duration = Duration::from_secs(25);
 
 struct Store {
     id: &'static str,
@@ -116,9 +116,9 @@ async fn open_store(
     tokio::task::spawn_blocking(move || create_store(&path, 300, number)).await??;
     // The till sells before, while and after the agent joins.
     let till = Till::start(&database, Duration::from_millis(400), number)?;
-    let attributes: BTreeMap<String, String> = [("state", state), ("city", city), ("region", region), ("tz", zone)]
-        .map(|(name, value)| (name.to_owned(), (*value).to_owned()))
-        .into();
+    let attributes = [("state", *state), ("city", city), ("region", region), ("tz", zone), ("hours", "24/7")];
+    let attributes: BTreeMap<String, String> =
+        attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let invitation = node.invite(&SiteId::new(id)?, &attributes).await?;
     let relay = Relay::start(node.sites_address()).await?;
     let table = |name: &str| TableSpec { table: name.to_owned(), excluded: Vec::new() };

@@ -21,8 +21,8 @@ pub(crate) struct HqArgs {
     /// How often sites say where they stand.
     #[arg(long, default_value_t = 30_000, value_name = "MS")]
     beacon_interval_ms: u64,
-    /// Nothing heard for this long is silence.
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    /// Nothing heard for this long, in the site's business time, is silence.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     silent_after: u64,
     /// An address sites should know besides the one they have, ahead of a move; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]

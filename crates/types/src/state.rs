@@ -69,6 +69,18 @@ pub enum Cause {
     Backlog,
     /// Its journal went backwards or exists twice.
     CloneOrRewind,
+    /// Its machine answers, the agent does not run.
+    AgentDown,
+    /// It talks to something that is not HQ, or to an old address.
+    Void,
+    /// Its clock is far off.
+    Clock,
+    /// Its disk is full.
+    Disk,
+    /// It is heard, and rows that should come do not.
+    NoFlow,
+    /// What arrived is not what the site counted.
+    Mismatch,
 }
 
 impl fmt::Display for Cause {
@@ -81,6 +93,12 @@ impl fmt::Display for Cause {
             Self::HqRefuses => "HQ refuses it",
             Self::Backlog => "backlog",
             Self::CloneOrRewind => "clone or rewind",
+            Self::AgentDown => "agent down",
+            Self::Void => "void: it talks to something else",
+            Self::Clock => "clock",
+            Self::Disk => "disk",
+            Self::NoFlow => "heard, but no rows",
+            Self::Mismatch => "counts differ",
         })
     }
 }

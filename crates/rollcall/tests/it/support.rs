@@ -196,7 +196,17 @@ impl Hq {
     }
 
     pub(crate) fn invite(&self, site: &str) -> String {
-        let output = self.run(&["roster", "invite", site, "--set", "state=WA", "--set", "tz=America/Los_Angeles"]);
+        let output = self.run(&[
+            "roster",
+            "invite",
+            site,
+            "--set",
+            "state=WA",
+            "--set",
+            "tz=America/Los_Angeles",
+            "--set",
+            "hours=24/7",
+        ]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }

@@ -1,0 +1,371 @@
+//! Feeds the watch with what was heard, lets time pass, and stores what it says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arrow_array::{Array, BinaryArray, RecordBatch, StringArray, cast::AsArray, types::GenericBinaryType};
+use arrow_schema::ArrowError;
+use chrono::{NaiveDate, TimeZone};
+use rollcall_lake::LakeError;
+use rollcall_roll::{
+    CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Verdict, Watch,
+    WatchConfig,
+};
+use rollcall_types::{Cause, SiteId, Timestamp, describe};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::HqError,
+    node::Shared,
+    roster::{SiteRecord, Sites},
+};
+
+const INCIDENT: &str = "incident";
+const WATCH: &str = "watch";
+const TICK: &str = "tick";
+const HOLIDAYS: &str = "holidays";
+/// How often time passes for the watch.
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is stored that the watch is alive.
+const ALIVE_EVERY: i64 = 60;
+/// How often rhythms are stored.
+const RHYTHMS_EVERY: i64 = 6 * 3600;
+/// A clock this far off is a condition of its own.
+pub(crate) const CLOCK_OFF: Duration = Duration::from_secs(300);
+/// Changes unconfirmed for this long at a site that is heard: behind.
+const BEHIND_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// Something heard of a site.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Heard {
+    /// Anything at all.
+    Contact,
+    /// Rows of a table became durable.
+    Rows { table: String, count: usize },
+    /// It goes, and says so.
+    Goodbye,
+    /// Changes wait at the site, the oldest for so long.
+    Backlog { rows: u64, age: Duration },
+    /// Something about it is wrong, or well again.
+    Condition(Condition, Option<String>),
+    /// What is known afterwards of a silence.
+    Afterwards { cause: Option<Cause>, text: String },
+}
+
+/// The watch of this node.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    watch: Mutex<Watch>,
+    heard: Mutex<Vec<(SiteId, Timestamp, Heard)>>,
+    /// The roster as the watch knows it.
+    roster: Mutex<Arc<Sites>>,
+}
+
+/// The last sign of the watch's life.
+#[derive(Debug, Serialize, Deserialize)]
+struct Alive {
+    at: Timestamp,
+}
+
+/// Days that go like a Sunday, for all sites that name this calendar.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holidays {
+    /// Such as `2026-12-25`.
+    pub(crate) days: BTreeSet<String>,
+}
+
+/// Silence after so long, in whole contact units: a unit is a minute, less where silence must show sooner.
+fn config_of(silent_after: Duration, beacon_interval: Duration) -> WatchConfig {
+    let contact_minutes = Thresholds::default().contact_minutes;
+    let unit = (silent_after.as_secs_f64() / contact_minutes).clamp(1.0, 60.0) as i64;
+    let per_hour = 3600.0 / (unit as f64).max(beacon_interval.as_secs_f64());
+    let longer = (silent_after.as_secs_f64() / unit as f64).max(contact_minutes);
+    WatchConfig {
+        contact_unit: unit,
+        contacts_per_hour: per_hour as f32,
+        thresholds: Thresholds { contact_minutes: longer, ..Thresholds::default() },
+        ..WatchConfig::default()
+    }
+}
+
+impl Watching {
+    /// A watch that takes up what is in the lake.
+    pub(crate) fn new(shared: &WatchParts<'_>) -> Self {
+        let view = shared.lake.state().view();
+        let alive = view.get(WATCH, TICK).and_then(|record| record.parse::<Alive>().ok());
+        let last_tick = alive.map_or(shared.now, |alive| alive.at);
+        let mut watch = Watch::new(config_of(shared.silent_after, shared.beacon_interval), last_tick);
+        let holidays = holidays(shared.lake);
+        for (id, record) in shared.roster.iter() {
+            watch.set_site(spec(id, record, &holidays, shared.now));
+            if let Some(retired) = &record.retired {
+                watch.retire(id, "", retired.at);
+            }
+        }
+        for record in view.of_kind(INCIDENT) {
+            match record.parse::<Incident>() {
+                Ok(incident) => watch.restore_incident(incident),
+                Err(error) => tracing::error!(%error, id = record.id, "an incident cannot be read"),
+            }
+        }
+        for (site, remembered) in &shared.rhythms {
+            watch.restore(site, remembered.clone());
+        }
+        Self { watch: Mutex::new(watch), heard: Mutex::default(), roster: Mutex::new(shared.roster.clone()) }
+    }
+
+    /// Takes note; the watch looks at it within a second.
+    pub(crate) fn heard(&self, site: &SiteId, now: Timestamp, what: Heard) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push((site.clone(), now, what));
+    }
+
+    /// The watch itself.
+    pub(crate) fn watch(&self) -> MutexGuard<'_, Watch> {
+        // A panic in it would be a bug; what it knows is still the best there is.
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the watch says of a site.
+    pub(crate) fn verdict(&self, site: &SiteId) -> Option<Verdict> {
+        self.watch().verdict(site)
+    }
+
+    /// Lets a second pass.
+    fn tick(&self, roster: &Arc<Sites>, holidays: &BTreeMap<String, Holidays>, now: Timestamp) -> Said {
+        let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut watch = self.watch();
+        self.follow(&mut watch, roster, holidays, now);
+        for (site, at, what) in heard {
+            take(&mut watch, &site, at, what);
+        }
+        watch.tick(now);
+        Said { decisions: watch.take_decisions(), incidents: watch.take_changed() }
+    }
+
+    /// Takes over what changed on the roster.
+    fn follow(&self, watch: &mut Watch, roster: &Arc<Sites>, holidays: &BTreeMap<String, Holidays>, now: Timestamp) {
+        let mut known = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&known, roster) {
+            return;
+        }
+        for (id, record) in roster.iter() {
+            let before = known.get(id);
+            if before == Some(record) {
+                continue;
+            }
+            watch.set_site(spec(id, record, holidays, now));
+            if let Some(retired) =
+                record.retired.as_ref().filter(|_| before.is_some_and(|known| known.retired.is_none()))
+            {
+                watch.retire(id, &retired.reason, now);
+            }
+        }
+        *known = roster.clone();
+    }
+
+    /// Takes every site anew: holidays changed.
+    pub(crate) fn forget_roster(&self) {
+        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+
+    /// Everything to be kept of streams.
+    fn remembered(&self) -> Vec<(SiteId, Remembered)> {
+        let roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let watch = self.watch();
+        roster.keys().filter_map(|site| Some((site.clone(), watch.remember(site)?))).collect()
+    }
+}
+
+/// What a watch is made from.
+pub(crate) struct WatchParts<'a> {
+    pub(crate) lake: &'a rollcall_lake::Lake,
+    pub(crate) roster: Arc<Sites>,
+    pub(crate) rhythms: Vec<(SiteId, Remembered)>,
+    pub(crate) silent_after: Duration,
+    pub(crate) beacon_interval: Duration,
+    pub(crate) now: Timestamp,
+}
+
+/// What the watch said in a tick.
+struct Said {
+    decisions: Vec<Decision>,
+    incidents: Vec<Incident>,
+}
+
+fn take(watch: &mut Watch, site: &SiteId, at: Timestamp, what: Heard) {
+    match what {
+        Heard::Contact => watch.event(site, CONTACT, at, 1.0),
+        Heard::Rows { table, count } => watch.event(site, &table, at, count as f32),
+        Heard::Goodbye => watch.goodbye(site, at),
+        Heard::Backlog { rows, age } => {
+            watch.set_backlog(site, age > Duration::from_secs(60));
+            let minutes = age.as_secs() / 60;
+            if age > BEHIND_AFTER {
+                let text = format!("{site} is heard, but {rows} changes wait there, the oldest for {minutes} minutes");
+                watch.set_condition(site, Condition::Behind, Some(&text), at);
+            } else if age < BEHIND_AFTER / 6 {
+                watch.set_condition(site, Condition::Behind, None, at);
+            }
+        }
+        Heard::Condition(condition, detail) => watch.set_condition(site, condition, detail.as_deref(), at),
+        Heard::Afterwards { cause, text } => watch.correct_cause(site, cause, &text, at),
+    }
+}
+
+/// The holiday calendars, by name.
+pub(crate) fn holidays(lake: &rollcall_lake::Lake) -> BTreeMap<String, Holidays> {
+    let view = lake.state().view();
+    view.of_kind(HOLIDAYS).filter_map(|record| Some((record.id.clone(), record.parse().ok()?))).collect()
+}
+
+/// Stores a holiday calendar.
+pub(crate) async fn set_holidays(shared: &Shared, name: &str, days: Holidays, by: &str) -> Result<(), HqError> {
+    let now = shared.now();
+    let record = |view: &rollcall_lake::StateView| view.next(HOLIDAYS, name, &days, now, by);
+    shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await?;
+    shared.watching.forget_roster();
+    Ok(())
+}
+
+/// A site as the watch wants it. What cannot be read was refused when it was entered.
+fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>, now: Timestamp) -> SiteSpec {
+    let attribute = |name: &str| record.attributes.get(name).map(String::as_str).unwrap_or_default();
+    let zone = record.zone();
+    let named = attribute("holidays").split(',').map(str::trim).filter_map(|name| holidays.get(name));
+    let days: BTreeSet<NaiveDate> =
+        named.flat_map(|calendar| calendar.days.iter()).filter_map(|day| day.parse().ok()).collect();
+    let seconds = |at: Timestamp| at.as_micros().div_euclid(1_000_000);
+    let closures =
+        record.closures.iter().map(|closure| Closure { from: seconds(closure.from), until: seconds(closure.until) });
+    let go_live = attribute("go_live").parse::<NaiveDate>().ok();
+    let go_live = go_live.and_then(|day| zone.from_local_datetime(&day.and_hms_opt(0, 0, 0)?).earliest());
+    let listed = record.listed_at.unwrap_or(now);
+    SiteSpec {
+        id: id.clone(),
+        calendar: Calendar {
+            zone,
+            hours: attribute("hours").parse::<Hours>().ok().map(Arc::new),
+            holidays: Arc::new(days),
+            closures: closures.collect(),
+        },
+        attributes: record.attributes.clone(),
+        expected_from: go_live.map_or(listed, |time| Timestamp::from_micros(time.timestamp_micros()).max(listed)),
+        enrolled: record.enrolled_at.is_some(),
+    }
+}
+
+/// Runs the watch until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut timer = tokio::time::interval(TICK_EVERY);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut alive, mut rhythms) = (0, shared.now().as_micros() / 1_000_000);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => break,
+            _ = timer.tick() => {}
+        }
+        let now = shared.now();
+        let now_s = now.as_micros() / 1_000_000;
+        let (ingest_ok, draining) = (shared.ingest.is_well(), shared.ledger.is_draining());
+        shared.watching.watch().set_ingest(ingest_ok, draining);
+        let worker = shared.clone();
+        let roster = shared.roster.all();
+        let ticked = tokio::task::spawn_blocking(move || worker.watching.tick(&roster, &holidays(&worker.lake), now));
+        let Ok(said) = ticked.await else {
+            tracing::error!("the watch failed; it goes on");
+            continue;
+        };
+        let is_due = now_s - alive >= ALIVE_EVERY;
+        if is_due || !said.incidents.is_empty() {
+            match store(&shared, &said.incidents, now).await {
+                Ok(()) => alive = now_s,
+                Err(error) => tracing::error!(error = %describe(&error), "incidents could not be stored"),
+            }
+        }
+        for decision in said.decisions {
+            tell(&shared, &decision);
+        }
+        if now_s - rhythms >= RHYTHMS_EVERY {
+            rhythms = now_s;
+            store_rhythms(&shared).await;
+        }
+    }
+}
+
+/// Stores what must survive a stop.
+pub(crate) async fn stop(shared: &Shared) {
+    if let Err(error) = store(shared, &[], shared.now()).await {
+        tracing::error!(error = %describe(&error), "the watch's state could not be stored");
+    }
+    store_rhythms(shared).await;
+}
+
+async fn store(shared: &Shared, incidents: &[Incident], now: Timestamp) -> Result<(), LakeError> {
+    shared
+        .lake
+        .state()
+        .update(|view| {
+            let mut records = vec![view.next(WATCH, TICK, &Alive { at: now }, now, "hq")?];
+            for incident in incidents {
+                records.push(view.next(INCIDENT, &incident.id.to_string(), incident, now, "hq")?);
+            }
+            Ok::<_, LakeError>((records, ()))
+        })
+        .await
+}
+
+fn tell(shared: &Shared, decision: &Decision) {
+    let incident = shared.watching.watch().incident(decision.incident).cloned();
+    let Some(incident) = incident else { return };
+    tracing::warn!(
+        incident = incident.id,
+        notice = ?decision.notice,
+        level = decision.level,
+        cause = incident.cause.map(|cause| cause.to_string()),
+        "{}",
+        incident.evidence
+    );
+}
+
+async fn store_rhythms(shared: &Shared) {
+    if let Err(error) = try_store_rhythms(shared).await {
+        tracing::error!(error = %describe(&error), "rhythms could not be stored; they are learned again from the last ones");
+    }
+}
+
+async fn try_store_rhythms(shared: &Shared) -> Result<(), LakeError> {
+    let remembered = shared.watching.remembered();
+    if remembered.is_empty() {
+        return Ok(());
+    }
+    let table = shared.lake.rhythms();
+    let schema = table.snapshot().schema().arrow().clone();
+    let rows = tokio::task::spawn_blocking(move || {
+        let sites = StringArray::from_iter_values(remembered.iter().map(|(site, _)| site.as_str()));
+        let values: Vec<Vec<u8>> = remembered.iter().filter_map(|(_, value)| serde_json::to_vec(value).ok()).collect();
+        let values = BinaryArray::from_iter_values(values.iter().map(Vec::as_slice));
+        RecordBatch::try_new(schema, vec![Arc::new(sites) as Arc<dyn Array>, Arc::new(values)])
+    });
+    let rows = rows.await.unwrap_or_else(|error| Err(ArrowError::ComputeError(error.to_string())));
+    let rows = rows.map_err(|source| LakeError::Arrow { doing: "writing rhythms", source })?;
+    table.replace_rows(rows).await
+}
+
+/// The rhythms stored last.
+pub(crate) async fn stored_rhythms(lake: &rollcall_lake::Lake) -> Result<Vec<(SiteId, Remembered)>, LakeError> {
+    let mut all = Vec::new();
+    for rows in lake.rhythms().read_rows().await? {
+        let (sites, values) = (rows.column(0).as_string::<i32>(), rows.column(1).as_bytes::<GenericBinaryType<i32>>());
+        for row in 0..rows.num_rows() {
+            let site = SiteId::new(sites.value(row)).ok();
+            match (site, serde_json::from_slice(values.value(row))) {
+                (Some(site), Ok(remembered)) => all.push((site, remembered)),
+                _ => tracing::warn!(site = sites.value(row), "a rhythm cannot be read; it is learned anew"),
+            }
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,832 @@
+//! The missed-expectation clock: for every stream, how much should have come since the last event, and how surprising it
+//! is that nothing did.
+//!
+//! `μ = Σ λ(bin)·ρ·dt` since the last event, over open time in which HQ could hear. Nothing is scanned: an event stores its
+//! time; each stream waits in one slot of a timer wheel, at the earliest instant at which it could reach its next level.
+//! Whatever slows the clock meanwhile (ρ, closures, a deaf HQ, an event) makes that instant too early, never too late, and
+//! the stream is armed again.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    calendar::{Calendar, DAY},
+    shape::{Shape, Unit},
+    surprise::{Tail, Tails, cusum, expected_for, surprise},
+};
+
+/// How loud a stream's silence is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Loudness {
+    /// As expected.
+    #[default]
+    Normal,
+    /// Counts for grouping; nobody is told.
+    Suspect,
+    /// Late.
+    Amber,
+    /// Silent: an incident, on the screen.
+    Red,
+    /// A person is called.
+    Page,
+}
+
+/// When a silence counts as what, in nines of [`surprise`]. Set by replaying history to an alarm budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// `min(0.434·μ, S_tail)`, without regard to the evidence.
+    pub suspect: f64,
+    /// Nines.
+    pub amber: f64,
+    /// Nines.
+    pub red: f64,
+    /// Nines.
+    pub page: f64,
+    /// Business minutes without contact before contact is red.
+    pub contact_minutes: f64,
+    /// The cumulative sum at which a drop without a stop is shown.
+    pub drop: f32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { suspect: 1.5, amber: 2.0, red: 4.0, page: 5.5, contact_minutes: 10.0, drop: 12.0 }
+    }
+}
+
+/// A stream of one site: contact, or the rows of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub(crate) u32);
+
+/// Streams whose traffic rises and falls together: same unit, zone and kind of site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CohortId(pub(crate) u32);
+
+/// A calendar known to the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalendarId(pub(crate) u32);
+
+/// A shape known to the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShapeId(pub(crate) u32);
+
+/// What a stream's clock goes by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// The week.
+    pub shape: ShapeId,
+    /// Events an hour where the shape is 1.
+    pub level: f32,
+    /// Events behind that.
+    pub evidence: f32,
+    /// Its healthy gaps.
+    pub tails: Tails,
+}
+
+/// A stream became louder, or dropped without stopping.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Transition {
+    /// Which stream.
+    pub stream: StreamId,
+    /// When, Unix seconds.
+    pub at: i64,
+    /// What happened.
+    pub what: Change,
+}
+
+/// See [`Transition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It reached this loudness.
+    Louder(Loudness),
+    /// Its volume fell well below what is expected.
+    Dropped,
+    /// Its volume is back.
+    Restored,
+}
+
+/// What an event ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gap {
+    /// When the event before was, Unix seconds.
+    pub from: i64,
+    /// What was expected meanwhile.
+    pub expected: f64,
+    /// How loud the silence had become.
+    pub loudness: Loudness,
+    /// Whether most of its cohort was quiet with it, since a time that is quiet anyway, such as closing time: then it tells
+    /// of the week of all, not of this site.
+    pub with_cohort: bool,
+    /// Whether it lies mostly in closed time: over a night, a Sunday.
+    pub over_closed: bool,
+}
+
+/// Where a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measure {
+    /// The last event, Unix seconds.
+    pub last: i64,
+    /// μ: what was expected since.
+    pub expected: f64,
+    /// Nines.
+    pub surprise: f64,
+    /// Business minutes since: expected time at the stream's busiest rate.
+    pub missed_minutes: f64,
+    /// How loud it is.
+    pub loudness: Loudness,
+}
+
+/// 68 bytes: there may be four million.
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    shape: u32,
+    calendar: u32,
+    cohort: u32,
+    level: f32,
+    evidence: f32,
+    tails: u32,
+    /// Seconds after [`EPOCH`].
+    last: u32,
+    /// Up to here `expected` is counted.
+    checked: u32,
+    /// The cohort's flow then.
+    flow: Flow,
+    expected: f32,
+    drop_sum: f32,
+    /// The running slot of 15 minutes, counted from [`EPOCH`], and the rows seen in it.
+    slot: u32,
+    slot_rows: f32,
+    /// The bucket of the wheel in which its timer is; entries elsewhere are void. 0: none.
+    due: u32,
+    loudness: Loudness,
+    dropped: bool,
+    /// Left out of what its cohort is expected to say: it is quiet by itself, not with all the others.
+    left_out: bool,
+    unit: Unit,
+}
+
+/// How much a cohort's week went on, in thousandths of an hour at relative rate 1: as it should, and as it did, slowed by ρ
+/// and standing still while HQ could not hear. The ratio of two differences is the mean ρ, weighed by when it mattered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    full: u32,
+    slowed: u32,
+}
+
+/// The wheel counts from 2020-01-01.
+const EPOCH: i64 = 1_577_836_800;
+const SLOT: i64 = 900;
+/// Seconds of a bucket of the wheel.
+const BUCKET: i64 = 5;
+/// Buckets: a day.
+const BUCKETS: usize = 17_280;
+
+fn small(at: i64) -> u32 {
+    u32::try_from(at - EPOCH).unwrap_or(0)
+}
+
+fn large(at: u32) -> i64 {
+    i64::from(at) + EPOCH
+}
+
+/// Minutes of a cohort's memory.
+const MEMORY: usize = 60;
+
+#[derive(Debug, Clone)]
+struct Cohort {
+    unit: Unit,
+    shape: u32,
+    calendar: u32,
+    /// Hours at relative rate 1, see [`Flow`].
+    full: f64,
+    slowed: f64,
+    flow_at: i64,
+    /// The relative rate now.
+    rate: f64,
+    rho: f64,
+    /// Sum of the levels of streams that are not left out …
+    level: f64,
+    /// … and of those that are not red, with how many they are.
+    level_heard: f64,
+    streams_heard: usize,
+    /// Per minute: seen, expected of those not left out, expected of those not red.
+    minutes: Box<[[f32; 3]; MEMORY]>,
+    minute: i64,
+}
+
+impl Cohort {
+    /// The sum over finished minutes; `back` 0 is the newest of them.
+    fn sum(&self, back: std::ops::Range<usize>, index: usize) -> f64 {
+        let newest = self.minute.rem_euclid(MEMORY as i64) as usize;
+        back.map(|back| f64::from(self.minutes[(newest + MEMORY - 1 - back) % MEMORY][index])).sum()
+    }
+}
+
+impl Cohort {
+    /// See [`Flow`], hours.
+    fn flow(&self, at: i64, hearing: bool) -> (f64, f64) {
+        let full = self.rate * (at - self.flow_at).max(0) as f64 / 3600.0;
+        (self.full + full, self.slowed + if hearing { full * self.rho } else { 0.0 })
+    }
+}
+
+/// ρ is not less: a clock may be slowed, not stopped, by the silence of others.
+const RHO_MIN: f64 = 0.005;
+/// While ρ is below this, it is the cohort that is quiet, not the site: then its members go on counting.
+const COHORT_QUIET: f64 = 0.5;
+
+/// How much of what was expected of the fleet arrived, by contact.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heard {
+    /// Minutes of contact expected in the last 5 minutes.
+    pub expected: f64,
+    /// Observed to expected.
+    pub ratio: f64,
+    /// The same, of the 10 minutes before.
+    pub ratio_before: f64,
+    /// Share of the cohorts with expectations that are below 0.75.
+    pub low_cohorts: f64,
+    /// Sites expected to speak now.
+    pub sites: usize,
+}
+
+/// All streams' clocks.
+#[derive(Debug)]
+pub struct Clock {
+    thresholds: Thresholds,
+    /// Seconds of a contact "minute": 60, less where silence must show within seconds.
+    contact_unit: i64,
+    streams: Vec<Stream>,
+    shapes: Vec<(Arc<Shape>, f32)>,
+    /// Tails, each once: streams alike share theirs.
+    tails: Vec<Tails>,
+    tail_numbers: HashMap<[u32; 6], u32>,
+    calendars: Vec<Calendar>,
+    cohorts: Vec<Cohort>,
+    wheel: Vec<Vec<u32>>,
+    /// The bucket handled last.
+    turned: i64,
+    now: i64,
+    hearing: bool,
+}
+
+impl Clock {
+    /// A clock that starts at `now`, Unix seconds. Contact counts once every `contact_unit` seconds, usually 60; all that is
+    /// said of contact minutes then means that unit.
+    pub fn new(now: i64, thresholds: Thresholds, contact_unit: i64) -> Self {
+        Self {
+            thresholds,
+            contact_unit: contact_unit.clamp(1, 60),
+            streams: Vec::new(),
+            shapes: Vec::new(),
+            tails: Vec::new(),
+            tail_numbers: HashMap::new(),
+            calendars: Vec::new(),
+            cohorts: Vec::new(),
+            wheel: vec![Vec::new(); BUCKETS],
+            turned: now / BUCKET,
+            now,
+            hearing: true,
+        }
+    }
+
+    /// Makes a calendar known.
+    pub fn add_calendar(&mut self, calendar: Calendar) -> CalendarId {
+        self.calendars.push(calendar);
+        CalendarId(self.calendars.len() as u32 - 1)
+    }
+
+    /// Replaces a calendar for all streams that go by it. What they missed so far stays missed, unless a closure covers it.
+    pub fn set_calendar(&mut self, id: CalendarId, calendar: Calendar) {
+        self.calendars[id.0 as usize] = calendar;
+    }
+
+    /// A calendar made known.
+    pub fn calendar(&self, id: CalendarId) -> &Calendar {
+        &self.calendars[id.0 as usize]
+    }
+
+    /// Makes a shape known.
+    pub fn add_shape(&mut self, shape: Arc<Shape>) -> ShapeId {
+        let peak = shape.rates().into_iter().fold(0.0, f32::max);
+        self.shapes.push((shape, peak));
+        ShapeId(self.shapes.len() as u32 - 1)
+    }
+
+    /// Replaces a shape for all that go by it.
+    pub fn set_shape(&mut self, id: ShapeId, shape: Arc<Shape>) {
+        let peak = shape.rates().into_iter().fold(0.0, f32::max);
+        self.shapes[id.0 as usize] = (shape, peak);
+    }
+
+    /// A cohort, with the shape and calendar its traffic is expected by.
+    pub fn add_cohort(&mut self, shape: ShapeId, calendar: CalendarId) -> CohortId {
+        self.cohorts.push(Cohort {
+            unit: self.shapes[shape.0 as usize].0.unit(),
+            shape: shape.0,
+            calendar: calendar.0,
+            full: 0.0,
+            slowed: 0.0,
+            flow_at: self.now,
+            rate: f64::from(self.shapes[shape.0 as usize].0.rate(&self.calendars[calendar.0 as usize], self.now)),
+            rho: 1.0,
+            level: 0.0,
+            level_heard: 0.0,
+            streams_heard: 0,
+            minutes: Box::new([[0.0; 3]; MEMORY]),
+            minute: self.now / 60,
+        });
+        CohortId(self.cohorts.len() as u32 - 1)
+    }
+
+    /// A stream heard last at `last`, of which `expected` was missed up to now.
+    pub fn add_stream(
+        &mut self,
+        cohort: CohortId,
+        calendar: CalendarId,
+        pace: Pace,
+        last: i64,
+        expected: f64,
+    ) -> StreamId {
+        let id = self.streams.len() as u32;
+        let flow = self.flow(cohort.0, self.now);
+        let tails = self.tails_number(&pace.tails);
+        self.streams.push(Stream {
+            shape: pace.shape.0,
+            calendar: calendar.0,
+            cohort: cohort.0,
+            level: pace.level,
+            evidence: pace.evidence,
+            tails,
+            last: small(last),
+            checked: small(self.now),
+            flow,
+            expected: expected as f32,
+            drop_sum: 0.0,
+            slot: small(self.now) / SLOT as u32,
+            slot_rows: 0.0,
+            due: 0,
+            loudness: Loudness::Normal,
+            dropped: false,
+            left_out: false,
+            unit: self.shapes[pace.shape.0 as usize].0.unit(),
+        });
+        self.weigh(id, 1.0, true, true);
+        self.arm_at(id, self.now + BUCKET);
+        StreamId(id)
+    }
+
+    /// Gives a stream another pace, from now on.
+    pub fn set_pace(&mut self, stream: StreamId, pace: Pace) {
+        self.settle(stream.0, self.now);
+        let (quiet, red) = self.standing(stream.0);
+        self.weigh(stream.0, -1.0, !quiet, !red);
+        let tails = self.tails_number(&pace.tails);
+        let known = &mut self.streams[stream.0 as usize];
+        (known.shape, known.level) = (pace.shape.0, pace.level);
+        (known.evidence, known.tails) = (pace.evidence, tails);
+        self.weigh(stream.0, 1.0, !quiet, !red);
+        if self.streams[stream.0 as usize].due != 0 {
+            self.arm(stream.0);
+        }
+    }
+
+    /// What a stream's clock goes by.
+    pub fn pace(&self, stream: StreamId) -> Pace {
+        let stream = &self.streams[stream.0 as usize];
+        let tails = self.tails[stream.tails as usize];
+        Pace { shape: ShapeId(stream.shape), level: stream.level, evidence: stream.evidence, tails }
+    }
+
+    fn tails_number(&mut self, tails: &Tails) -> u32 {
+        let tails = Tails { open: tails.open.rounded(), closed: tails.closed.rounded() };
+        let bits = |tail: &Tail| [tail.above.to_bits(), tail.threshold.to_bits(), tail.scale.to_bits()];
+        let ([a, b, c], [d, e, f]) = (bits(&tails.open), bits(&tails.closed));
+        *self.tail_numbers.entry([a, b, c, d, e, f]).or_insert_with(|| {
+            self.tails.push(tails);
+            self.tails.len() as u32 - 1
+        })
+    }
+
+    /// Takes `count` events of a stream at `at`. Contact counts once a minute; then there is no gap to tell of.
+    pub fn event(&mut self, id: StreamId, at: i64, count: f32) -> Option<Gap> {
+        let index = id.0 as usize;
+        let stream = self.streams[index];
+        let is_contact = stream.unit == Unit::ContactMinutes;
+        if is_contact && large(stream.last) / self.contact_unit == at / self.contact_unit {
+            return None;
+        }
+        let cohort = &mut self.cohorts[stream.cohort as usize];
+        let minute = cohort.minute.rem_euclid(MEMORY as i64) as usize;
+        cohort.minutes[minute][0] += count;
+        let gap = self.gap(id, &stream, at);
+        let flow = self.flow(stream.cohort, at);
+        let stream = &mut self.streams[index];
+        stream.last = small(at);
+        stream.checked = small(at);
+        stream.flow = flow;
+        stream.expected = 0.0;
+        if !is_contact {
+            let slot = small(at) / SLOT as u32;
+            if slot != stream.slot {
+                self.finish_slots(index, slot);
+            }
+            self.streams[index].slot_rows += count;
+        }
+        if gap.loudness > Loudness::Normal {
+            self.set_loudness(id.0, Loudness::Normal);
+        }
+        if self.streams[index].due == 0 {
+            self.arm(id.0);
+        }
+        Some(gap)
+    }
+
+    fn gap(&self, id: StreamId, stream: &Stream, at: i64) -> Gap {
+        let (from, expected) = (large(stream.last), self.expected(stream, at));
+        const START: i64 = 1800;
+        let busiest = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].1) * START as f64 / 3600.0;
+        let with_cohort = stream.loudness > Loudness::Normal
+            && expected < COHORT_QUIET * self.expected_between(id, from, at)
+            && self.expected_between(id, from, from + START) < 0.25 * busiest;
+        // Of small gaps, which are nearly all, it does not matter.
+        const MATTERS: f64 = 2.0;
+        let over_closed = expected > MATTERS && self.is_over_closed(stream, at);
+        Gap { from, expected, loudness: stream.loudness, with_cohort, over_closed }
+    }
+
+    /// Whether the time since the last event touches a closed time or its edge.
+    fn is_over_closed(&self, stream: &Stream, at: i64) -> bool {
+        let (shape, peak) = &self.shapes[stream.shape as usize];
+        // Contact is even while a site is open, and an edge shows; rows have their own ups and downs.
+        let busy = peak * if stream.unit == Unit::ContactMinutes { 0.9 } else { 0.1 };
+        let (calendar, step) = (&self.calendars[stream.calendar as usize], stream.unit.slot_seconds());
+        let from = large(stream.last);
+        let slots = (0..=DAY / step).map(|slot| from + slot * step).take_while(|slot| *slot < at);
+        slots.chain([at]).any(|slot| shape.rate(calendar, slot) < busy)
+    }
+
+    /// Lets a stream be quiet until `until` (Unix seconds): nothing is expected of it before.
+    pub fn excuse(&mut self, id: StreamId, until: i64) {
+        self.settle(id.0, self.now);
+        let flow = self.flow(self.streams[id.0 as usize].cohort, self.now);
+        let stream = &mut self.streams[id.0 as usize];
+        stream.checked = small(until.max(self.now));
+        stream.flow = flow;
+        stream.expected = 0.0;
+        self.set_loudness(id.0, Loudness::Normal);
+        self.arm(id.0);
+    }
+
+    /// A stream goes by another calendar from now on.
+    pub fn move_stream(&mut self, id: StreamId, calendar: CalendarId) {
+        self.settle(id.0, self.now);
+        self.streams[id.0 as usize].calendar = calendar.0;
+        if self.streams[id.0 as usize].due != 0 {
+            self.arm(id.0);
+        }
+    }
+
+    /// Counts what a stream missed between `from` and now, as if HQ had heard all the time.
+    pub fn missed(&mut self, id: StreamId, from: i64) {
+        let expected = self.expected_between(id, from, self.now);
+        self.streams[id.0 as usize].expected = expected as f32;
+        self.arm_at(id.0, self.now);
+    }
+
+    /// Lets time pass. `hearing` says whether HQ could hear since the last tick; while it could not, clocks stand still.
+    pub fn tick(&mut self, now: i64, hearing: bool, out: &mut Vec<Transition>) {
+        self.hearing = hearing;
+        for cohort in 0..self.cohorts.len() {
+            self.advance_cohort(cohort, now);
+        }
+        self.now = now;
+        while self.turned < now / BUCKET {
+            self.turned += 1;
+            let due = std::mem::take(&mut self.wheel[(self.turned % BUCKETS as i64) as usize]);
+            for id in due {
+                if i64::from(self.streams[id as usize].due) == self.turned {
+                    self.look(id, now, out);
+                }
+            }
+        }
+    }
+
+    /// Where a stream stands at `at`.
+    pub fn measure(&self, id: StreamId, at: i64) -> Measure {
+        let stream = &self.streams[id.0 as usize];
+        let expected = self.expected(stream, at);
+        Measure {
+            last: large(stream.last),
+            expected,
+            surprise: surprise(expected, f64::from(stream.evidence), self.tail_of(stream, at)),
+            missed_minutes: self.missed_minutes(stream, expected),
+            loudness: stream.loudness,
+        }
+    }
+
+    /// Business minutes between two instants by this stream's week: 1 a minute where it is busiest.
+    pub fn business_minutes(&self, id: StreamId, from: i64, to: i64) -> f64 {
+        let stream = &self.streams[id.0 as usize];
+        let (shape, peak) = &self.shapes[stream.shape as usize];
+        if *peak <= 0.0 {
+            return 0.0;
+        }
+        shape.between(&self.calendars[stream.calendar as usize], from, to) / f64::from(*peak) * 60.0
+    }
+
+    /// Business minutes of a mean open day.
+    pub fn business_day(&self, id: StreamId) -> f64 {
+        let (shape, peak) = &self.shapes[self.streams[id.0 as usize].shape as usize];
+        if *peak > 0.0 { shape.day_hours() / f64::from(*peak) * 60.0 } else { 720.0 }
+    }
+
+    /// How busy a stream's week is at `at`, relative to its busiest slot: 0 to 1.
+    pub fn busyness(&self, id: StreamId, at: i64) -> f32 {
+        let stream = &self.streams[id.0 as usize];
+        let (shape, peak) = &self.shapes[stream.shape as usize];
+        if *peak <= 0.0 { 0.0 } else { shape.rate(&self.calendars[stream.calendar as usize], at) / peak }
+    }
+
+    /// Events expected of a stream between two instants.
+    pub fn expected_between(&self, id: StreamId, from: i64, to: i64) -> f64 {
+        let stream = &self.streams[id.0 as usize];
+        let shape = &self.shapes[stream.shape as usize].0;
+        f64::from(stream.level) * shape.between(&self.calendars[stream.calendar as usize], from, to)
+    }
+
+    /// Seconds of a contact "minute".
+    pub fn contact_unit(&self) -> i64 {
+        self.contact_unit
+    }
+
+    /// How well the fleet is heard.
+    pub fn heard(&self) -> Heard {
+        const NOW: std::ops::Range<usize> = 0..5;
+        const BEFORE: std::ops::Range<usize> = 5..15;
+        let (mut seen, mut expected, mut low, mut judged, mut sites) = (0.0, 0.0, 0.0, 0.0, 0);
+        let (mut seen_before, mut expected_before) = (0.0, 0.0);
+        // At opening and closing time a cohort's expectation is a mixture of all or nothing; it says nothing of HQ.
+        let is_steady = |cohort: &&Cohort| {
+            let (shape, peak) = &self.shapes[cohort.shape as usize];
+            let before = || shape.rate(&self.calendars[cohort.calendar as usize], self.now - SLOT);
+            cohort.unit == Unit::ContactMinutes && cohort.rate >= f64::from(0.8 * peak) && before() >= 0.8 * peak
+        };
+        for cohort in self.cohorts.iter().filter(is_steady) {
+            let (cohort_seen, cohort_expected) = (cohort.sum(NOW, 0), cohort.sum(NOW, 2));
+            seen += cohort_seen;
+            expected += cohort_expected;
+            seen_before += cohort.sum(BEFORE, 0);
+            expected_before += cohort.sum(BEFORE, 2);
+            if cohort_expected >= 1.0 {
+                judged += 1.0;
+                low += f64::from(u8::from(cohort_seen < 0.75 * cohort_expected));
+                sites += cohort.streams_heard;
+            }
+        }
+        let ratio = |seen: f64, expected: f64| if expected > 0.0 { seen / expected } else { 1.0 };
+        Heard {
+            expected,
+            ratio: ratio(seen, expected),
+            ratio_before: ratio(seen_before, expected_before),
+            low_cohorts: if judged > 0.0 { low / judged } else { 0.0 },
+            sites,
+        }
+    }
+
+    /// Whether a quiet stream is quiet by itself, not with its cohort.
+    pub fn is_alone(&self, id: StreamId) -> bool {
+        let stream = &self.streams[id.0 as usize];
+        stream.left_out || self.cohorts[stream.cohort as usize].rho >= COHORT_QUIET
+    }
+
+    /// The cohort of a stream.
+    pub fn cohort_of(&self, id: StreamId) -> CohortId {
+        CohortId(self.streams[id.0 as usize].cohort)
+    }
+
+    /// Whether most of a cohort is quiet.
+    pub fn is_cohort_quiet(&self, cohort: CohortId) -> bool {
+        self.cohorts[cohort.0 as usize].rho < COHORT_QUIET
+    }
+
+    /// ρ of a stream's cohort: observed to expected of the last hour, suspects left out.
+    pub fn flow_factor(&self, id: StreamId) -> f64 {
+        self.cohorts[self.streams[id.0 as usize].cohort as usize].rho
+    }
+
+    fn missed_minutes(&self, stream: &Stream, expected: f64) -> f64 {
+        let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].1);
+        if rate > 0.0 { expected / rate * 60.0 } else { 0.0 }
+    }
+
+    fn flow(&self, cohort: u32, at: i64) -> Flow {
+        let cohort = &self.cohorts[cohort as usize];
+        let (full, slowed) = cohort.flow(at, self.hearing);
+        Flow { full: (full * 1000.0) as u32, slowed: (slowed * 1000.0) as u32 }
+    }
+
+    fn expected(&self, stream: &Stream, at: i64) -> f64 {
+        let checked = large(stream.checked);
+        if at <= checked {
+            return f64::from(stream.expected);
+        }
+        let now = self.flow(stream.cohort, at);
+        let full = f64::from(now.full.wrapping_sub(stream.flow.full));
+        let slowed = f64::from(now.slowed.wrapping_sub(stream.flow.slowed));
+        // Where the cohort's week says nothing, the site's own does.
+        let share = if full >= 1.0 { (slowed / full).min(1.0) } else { f64::from(u8::from(self.hearing)) };
+        let shape = &self.shapes[stream.shape as usize].0;
+        let open = shape.between(&self.calendars[stream.calendar as usize], checked, at);
+        f64::from(stream.expected) + f64::from(stream.level) * open * share
+    }
+
+    /// Counts what was expected up to `at`.
+    fn settle(&mut self, id: u32, at: i64) {
+        let stream = self.streams[id as usize];
+        let (expected, flow) = (self.expected(&stream, at), self.flow(stream.cohort, at));
+        let stream = &mut self.streams[id as usize];
+        stream.expected = expected as f32;
+        if small(at) > stream.checked {
+            stream.checked = small(at);
+            stream.flow = flow;
+        }
+    }
+
+    fn tail_of(&self, stream: &Stream, at: i64) -> &Tail {
+        self.tails[stream.tails as usize].of(self.is_over_closed(stream, at))
+    }
+
+    /// Expected events at which a loudness is reached.
+    fn needed(&self, stream: &Stream, tail: &Tail, loudness: Loudness) -> f64 {
+        let limits = &self.thresholds;
+        let nines = |nines| expected_for(nines, f64::from(stream.evidence), tail);
+        let minutes = if stream.unit == Unit::ContactMinutes {
+            let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].1);
+            limits.contact_minutes * self.contact_unit as f64 / 3600.0 * rate
+        } else {
+            0.0
+        };
+        match loudness {
+            Loudness::Normal => 0.0,
+            // Whatever the evidence; but a night that is no rarer than others is nobody's cause.
+            Loudness::Suspect => (limits.suspect / std::f64::consts::LOG10_E).max(tail.needed(limits.suspect)),
+            Loudness::Amber => nines(limits.amber),
+            Loudness::Red => nines(limits.red).max(minutes),
+            Loudness::Page => nines(limits.page).max(minutes),
+        }
+    }
+
+    /// The timer of a stream came up.
+    fn look(&mut self, id: u32, now: i64, out: &mut Vec<Transition>) {
+        self.settle(id, now);
+        let stream = self.streams[id as usize];
+        let expected = f64::from(stream.expected);
+        let levels = [Loudness::Page, Loudness::Red, Loudness::Amber, Loudness::Suspect];
+        // The margin keeps rounding from arming a stream for ever just below a level.
+        let tail = *self.tail_of(&stream, now);
+        let reached = levels.into_iter().find(|level| expected * 1.0001 + 1e-6 >= self.needed(&stream, &tail, *level));
+        let reached = reached.unwrap_or_default().max(stream.loudness);
+        if reached > stream.loudness {
+            self.set_loudness(id, reached);
+            out.push(Transition { stream: StreamId(id), at: now, what: Change::Louder(reached) });
+        }
+        self.look_at_drop(id, now, out);
+        if reached == Loudness::Page {
+            self.streams[id as usize].due = 0;
+        } else {
+            self.arm(id);
+        }
+    }
+
+    fn look_at_drop(&mut self, id: u32, now: i64, out: &mut Vec<Transition>) {
+        let limit = self.thresholds.drop;
+        let stream = &mut self.streams[id as usize];
+        let what = match (stream.dropped, stream.drop_sum) {
+            (false, sum) if sum >= limit => Change::Dropped,
+            (true, sum) if sum < 1.0 => Change::Restored,
+            _ => return,
+        };
+        stream.dropped = what == Change::Dropped;
+        out.push(Transition { stream: StreamId(id), at: now, what });
+    }
+
+    /// The slots before `slot` are over.
+    fn finish_slots(&mut self, index: usize, slot: u32) {
+        let stream = self.streams[index];
+        let (from, to) = (large(stream.slot * SLOT as u32), large(slot * SLOT as u32));
+        let rho = self.cohorts[stream.cohort as usize].rho;
+        let first = self.expected_between(StreamId(index as u32), from, (from + SLOT).min(to)) * rho;
+        let rest = self.expected_between(StreamId(index as u32), (from + SLOT).min(to), to) * rho;
+        let after_first = cusum(stream.drop_sum, first as f32, stream.slot_rows);
+        let stream = &mut self.streams[index];
+        // Slots without any row are a stop, which the clock itself judges; a drop is what still trickles.
+        stream.drop_sum = if rest > 0.0 && stream.loudness > Loudness::Suspect { 0.0 } else { after_first };
+        (stream.slot, stream.slot_rows) = (slot, 0.0);
+    }
+
+    /// Whether a stream is left out of its cohort, and whether it is red.
+    fn standing(&self, id: u32) -> (bool, bool) {
+        let stream = &self.streams[id as usize];
+        (stream.left_out, stream.loudness >= Loudness::Red)
+    }
+
+    fn set_loudness(&mut self, id: u32, loudness: Loudness) {
+        let (was_quiet, was_red) = self.standing(id);
+        let stream = &mut self.streams[id as usize];
+        stream.loudness = loudness;
+        if loudness == Loudness::Normal {
+            stream.left_out = false;
+        } else if loudness >= Loudness::Red && self.cohorts[stream.cohort as usize].rho >= COHORT_QUIET {
+            stream.left_out = true;
+        }
+        let (is_quiet, is_red) = self.standing(id);
+        if was_quiet != is_quiet {
+            self.weigh(id, if is_quiet { -1.0 } else { 1.0 }, true, false);
+        }
+        if was_red != is_red {
+            self.weigh(id, if is_red { -1.0 } else { 1.0 }, false, true);
+        }
+    }
+
+    /// Counts a stream in or out of what its cohort is expected to say.
+    fn weigh(&mut self, id: u32, sign: f64, unsuspected: bool, heard: bool) {
+        let stream = &self.streams[id as usize];
+        let cohort = &mut self.cohorts[stream.cohort as usize];
+        let level = sign * f64::from(stream.level);
+        if unsuspected {
+            cohort.level = (cohort.level + level).max(0.0);
+        }
+        if heard {
+            cohort.level_heard = (cohort.level_heard + level).max(0.0);
+            cohort.streams_heard = cohort.streams_heard.saturating_add_signed(sign as isize);
+        }
+    }
+
+    fn advance_cohort(&mut self, index: usize, now: i64) {
+        let hearing = self.hearing;
+        let cohort = &self.cohorts[index];
+        if now / 60 == cohort.minute && now == cohort.flow_at {
+            return;
+        }
+        let rate = f64::from(self.shapes[cohort.shape as usize].0.rate(&self.calendars[cohort.calendar as usize], now));
+        let cohort = &mut self.cohorts[index];
+        (cohort.full, cohort.slowed) = cohort.flow(now, hearing);
+        (cohort.flow_at, cohort.rate) = (now, rate);
+        let rate = rate / 60.0;
+        let passed = (now / 60 - cohort.minute).min(MEMORY as i64);
+        for step in 0..passed {
+            let finished = (cohort.minute + step).rem_euclid(MEMORY as i64) as usize;
+            cohort.minutes[finished][1] = (cohort.level * rate) as f32;
+            cohort.minutes[finished][2] = (cohort.level_heard * rate) as f32;
+            if !hearing {
+                // What was not heard then says nothing about the sites.
+                cohort.minutes[finished][1] = 0.0;
+                if cohort.unit == Unit::Rows {
+                    cohort.minutes[finished][0] = 0.0;
+                }
+            }
+            let next = (cohort.minute + step + 1).rem_euclid(MEMORY as i64) as usize;
+            cohort.minutes[next] = [0.0; 3];
+        }
+        if passed > 0 {
+            cohort.minute = now / 60;
+            let (seen, expected) = (cohort.sum(0..MEMORY - 1, 0), cohort.sum(0..MEMORY - 1, 1));
+            cohort.rho = ((seen + 10.0) / (expected + 10.0)).clamp(RHO_MIN, 1.0);
+        }
+    }
+
+    /// Puts a stream where it could reach its next level at the earliest.
+    fn arm(&mut self, id: u32) {
+        let stream = self.streams[id as usize];
+        let next = match stream.loudness {
+            Loudness::Normal => Loudness::Suspect,
+            Loudness::Suspect => Loudness::Amber,
+            Loudness::Amber => Loudness::Red,
+            Loudness::Red | Loudness::Page => Loudness::Page,
+        };
+        let from = large(stream.checked).max(self.now);
+        let horizon = self.now + (BUCKETS as i64 - 2) * BUCKET;
+        // Which tail will apply is not known yet: the earlier of both.
+        let tails = self.tails[stream.tails as usize];
+        let needed = self.needed(&stream, &tails.open, next).min(self.needed(&stream, &tails.closed, next));
+        let missing = needed - f64::from(stream.expected);
+        let at = if missing <= 0.0 {
+            // It waits for the other tail's level: look again in a minute.
+            self.now + 60
+        } else if stream.level <= 0.0 || from >= horizon {
+            horizon
+        } else {
+            let shape = &self.shapes[stream.shape as usize].0;
+            let need = missing.max(0.0) / f64::from(stream.level);
+            shape.reach(&self.calendars[stream.calendar as usize], from, need, horizon)
+        };
+        self.arm_at(id, at);
+    }
+
+    fn arm_at(&mut self, id: u32, at: i64) {
+        // In the bucket after the instant: when it is handled, the instant has passed.
+        let bucket = (at / BUCKET + 1).clamp(self.turned + 1, self.turned + BUCKETS as i64 - 1);
+        self.streams[id as usize].due = bucket as u32;
+        self.wheel[(bucket % BUCKETS as i64) as usize].push(id);
+    }
+}

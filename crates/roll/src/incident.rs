@@ -1,0 +1,429 @@
+//! Incidents: what a person should know. They only get louder until data, a dated closure or a retirement ends them; there
+//! is no time-out.
+
+use std::collections::BTreeMap;
+
+use rollcall_types::{Cause, SiteId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::guard::Deafness;
+
+/// What an incident is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A site is not heard, or a table's rows stopped.
+    Silence,
+    /// Rows still come, far fewer than usual.
+    Drop,
+    /// Silences that share an attribute.
+    Group,
+    /// Most of a cohort is quiet on a day that should be open: one question, whether it is a closing day.
+    CohortQuiet,
+    /// On the roster, never heard.
+    NeverHeard,
+    /// HQ itself cannot hear.
+    HqBlind,
+    /// The site is heard, and says or shows that something is wrong.
+    Condition(Condition),
+    /// A way to tell people does not work.
+    Channel,
+}
+
+/// What can be wrong with a site that is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// Changes are not captured: triggers gone, file replaced.
+    Capture,
+    /// HQ turns it away, or keeps its batches in quarantine.
+    Refused,
+    /// Its journal was rewound, or runs twice.
+    CloneOrRewind,
+    /// Changes wait at the site for too long although it is heard.
+    Behind,
+    /// Manifests: rows counted at the site are not here, or none are counted.
+    Manifest,
+    /// Its clock is far off.
+    Clock,
+    /// Its disk is nearly full.
+    Disk,
+    /// Changes are lost for good, as the site itself recorded.
+    Loss,
+}
+
+impl Condition {
+    /// The cause it stands for.
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::Capture => Cause::CaptureStuck,
+            Self::Refused => Cause::HqRefuses,
+            Self::CloneOrRewind => Cause::CloneOrRewind,
+            Self::Behind => Cause::Backlog,
+            Self::Manifest | Self::Loss => Cause::Mismatch,
+            Self::Clock => Cause::Clock,
+            Self::Disk => Cause::Disk,
+        }
+    }
+}
+
+/// How long a site has been part of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The last good moment, not the moment of noticing.
+    pub since: Timestamp,
+    /// When it came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// Someone took the incident, for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who.
+    pub by: String,
+    /// What they said.
+    pub reason: String,
+    /// It is loud again after this.
+    pub until: Timestamp,
+}
+
+/// A line of an incident's story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    pub text: String,
+}
+
+/// When a level was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// 1 to 5.
+    pub level: u8,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What silent sites have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Attribute {
+    /// Such as `isp`.
+    pub name: String,
+    /// Such as `Cascade Fiber`.
+    pub value: String,
+}
+
+/// One incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Ascending; never used again.
+    pub id: u64,
+    /// What it is about.
+    pub kind: Kind,
+    /// The silent stream: `contact` or a table.
+    pub stream: Option<String>,
+    /// The sites it is about.
+    pub members: BTreeMap<SiteId, Member>,
+    /// What they share.
+    pub attribute: Option<Attribute>,
+    /// Why, as far as it is known.
+    pub cause: Option<Cause>,
+    /// The evidence, in one sentence.
+    pub evidence: String,
+    /// When it was noticed.
+    pub opened_at: Timestamp,
+    /// When it began: the last good moment of the first member.
+    pub since: Timestamp,
+    /// When it ended; none while it is open.
+    pub closed_at: Option<Timestamp>,
+    /// 0: on the screen only; 1 to 5: see [`Ladder`].
+    pub level: u8,
+    /// Every level reached.
+    pub levels: Vec<Reached>,
+    /// Business minutes missed so far.
+    pub missed_minutes: f64,
+    /// Up to when they are counted.
+    pub counted_to: Timestamp,
+    /// The group that speaks for it.
+    pub held_by: Option<u64>,
+    /// Who took it.
+    pub lease: Option<Lease>,
+    /// The last times people were told, newest last.
+    pub told: Vec<Timestamp>,
+    /// Whether a person is to be called: not yet while only the screen shows it.
+    pub calls: bool,
+    /// Its story.
+    pub timeline: Vec<Entry>,
+}
+
+/// Why people are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notice {
+    /// For the first time.
+    Opened,
+    /// It reached a higher level.
+    Louder,
+    /// Nobody acted.
+    Repeated,
+    /// Whoever took it let the time run out.
+    LeaseExpired,
+    /// It is over.
+    Resolved,
+}
+
+/// When an incident gets louder, in business minutes missed, and how often it repeats.
+///
+/// Level 1 is the site's contact and the desk at HQ, 2 the district, 3 whoever owns the figures, 4 the head of the unit, 5 the
+/// top, weekly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ladder {
+    /// Business minutes to level 2.
+    pub second_minutes: f64,
+    /// Business days to levels 3, 4 and 5.
+    pub days: [f64; 3],
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self { second_minutes: 240.0, days: [1.0, 3.0, 10.0] }
+    }
+}
+
+const HOUR: i64 = 3_600_000_000;
+/// People are told at most so often in a day, unless the level rises.
+const TOLD_PER_DAY: usize = 2;
+
+impl Ladder {
+    /// The level for so many missed business minutes of a site whose business day has `day_minutes`.
+    pub fn level(&self, missed_minutes: f64, day_minutes: f64) -> u8 {
+        let days = missed_minutes / day_minutes.max(60.0);
+        let above = self.days.iter().filter(|limit| days >= **limit).count() as u8;
+        match above {
+            0 if missed_minutes >= self.second_minutes => 2,
+            0 => 1,
+            above => 2 + above,
+        }
+    }
+
+    /// How long an acknowledgement may last at a level: one day at levels 1 and 2, three above.
+    pub fn lease_max(level: u8) -> std::time::Duration {
+        std::time::Duration::from_secs(86_400 * if level <= 2 { 1 } else { 3 })
+    }
+
+    /// The pause before telling again: 4 hours, then a day; at level 5 a week.
+    fn pause(level: u8, told_before: usize) -> i64 {
+        match (level, told_before) {
+            (5, _) => 7 * 24 * HOUR,
+            (_, 1) => 4 * HOUR,
+            _ => 24 * HOUR,
+        }
+    }
+}
+
+impl Incident {
+    /// A new incident at level 0.
+    pub fn new(id: u64, kind: Kind, since: Timestamp, now: Timestamp) -> Self {
+        Self {
+            id,
+            kind,
+            stream: None,
+            members: BTreeMap::new(),
+            attribute: None,
+            cause: None,
+            evidence: String::new(),
+            opened_at: now,
+            since,
+            closed_at: None,
+            level: 0,
+            levels: Vec::new(),
+            missed_minutes: 0.0,
+            counted_to: since,
+            held_by: None,
+            lease: None,
+            told: Vec::new(),
+            calls: false,
+            timeline: Vec::new(),
+        }
+    }
+
+    /// Adds a line to the story.
+    pub fn tell(&mut self, at: Timestamp, text: impl Into<String>) {
+        const TIMELINE_MAX: usize = 500;
+        if self.timeline.len() >= TIMELINE_MAX {
+            // The beginning and the end say most.
+            self.timeline.remove(TIMELINE_MAX / 2);
+        }
+        self.timeline.push(Entry { at, text: text.into() });
+    }
+
+    /// Whether it still waits for its end.
+    pub fn is_open(&self) -> bool {
+        self.closed_at.is_none()
+    }
+
+    /// Sites that have not come back.
+    pub fn absent(&self) -> impl Iterator<Item = (&SiteId, &Member)> {
+        self.members.iter().filter(|(_, member)| member.until.is_none())
+    }
+
+    fn raise(&mut self, level: u8, now: Timestamp) {
+        if level > self.level {
+            self.level = level.min(5);
+            self.levels.push(Reached { level: self.level, at: now });
+            self.tell(now, format!("level {}", self.level));
+        }
+    }
+
+    /// What is to be told now, if anything. The level is a ratchet: it never falls, whatever happens.
+    pub fn review(&mut self, ladder: &Ladder, day_minutes: f64, now: Timestamp) -> Option<Notice> {
+        if !self.is_open() || !self.calls || self.held_by.is_some() {
+            return None;
+        }
+        let before = self.level;
+        let mut notice = None;
+        if let Some(lease) = &self.lease
+            && now >= lease.until
+        {
+            let text = format!("the acknowledgement of {} ran out", lease.by);
+            self.tell(now, text);
+            self.lease = None;
+            // It comes back one level higher, whatever the missed time says.
+            self.raise(before + 1, now);
+            notice = Some(Notice::LeaseExpired);
+        }
+        let level = ladder.level(self.missed_minutes, day_minutes).max(1);
+        self.raise(level, now);
+        if self.level > before && notice.is_none() {
+            // A taken incident still reaches the next level's audience: they do not know yet.
+            notice = Some(if before == 0 { Notice::Opened } else { Notice::Louder });
+        }
+        if notice.is_none() && self.lease.is_none() {
+            let last_level = self.levels.last().map_or(self.opened_at, |reached| reached.at);
+            let at_level = self.told.iter().filter(|told| **told >= last_level).count();
+            let last = self.told.last().copied().unwrap_or(self.opened_at);
+            if now.as_micros() - last.as_micros() >= Ladder::pause(self.level, at_level) {
+                notice = Some(Notice::Repeated);
+            }
+        }
+        if notice == Some(Notice::Opened) && self.told_within(now, 24 * HOUR) >= TOLD_PER_DAY {
+            return None;
+        }
+        if notice.is_some() {
+            self.told.push(now);
+            if self.told.len() > 20 {
+                self.told.remove(0);
+            }
+        }
+        notice
+    }
+
+    fn told_within(&self, now: Timestamp, micros: i64) -> usize {
+        self.told.iter().filter(|told| now.as_micros() - told.as_micros() < micros).count()
+    }
+
+    /// Someone takes it, at most for [`Ladder::lease_max`]. Returns until when.
+    pub fn acknowledge(&mut self, by: &str, reason: &str, until: Timestamp, now: Timestamp) -> Timestamp {
+        let latest = now.plus_micros(Ladder::lease_max(self.level).as_micros() as i64);
+        let until = until.min(latest);
+        self.lease = Some(Lease { by: by.to_owned(), reason: reason.to_owned(), until });
+        self.tell(now, format!("acknowledged by {by} until {until}: {reason}"));
+        until
+    }
+
+    /// It is over. Returns whether people who were told must hear it.
+    pub fn close(&mut self, reason: &str, now: Timestamp) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        self.closed_at = Some(now);
+        self.lease = None;
+        self.tell(now, format!("over: {reason}"));
+        !self.told.is_empty()
+    }
+
+    /// It is back within a day: the same incident, as loud as it was.
+    pub fn reopen(&mut self, now: Timestamp, reason: &str) {
+        self.closed_at = None;
+        self.counted_to = now;
+        self.tell(now, format!("again: {reason}"));
+    }
+}
+
+/// The cause a deaf HQ has.
+pub fn deafness_text(why: Deafness) -> &'static str {
+    match why {
+        Deafness::WatchStopped => "the watch did not run: HQ was stopped or stalled",
+        Deafness::FleetMissing => {
+            "most of the fleet is missing at once, which is more likely HQ's own link than theirs"
+        }
+        Deafness::IngestFailing => "HQ cannot store what sites send",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000_000;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_micros(minutes * MINUTE)
+    }
+
+    /// Twelve business hours a day, from midnight on, for simplicity.
+    fn missed(minutes: i64) -> f64 {
+        (minutes / 1440 * 720 + (minutes % 1440).min(720)) as f64
+    }
+
+    #[test]
+    fn twelve_weeks_of_silence_never_get_quieter() {
+        let mut incident = Incident::new(1, Kind::Silence, at(0), at(10));
+        incident.calls = true;
+        let (mut level, mut last_told, mut told) = (0, 10, 0);
+        for minute in 10..84 * 1440 {
+            incident.missed_minutes = missed(minute);
+            if incident.review(&Ladder::default(), 720.0, at(minute)).is_some() {
+                last_told = minute;
+                told += 1;
+            }
+            assert!(incident.level >= level);
+            assert!(minute - last_told <= 7 * 1440, "nobody was told for a week");
+            level = incident.level;
+        }
+        assert_eq!(level, 5);
+        assert!((12..40).contains(&told), "{told}");
+        let reached: Vec<i64> = incident.levels.iter().map(|reached| reached.at.as_micros() / MINUTE).collect();
+        assert_eq!(reached, [10, 240, 720, 2 * 1440 + 720, 9 * 1440 + 720]);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_a_lease_and_comes_back_one_level_higher() {
+        let mut incident = Incident::new(1, Kind::Silence, at(0), at(10));
+        incident.calls = true;
+        assert_eq!(incident.review(&Ladder::default(), 720.0, at(10)), Some(Notice::Opened));
+        let until = incident.acknowledge("Ada", "the electrician is there", at(100_000), at(20));
+        assert_eq!(until, at(20 + 1440), "a day at most");
+        for minute in 20..20 + 1440 {
+            assert_eq!(incident.review(&Ladder::default(), 720.0, at(minute)), None);
+        }
+        assert_eq!(incident.review(&Ladder::default(), 720.0, until), Some(Notice::LeaseExpired));
+        assert_eq!(incident.level, 2);
+    }
+
+    #[test]
+    fn a_flapping_site_calls_twice_a_day_at_most() {
+        let mut incident = Incident::new(1, Kind::Silence, at(0), at(0));
+        incident.calls = true;
+        let mut told = 0;
+        for drop in 0..20 {
+            let now = at(drop * 60);
+            incident.reopen(now, "dropped");
+            told += usize::from(incident.review(&Ladder::default(), 720.0, now).is_some());
+            incident.close("back", now);
+        }
+        assert!((1..=2).contains(&told), "{told}");
+    }
+}

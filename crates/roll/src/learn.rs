@@ -1,0 +1,314 @@
+//! Keeps what streams did until it may be learned from, and turns it into paces: own rates drawn towards those of the family.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rollcall_types::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    calendar::Calendar,
+    clock::Gap,
+    rhythm::{Counts, Gaps},
+    shape::{Shape, Unit},
+    surprise::Tails,
+};
+
+/// One stream's past, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Past {
+    unit_is_contact: bool,
+    counts: Counts,
+    /// Healthy gaps within open time.
+    gaps: Gaps,
+    /// Healthy gaps over closed time.
+    closed_gaps: Gaps,
+    /// Everything before this instant (Unix seconds) was learned from or is never to be.
+    learned_to: i64,
+    /// When the stream was first heard, Unix seconds.
+    pub(crate) born: i64,
+    /// Events per slot that are not learned from yet: slot number (of Unix time), count.
+    waiting: Vec<(i64, f32)>,
+    /// Stretches that must not be learned from, Unix seconds.
+    unhealthy: Vec<(i64, i64)>,
+}
+
+/// Streams alike: same table, same kind of site.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    /// What is counted.
+    pub unit: Unit,
+    /// The mean week.
+    pub shape: Arc<Shape>,
+    /// The mean events an hour where the shape is 1; 0 while nothing was learned.
+    pub level: f32,
+    /// The healthy gaps of all.
+    pub tails: Tails,
+    /// Whether anything was learned.
+    pub learned: bool,
+}
+
+impl Family {
+    /// A family nothing is known of yet. Contact is expected from the start, `contact_level` times an hour; rows are not.
+    pub fn new(unit: Unit, contact_level: f32) -> Self {
+        let (level, tails) = match unit {
+            Unit::ContactMinutes => (contact_level, Tails::OF_CONTACT),
+            Unit::Rows => (0.0, Tails::OF_ROWS),
+        };
+        Self { unit, shape: Arc::new(Shape::unlearned(unit)), level, tails, learned: false }
+    }
+
+    /// What all members together teach.
+    pub fn learn<'a>(&mut self, members: impl Iterator<Item = &'a Past>) {
+        let (mut counts, mut levels, mut streams) = (Counts::new(self.unit), 0.0, 0);
+        let (mut gaps, mut closed_gaps) = (Gaps::default(), Gaps::default());
+        for past in members.filter(|past| past.counts.total_hours() >= 2.0) {
+            counts.add(&past.counts);
+            gaps.add(&past.gaps);
+            closed_gaps.add(&past.closed_gaps);
+            levels += past.counts.level(&self.shape, 0.0);
+            streams += 1;
+        }
+        let fallback = Shape::unlearned(self.unit);
+        if let Some(shape) = counts.shape(self.unit, &fallback) {
+            self.shape = Arc::new(shape);
+            self.learned = true;
+        }
+        if streams > 0 && levels > 0.0 {
+            self.level = counts.level(&self.shape, 0.0).max(1e-6);
+            let of_unit = if self.unit == Unit::Rows { Tails::OF_ROWS } else { Tails::OF_CONTACT };
+            self.tails = Tails { open: gaps.tail(&of_unit.open), closed: closed_gaps.tail(&of_unit.closed) };
+        }
+    }
+}
+
+/// What a stream's clock is to go by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// The week.
+    pub shape: Arc<Shape>,
+    /// Events an hour where the shape is 1.
+    pub level: f32,
+    /// Events behind it.
+    pub evidence: f32,
+    /// Its healthy gaps.
+    pub tails: Tails,
+}
+
+/// Contact is told to sites, not learned: so many events' worth of evidence from the start.
+const EVIDENCE_OF_CONTACT: f32 = 20.0;
+/// A day's learning keeps at most so many slots waiting: ten weeks of quarters of an hour.
+const WAITING_MAX: usize = 6720;
+
+impl Past {
+    /// A stream first heard at `now`.
+    pub fn new(unit: Unit, now: i64) -> Self {
+        Self {
+            unit_is_contact: unit == Unit::ContactMinutes,
+            counts: Counts::new(unit),
+            gaps: Gaps::default(),
+            closed_gaps: Gaps::default(),
+            learned_to: now,
+            born: now,
+            waiting: Vec::new(),
+            unhealthy: Vec::new(),
+        }
+    }
+
+    fn unit(&self) -> Unit {
+        if self.unit_is_contact { Unit::ContactMinutes } else { Unit::Rows }
+    }
+
+    /// Takes an event and the gap it ended, and whether that was healthy.
+    pub fn event(&mut self, at: i64, count: f32, gap: &Gap, healthy: bool) {
+        let slot = at.div_euclid(self.unit().slot_seconds());
+        match self.waiting.last_mut() {
+            Some((last, sum)) if *last == slot => *sum += count,
+            _ => {
+                if self.waiting.len() < WAITING_MAX {
+                    self.waiting.push((slot, count));
+                }
+            }
+        }
+        if !healthy {
+            self.unhealthy.push((gap.from, at));
+        } else if !gap.with_cohort {
+            // A gap of the whole cohort is learned from as time, not as a gap of this stream's own.
+            let gaps = if gap.over_closed { &mut self.closed_gaps } else { &mut self.gaps };
+            gaps.learn(gap.expected);
+        }
+    }
+
+    /// A person said that a silence was normal after all.
+    pub fn was_normal(&mut self, calendar: &Calendar, from: i64, to: i64, expected: f64) {
+        self.unhealthy.retain(|(start, end)| *end <= from || *start >= to);
+        if from < self.learned_to {
+            self.counts.learn(self.unit(), calendar, from, to.min(self.learned_to), 0.0);
+        }
+        self.closed_gaps.learn(expected);
+    }
+
+    /// A person said that a time was an outage, although something trickled in.
+    pub fn was_outage(&mut self, from: i64, to: i64) {
+        self.unhealthy.push((from, to));
+    }
+
+    /// Learns all that ended before `last_event`: a gap that still lasts teaches nothing.
+    pub fn learn(&mut self, calendar: &Calendar, last_event: i64) {
+        let unit = self.unit();
+        let slot_seconds = unit.slot_seconds();
+        let through = last_event.div_euclid(slot_seconds) * slot_seconds;
+        let mut waiting = std::mem::take(&mut self.waiting).into_iter().peekable();
+        let mut at = self.learned_to.div_euclid(slot_seconds) * slot_seconds;
+        while at < through {
+            let next = waiting.peek().map_or(through, |(slot, _)| slot * slot_seconds).min(through);
+            if next > at {
+                self.learn_healthy(unit, calendar, at, next, 0.0);
+                at = next;
+            } else if let Some((slot, count)) = waiting.next_if(|(slot, _)| slot * slot_seconds <= at) {
+                if slot * slot_seconds == at {
+                    self.learn_healthy(unit, calendar, at, at + slot_seconds, count);
+                    at += slot_seconds;
+                }
+            } else {
+                break;
+            }
+        }
+        self.waiting = waiting.filter(|(slot, _)| slot * slot_seconds >= through).collect();
+        self.learned_to = self.learned_to.max(through);
+        self.unhealthy.retain(|(_, end)| *end > through);
+    }
+
+    fn learn_healthy(&mut self, unit: Unit, calendar: &Calendar, from: i64, to: i64, count: f32) {
+        if count > 0.0 {
+            if !self.unhealthy.iter().any(|(start, end)| *start < to && *end > from) {
+                self.counts.learn(unit, calendar, from, to, count);
+            }
+            return;
+        }
+        let mut parts = vec![(from, to)];
+        for (start, end) in &self.unhealthy {
+            parts = parts
+                .into_iter()
+                .flat_map(|(from, to)| [(from, to.min(*start)), (from.max(*end), to)])
+                .filter(|(from, to)| from < to)
+                .collect();
+        }
+        for (from, to) in parts {
+            self.counts.learn(unit, calendar, from, to, 0.0);
+        }
+    }
+
+    /// Lets days pass.
+    pub fn fade(&mut self, days: f64) {
+        self.counts.fade(days);
+        self.gaps.fade(days);
+        self.closed_gaps.fade(days);
+    }
+
+    /// Hours learned from, faded.
+    pub fn hours(&self) -> f32 {
+        self.counts.total_hours()
+    }
+
+    /// The longest healthy silence known, in expected events.
+    pub fn longest_gap(&self) -> f64 {
+        self.gaps.longest().max(self.closed_gaps.longest())
+    }
+
+    /// For how many days it has been known at `now`.
+    pub fn age_days(&self, now: Timestamp) -> i64 {
+        (now.as_micros() / 1_000_000 - self.born) / 86_400
+    }
+
+    /// The pace this past gives within its family.
+    pub fn pace(&self, family: &Family, calendar: &Calendar) -> Learned {
+        pace(Some(self), family, calendar)
+    }
+}
+
+/// The pace of a stream: its own past within its family, cut to the hours it declares.
+pub fn pace(past: Option<&Past>, family: &Family, calendar: &Calendar) -> Learned {
+    let unit = family.unit;
+    let base = match (&calendar.hours, family.learned) {
+        (Some(hours), false) => Arc::new(Shape::flat(unit).within(hours)),
+        _ => family.shape.clone(),
+    };
+    let (shape, level) = match past.filter(|past| past.hours() >= 2.0) {
+        Some(past) => {
+            let (own, level) = past.counts.rates(unit, &base, family.level);
+            (Arc::new(own), level)
+        }
+        None => (base, family.level),
+    };
+    let shape = match &calendar.hours {
+        Some(hours) => Arc::new(shape.within(hours)),
+        None => shape,
+    };
+    let evidence = past.map_or(2.0, |past| past.counts.evidence())
+        + if unit == Unit::ContactMinutes { EVIDENCE_OF_CONTACT } else { 0.0 };
+    let tails = past.map_or(family.tails, |past| Tails {
+        open: past.gaps.tail(&family.tails.open),
+        closed: past.closed_gaps.tail(&family.tails.closed),
+    });
+    Learned { shape, level, evidence, tails }
+}
+
+/// Families by key.
+pub type Families = BTreeMap<String, Family>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Loudness;
+
+    const HOUR: i64 = 3600;
+
+    fn gap(from: i64, expected: f64) -> Gap {
+        Gap { from, expected, loudness: Loudness::Normal, with_cohort: false, over_closed: false }
+    }
+
+    /// Ten weeks of twenty rows an hour, all day long.
+    fn steady() -> Past {
+        let mut past = Past::new(Unit::Rows, 0);
+        for hour in 0..10 * 168 {
+            for part in 0..20 {
+                past.event(hour * HOUR + part * 180, 1.0, &gap(0, 1.0), true);
+            }
+        }
+        past.learn(&Calendar::default(), 10 * 168 * HOUR);
+        past
+    }
+
+    #[test]
+    fn silence_that_lasts_teaches_nothing_and_an_outage_leaves_no_trace() {
+        let calendar = Calendar::default();
+        let mut past = steady();
+        let before = past.clone();
+        past.learn(&calendar, 10 * 168 * HOUR);
+        assert_eq!(past, before, "nothing came, nothing was learned");
+        // Twelve weeks of silence, found to be an outage when the site came back.
+        let back = 22 * 168 * HOUR;
+        past.event(back, 1.0, &gap(10 * 168 * HOUR, 40_000.0), false);
+        past.learn(&calendar, back + HOUR);
+        let shape = Arc::new(Shape::flat(Unit::Rows));
+        let family = Family { shape, level: 20.0, learned: true, ..Family::new(Unit::Rows, 0.0) };
+        let (healthy, after) = (before.pace(&family, &calendar), past.pace(&family, &calendar));
+        let at_noon = |pace: &Learned| pace.level * pace.shape.rate(&calendar, 12 * HOUR);
+        assert!((at_noon(&healthy) - 20.0).abs() < 1.0, "{}", at_noon(&healthy));
+        assert!((at_noon(&after) - at_noon(&healthy)).abs() < 0.2, "{}", at_noon(&after));
+    }
+
+    #[test]
+    fn a_person_may_call_a_silence_normal() {
+        let calendar = Calendar::default();
+        let mut past = steady();
+        let rate = |past: &Past| past.counts.total_events() / past.counts.total_hours();
+        let before = rate(&past);
+        let (from, to) = (10 * 168 * HOUR, 11 * 168 * HOUR);
+        past.event(to, 1.0, &gap(from, 3_000.0), false);
+        past.learn(&calendar, to);
+        assert!((rate(&past) - before).abs() < 0.01);
+        past.was_normal(&calendar, from, to, 3_000.0);
+        assert!(rate(&past) < before * 0.95, "{} {before}", rate(&past));
+    }
+}

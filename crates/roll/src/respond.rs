@@ -1,0 +1,639 @@
+//! What the watch does about silence: opens, joins, groups, holds, ends incidents, and has people told.
+
+use rollcall_types::{Cause, SiteId, Timestamp};
+
+use crate::{
+    clock::{Change, Loudness, StreamId, Transition},
+    group::{self, Group},
+    incident::{Attribute, Condition, Incident, Kind, Member, Notice, deafness_text},
+    watch::{CONTACT, Decision, Watch, instant, seconds},
+};
+
+/// A silence that returns within this time is the same incident.
+const REJOIN_WITHIN: i64 = 24 * 3600;
+/// Business minutes of contact before a site that came back is well.
+const WELL_AFTER_MINUTES: f64 = 15.0;
+/// Closed incidents are kept in memory this long: relapses join them, and their story can be corrected.
+const KEPT_AFTER: i64 = 7 * 86_400;
+
+impl Watch {
+    /// A stream became louder, or its volume dropped or returned.
+    pub(crate) fn take(&mut self, transition: Transition) {
+        let owner = self.owners[transition.stream.0 as usize];
+        let (number, at) = (owner.site, transition.at);
+        if self.sites[number as usize].retired {
+            return;
+        }
+        match transition.what {
+            Change::Louder(Loudness::Normal) => {}
+            Change::Louder(loudness) => {
+                // A timer that comes up late may jump over levels.
+                let is_new = !self.is_counted_quiet(number, transition.stream);
+                if is_new {
+                    self.sites[number as usize].quiet += 1;
+                    self.mark_quiet(number, transition.stream, true);
+                }
+                // Sites that are quiet with their whole cohort have no cause of their own to look for.
+                if self.clock.is_alone(transition.stream) && self.suspects.insert(number) {
+                    self.suspects_changed = true;
+                }
+                if loudness >= Loudness::Red {
+                    self.silent(number, transition.stream, loudness, at);
+                }
+            }
+            Change::Dropped => self.dropped(number, transition.stream, at),
+            Change::Restored => {
+                let incident = self.sites[number as usize].incident;
+                if let Some(id) = incident
+                    && self.incidents[&id].kind == Kind::Drop
+                {
+                    self.sites[number as usize].incident = None;
+                    self.close(id, "the volume is back", instant(at));
+                }
+            }
+        }
+    }
+
+    /// A stream is red or louder.
+    fn silent(&mut self, number: u32, stream: StreamId, loudness: Loudness, at: i64) {
+        let contact = self.contact(number);
+        let name = self.name(stream).to_owned();
+        // A site that is not heard sends no rows either: contact says it, sooner and better.
+        let contact_quiet = contact
+            .is_some_and(|contact| contact != stream && self.clock.measure(contact, at).loudness >= Loudness::Suspect);
+        if contact_quiet {
+            return;
+        }
+        let measure = self.clock.measure(stream, at);
+        let now = instant(at);
+        let id = match self.sites[number as usize].incident {
+            Some(id) => id,
+            None => self.open_silence(number, &name, measure.last, now),
+        };
+        self.sites[number as usize].back_since = None;
+        self.recovering.remove(&number);
+        let unit = if name == CONTACT { "minutes of contact" } else { "rows" };
+        let longest = self.pasts[stream.0 as usize].as_ref().map_or(0.0, |past| past.longest_gap());
+        let site = self.sites[number as usize].id.clone();
+        let Some(incident) = self.incidents.get_mut(&id) else { return };
+        incident.members.entry(site.clone()).or_insert(Member { since: instant(measure.last), until: None }).until =
+            None;
+        let worst = if longest > 0.0 { format!("; its worst healthy silence was {longest:.0}") } else { String::new() };
+        let text = format!(
+            "{:.0} {unit} of {name} should have come from {site} since {}{worst}",
+            measure.expected,
+            instant(measure.last)
+        );
+        if incident.evidence.is_empty() {
+            incident.evidence.clone_from(&text);
+        }
+        if loudness == Loudness::Page && !incident.calls {
+            incident.calls = true;
+            incident.tell(now, text);
+        } else if loudness == Loudness::Red {
+            incident.tell(now, text);
+        }
+        self.changed.insert(id);
+        if !self.clock.is_alone(stream) {
+            self.quiet_with_cohort(id, number, stream, now);
+        }
+    }
+
+    /// Not one site's silence but its whole cohort's: one question speaks for all of them.
+    fn quiet_with_cohort(&mut self, own: u64, number: u32, stream: StreamId, now: Timestamp) {
+        let cohort = self.clock.cohort_of(stream);
+        let question = match self.quiet_cohorts.get(&cohort) {
+            Some(question) => *question,
+            None => {
+                let question = self.new_incident(Kind::CohortQuiet, self.incidents[&own].since, now);
+                self.quiet_cohorts.insert(cohort, question);
+                let of_whom = self.cohorts.iter().find(|(_, known)| **known == cohort);
+                let of_whom = of_whom.map_or_else(String::new, |((family, zone), _)| format!("{family}, {zone}"));
+                if let Some(incident) = self.incidents.get_mut(&question) {
+                    incident.stream = Some(self.names[self.owners[stream.0 as usize].name as usize].to_string());
+                    incident.evidence = format!("most sites of {of_whom} are quiet: is today a closing day for them?");
+                }
+                question
+            }
+        };
+        let site = self.sites[number as usize].id.clone();
+        let (since, calls) = self.incidents.get(&own).map_or((now, false), |own| (own.since, own.calls));
+        if let Some(incident) = self.incidents.get_mut(&question) {
+            incident.members.insert(site, Member { since, until: None });
+            incident.calls |= calls;
+            incident.since = incident.since.min(since);
+        }
+        if let Some(own) = self.incidents.get_mut(&own) {
+            own.held_by = Some(question);
+        }
+        self.changed.insert(question);
+    }
+
+    /// Ends questions about cohorts that speak again; who is silent still, speaks for itself.
+    fn close_questions(&mut self, now: Timestamp) {
+        let over: Vec<(crate::CohortId, u64)> = self
+            .quiet_cohorts
+            .iter()
+            .filter(|(cohort, _)| !self.clock.is_cohort_quiet(**cohort))
+            .map(|(cohort, id)| (*cohort, *id))
+            .collect();
+        for (cohort, id) in over {
+            self.quiet_cohorts.remove(&cohort);
+            self.release(id);
+            self.close(id, "most of these sites are heard again", now);
+        }
+    }
+
+    /// Whom an incident held, speaks for itself again.
+    fn release(&mut self, id: u64) {
+        for held in self.open.clone() {
+            if let Some(incident) = self.incidents.get_mut(&held)
+                && incident.held_by == Some(id)
+            {
+                incident.held_by = None;
+                self.changed.insert(held);
+            }
+        }
+    }
+
+    /// Opens an incident for a site's silence, or takes up the one it relapses into.
+    fn open_silence(&mut self, number: u32, stream: &str, since: i64, now: Timestamp) -> u64 {
+        let site = self.sites[number as usize].id.clone();
+        let recent = self.incidents.values().rev().find(|incident| {
+            incident.kind == Kind::Silence
+                && incident.members.contains_key(&site)
+                && incident.closed_at.is_some_and(|closed| seconds(now) - seconds(closed) < REJOIN_WITHIN)
+        });
+        let id = match recent.map(|incident| incident.id) {
+            Some(id) => {
+                if let Some(incident) = self.incidents.get_mut(&id) {
+                    incident.reopen(now, &format!("{stream} is silent"));
+                    incident.counted_to = instant(since);
+                }
+                self.open.insert(id);
+                id
+            }
+            None => {
+                let id = self.new_incident(Kind::Silence, instant(since), now);
+                let contact_known = self.contact(number).is_some();
+                if let Some(incident) = self.incidents.get_mut(&id) {
+                    incident.stream = Some(stream.to_owned());
+                    let is_contact = stream == CONTACT || !contact_known;
+                    incident.cause = Some(if is_contact { Cause::PowerOrLink } else { Cause::NoFlow });
+                }
+                id
+            }
+        };
+        self.sites[number as usize].incident = Some(id);
+        let group = self.open.iter().copied().find(|group| {
+            let group = &self.incidents[group];
+            group.kind == Kind::Group && group.members.get(&site).is_some_and(|member| member.until.is_none())
+        });
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            incident.held_by = group;
+        }
+        id
+    }
+
+    fn dropped(&mut self, number: u32, stream: StreamId, at: i64) {
+        if self.sites[number as usize].incident.is_some() {
+            return;
+        }
+        let (name, site) = (self.name(stream).to_owned(), self.sites[number as usize].id.clone());
+        let id = self.new_incident(Kind::Drop, instant(at), instant(at));
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            incident.stream = Some(name.clone());
+            incident.cause = Some(Cause::NoFlow);
+            incident.evidence = format!("rows of {name} from {site} fell to less than half of what is usual");
+            incident.members.insert(site, Member { since: instant(at), until: None });
+        }
+        self.sites[number as usize].incident = Some(id);
+        self.changed.insert(id);
+    }
+
+    pub(crate) fn new_incident(&mut self, kind: Kind, since: Timestamp, now: Timestamp) -> u64 {
+        let id = self.next_incident;
+        self.next_incident += 1;
+        self.incidents.insert(id, Incident::new(id, kind, since, now));
+        self.open.insert(id);
+        self.changed.insert(id);
+        id
+    }
+
+    fn is_counted_quiet(&self, number: u32, stream: StreamId) -> bool {
+        self.quiet_streams.contains(&(number, stream.0))
+    }
+
+    fn mark_quiet(&mut self, number: u32, stream: StreamId, quiet: bool) {
+        if quiet {
+            self.quiet_streams.insert((number, stream.0));
+        } else {
+            self.quiet_streams.remove(&(number, stream.0));
+        }
+    }
+
+    /// A stream is not quiet any more.
+    pub(crate) fn heard_again(&mut self, number: u32, stream: StreamId) {
+        if self.is_counted_quiet(number, stream) {
+            self.mark_quiet(number, stream, false);
+            let site = &mut self.sites[number as usize];
+            site.quiet = site.quiet.saturating_sub(1);
+            if site.quiet == 0 && self.suspects.remove(&number) {
+                self.suspects_changed = true;
+            }
+        }
+    }
+
+    /// The first thing ever heard of a site.
+    pub(crate) fn first_heard(&mut self, number: u32, at: Timestamp) {
+        let incident = self.sites[number as usize].incident.take();
+        if let Some(id) = incident {
+            self.close(id, "the site was heard for the first time", at);
+        }
+    }
+
+    /// A silent site is heard again: it is well once that lasts.
+    pub(crate) fn came_back(&mut self, number: u32, stream: StreamId, at: i64) {
+        let site = &mut self.sites[number as usize];
+        if site.back_since.is_none() {
+            site.back_since = Some(at);
+            self.recovering.insert(number);
+            let (id, site_id) = (site.incident, site.id.clone());
+            let text = format!("{site_id} is heard again ({})", self.name(stream));
+            if let Some(incident) = id.and_then(|id| self.incidents.get_mut(&id)) {
+                incident.tell(instant(at), text);
+                self.changed.insert(incident.id);
+            }
+        }
+    }
+
+    /// What is due besides timers of streams: sites never heard, and sites on their way back.
+    pub(crate) fn look_after(&mut self, now: Timestamp) {
+        let now_s = seconds(now);
+        while let Some((due, number)) = self.awaited.first().copied().filter(|(due, _)| *due <= now_s) {
+            self.awaited.remove(&(due, number));
+            self.never_heard(number, now);
+        }
+        let recovering: Vec<u32> = self.recovering.iter().copied().collect();
+        for number in recovering {
+            let site = &self.sites[number as usize];
+            let Some(since) = site.back_since else { continue };
+            let steady = match self.contact(number) {
+                Some(contact) => self.clock.business_minutes(contact, since, now_s) >= WELL_AFTER_MINUTES,
+                None => (now_s - since) as f64 >= WELL_AFTER_MINUTES * 60.0,
+            };
+            let unit = self.config.contact_unit as f64 / 60.0;
+            let steady =
+                steady || self.config.contact_unit < 60 && (now_s - since) as f64 / 60.0 >= WELL_AFTER_MINUTES * unit;
+            if steady && site.quiet == 0 && !site.has_backlog {
+                self.is_well(number, now);
+            }
+        }
+    }
+
+    fn is_well(&mut self, number: u32, now: Timestamp) {
+        self.recovering.remove(&number);
+        let site = &mut self.sites[number as usize];
+        site.back_since = None;
+        let (incident, id) = (site.incident.take(), site.id.clone());
+        self.leave_groups(number, now);
+        if let Some(incident) = incident {
+            if let Some(known) = self.incidents.get_mut(&incident)
+                && let Some(member) = known.members.get_mut(&id)
+            {
+                member.until = Some(now);
+            }
+            self.close(incident, "the site is back, and its backlog is here", now);
+        }
+    }
+
+    fn never_heard(&mut self, number: u32, now: Timestamp) {
+        let site = &self.sites[number as usize];
+        if site.retired || !site.streams.is_empty() || site.incident.is_some() {
+            return;
+        }
+        if let Some(until) = self.clock.calendar(site.calendar).closed_until(seconds(now)) {
+            self.awaited.insert((until, number));
+            return;
+        }
+        let (id, since, enrolled) = (site.id.clone(), instant(site.expected_from), site.enrolled);
+        let incident = self.new_incident(Kind::NeverHeard, since, now);
+        self.sites[number as usize].incident = Some(incident);
+        if let Some(incident) = self.incidents.get_mut(&incident) {
+            incident.cause = Some(if enrolled { Cause::PowerOrLink } else { Cause::NeverEnrolled });
+            incident.evidence = format!("{id} is on the roster since {since} and was never heard");
+            incident.members.insert(id, Member { since, until: None });
+            incident.calls = true;
+        }
+    }
+
+    /// Opens or ends what is wrong with a site that is heard. `detail` none means that it is well again.
+    pub fn set_condition(&mut self, id: &SiteId, condition: Condition, detail: Option<&str>, now: Timestamp) {
+        let Some(&number) = self.index.get(id) else { return };
+        let known = self.sites[number as usize].conditions.get(&condition).copied();
+        match (known, detail) {
+            (None, Some(detail)) if !self.sites[number as usize].retired => {
+                let incident = self.new_incident(Kind::Condition(condition), now, now);
+                self.sites[number as usize].conditions.insert(condition, incident);
+                if let Some(incident) = self.incidents.get_mut(&incident) {
+                    incident.cause = Some(condition.cause());
+                    incident.evidence = detail.to_owned();
+                    incident.members.insert(id.clone(), Member { since: now, until: None });
+                    incident.calls = true;
+                    incident.tell(now, detail);
+                }
+            }
+            (Some(incident), Some(detail)) => {
+                if let Some(incident) = self.incidents.get_mut(&incident)
+                    && incident.evidence != detail
+                {
+                    incident.evidence = detail.to_owned();
+                    self.changed.insert(incident.id);
+                }
+            }
+            (Some(incident), None) => {
+                self.sites[number as usize].conditions.remove(&condition);
+                self.close(incident, "it is well again", now);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Opens or ends the incident of a way to tell people that does not work.
+    pub fn set_channel(&mut self, channel: &str, problem: Option<&str>, now: Timestamp) {
+        let open = self.open.iter().find(|id| {
+            let incident = &self.incidents[id];
+            incident.kind == Kind::Channel && incident.stream.as_deref() == Some(channel)
+        });
+        match (open.copied(), problem) {
+            (None, Some(problem)) => {
+                let id = self.new_incident(Kind::Channel, now, now);
+                if let Some(incident) = self.incidents.get_mut(&id) {
+                    incident.stream = Some(channel.to_owned());
+                    incident.evidence = format!("people cannot be told by {channel}: {problem}");
+                    incident.calls = true;
+                }
+            }
+            (Some(id), None) => self.close(id, "it works again", now),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn tell_of_deafness(&mut self, was_deaf: bool, now: Timestamp) {
+        let open = self.open.iter().find(|id| self.incidents[id].kind == Kind::HqBlind).copied();
+        match (self.guard.deaf(), open) {
+            (Some((since, why)), None) => {
+                let id = self.new_incident(Kind::HqBlind, instant(since), now);
+                if let Some(incident) = self.incidents.get_mut(&id) {
+                    incident.evidence = format!("since {}: {}", instant(since), deafness_text(why));
+                    incident.calls = true;
+                }
+            }
+            (None, Some(id)) if was_deaf => self.close(id, "HQ hears again", now),
+            _ => {}
+        }
+    }
+
+    /// Looks for what silent sites have in common.
+    pub(crate) fn regroup(&mut self, now: Timestamp) {
+        self.close_groups(now);
+        let open: Vec<u64> = self.open.iter().copied().filter(|id| self.incidents[id].kind == Kind::Group).collect();
+        for id in &open {
+            self.join_group(*id, now);
+        }
+        // Sites already explained take no part in looking for another explanation.
+        let explained = |number: &u32| {
+            let site = &self.sites[*number as usize].id;
+            open.iter().any(|id| self.incidents[id].members.contains_key(site))
+        };
+        let left: Vec<u32> = self.suspects.iter().copied().filter(|number| !explained(number)).collect();
+        if left.len() < 3 {
+            return;
+        }
+        let named: Vec<Vec<u32>> = left
+            .iter()
+            .map(|number| {
+                let traits = self.sites[*number as usize].traits.iter().copied();
+                traits.filter(|shared| !self.traits[*shared as usize].0.is_empty()).collect()
+            })
+            .collect();
+        let silent: Vec<&[u32]> = named.iter().map(Vec::as_slice).collect();
+        let measurable = self.sites.iter().filter(|site| !site.retired).count();
+        let found = group::groups(measurable, &|shared| self.trait_sites[shared as usize], &silent);
+        for found in found {
+            self.open_group(&found, &left, now);
+        }
+    }
+
+    fn open_group(&mut self, found: &Group, suspects: &[u32], now: Timestamp) {
+        let (name, value) = self.traits[found.shared as usize].clone();
+        let members: Vec<u32> = suspects
+            .iter()
+            .copied()
+            .filter(|number| self.sites[*number as usize].traits.contains(&found.shared))
+            .collect();
+        let id = self.new_incident(Kind::Group, now, now);
+        let text = format!(
+            "{} of {} silent sites share {name} = {value}; {} of {} others are silent",
+            found.silent,
+            found.silent + found.silent_elsewhere,
+            found.silent_elsewhere,
+            found.sites_elsewhere
+        );
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            incident.attribute = Some(Attribute { name, value });
+            incident.cause = Some(Cause::PowerOrLink);
+            incident.evidence.clone_from(&text);
+            incident.calls = true;
+            incident.tell(now, text);
+        }
+        for number in members {
+            self.join(id, number);
+        }
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            incident.since = incident.members.values().map(|member| member.since).min().unwrap_or(now);
+            incident.counted_to = incident.since;
+        }
+    }
+
+    fn join(&mut self, group: u64, number: u32) {
+        let site = &self.sites[number as usize];
+        let last = site.streams.first().map_or(self.now, |stream| self.clock.measure(*stream, self.now).last);
+        let (id, own) = (site.id.clone(), site.incident);
+        if let Some(incident) = self.incidents.get_mut(&group) {
+            incident.members.insert(id, Member { since: instant(last), until: None });
+        }
+        if let Some(own) = own.and_then(|own| self.incidents.get_mut(&own)) {
+            own.held_by = Some(group);
+            self.changed.insert(own.id);
+        }
+        self.changed.insert(group);
+    }
+
+    /// Suspects that share what an open group shares belong to it.
+    fn join_group(&mut self, id: u64, now: Timestamp) {
+        let Some(attribute) = self.incidents[&id].attribute.clone() else { return };
+        let key = (attribute.name, attribute.value);
+        let Some(shared) = self.traits.iter().position(|known| *known == key) else { return };
+        let joining: Vec<u32> = self
+            .suspects
+            .iter()
+            .copied()
+            .filter(|number| {
+                let site = &self.sites[*number as usize];
+                let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
+                site.traits.contains(&(shared as u32)) && !absent
+            })
+            .collect();
+        if joining.is_empty() {
+            return;
+        }
+        let count = joining.len();
+        joining.into_iter().for_each(|number| self.join(id, number));
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            let absent = incident.absent().count();
+            incident.tell(now, format!("{count} more sites, {absent} now"));
+        }
+    }
+
+    /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
+    fn close_groups(&mut self, now: Timestamp) {
+        let open: Vec<u64> = self.open.iter().copied().filter(|id| self.incidents[id].kind == Kind::Group).collect();
+        for id in open {
+            let Some(attribute) = self.incidents[&id].attribute.clone() else { continue };
+            let key = (attribute.name, attribute.value);
+            let Some(shared) = self.traits.iter().position(|known| *known == key) else { continue };
+            let silent = self
+                .suspects
+                .iter()
+                .filter(|number| self.sites[**number as usize].traits.contains(&(shared as u32)))
+                .count();
+            if (silent as f64) < group::SHARE_OVER * self.trait_sites[shared].max(1) as f64 {
+                self.release(id);
+                self.close(id, &format!("{silent} of its sites are still silent, each with its own incident"), now);
+            }
+        }
+    }
+
+    pub(crate) fn leave_groups(&mut self, number: u32, now: Timestamp) {
+        let site = self.sites[number as usize].id.clone();
+        for id in self.open.clone() {
+            if let Some(incident) = self.incidents.get_mut(&id)
+                && incident.kind == Kind::Group
+                && let Some(member) = incident.members.get_mut(&site)
+                && member.until.is_none()
+            {
+                member.until = Some(now);
+                self.changed.insert(id);
+            }
+        }
+        self.suspects_changed = true;
+    }
+
+    pub(crate) fn close(&mut self, id: u64, reason: &str, now: Timestamp) {
+        self.open.remove(&id);
+        self.changed.insert(id);
+        let Some(incident) = self.incidents.get_mut(&id) else { return };
+        let level = incident.level;
+        if incident.close(reason, now) {
+            self.decisions.push(Decision { at: now, incident: id, notice: Notice::Resolved, level });
+        }
+    }
+
+    /// Lets open incidents get louder.
+    pub(crate) fn review(&mut self, now: Timestamp) {
+        self.close_questions(now);
+        let ladder = self.config.ladder;
+        let deaf = self.guard.deaf().is_some();
+        for id in self.open.clone() {
+            let Some(incident) = self.incidents.get(&id) else { continue };
+            // While HQ cannot hear, only that itself is told.
+            if deaf && incident.kind != Kind::HqBlind && incident.kind != Kind::Channel {
+                continue;
+            }
+            let (missed, day) = self.missed(incident, now);
+            let Some(incident) = self.incidents.get_mut(&id) else { continue };
+            incident.missed_minutes += missed;
+            incident.counted_to = now;
+            let level_before = incident.level;
+            if let Some(notice) = incident.review(&ladder, day, now) {
+                let decision = Decision { at: now, incident: id, notice, level: incident.level };
+                self.decisions.push(decision);
+                self.changed.insert(id);
+            } else if incident.level != level_before {
+                self.changed.insert(id);
+            }
+        }
+        let now_s = seconds(now);
+        self.incidents
+            .retain(|_, incident| incident.closed_at.is_none_or(|closed| now_s - seconds(closed) < KEPT_AFTER));
+    }
+
+    /// Business minutes that an incident's longest absent site missed since they were counted last, and those of its day.
+    fn missed(&self, incident: &Incident, now: Timestamp) -> (f64, f64) {
+        let (from, to) = (seconds(incident.counted_to), seconds(now));
+        let longest = incident.absent().min_by_key(|(_, member)| member.since).map(|(id, _)| id);
+        let number = longest.and_then(|id| self.index.get(id)).copied();
+        let plain = ((to - from) as f64 / 60.0, 720.0);
+        let Some(number) = number else { return plain };
+        // By contact if there is any, else by the first table.
+        let stream = self.sites[number as usize].streams.first().copied();
+        let Some(stream) = stream else { return plain };
+        let day = self.clock.business_day(stream);
+        (self.clock.business_minutes(stream, from, to), day)
+    }
+
+    /// A person takes an incident. Returns until when; see [`Incident::acknowledge`].
+    pub fn acknowledge(
+        &mut self,
+        id: u64,
+        by: &str,
+        reason: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let incident = self.incidents.get_mut(&id).filter(|incident| incident.is_open())?;
+        self.changed.insert(id);
+        Some(incident.acknowledge(by, reason, until, now))
+    }
+
+    /// A person says that a site's last silence was normal (learn it) or an outage (do not).
+    pub fn explain(&mut self, id: u64, was_normal: bool, by: &str, now: Timestamp) -> bool {
+        let Some(incident) = self.incidents.get(&id) else { return false };
+        let (since, until) = (seconds(incident.since), seconds(incident.closed_at.unwrap_or(now)));
+        let members: Vec<SiteId> = incident.members.keys().cloned().collect();
+        for site in members {
+            let Some(&number) = self.index.get(&site) else { continue };
+            let calendar = self.clock.calendar(self.sites[number as usize].calendar).clone();
+            for stream in self.sites[number as usize].streams.clone() {
+                let expected = self.clock.expected_between(stream, since, until);
+                if let Some(past) = &mut self.pasts[stream.0 as usize] {
+                    if was_normal {
+                        past.was_normal(&calendar, since, until, expected);
+                    } else {
+                        past.was_outage(since, until);
+                    }
+                }
+            }
+        }
+        let Some(incident) = self.incidents.get_mut(&id) else { return false };
+        let what = if was_normal { "normal: it is learned from" } else { "an outage: it is not learned from" };
+        incident.tell(now, format!("{by} says that this was {what}"));
+        self.changed.insert(id);
+        true
+    }
+
+    /// What was learned afterwards corrects the cause of a site's newest silence and adds to its story.
+    pub fn correct_cause(&mut self, site: &SiteId, cause: Option<Cause>, text: &str, now: Timestamp) {
+        let of_site = self.incidents.values_mut().rev().find(|incident| {
+            matches!(incident.kind, Kind::Silence | Kind::Group) && incident.members.contains_key(site)
+        });
+        if let Some(incident) = of_site {
+            if let Some(cause) = cause {
+                incident.cause = Some(cause);
+            }
+            incident.tell(now, text);
+            self.changed.insert(incident.id);
+        }
+    }
+}

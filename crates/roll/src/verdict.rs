@@ -1,0 +1,79 @@
+//! The roll: what the watch says of each site, now.
+
+use rollcall_types::{Cause, SiteId, SiteState};
+
+use crate::{
+    clock::Loudness,
+    incident::{Condition, Kind},
+    watch::{Verdict, Watch, instant},
+};
+
+/// A week below this share of its busiest rate is a closed time.
+const BUSY: f32 = 0.1;
+/// Days after which a rhythm is settled.
+const LEARNING_DAYS: i64 = 14;
+
+impl Watch {
+    /// The state of a site; none if it is not on the watch.
+    pub fn verdict(&self, id: &SiteId) -> Option<Verdict> {
+        let number = *self.index.get(id)?;
+        let site = &self.sites[number as usize];
+        let contact = site.streams.first().map(|stream| (*stream, self.clock.measure(*stream, self.now)));
+        let last_heard = contact.map(|(_, measure)| instant(measure.last));
+        let learning_day = contact.and_then(|(stream, _)| {
+            let age = self.pasts[stream.0 as usize].as_ref()?.age_days(instant(self.now));
+            (age < LEARNING_DAYS).then_some(age + 1)
+        });
+        let verdict = |state, since, cause| Verdict { state, since, cause, last_heard, learning_day };
+        let known_cause =
+            site.incident.and_then(|incident| self.incidents.get(&incident)).and_then(|known| known.cause);
+        if site.retired {
+            return Some(verdict(SiteState::Retired, None, None));
+        }
+        for condition in [Condition::CloneOrRewind, Condition::Refused] {
+            if site.conditions.contains_key(&condition) {
+                return Some(verdict(SiteState::Silent, last_heard, Some(condition.cause())));
+            }
+        }
+        if self.clock.calendar(site.calendar).closed_until(self.now).is_some() {
+            return Some(verdict(SiteState::DeclaredClosed, last_heard, Some(Cause::Closed)));
+        }
+        let Some((stream, measure)) = contact else {
+            let cause = if site.enrolled { Cause::PowerOrLink } else { Cause::NeverEnrolled };
+            return Some(verdict(SiteState::NeverHeard, None, Some(cause)));
+        };
+        let quiet_units = (self.now - measure.last) / self.config.contact_unit;
+        if self.guard.deaf().is_some_and(|(since, _)| measure.last < since) && quiet_units > 3 {
+            return Some(verdict(SiteState::Unknown, last_heard, None));
+        }
+        if measure.loudness >= Loudness::Red {
+            return Some(verdict(SiteState::Silent, last_heard, known_cause.or(Some(Cause::PowerOrLink))));
+        }
+        if measure.loudness >= Loudness::Amber {
+            return Some(verdict(SiteState::Late, last_heard, Some(Cause::PowerOrLink)));
+        }
+        if let Some(condition) = site.conditions.keys().next() {
+            return Some(verdict(SiteState::Late, last_heard, Some(condition.cause())));
+        }
+        if site.said_goodbye && self.now < site.excused_until {
+            return Some(verdict(SiteState::QuietExpected, last_heard, Some(Cause::Closed)));
+        }
+        if quiet_units > 3 && self.clock.busyness(stream, self.now) < BUSY {
+            return Some(verdict(SiteState::QuietExpected, last_heard, Some(Cause::Closed)));
+        }
+        let flow = site.incident.and_then(|incident| self.incidents.get(&incident));
+        if let Some(incident) = flow.filter(|_| site.back_since.is_none())
+            && matches!(incident.kind, Kind::Drop | Kind::Silence)
+        {
+            return Some(verdict(SiteState::Late, Some(incident.since), Some(Cause::NoFlow)));
+        }
+        if site.back_since.is_some() || site.has_backlog {
+            return Some(verdict(
+                SiteState::Recovering,
+                site.back_since.map(instant).or(last_heard),
+                Some(Cause::Backlog),
+            ));
+        }
+        Some(verdict(SiteState::Ok, last_heard, None))
+    }
+}

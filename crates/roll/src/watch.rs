@@ -1,0 +1,716 @@
+//! The watch: what was heard goes in, states of sites and incidents come out. It decides; others carry out.
+//!
+//! Contact is the first stream of every site, its tables the others. Per event the work is constant; a tick looks only at
+//! timers that are due, at open incidents and at cohorts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use rollcall_types::{Cause, SiteId, SiteState, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    calendar::Calendar,
+    clock::{CalendarId, Clock, CohortId, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds},
+    guard::{Guard, Signs},
+    incident::{Condition, Incident, Kind, Ladder, Notice},
+    learn::{Families, Family, Past, pace},
+    shape::Unit,
+};
+
+/// The name of the contact stream.
+pub const CONTACT: &str = "contact";
+
+/// How a watch works.
+#[derive(Debug, Clone)]
+pub struct WatchConfig {
+    /// When silence counts as what.
+    pub thresholds: Thresholds,
+    /// When incidents get louder.
+    pub ladder: Ladder,
+    /// Contacts expected an hour of a site nothing is known of: one a minute, if beacons come more often than that.
+    pub contacts_per_hour: f32,
+    /// Seconds of a contact "minute"; see [`Clock::new`].
+    pub contact_unit: i64,
+    /// Attributes by which silences are grouped.
+    pub group_by: Vec<String>,
+    /// Attributes that make sites alike, so that they teach each other.
+    pub alike_by: Vec<String>,
+    /// Whether to learn rhythms.
+    pub learns: bool,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            thresholds: Thresholds::default(),
+            ladder: Ladder::default(),
+            contacts_per_hour: 60.0,
+            contact_unit: 60,
+            group_by: names(&[
+                "isp", "block", "region", "state", "city", "brand", "agent", "pos", "endpoint", "dns", "power",
+            ]),
+            alike_by: names(&["format", "country", "brand"]),
+            learns: true,
+        }
+    }
+}
+
+/// A site as the roster has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteSpec {
+    /// Which.
+    pub id: SiteId,
+    /// When it is expected.
+    pub calendar: Calendar,
+    /// What it shares with others.
+    pub attributes: BTreeMap<String, String>,
+    /// It is expected to be heard from then on: its go-live date, or when it was put on the roster.
+    pub expected_from: Timestamp,
+    /// Whether it ever used an invitation.
+    pub enrolled: bool,
+}
+
+/// What the watch knows of one site.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) id: SiteId,
+    pub(crate) calendar: CalendarId,
+    /// Its streams, contact first if there is any.
+    pub(crate) streams: Vec<StreamId>,
+    pub(crate) traits: Box<[u32]>,
+    pub(crate) expected_from: i64,
+    pub(crate) enrolled: bool,
+    pub(crate) retired: bool,
+    /// It said goodbye, and is excused until then.
+    pub(crate) excused_until: i64,
+    pub(crate) said_goodbye: bool,
+    /// Since when it is back, while it recovers.
+    pub(crate) back_since: Option<i64>,
+    pub(crate) has_backlog: bool,
+    /// Streams that are suspect or louder.
+    pub(crate) quiet: u32,
+    pub(crate) incident: Option<u64>,
+    pub(crate) conditions: BTreeMap<Condition, u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) site: u32,
+    pub(crate) name: u16,
+}
+
+/// Something people are to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// When.
+    pub at: Timestamp,
+    /// About which incident.
+    pub incident: u64,
+    /// Why now.
+    pub notice: Notice,
+    /// At which level.
+    pub level: u8,
+}
+
+/// What the watch says of one site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its state.
+    pub state: SiteState,
+    /// Since when: the last good moment, not the moment of noticing.
+    pub since: Option<Timestamp>,
+    /// Why.
+    pub cause: Option<Cause>,
+    /// When it was heard last.
+    pub last_heard: Option<Timestamp>,
+    /// How long it has been learned from, days; none once its rhythm is settled.
+    pub learning_day: Option<i64>,
+}
+
+/// All sites, watched.
+#[derive(Debug)]
+pub struct Watch {
+    pub(crate) config: WatchConfig,
+    pub(crate) clock: Clock,
+    pub(crate) guard: Guard,
+    pub(crate) now: i64,
+    pub(crate) sites: Vec<Site>,
+    pub(crate) index: HashMap<SiteId, u32>,
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) names: Vec<Arc<str>>,
+    calendars: BTreeMap<String, CalendarId>,
+    shapes: BTreeMap<String, (ShapeId, f32)>,
+    pub(crate) cohorts: BTreeMap<(String, String), CohortId>,
+    pub(crate) families: Families,
+    family_of: Vec<u32>,
+    family_names: Vec<String>,
+    pub(crate) pasts: Vec<Option<Box<Past>>>,
+    own_shapes: Vec<Option<ShapeId>>,
+    pub(crate) traits: Vec<(String, String)>,
+    trait_numbers: HashMap<(String, String), u32>,
+    pub(crate) trait_sites: Vec<usize>,
+    pub(crate) suspects: BTreeSet<u32>,
+    /// Streams that are suspect or louder, by site.
+    pub(crate) quiet_streams: BTreeSet<(u32, u32)>,
+    pub(crate) suspects_changed: bool,
+    /// Open incidents about whole cohorts.
+    pub(crate) quiet_cohorts: BTreeMap<CohortId, u64>,
+    pub(crate) recovering: BTreeSet<u32>,
+    /// Sites not heard yet, by the instant at which that becomes an incident.
+    pub(crate) awaited: BTreeSet<(i64, u32)>,
+    pub(crate) incidents: BTreeMap<u64, Incident>,
+    pub(crate) open: BTreeSet<u64>,
+    pub(crate) next_incident: u64,
+    pub(crate) decisions: Vec<Decision>,
+    pub(crate) changed: BTreeSet<u64>,
+    pub(crate) ingest_ok: bool,
+    pub(crate) draining: bool,
+    reviewed: i64,
+    learned_day: i64,
+    learned_hour: i64,
+}
+
+pub(crate) fn seconds(at: Timestamp) -> i64 {
+    at.as_micros().div_euclid(1_000_000)
+}
+
+pub(crate) fn instant(at: i64) -> Timestamp {
+    Timestamp::from_micros(at * 1_000_000)
+}
+
+impl Watch {
+    /// A watch that ticked last at `last_tick` (its first tick, if it never ran). When that is long ago, HQ was off.
+    pub fn new(config: WatchConfig, last_tick: Timestamp) -> Self {
+        let now = seconds(last_tick);
+        Self {
+            clock: Clock::new(now, config.thresholds, config.contact_unit),
+            config,
+            guard: Guard::new(now),
+            now,
+            sites: Vec::new(),
+            index: HashMap::new(),
+            owners: Vec::new(),
+            names: vec![CONTACT.into()],
+            calendars: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            cohorts: BTreeMap::new(),
+            families: BTreeMap::new(),
+            family_of: Vec::new(),
+            family_names: Vec::new(),
+            pasts: Vec::new(),
+            own_shapes: Vec::new(),
+            traits: Vec::new(),
+            trait_numbers: HashMap::new(),
+            trait_sites: Vec::new(),
+            suspects: BTreeSet::new(),
+            quiet_streams: BTreeSet::new(),
+            suspects_changed: false,
+            quiet_cohorts: BTreeMap::new(),
+            recovering: BTreeSet::new(),
+            awaited: BTreeSet::new(),
+            incidents: BTreeMap::new(),
+            open: BTreeSet::new(),
+            next_incident: 1,
+            decisions: Vec::new(),
+            changed: BTreeSet::new(),
+            ingest_ok: true,
+            draining: false,
+            reviewed: 0,
+            learned_day: now.div_euclid(86_400),
+            learned_hour: now.div_euclid(3600),
+        }
+    }
+
+    /// Puts a site on the watch, or takes what changed of it.
+    pub fn set_site(&mut self, spec: SiteSpec) {
+        let calendar = self.calendar(&spec.calendar);
+        let traits: Box<[u32]> = self.traits_of(&spec.attributes);
+        if let Some(&number) = self.index.get(&spec.id) {
+            self.count_traits(number, -1);
+            let site = &mut self.sites[number as usize];
+            let moved = site.calendar != calendar;
+            (site.calendar, site.traits, site.enrolled) = (calendar, traits, spec.enrolled);
+            site.expected_from = seconds(spec.expected_from);
+            self.count_traits(number, 1);
+            if moved {
+                for stream in self.sites[number as usize].streams.clone() {
+                    self.clock.move_stream(stream, calendar);
+                    self.repace(stream);
+                }
+            }
+            return;
+        }
+        let number = self.sites.len() as u32;
+        self.index.insert(spec.id.clone(), number);
+        self.sites.push(Site {
+            id: spec.id,
+            calendar,
+            streams: Vec::new(),
+            traits,
+            expected_from: seconds(spec.expected_from),
+            enrolled: spec.enrolled,
+            retired: false,
+            excused_until: 0,
+            said_goodbye: false,
+            back_since: None,
+            has_backlog: false,
+            quiet: 0,
+            incident: None,
+            conditions: BTreeMap::new(),
+        });
+        self.count_traits(number, 1);
+        let due = self.never_heard_due(number, &spec.attributes);
+        self.awaited.insert((due, number));
+    }
+
+    /// One business day after the site is expected.
+    fn never_heard_due(&self, number: u32, attributes: &BTreeMap<String, String>) -> i64 {
+        let site = &self.sites[number as usize];
+        let calendar = self.clock.calendar(site.calendar);
+        let family = self.families.get(&family_key(CONTACT, attributes, &self.config));
+        let fresh = Family::new(Unit::ContactMinutes, self.config.contacts_per_hour);
+        let pace = pace(None, family.unwrap_or(&fresh), calendar);
+        let day = pace.shape.day_hours();
+        pace.shape.reach(calendar, site.expected_from, day, site.expected_from + 14 * 86_400)
+    }
+
+    /// A person took the site off the roster: its incidents end, it is not expected any more.
+    pub fn retire(&mut self, id: &SiteId, by: &str, now: Timestamp) {
+        let Some(&number) = self.index.get(id) else { return };
+        self.count_traits(number, -1);
+        self.sites[number as usize].retired = true;
+        self.suspects.remove(&number);
+        self.suspects_changed = true;
+        self.recovering.remove(&number);
+        let site = &mut self.sites[number as usize];
+        let of_site: Vec<u64> =
+            site.incident.take().into_iter().chain(std::mem::take(&mut site.conditions).into_values()).collect();
+        for incident in of_site {
+            self.close(incident, &format!("the site was retired by {by}"), now);
+        }
+        self.leave_groups(number, now);
+    }
+
+    fn calendar(&mut self, calendar: &Calendar) -> CalendarId {
+        let key = format!("{calendar:?}");
+        if let Some(known) = self.calendars.get(&key) {
+            return *known;
+        }
+        let id = self.clock.add_calendar(calendar.clone());
+        self.calendars.insert(key, id);
+        id
+    }
+
+    fn traits_of(&mut self, attributes: &BTreeMap<String, String>) -> Box<[u32]> {
+        let mut traits = Vec::new();
+        for name in &self.config.group_by {
+            let Some(value) = attributes.get(name).filter(|value| !value.is_empty()) else { continue };
+            let key = (name.clone(), value.clone());
+            let number = *self.trait_numbers.entry(key.clone()).or_insert_with(|| {
+                self.traits.push(key);
+                self.trait_sites.push(0);
+                self.traits.len() as u32 - 1
+            });
+            traits.push(number);
+        }
+        // Kind of site: sites of one family teach each other. It is a trait without a name, never grouped by.
+        let key = ("".to_owned(), family_key("", attributes, &self.config));
+        let number = *self.trait_numbers.entry(key.clone()).or_insert_with(|| {
+            self.traits.push(key);
+            self.trait_sites.push(0);
+            self.traits.len() as u32 - 1
+        });
+        traits.push(number);
+        traits.into()
+    }
+
+    fn count_traits(&mut self, number: u32, sign: isize) {
+        for shared in self.sites[number as usize].traits.iter() {
+            let count = &mut self.trait_sites[*shared as usize];
+            *count = count.saturating_add_signed(sign);
+        }
+    }
+
+    fn kind_of(&self, number: u32) -> &str {
+        let last = self.sites[number as usize].traits.last();
+        last.map_or("", |last| self.traits[*last as usize].1.as_str())
+    }
+
+    /// The stream of this name, made at its first event.
+    fn stream(&mut self, number: u32, name: &str, at: i64) -> StreamId {
+        let known = self.sites[number as usize].streams.iter().find(|stream| self.name(**stream) == name);
+        match known {
+            Some(known) => *known,
+            None => self.add_stream(number, name, at, None, 0.0),
+        }
+    }
+
+    pub(crate) fn name(&self, stream: StreamId) -> &str {
+        &self.names[self.owners[stream.0 as usize].name as usize]
+    }
+
+    pub(crate) fn contact(&self, number: u32) -> Option<StreamId> {
+        let first = self.sites[number as usize].streams.first().copied()?;
+        (self.owners[first.0 as usize].name == 0).then_some(first)
+    }
+
+    fn add_stream(&mut self, number: u32, name: &str, last: i64, past: Option<Past>, expected: f64) -> StreamId {
+        let unit = if name == CONTACT { Unit::ContactMinutes } else { Unit::Rows };
+        let key = format!("{name}{}", self.kind_of(number));
+        let calendar_id = self.sites[number as usize].calendar;
+        let calendar = self.clock.calendar(calendar_id).clone();
+        let level = self.config.contacts_per_hour;
+        let family = self.families.entry(key.clone()).or_insert_with(|| Family::new(unit, level)).clone();
+        let family_number = match self.family_names.iter().position(|known| *known == key) {
+            Some(known) => known as u32,
+            None => {
+                self.family_names.push(key.clone());
+                self.family_names.len() as u32 - 1
+            }
+        };
+        let learned = pace(past.as_ref(), &family, &calendar);
+        let hours = calendar.hours.as_ref().map_or_else(String::new, |hours| hours.to_string());
+        let shape = match &past {
+            Some(_) => self.clock.add_shape(learned.shape.clone()),
+            None => match self.shapes.get(&format!("{key}|{hours}")) {
+                Some((shape, _)) => *shape,
+                None => {
+                    let shape = self.clock.add_shape(learned.shape.clone());
+                    self.shapes.insert(format!("{key}|{hours}"), (shape, learned.level));
+                    shape
+                }
+            },
+        };
+        let zone = format!("{}|{hours}", calendar.zone.name());
+        let cohort = match self.cohorts.get(&(key.clone(), zone.clone())) {
+            Some(cohort) => *cohort,
+            None => {
+                let plain = Calendar { closures: Vec::new(), ..calendar };
+                let plain = self.calendar(&plain);
+                let cohort = self.clock.add_cohort(shape, plain);
+                self.cohorts.insert((key, zone), cohort);
+                cohort
+            }
+        };
+        let pace = Pace { shape, level: learned.level, evidence: learned.evidence, tails: learned.tails };
+        let stream = self.clock.add_stream(cohort, calendar_id, pace, last, expected);
+        let name = match self.names.iter().position(|known| &**known == name) {
+            Some(known) => known as u16,
+            None => {
+                self.names.push(name.into());
+                self.names.len() as u16 - 1
+            }
+        };
+        self.owners.push(Owner { site: number, name });
+        self.family_of.push(family_number);
+        self.own_shapes.push(past.is_some().then_some(shape));
+        let past = past.or_else(|| self.config.learns.then(|| Past::new(unit, last)));
+        self.pasts.push(past.map(Box::new));
+        let streams = &mut self.sites[number as usize].streams;
+        if unit == Unit::ContactMinutes {
+            streams.insert(0, stream)
+        } else {
+            streams.push(stream)
+        }
+        self.awaited.retain(|(_, site)| *site != number);
+        stream
+    }
+
+    /// Takes `count` events: minutes of contact, or rows of a table. Of a site that is not on the watch, nothing.
+    pub fn event(&mut self, id: &SiteId, stream: &str, at: Timestamp, count: f32) {
+        let Some(&number) = self.index.get(id) else { return };
+        if self.sites[number as usize].streams.is_empty() {
+            self.first_heard(number, at);
+        }
+        let stream = self.stream(number, stream, seconds(at));
+        self.stream_event(stream, seconds(at), count);
+    }
+
+    /// [`Self::event`] for a stream known by number.
+    pub fn stream_event(&mut self, stream: StreamId, at: i64, count: f32) {
+        let number = self.owners[stream.0 as usize].site;
+        let Some(gap) = self.clock.event(stream, at, count) else { return };
+        let loud = gap.loudness;
+        let healthy = (loud < Loudness::Red || gap.with_cohort) && self.guard.deaf().is_none();
+        if let Some(past) = &mut self.pasts[stream.0 as usize] {
+            past.event(at, count, &gap, healthy);
+        }
+        let site = &mut self.sites[number as usize];
+        site.said_goodbye &= self.owners[stream.0 as usize].name != 0;
+        if loud > Loudness::Normal {
+            self.heard_again(number, stream);
+            if self.sites[number as usize].incident.is_some() {
+                self.came_back(number, stream, at);
+            }
+        }
+    }
+
+    /// The site says that it goes: nothing is expected of it until it opens next, or for 16 hours.
+    pub fn goodbye(&mut self, id: &SiteId, at: Timestamp) {
+        let Some(&number) = self.index.get(id) else { return };
+        let Some(contact) = self.contact(number) else { return };
+        let until = self.next_opening(contact, seconds(at));
+        for stream in self.sites[number as usize].streams.clone() {
+            self.heard_again(number, stream);
+            self.clock.excuse(stream, until);
+        }
+        let site = &mut self.sites[number as usize];
+        (site.excused_until, site.said_goodbye) = (until, true);
+    }
+
+    /// When the site's week gets busy after it was not: at most 16 hours from `at`.
+    fn next_opening(&self, contact: StreamId, at: i64) -> i64 {
+        const BUSY: f32 = 0.1;
+        const EXCUSED_MAX: i64 = 16 * 3600;
+        let step = Unit::ContactMinutes.slot_seconds();
+        let mut was_quiet = false;
+        for slot in 0..4 * 24 * 4 {
+            let then = at + slot * step;
+            let busy = self.clock.busyness(contact, then) > BUSY;
+            if was_quiet && busy {
+                // A weekend may be longer than a night: that the hours or the rhythm say so is enough.
+                return then;
+            }
+            was_quiet |= !busy;
+            if !was_quiet && slot * step > EXCUSED_MAX {
+                break;
+            }
+        }
+        at + EXCUSED_MAX
+    }
+
+    /// Whether changes wait at the site although it is back.
+    pub fn set_backlog(&mut self, id: &SiteId, has_backlog: bool) {
+        if let Some(&number) = self.index.get(id) {
+            self.sites[number as usize].has_backlog = has_backlog;
+        }
+    }
+
+    /// What only HQ itself can know: whether it can store, and whether backlogs of its own absence still come in.
+    pub fn set_ingest(&mut self, ok: bool, draining: bool) {
+        (self.ingest_ok, self.draining) = (ok, draining);
+    }
+
+    /// Lets time pass. Call it every few seconds.
+    pub fn tick(&mut self, now: Timestamp) {
+        let now_s = seconds(now).max(self.now);
+        let signs = Signs { heard: self.clock.heard(), ingest_ok: self.ingest_ok, draining: self.draining };
+        let was_deaf = self.guard.deaf();
+        let hearing = self.guard.tick(now_s, &signs);
+        self.now = now_s;
+        let mut transitions = Vec::new();
+        self.clock.tick(now_s, hearing, &mut transitions);
+        self.tell_of_deafness(was_deaf.is_some(), instant(now_s));
+        for transition in transitions {
+            self.take(transition);
+        }
+        if std::mem::take(&mut self.suspects_changed) {
+            self.regroup(instant(now_s));
+        }
+        self.look_after(instant(now_s));
+        if now_s - self.reviewed >= self.config.contact_unit {
+            self.reviewed = now_s;
+            self.review(instant(now_s));
+        }
+        if self.config.learns && now_s.div_euclid(3600) > self.learned_hour {
+            self.learn(now_s);
+        }
+    }
+
+    /// What people are to be told, since the last call.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        std::mem::take(&mut self.decisions)
+    }
+
+    /// Incidents that changed since the last call, to be stored.
+    pub fn take_changed(&mut self) -> Vec<Incident> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.iter().filter_map(|id| self.incidents.get(id).cloned()).collect()
+    }
+
+    /// An incident.
+    pub fn incident(&self, id: u64) -> Option<&Incident> {
+        self.incidents.get(&id)
+    }
+
+    /// All incidents known: open ones, and those of the last days.
+    pub fn incidents(&self) -> impl DoubleEndedIterator<Item = &Incident> {
+        self.incidents.values()
+    }
+
+    /// How HQ hears.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// The time of the last tick.
+    pub fn now(&self) -> Timestamp {
+        instant(self.now)
+    }
+
+    /// Where a site's streams stand: name, measure, how many events an hour are expected now, longest healthy gap.
+    pub fn streams(&self, id: &SiteId) -> Vec<(String, Measure, f64)> {
+        let Some(&number) = self.index.get(id) else { return Vec::new() };
+        let site = &self.sites[number as usize];
+        let longest = |stream: &StreamId| self.pasts[stream.0 as usize].as_ref().map_or(0.0, |past| past.longest_gap());
+        site.streams
+            .iter()
+            .map(|stream| (self.name(*stream).to_owned(), self.clock.measure(*stream, self.now), longest(stream)))
+            .collect()
+    }
+
+    /// Rows of a table that should have come from a site between two instants.
+    pub fn expected_rows(&self, id: &SiteId, table: &str, from: Timestamp, to: Timestamp) -> Option<f64> {
+        let number = *self.index.get(id)?;
+        let site = &self.sites[number as usize];
+        let stream = site.streams.iter().find(|stream| self.name(**stream) == table)?;
+        Some(self.clock.expected_between(*stream, seconds(from), seconds(to)))
+    }
+
+    /// Learns what the last hours taught: every hour from young streams, every day from all.
+    fn learn(&mut self, now: i64) {
+        self.learned_hour = now.div_euclid(3600);
+        let day = now.div_euclid(86_400);
+        let is_new_day = day > self.learned_day;
+        if is_new_day {
+            let days = (day - self.learned_day) as f64;
+            self.learned_day = day;
+            for index in 0..self.pasts.len() {
+                self.learn_stream(index);
+                if let Some(past) = &mut self.pasts[index] {
+                    past.fade(days);
+                }
+            }
+            self.learn_families();
+        }
+        for index in 0..self.pasts.len() {
+            let is_young = self.pasts[index].as_ref().is_some_and(|past| now - past.born < 2 * 86_400);
+            if is_new_day || is_young {
+                if !is_new_day {
+                    self.learn_stream(index);
+                }
+                self.repace(StreamId(index as u32));
+            }
+        }
+    }
+
+    fn learn_stream(&mut self, index: usize) {
+        let last = self.clock.measure(StreamId(index as u32), self.now).last;
+        let calendar = self.clock.calendar(self.sites[self.owners[index].site as usize].calendar);
+        if let Some(past) = &mut self.pasts[index] {
+            past.learn(calendar, last);
+        }
+    }
+
+    fn learn_families(&mut self) {
+        for (number, key) in self.family_names.iter().enumerate() {
+            let members = self.family_of.iter().zip(&self.pasts).filter(|(family, _)| **family == number as u32);
+            let members = members.filter_map(|(_, past)| past.as_deref());
+            if let Some(family) = self.families.get_mut(key) {
+                family.learn(members);
+                for (shape_key, (shape, level)) in &mut self.shapes {
+                    if let Some(hours) = shape_key.strip_prefix(&format!("{key}|")) {
+                        let within = hours.parse().ok().map(|hours| Arc::new(family.shape.within(&hours)));
+                        self.clock.set_shape(*shape, within.unwrap_or_else(|| family.shape.clone()));
+                        *level = family.level;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a stream the pace its past teaches.
+    fn repace(&mut self, stream: StreamId) {
+        let index = stream.0 as usize;
+        let Some(past) = self.pasts[index].as_deref() else { return };
+        let family = &self.families[&self.family_names[self.family_of[index] as usize]];
+        let calendar = self.clock.calendar(self.sites[self.owners[index].site as usize].calendar);
+        let learned = past.pace(family, calendar);
+        let shape = match self.own_shapes[index] {
+            Some(own) => {
+                self.clock.set_shape(own, learned.shape);
+                own
+            }
+            None => {
+                let own = self.clock.add_shape(learned.shape);
+                self.own_shapes[index] = Some(own);
+                own
+            }
+        };
+        let pace = Pace { shape, level: learned.level, evidence: learned.evidence, tails: learned.tails };
+        self.clock.set_pace(stream, pace);
+    }
+}
+
+/// The family of a stream: its name and the kind of site.
+fn family_key(name: &str, attributes: &BTreeMap<String, String>, config: &WatchConfig) -> String {
+    let kind = config.alike_by.iter().map(|name| attributes.get(name).map_or("", String::as_str));
+    kind.fold(name.to_owned(), |key, value| format!("{key}/{value}"))
+}
+
+/// What survives a restart of HQ, for one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Per stream: its name, when it was heard last, its past.
+    pub streams: Vec<(String, Timestamp, Option<Past>)>,
+    /// Whether it is excused, and until when.
+    pub excused_until: Option<Timestamp>,
+}
+
+impl Watch {
+    /// What must be kept of a site.
+    pub fn remember(&self, id: &SiteId) -> Option<Remembered> {
+        let number = *self.index.get(id)?;
+        let site = &self.sites[number as usize];
+        let streams = site.streams.iter().map(|stream| {
+            let last = instant(self.clock.measure(*stream, self.now).last);
+            (self.name(*stream).to_owned(), last, self.pasts[stream.0 as usize].as_deref().cloned())
+        });
+        let excused_until = site.said_goodbye.then(|| instant(site.excused_until));
+        Some(Remembered { streams: streams.collect(), excused_until })
+    }
+
+    /// Takes what was kept, before the first tick. What was missed up to the watch's last tick is counted again.
+    pub fn restore(&mut self, id: &SiteId, remembered: Remembered) {
+        let Some(&number) = self.index.get(id) else { return };
+        let excused = remembered.excused_until.map_or(0, seconds);
+        for (name, last, past) in remembered.streams {
+            let last = seconds(last);
+            let stream = self.add_stream(number, &name, last, past, 0.0);
+            let from = last.max(excused.min(self.now));
+            self.clock.missed(stream, from);
+            if excused > self.now {
+                self.clock.excuse(stream, excused);
+            }
+        }
+        let site = &mut self.sites[number as usize];
+        (site.excused_until, site.said_goodbye) = (excused, remembered.excused_until.is_some());
+    }
+
+    /// Takes incidents that were kept, before the first tick.
+    pub fn restore_incident(&mut self, incident: Incident) {
+        self.next_incident = self.next_incident.max(incident.id + 1);
+        if incident.is_open() {
+            self.open.insert(incident.id);
+            if !matches!(incident.kind, Kind::Group | Kind::CohortQuiet) {
+                for id in incident.members.keys() {
+                    let Some(site) = self.index.get(id).map(|number| &mut self.sites[*number as usize]) else {
+                        continue;
+                    };
+                    match incident.kind {
+                        Kind::Silence | Kind::NeverHeard | Kind::Drop => site.incident = Some(incident.id),
+                        Kind::Condition(condition) => {
+                            site.conditions.insert(condition, incident.id);
+                        }
+                        Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel => {}
+                    }
+                }
+            }
+        }
+        self.incidents.insert(incident.id, incident);
+    }
+}

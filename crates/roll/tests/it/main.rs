@@ -1,0 +1,5 @@
+//! The watch against simulated fleets whose truth is known.
+#![allow(missing_docs)]
+
+mod fleet;
+mod scenes;

@@ -1,0 +1,152 @@
+//! Scenes from a fleet's life.
+
+use rollcall_roll::{Kind, Notice};
+use rollcall_types::SiteState;
+
+use crate::fleet::{DAY, at, everyday};
+
+const UTC: &[chrono_tz::Tz] = &[chrono_tz::UTC];
+/// Noon of the day after learning.
+const NOON: i64 = 21 * DAY + 12 * 60;
+
+#[test]
+fn a_stop_by_day_is_noticed_within_a_quarter_of_an_hour_and_everyday_life_is_quiet() {
+    let mut fleet = everyday(40, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
+    let silences = fleet.of_kind(Kind::Silence);
+    assert_eq!(silences.len(), 1, "{}", fleet.summary());
+    let told = fleet.told.first().expect("someone is told");
+    let minutes = (told.at.as_micros() - at(NOON).as_micros()) / 60_000_000;
+    assert!((5..=16).contains(&minutes), "{minutes} minutes: {}", fleet.summary());
+    assert_eq!(silences[0].stream.as_deref(), Some("contact"));
+    assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Silent);
+    // It comes back: recovering first, then well, and the incident is over.
+    fleet.run(NOON + 60, NOON + 65, &|_, _| true);
+    assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Recovering);
+    fleet.run(NOON + 65, NOON + 90, &|_, _| true);
+    assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Ok);
+    assert!(!fleet.of_kind(Kind::Silence)[0].is_open());
+    // A night and a weekend say nothing.
+    let before = fleet.told.len();
+    fleet.run(NOON + 90, NOON + 5 * DAY, &|_, _| true);
+    assert_eq!(fleet.told.len(), before, "{}", fleet.summary());
+}
+
+#[test]
+fn twelve_weeks_of_silence_never_get_quieter_and_teach_nothing() {
+    let mut fleet = everyday(12, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let poisoned = fleet.shops[3].id.clone();
+    let rhythm = |fleet: &crate::fleet::Fleet| fleet.watch.expected_rows(&poisoned, "sales", at(7 * DAY), at(14 * DAY));
+    let before = rhythm(&fleet).expect("known");
+    let mut level = 0;
+    let mut leases = 0;
+    for week in 0..12 {
+        for day in 0..7 {
+            let from = NOON + (week * 7 + day) * DAY;
+            fleet.run(from, from + DAY, &|shop, _| shop != 3);
+            let state = fleet.watch.verdict(&poisoned).expect("watched").state;
+            assert_eq!(state, SiteState::Silent, "day {day} of week {week}");
+            let incident = fleet.of_kind(Kind::Silence).pop().expect("open").clone();
+            assert!(incident.is_open() && incident.level >= level);
+            level = incident.level;
+            if week == 0 && day == 1 {
+                fleet.watch.acknowledge(incident.id, "Ada", "a technician comes", at(from + 3 * DAY), at(from + DAY));
+                leases = incident.level;
+            }
+        }
+    }
+    assert_eq!(level, 5);
+    let expired = fleet.told.iter().find(|decision| decision.notice == Notice::LeaseExpired).expect("it ran out");
+    assert!(expired.level > leases, "one level higher");
+    assert_eq!(fleet.of_kind(Kind::Silence).len(), 1, "one incident all the time");
+    let after = rhythm(&fleet).expect("known");
+    assert!((after / before - 1.0).abs() < 0.05, "the rhythm is what it was: {before} {after}");
+}
+
+#[test]
+fn a_regional_outage_is_one_incident_and_two_causes_are_told_apart() {
+    let mut fleet = everyday(300, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    // Region 2 (shops 100 to 149) loses power; a little later provider 7 fails everywhere.
+    fleet.run(NOON, NOON + 90, &|shop, minute| !((100..150).contains(&shop) || minute > NOON + 20 && shop % 10 == 7));
+    let groups = fleet.of_kind(Kind::Group);
+    let mut named: Vec<String> =
+        groups.iter().filter_map(|group| group.attribute.as_ref()).map(|attribute| attribute.value.clone()).collect();
+    named.sort();
+    assert_eq!(named, ["isp-7", "region-2"], "{}", fleet.summary());
+    assert_eq!(fleet.pages(Kind::Group), 2);
+    assert_eq!(fleet.pages(Kind::Silence), 0, "members are held");
+    fleet.run(NOON + 90, NOON + 150, &|_, _| true);
+    assert!(fleet.incidents.values().all(|incident| !incident.is_open()), "all is over");
+}
+
+#[test]
+fn after_a_stop_of_hq_people_hear_of_hq_and_of_no_site() {
+    let mut fleet = everyday(100, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    // Two hours in which the watch does not run at all; then everyone is back within some minutes.
+    let back = NOON + 120;
+    fleet.run(back, back + 240, &|shop, minute| minute - back > (shop % 12) as i64);
+    assert_eq!(fleet.pages(Kind::HqBlind), 1);
+    assert_eq!(fleet.pages(Kind::Silence) + fleet.pages(Kind::Group), 0, "{}", fleet.summary());
+    assert!(!fleet.of_kind(Kind::HqBlind)[0].is_open());
+    // And a site that never came back is noticed afterwards.
+    fleet.run(back + 240, back + 300, &|shop, _| shop != 5);
+    assert_eq!(fleet.of_kind(Kind::Silence).len(), 1);
+}
+
+#[test]
+fn when_everyone_falls_silent_it_is_hq() {
+    let mut fleet = everyday(100, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    fleet.run(NOON, NOON + 60, &|_, _| false);
+    assert_eq!(fleet.pages(Kind::HqBlind), 1);
+    assert_eq!(fleet.pages(Kind::Silence) + fleet.pages(Kind::Group), 0, "{}", fleet.summary());
+    assert_eq!(fleet.watch.verdict(&fleet.shops[0].id).expect("watched").state, SiteState::Unknown);
+}
+
+#[test]
+fn a_table_that_stops_while_the_site_is_heard_is_noticed() {
+    let mut fleet = everyday(30, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let quiet = fleet.shops[4].id.clone();
+    for minute in NOON..NOON + 480 {
+        fleet.watch.tick(at(minute));
+        for shop in &fleet.shops {
+            fleet.watch.event(&shop.id, "contact", at(minute), 1.0);
+            if shop.id != quiet && minute % 6 == 0 {
+                fleet.watch.event(&shop.id, "sales", at(minute), 1.0);
+            }
+        }
+        fleet.watch.take_changed().into_iter().for_each(|incident| {
+            fleet.incidents.insert(incident.id, incident);
+        });
+    }
+    let silences = fleet.of_kind(Kind::Silence);
+    assert_eq!(silences.len(), 1, "{}", fleet.summary());
+    assert_eq!(silences[0].stream.as_deref(), Some("sales"));
+    assert!(silences[0].evidence.contains("should have come from shop-00004"), "{}", silences[0].evidence);
+}
+
+#[test]
+fn clocks_that_change_and_thirty_zones_wake_nobody() {
+    let zones = [
+        chrono_tz::America::New_York,
+        chrono_tz::America::Chicago,
+        chrono_tz::America::Los_Angeles,
+        chrono_tz::Europe::Berlin,
+        chrono_tz::Europe::London,
+        chrono_tz::Asia::Kolkata,
+        chrono_tz::Asia::Kathmandu,
+        chrono_tz::Pacific::Kiritimati,
+        chrono_tz::Pacific::Honolulu,
+        chrono_tz::Australia::Sydney,
+    ];
+    let mut fleet = everyday(60, &zones);
+    // Nine more weeks, over the change in the United States (8 March), in Europe (29 March) and in Sydney (5 April).
+    fleet.run(21 * DAY, 93 * DAY, &|_, _| true);
+    let pages = fleet.told.iter().filter(|decision| decision.notice != Notice::Resolved).count();
+    assert!(pages <= 1, "{pages}: {}", fleet.summary());
+}
