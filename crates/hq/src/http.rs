@@ -16,7 +16,7 @@ use rollcall_types::SiteId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{error::HqError, node::Shared, roster::INVITATION_LIFE_SECONDS};
+use crate::{error::HqError, incidents_api, node::Shared, roster::INVITATION_LIFE_SECONDS};
 
 type App = Arc<Shared>;
 
@@ -31,12 +31,13 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/roster", get(roster).post(import))
         .route("/api/roster/{site}/invite", post(invite))
         .route("/api/roster/{site}/retire", post(retire))
+        .merge(incidents_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
         .with_state(shared)
 }
 
 /// Who calls, by password or token.
-struct Caller(&'static str);
+pub(crate) struct Caller(pub(crate) &'static str);
 
 impl FromRequestParts<App> for Caller {
     type Rejection = Response;
@@ -60,7 +61,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-struct ApiError(StatusCode, String);
+pub(crate) struct ApiError(pub(crate) StatusCode, pub(crate) String);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
@@ -95,7 +96,7 @@ async fn index(State(shared): State<App>) -> Json<serde_json::Value> {
         "product": "rollcall",
         "version": env!("CARGO_PKG_VERSION"),
         "lake": shared.lake.id(),
-        "api": ["POST /api/sql", "GET /api/roll", "GET|POST /api/roster", "POST /api/roster/{site}/invite", "POST /api/roster/{site}/retire"],
+        "api": "/api/openapi.json",
     }))
 }
 
@@ -171,7 +172,7 @@ struct InviteRequest {
     life_seconds: Option<u64>,
 }
 
-fn site_id(name: &str) -> Result<SiteId, ApiError> {
+pub(crate) fn site_id(name: &str) -> Result<SiteId, ApiError> {
     SiteId::new(name).map_err(|error| ApiError(StatusCode::BAD_REQUEST, error.to_string()))
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct RollEntry {
     pub(crate) complete_through: Option<Timestamp>,
     /// Changes journalled at the site that HQ has not confirmed, as of the last thing heard.
     pub(crate) unconfirmed_rows: u64,
+    /// 1 to 14 while the site's rhythm is being learned.
+    pub(crate) learning_day: Option<i64>,
     pub(crate) detail: String,
 }
 
@@ -293,6 +295,7 @@ impl Ledger {
                     last_heard: presence.now.last_heard,
                     complete_through: through,
                     unconfirmed_rows: presence.now.head.0.saturating_sub(presence.now.confirmed.0),
+                    learning_day: verdict.and_then(|verdict| verdict.learning_day),
                     detail: presence.capture_problem.clone().unwrap_or_else(|| presence.detail.clone()),
                 }
             })

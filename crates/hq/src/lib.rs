@@ -10,6 +10,7 @@ mod data_stream;
 mod error;
 mod gateway;
 mod http;
+mod incidents_api;
 mod ingest;
 mod ledger;
 mod maintenance;

@@ -126,11 +126,13 @@ impl Shared {
         let roster = self.roster.all();
         let roll = self.ledger.roll(&roster, &self.watching, self.behind_after(), self.now());
         let coverage = coverage(&roll, self.now());
+        let incidents: Vec<_> = self.watching.watch().incidents().cloned().collect();
         let extras = Extras {
             tables: vec![
                 ("public", "sites", tables::sites(&roster)),
                 ("rollcall", "sites", tables::sites(&roster)),
                 ("rollcall", "roll", tables::roll(&roll)),
+                ("rollcall", "incidents", tables::incidents(&incidents)),
                 ("rollcall", "coverage", tables::coverage(&coverage)),
                 ("rollcall", "complete_through", tables::complete_through(&self.ledger.tables_through())),
                 ("rollcall", "cursors", tables::cursors(&self.lake, &roster)),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use rollcall_lake::Lake;
+use rollcall_roll::Incident;
 use rollcall_types::{Coverage, SiteId, TableName, Timestamp};
 
-use crate::{ledger::RollEntry, roster::Sites};
+use crate::{incidents_api::kind_name, ledger::RollEntry, roster::Sites};
 
 /// Builds a table column by column.
 #[derive(Default)]
@@ -74,6 +75,27 @@ pub(crate) fn roll(roll: &[RollEntry]) -> RecordBatch {
         .time("complete_through", roll.iter().map(|entry| entry.complete_through))
         .long("unconfirmed_rows", roll.iter().map(|entry| entry.unconfirmed_rows as i64))
         .text("detail", roll.iter().map(|entry| Some(&entry.detail)))
+        .finish()
+}
+
+/// `rollcall.incidents`: open ones, and those that ended in the last week.
+pub(crate) fn incidents(incidents: &[Incident]) -> RecordBatch {
+    let members = |incident: &Incident| {
+        let sites: Vec<&str> = incident.members.keys().map(SiteId::as_str).collect();
+        sites.join(" ")
+    };
+    Columns::default()
+        .long("id", incidents.iter().map(|incident| incident.id as i64))
+        .text("kind", incidents.iter().map(|incident| Some(kind_name(incident.kind))))
+        .text("stream", incidents.iter().map(|incident| incident.stream.as_ref()))
+        .text("sites", incidents.iter().map(|incident| Some(members(incident))))
+        .text("cause", incidents.iter().map(|incident| incident.cause.map(|cause| cause.to_string())))
+        .text("evidence", incidents.iter().map(|incident| Some(&incident.evidence)))
+        .long("level", incidents.iter().map(|incident| i64::from(incident.level)))
+        .time("since", incidents.iter().map(|incident| Some(incident.since)))
+        .time("opened_at", incidents.iter().map(|incident| Some(incident.opened_at)))
+        .time("closed_at", incidents.iter().map(|incident| incident.closed_at))
+        .text("acknowledged_by", incidents.iter().map(|incident| incident.lease.as_ref().map(|lease| &lease.by)))
         .finish()
 }
 

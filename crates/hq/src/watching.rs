@@ -11,7 +11,7 @@ use arrow_schema::ArrowError;
 use chrono::{NaiveDate, TimeZone};
 use rollcall_lake::LakeError;
 use rollcall_roll::{
-    CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Verdict, Watch,
+    CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Watch,
     WatchConfig,
 };
 use rollcall_types::{Cause, SiteId, Timestamp, describe};
@@ -126,11 +126,6 @@ impl Watching {
     pub(crate) fn watch(&self) -> MutexGuard<'_, Watch> {
         // A panic in it would be a bug; what it knows is still the best there is.
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the watch says of a site.
-    pub(crate) fn verdict(&self, site: &SiteId) -> Option<Verdict> {
-        self.watch().verdict(site)
     }
 
     /// Lets a second pass.

@@ -80,6 +80,8 @@ pub struct Pace {
     pub evidence: f32,
     /// Its healthy gaps.
     pub tails: Tails,
+    /// Rows that an event brings, on average.
+    pub rows_per_event: f32,
 }
 
 /// A stream became louder, or dropped without stopping.
@@ -135,7 +137,7 @@ pub struct Measure {
     pub loudness: Loudness,
 }
 
-/// 68 bytes: there may be four million.
+/// 72 bytes: there may be four million.
 #[derive(Debug, Clone, Copy)]
 struct Stream {
     shape: u32,
@@ -144,6 +146,7 @@ struct Stream {
     level: f32,
     evidence: f32,
     tails: u32,
+    rows_per_event: f32,
     /// Seconds after [`EPOCH`].
     last: u32,
     /// Up to here `expected` is counted.
@@ -172,8 +175,8 @@ struct Flow {
     slowed: u32,
 }
 
-/// The wheel counts from 2020-01-01.
-const EPOCH: i64 = 1_577_836_800;
+/// The clock counts from 1990-01-01, until 2126; histories may be old.
+const EPOCH: i64 = 631_152_000;
 const SLOT: i64 = 900;
 /// Seconds of a bucket of the wheel.
 const BUCKET: i64 = 5;
@@ -207,6 +210,8 @@ struct Cohort {
     level: f64,
     /// … and of those that are not red, with how many they are.
     level_heard: f64,
+    /// The greatest level of one stream: a stream's own silence must not slow its own clock.
+    level_max: f64,
     streams_heard: usize,
     /// Per minute: seen, expected of those not left out, expected of those not red.
     minutes: Box<[[f32; 3]; MEMORY]>,
@@ -331,6 +336,7 @@ impl Clock {
             rho: 1.0,
             level: 0.0,
             level_heard: 0.0,
+            level_max: 0.0,
             streams_heard: 0,
             minutes: Box::new([[0.0; 3]; MEMORY]),
             minute: self.now / 60,
@@ -357,6 +363,7 @@ impl Clock {
             level: pace.level,
             evidence: pace.evidence,
             tails,
+            rows_per_event: pace.rows_per_event,
             last: small(last),
             checked: small(self.now),
             flow,
@@ -384,6 +391,7 @@ impl Clock {
         let known = &mut self.streams[stream.0 as usize];
         (known.shape, known.level) = (pace.shape.0, pace.level);
         (known.evidence, known.tails) = (pace.evidence, tails);
+        known.rows_per_event = pace.rows_per_event;
         self.weigh(stream.0, 1.0, !quiet, !red);
         if self.streams[stream.0 as usize].due != 0 {
             self.arm(stream.0);
@@ -393,8 +401,13 @@ impl Clock {
     /// What a stream's clock goes by.
     pub fn pace(&self, stream: StreamId) -> Pace {
         let stream = &self.streams[stream.0 as usize];
-        let tails = self.tails[stream.tails as usize];
-        Pace { shape: ShapeId(stream.shape), level: stream.level, evidence: stream.evidence, tails }
+        Pace {
+            shape: ShapeId(stream.shape),
+            level: stream.level,
+            evidence: stream.evidence,
+            tails: self.tails[stream.tails as usize],
+            rows_per_event: stream.rows_per_event,
+        }
     }
 
     fn tails_number(&mut self, tails: &Tails) -> u32 {
@@ -407,17 +420,26 @@ impl Clock {
         })
     }
 
-    /// Takes `count` events of a stream at `at`. Contact counts once a minute; then there is no gap to tell of.
-    pub fn event(&mut self, id: StreamId, at: i64, count: f32) -> Option<Gap> {
+    /// Takes `rows` of a stream at `at`. An event is a minute with at least one: rows come in bursts, an invoice at a time,
+    /// and a burst is no more a sign of life than one row. Within a minute there is no gap to tell of.
+    pub fn event(&mut self, id: StreamId, at: i64, rows: f32) -> Option<Gap> {
         let index = id.0 as usize;
         let stream = self.streams[index];
         let is_contact = stream.unit == Unit::ContactMinutes;
-        if is_contact && large(stream.last) / self.contact_unit == at / self.contact_unit {
+        if !is_contact {
+            let slot = small(at) / SLOT as u32;
+            if slot != stream.slot {
+                self.finish_slots(index, slot);
+            }
+            self.streams[index].slot_rows += rows;
+        }
+        let unit = if is_contact { self.contact_unit } else { 60 };
+        if large(stream.last) / unit == at / unit {
             return None;
         }
         let cohort = &mut self.cohorts[stream.cohort as usize];
         let minute = cohort.minute.rem_euclid(MEMORY as i64) as usize;
-        cohort.minutes[minute][0] += count;
+        cohort.minutes[minute][0] += 1.0;
         let gap = self.gap(id, &stream, at);
         let flow = self.flow(stream.cohort, at);
         let stream = &mut self.streams[index];
@@ -425,13 +447,6 @@ impl Clock {
         stream.checked = small(at);
         stream.flow = flow;
         stream.expected = 0.0;
-        if !is_contact {
-            let slot = small(at) / SLOT as u32;
-            if slot != stream.slot {
-                self.finish_slots(index, slot);
-            }
-            self.streams[index].slot_rows += count;
-        }
         if gap.loudness > Loudness::Normal {
             self.set_loudness(id.0, Loudness::Normal);
         }
@@ -717,7 +732,8 @@ impl Clock {
         let rho = self.cohorts[stream.cohort as usize].rho;
         let first = self.expected_between(StreamId(index as u32), from, (from + SLOT).min(to)) * rho;
         let rest = self.expected_between(StreamId(index as u32), (from + SLOT).min(to), to) * rho;
-        let after_first = cusum(stream.drop_sum, first as f32, stream.slot_rows);
+        // In events' worth of rows: single rows of a burst are no evidence of their own.
+        let after_first = cusum(stream.drop_sum, first as f32, stream.slot_rows / stream.rows_per_event.max(1.0));
         let stream = &mut self.streams[index];
         // Slots without any row are a stop, which the clock itself judges; a drop is what still trickles.
         stream.drop_sum = if rest > 0.0 && stream.loudness > Loudness::Suspect { 0.0 } else { after_first };
@@ -753,6 +769,7 @@ impl Clock {
         let stream = &self.streams[id as usize];
         let cohort = &mut self.cohorts[stream.cohort as usize];
         let level = sign * f64::from(stream.level);
+        cohort.level_max = cohort.level_max.max(f64::from(stream.level));
         if unsuspected {
             cohort.level = (cohort.level + level).max(0.0);
         }
@@ -791,7 +808,9 @@ impl Clock {
         if passed > 0 {
             cohort.minute = now / 60;
             let (seen, expected) = (cohort.sum(0..MEMORY - 1, 0), cohort.sum(0..MEMORY - 1, 1));
-            cohort.rho = ((seen + 10.0) / (expected + 10.0)).clamp(RHO_MIN, 1.0);
+            // Whoever is silent is one of those expected: leave the largest out, so that it cannot excuse itself.
+            let others = (1.0 - cohort.level_max / cohort.level.max(1e-9)).max(0.0);
+            cohort.rho = ((seen + 10.0) / (expected * others + 10.0)).clamp(RHO_MIN, 1.0);
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     calendar::Calendar,
     clock::Gap,
-    rhythm::{Counts, Gaps},
+    rhythm::{Counts, Gaps, HALF_LIFE_DAYS},
     shape::{Shape, Unit},
     surprise::Tails,
 };
@@ -22,6 +22,9 @@ pub struct Past {
     gaps: Gaps,
     /// Healthy gaps over closed time.
     closed_gaps: Gaps,
+    /// Rows seen, faded, and the events that brought them.
+    rows: f32,
+    row_events: f32,
     /// Everything before this instant (Unix seconds) was learned from or is never to be.
     learned_to: i64,
     /// When the stream was first heard, Unix seconds.
@@ -92,10 +95,14 @@ pub struct Learned {
     pub evidence: f32,
     /// Its healthy gaps.
     pub tails: Tails,
+    /// Rows that an event brings, on average.
+    pub rows_per_event: f32,
 }
 
 /// Contact is told to sites, not learned: so many events' worth of evidence from the start.
 const EVIDENCE_OF_CONTACT: f32 = 20.0;
+/// Days after which a rhythm is settled.
+pub(crate) const LEARNING_DAYS: i64 = 14;
 /// A day's learning keeps at most so many slots waiting: ten weeks of quarters of an hour.
 const WAITING_MAX: usize = 6720;
 
@@ -107,6 +114,8 @@ impl Past {
             counts: Counts::new(unit),
             gaps: Gaps::default(),
             closed_gaps: Gaps::default(),
+            rows: 0.0,
+            row_events: 0.0,
             learned_to: now,
             born: now,
             waiting: Vec::new(),
@@ -118,14 +127,25 @@ impl Past {
         if self.unit_is_contact { Unit::ContactMinutes } else { Unit::Rows }
     }
 
+    /// Takes rows, whether or not they are an event of their own.
+    pub fn count_rows(&mut self, rows: f32) {
+        self.rows += rows;
+    }
+
+    /// Rows that an event brings, on average.
+    pub fn rows_per_event(&self) -> f32 {
+        if self.row_events > 0.0 { (self.rows / self.row_events).max(1.0) } else { 1.0 }
+    }
+
     /// Takes an event and the gap it ended, and whether that was healthy.
-    pub fn event(&mut self, at: i64, count: f32, gap: &Gap, healthy: bool) {
+    pub fn event(&mut self, at: i64, gap: &Gap, healthy: bool) {
+        self.row_events += 1.0;
         let slot = at.div_euclid(self.unit().slot_seconds());
         match self.waiting.last_mut() {
-            Some((last, sum)) if *last == slot => *sum += count,
+            Some((last, sum)) if *last == slot => *sum += 1.0,
             _ => {
                 if self.waiting.len() < WAITING_MAX {
-                    self.waiting.push((slot, count));
+                    self.waiting.push((slot, 1.0));
                 }
             }
         }
@@ -203,6 +223,9 @@ impl Past {
         self.counts.fade(days);
         self.gaps.fade(days);
         self.closed_gaps.fade(days);
+        let factor = 0.5_f64.powf(days / HALF_LIFE_DAYS) as f32;
+        self.rows *= factor;
+        self.row_events *= factor;
     }
 
     /// Hours learned from, faded.
@@ -218,6 +241,11 @@ impl Past {
     /// For how many days it has been known at `now`.
     pub fn age_days(&self, now: Timestamp) -> i64 {
         (now.as_micros() / 1_000_000 - self.born) / 86_400
+    }
+
+    /// Whether so little is known that every gap which ended by itself teaches something.
+    pub(crate) fn is_learning(&self, now: i64) -> bool {
+        now - self.born < LEARNING_DAYS * 86_400
     }
 
     /// The pace this past gives within its family.
@@ -250,7 +278,8 @@ pub fn pace(past: Option<&Past>, family: &Family, calendar: &Calendar) -> Learne
         open: past.gaps.tail(&family.tails.open),
         closed: past.closed_gaps.tail(&family.tails.closed),
     });
-    Learned { shape, level, evidence, tails }
+    let rows_per_event = past.map_or(1.0, Past::rows_per_event);
+    Learned { shape, level, evidence, tails, rows_per_event }
 }
 
 /// Families by key.
@@ -272,7 +301,7 @@ mod tests {
         let mut past = Past::new(Unit::Rows, 0);
         for hour in 0..10 * 168 {
             for part in 0..20 {
-                past.event(hour * HOUR + part * 180, 1.0, &gap(0, 1.0), true);
+                past.event(hour * HOUR + part * 180, &gap(0, 1.0), true);
             }
         }
         past.learn(&Calendar::default(), 10 * 168 * HOUR);
@@ -288,7 +317,7 @@ mod tests {
         assert_eq!(past, before, "nothing came, nothing was learned");
         // Twelve weeks of silence, found to be an outage when the site came back.
         let back = 22 * 168 * HOUR;
-        past.event(back, 1.0, &gap(10 * 168 * HOUR, 40_000.0), false);
+        past.event(back, &gap(10 * 168 * HOUR, 40_000.0), false);
         past.learn(&calendar, back + HOUR);
         let shape = Arc::new(Shape::flat(Unit::Rows));
         let family = Family { shape, level: 20.0, learned: true, ..Family::new(Unit::Rows, 0.0) };
@@ -305,7 +334,7 @@ mod tests {
         let rate = |past: &Past| past.counts.total_events() / past.counts.total_hours();
         let before = rate(&past);
         let (from, to) = (10 * 168 * HOUR, 11 * 168 * HOUR);
-        past.event(to, 1.0, &gap(from, 3_000.0), false);
+        past.event(to, &gap(from, 3_000.0), false);
         past.learn(&calendar, to);
         assert!((rate(&past) - before).abs() < 0.01);
         past.was_normal(&calendar, from, to, 3_000.0);

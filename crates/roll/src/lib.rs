@@ -17,6 +17,7 @@ mod group;
 mod guard;
 mod incident;
 mod learn;
+mod replay;
 mod respond;
 mod rhythm;
 mod shape;
@@ -34,6 +35,7 @@ pub use incident::{
     Attribute, Condition, Entry, Incident, Kind, Ladder, Lease, Member, Notice, Reached, deafness_text,
 };
 pub use learn::{Families, Family, Learned, Past, pace};
+pub use replay::{AlarmRate, BUDGET, HistoryEvent, Replayed, replay, tune};
 pub use rhythm::{Counts, Gaps, HALF_LIFE_DAYS, PRIOR_HOURS};
 pub use shape::{Shape, Unit};
 pub use surprise::{Tail, Tails, cusum, expected_for, surprise};

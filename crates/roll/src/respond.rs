@@ -72,16 +72,23 @@ impl Watch {
         };
         self.sites[number as usize].back_since = None;
         self.recovering.remove(&number);
-        let unit = if name == CONTACT { "minutes of contact" } else { "rows" };
+        let (unit, per_event) = match name.as_str() {
+            CONTACT => ("minutes of contact".to_owned(), 1.0),
+            table => (format!("rows of {table}"), f64::from(self.clock.pace(stream).rows_per_event)),
+        };
         let longest = self.pasts[stream.0 as usize].as_ref().map_or(0.0, |past| past.longest_gap());
         let site = self.sites[number as usize].id.clone();
         let Some(incident) = self.incidents.get_mut(&id) else { return };
         incident.members.entry(site.clone()).or_insert(Member { since: instant(measure.last), until: None }).until =
             None;
-        let worst = if longest > 0.0 { format!("; its worst healthy silence was {longest:.0}") } else { String::new() };
+        let worst = if longest > 0.0 {
+            format!("; its worst healthy silence was {:.0}", longest * per_event)
+        } else {
+            String::new()
+        };
         let text = format!(
-            "{:.0} {unit} of {name} should have come from {site} since {}{worst}",
-            measure.expected,
+            "{:.0} {unit} should have come from {site} since {}{worst}",
+            measure.expected * per_event,
             instant(measure.last)
         );
         if incident.evidence.is_empty() {
@@ -242,6 +249,22 @@ impl Watch {
                 self.suspects_changed = true;
             }
         }
+    }
+
+    /// A person declared the site closed: that explains its silence, until then.
+    pub(crate) fn declared_closed(&mut self, number: u32, until: i64) {
+        for stream in self.sites[number as usize].streams.clone() {
+            self.heard_again(number, stream);
+            self.clock.excuse(stream, until);
+        }
+        let now = instant(self.now);
+        self.recovering.remove(&number);
+        let site = &mut self.sites[number as usize];
+        site.back_since = None;
+        if let Some(id) = site.incident.take() {
+            self.close(id, &format!("declared closed until {}", instant(until)), now);
+        }
+        self.leave_groups(number, now);
     }
 
     /// The first thing ever heard of a site.

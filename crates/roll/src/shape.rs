@@ -10,7 +10,7 @@ pub enum Unit {
     /// Minutes in which the site was heard: 15-minute slots of Monday to Friday, Saturday, Sunday. A rate is at most 60 an
     /// hour.
     ContactMinutes,
-    /// Rows of a table: the 168 hours of the week.
+    /// Minutes in which rows of a table came: the 168 hours of the week.
     Rows,
 }
 

@@ -5,13 +5,12 @@ use rollcall_types::{Cause, SiteId, SiteState};
 use crate::{
     clock::Loudness,
     incident::{Condition, Kind},
+    learn::LEARNING_DAYS,
     watch::{Verdict, Watch, instant},
 };
 
 /// A week below this share of its busiest rate is a closed time.
 const BUSY: f32 = 0.1;
-/// Days after which a rhythm is settled.
-const LEARNING_DAYS: i64 = 14;
 
 impl Watch {
     /// The state of a site; none if it is not on the watch.

@@ -241,6 +241,9 @@ impl Watch {
                     self.clock.move_stream(stream, calendar);
                     self.repace(stream);
                 }
+                if let Some(until) = spec.calendar.closed_until(self.now) {
+                    self.declared_closed(number, until);
+                }
             }
             return;
         }
@@ -396,7 +399,13 @@ impl Watch {
                 cohort
             }
         };
-        let pace = Pace { shape, level: learned.level, evidence: learned.evidence, tails: learned.tails };
+        let pace = Pace {
+            shape,
+            level: learned.level,
+            evidence: learned.evidence,
+            tails: learned.tails,
+            rows_per_event: learned.rows_per_event,
+        };
         let stream = self.clock.add_stream(cohort, calendar_id, pace, last, expected);
         let name = match self.names.iter().position(|known| &**known == name) {
             Some(known) => known as u16,
@@ -433,11 +442,16 @@ impl Watch {
     /// [`Self::event`] for a stream known by number.
     pub fn stream_event(&mut self, stream: StreamId, at: i64, count: f32) {
         let number = self.owners[stream.0 as usize].site;
+        if let Some(past) = &mut self.pasts[stream.0 as usize] {
+            past.count_rows(count);
+        }
         let Some(gap) = self.clock.event(stream, at, count) else { return };
         let loud = gap.loudness;
-        let healthy = (loud < Loudness::Red || gap.with_cohort) && self.guard.deaf().is_none();
         if let Some(past) = &mut self.pasts[stream.0 as usize] {
-            past.event(at, count, &gap, healthy);
+            // What is red is not learned from; but in the first days nothing is known yet, and a night looks red.
+            let is_new = past.is_learning(at) && gap.over_closed;
+            let healthy = (loud < Loudness::Red || gap.with_cohort || is_new) && self.guard.deaf().is_none();
+            past.event(at, &gap, healthy);
         }
         let site = &mut self.sites[number as usize];
         site.said_goodbye &= self.owners[stream.0 as usize].name != 0;
@@ -568,7 +582,8 @@ impl Watch {
         let number = *self.index.get(id)?;
         let site = &self.sites[number as usize];
         let stream = site.streams.iter().find(|stream| self.name(**stream) == table)?;
-        Some(self.clock.expected_between(*stream, seconds(from), seconds(to)))
+        let events = self.clock.expected_between(*stream, seconds(from), seconds(to));
+        Some(events * f64::from(self.clock.pace(*stream).rows_per_event))
     }
 
     /// Learns what the last hours taught: every hour from young streams, every day from all.
@@ -641,7 +656,13 @@ impl Watch {
                 own
             }
         };
-        let pace = Pace { shape, level: learned.level, evidence: learned.evidence, tails: learned.tails };
+        let pace = Pace {
+            shape,
+            level: learned.level,
+            evidence: learned.evidence,
+            tails: learned.tails,
+            rows_per_event: learned.rows_per_event,
+        };
         self.clock.set_pace(stream, pace);
     }
 }

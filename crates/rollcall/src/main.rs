@@ -7,6 +7,8 @@ mod client;
 mod demo;
 mod fleet;
 mod hq;
+mod incidents;
+mod replay;
 mod roster;
 mod show;
 
@@ -49,6 +51,10 @@ enum Command {
     },
     /// The roster: which sites should be heard from.
     Roster(roster::RosterArgs),
+    /// What a person should know: list, show, take, explain.
+    Incidents(incidents::IncidentsArgs),
+    /// Run the watch over a history of your own: what it would have said, and how often.
+    Replay(replay::ReplayArgs),
     /// Start an HQ and a dozen stores that sell, and watch the roll notice trouble.
     Demo(demo::DemoArgs),
     /// Drive simulated sites over the real protocol, for load and benchmarks.
@@ -109,6 +115,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             show::roll(&text, json)
         }
         Command::Roster(args) => roster::run(args),
+        Command::Incidents(args) => incidents::run(args),
+        Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Fleet(args) => runtime()?.block_on(fleet::run(args)),
     }

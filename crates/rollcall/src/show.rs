@@ -47,6 +47,8 @@ pub(crate) struct RollLine {
     complete_through: Option<Timestamp>,
     unconfirmed_rows: u64,
     #[serde(default)]
+    learning_day: Option<i64>,
+    #[serde(default)]
     detail: String,
 }
 
@@ -88,13 +90,16 @@ pub(crate) fn roll_table(lines: &[RollLine]) -> Table {
             Cell::new(time(line.last_heard)),
             Cell::new(time(line.complete_through)),
             Cell::new(line.unconfirmed_rows),
-            Cell::new(&line.detail),
+            Cell::new(match line.learning_day {
+                Some(day) => format!("learning (day {day} of 14). {}", line.detail),
+                None => line.detail.clone(),
+            }),
         ]);
     }
     table
 }
 
 /// Day and second, without fractions.
-fn short(time: Timestamp) -> String {
+pub(crate) fn short(time: Timestamp) -> String {
     time.to_chrono().format("%Y-%m-%d %H:%M:%SZ").to_string()
 }

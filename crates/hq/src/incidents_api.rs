@@ -1,0 +1,185 @@
+//! The API's part about incidents, closures and holidays.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use rollcall_roll::{Incident, Kind};
+use rollcall_types::{SiteId, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    http::{ApiError, Caller, site_id},
+    node::Shared,
+    roster::DeclaredClosure,
+    watching::{self, Holidays},
+};
+
+type App = Arc<Shared>;
+
+/// What the API offers, for programs that read such things.
+const OPENAPI: &str = include_str!("openapi.json");
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/openapi.json", get(|| async { ([("content-type", "application/json")], OPENAPI) }))
+        .route("/api/incidents", get(list))
+        .route("/api/incidents/{id}", get(show))
+        .route("/api/incidents/{id}/ack", post(acknowledge))
+        .route("/api/incidents/{id}/explain", post(explain))
+        .route("/api/roster/{site}/close", post(close_site))
+        .route("/api/holidays/{name}", get(get_holidays).put(set_holidays))
+}
+
+/// An incident as the API gives it.
+#[derive(Serialize)]
+struct IncidentView {
+    #[serde(flatten)]
+    incident: Incident,
+    /// Sites that have not come back.
+    absent: usize,
+}
+
+impl From<Incident> for IncidentView {
+    fn from(incident: Incident) -> Self {
+        let absent = if incident.is_open() { incident.absent().count() } else { 0 };
+        Self { incident, absent }
+    }
+}
+
+fn missing(id: u64) -> ApiError {
+    ApiError(StatusCode::NOT_FOUND, format!("there is no incident {id}, or it is long over"))
+}
+
+#[derive(Deserialize, Default)]
+struct ListQuery {
+    #[serde(default)]
+    all: bool,
+}
+
+/// Open incidents, the loudest first; with `all=true` also those that ended in the last week.
+async fn list(State(shared): State<App>, _: Caller, Query(query): Query<ListQuery>) -> Json<Vec<IncidentView>> {
+    let watch = shared.watching.watch();
+    let mut incidents: Vec<Incident> =
+        watch.incidents().filter(|incident| query.all || incident.is_open()).cloned().collect();
+    // Members that a group speaks for come after it.
+    incidents.sort_by_key(|incident| {
+        (!incident.is_open(), incident.held_by.is_some(), std::cmp::Reverse(incident.level), incident.since)
+    });
+    Json(incidents.into_iter().map(IncidentView::from).collect())
+}
+
+async fn show(State(shared): State<App>, _: Caller, Path(id): Path<u64>) -> Result<Json<IncidentView>, ApiError> {
+    let incident = shared.watching.watch().incident(id).cloned();
+    incident.map(|incident| Json(incident.into())).ok_or_else(|| missing(id))
+}
+
+#[derive(Deserialize)]
+struct AckRequest {
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    hours: Option<u64>,
+}
+
+async fn acknowledge(
+    State(shared): State<App>,
+    _: Caller,
+    Path(id): Path<u64>,
+    Json(request): Json<AckRequest>,
+) -> Result<Json<Value>, ApiError> {
+    if request.by.trim().is_empty() || request.reason.trim().is_empty() {
+        let text = "an acknowledgement needs a name and a reason: somebody takes it".to_owned();
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
+    }
+    let now = shared.now();
+    let hours = i64::try_from(request.hours.unwrap_or(24 * 3)).unwrap_or(72);
+    let until = now.plus_micros(hours.saturating_mul(3_600_000_000));
+    let until = shared.watching.watch().acknowledge(id, &request.by, &request.reason, until, now);
+    until.map(|until| Json(json!({"id": id, "until": until}))).ok_or_else(|| missing(id))
+}
+
+#[derive(Deserialize)]
+struct ExplainRequest {
+    was: String,
+    #[serde(default)]
+    by: String,
+}
+
+async fn explain(
+    State(shared): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<u64>,
+    Json(request): Json<ExplainRequest>,
+) -> Result<Json<Value>, ApiError> {
+    let was_normal = match request.was.as_str() {
+        "normal" => true,
+        "outage" => false,
+        _ => return Err(ApiError(StatusCode::BAD_REQUEST, "it was either \"normal\" or an \"outage\"".to_owned())),
+    };
+    let by = if request.by.is_empty() { caller } else { &request.by };
+    let known = shared.watching.watch().explain(id, was_normal, by, shared.now());
+    if known { Ok(Json(json!({"id": id, "was": request.was}))) } else { Err(missing(id)) }
+}
+
+#[derive(Deserialize)]
+struct CloseRequest {
+    until: Timestamp,
+    #[serde(default)]
+    from: Option<Timestamp>,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    by: String,
+}
+
+async fn close_site(
+    State(shared): State<App>,
+    Caller(caller): Caller,
+    Path(site): Path<String>,
+    Json(request): Json<CloseRequest>,
+) -> Result<Json<Value>, ApiError> {
+    let site: SiteId = site_id(&site)?;
+    if request.reason.trim().is_empty() {
+        return Err(ApiError(StatusCode::BAD_REQUEST, "a closure needs a reason".to_owned()));
+    }
+    let by = if request.by.is_empty() { caller.to_owned() } else { request.by };
+    let from = request.from.unwrap_or_else(|| shared.now());
+    let closure = DeclaredClosure { from, until: request.until, reason: request.reason, by };
+    shared.roster.close_until(&site, closure, shared.now()).await?;
+    Ok(Json(json!({"site": site, "until": request.until})))
+}
+
+async fn get_holidays(State(shared): State<App>, _: Caller, Path(name): Path<String>) -> Json<Holidays> {
+    Json(watching::holidays(&shared.lake).remove(&name).unwrap_or_default())
+}
+
+async fn set_holidays(
+    State(shared): State<App>,
+    Caller(by): Caller,
+    Path(name): Path<String>,
+    Json(days): Json<BTreeSet<String>>,
+) -> Result<Json<Value>, ApiError> {
+    if let Some(wrong) = days.iter().find(|day| day.parse::<chrono::NaiveDate>().is_err()) {
+        return Err(ApiError(StatusCode::BAD_REQUEST, format!("{wrong:?} is not a day such as 2026-12-25")));
+    }
+    let count = days.len();
+    watching::set_holidays(&shared, &name, Holidays { days }, by).await?;
+    Ok(Json(json!({"holidays": name, "days": count})))
+}
+
+/// The word for a kind, for people.
+pub(crate) fn kind_name(kind: Kind) -> String {
+    match serde_json::to_value(kind) {
+        Ok(Value::String(name)) => name,
+        Ok(Value::Object(of)) => of.values().next().and_then(Value::as_str).unwrap_or_default().to_owned(),
+        _ => String::new(),
+    }
+}

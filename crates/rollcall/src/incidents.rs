@@ -1,0 +1,207 @@
+//! `rollcall incidents …`
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use chrono::{NaiveDate, TimeZone, Utc};
+use clap::{Args, Subcommand};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_types::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{
+    FINDING,
+    client::{Client, HqAddress},
+    show::short,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct IncidentsArgs {
+    #[command(subcommand)]
+    command: Option<IncidentsCommand>,
+    /// Also those that ended in the last week.
+    #[arg(long)]
+    all: bool,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    hq: HqAddress,
+}
+
+#[derive(Debug, Subcommand)]
+enum IncidentsCommand {
+    /// One incident with its whole story.
+    Show {
+        /// Its number.
+        id: u64,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Take an incident, for a time; it comes back one level higher if nothing happens.
+    Ack {
+        /// Its number.
+        id: u64,
+        /// Why, and what is being done.
+        #[arg(long)]
+        reason: String,
+        /// Who takes it.
+        #[arg(long, env = "USER")]
+        by: String,
+        /// For how long: at most 24 at levels 1 and 2, 72 above.
+        #[arg(long)]
+        hours: Option<u64>,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Say that a silence was normal: it is learned from.
+    Normal {
+        /// The incident's number.
+        id: u64,
+        /// Who says so.
+        #[arg(long, env = "USER")]
+        by: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Say that a silence was an outage: it is not learned from.
+    Outage {
+        /// The incident's number.
+        id: u64,
+        /// Who says so.
+        #[arg(long, env = "USER")]
+        by: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Declare a site closed until a day: it is not expected before.
+    Close {
+        /// The site.
+        site: String,
+        /// The first day it is expected again (such as 2026-12-27), or a time in RFC 3339.
+        #[arg(long)]
+        until: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// Who says so.
+        #[arg(long, env = "USER")]
+        by: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+}
+
+pub(crate) fn run(args: IncidentsArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        None => return list(&Client::find(&args.hq)?, args.all, args.json),
+        Some(IncidentsCommand::Show { id, json, hq }) => show(&Client::find(&hq)?, id, json)?,
+        Some(IncidentsCommand::Ack { id, reason, by, hours, hq }) => {
+            let body = json!({"by": by, "reason": reason, "hours": hours});
+            let answer: Value = Client::find(&hq)?.post(&format!("/api/incidents/{id}/ack"), &body)?;
+            eprintln!("incident {id} is {by}'s until {}", answer["until"].as_str().unwrap_or_default());
+        }
+        Some(IncidentsCommand::Normal { id, by, hq }) => explain(&hq, id, "normal", &by)?,
+        Some(IncidentsCommand::Outage { id, by, hq }) => explain(&hq, id, "outage", &by)?,
+        Some(IncidentsCommand::Close { site, until, reason, by, hq }) => {
+            let until = instant(&until)?;
+            let body = json!({"until": until, "reason": reason, "by": by});
+            let _: Value = Client::find(&hq)?.post(&format!("/api/roster/{site}/close"), &body)?;
+            eprintln!("{site} is closed until {until}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(hq: &HqAddress, id: u64, was: &str, by: &str) -> anyhow::Result<()> {
+    let _: Value = Client::find(hq)?.post(&format!("/api/incidents/{id}/explain"), &json!({"was": was, "by": by}))?;
+    eprintln!("noted: incident {id} was {was}");
+    Ok(())
+}
+
+/// A day means its beginning, UTC.
+fn instant(text: &str) -> anyhow::Result<Timestamp> {
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        let midnight = day.and_hms_opt(0, 0, 0).context("a day")?;
+        return Ok(Utc.from_utc_datetime(&midnight).into());
+    }
+    text.parse().with_context(|| format!("{text:?} is neither a day such as 2026-12-27 nor a time in RFC 3339"))
+}
+
+fn list(client: &Client, all: bool, is_json: bool) -> anyhow::Result<ExitCode> {
+    let text = client.get(if all { "/api/incidents?all=true" } else { "/api/incidents" })?;
+    let incidents: Vec<Value> = serde_json::from_str(&text)?;
+    let open = incidents.iter().filter(|incident| incident["closed_at"].is_null()).count();
+    if is_json {
+        println!("{text}");
+    } else if !incidents.is_empty() {
+        println!("{}", table(&incidents));
+    }
+    eprintln!("{open} open incidents");
+    Ok(if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
+}
+
+/// How many sites are named before the rest is counted.
+const NAMED: usize = 3;
+
+fn table(incidents: &[Value]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["#", "level", "what", "sites", "since", "cause", "evidence", "taken by"]);
+    for incident in incidents {
+        let level = incident["level"].as_u64().unwrap_or_default();
+        let color = match level {
+            _ if !incident["closed_at"].is_null() => Color::Green,
+            0 => Color::Yellow,
+            _ => Color::Red,
+        };
+        let members: Vec<&str> =
+            incident["members"].as_object().into_iter().flatten().map(|(site, _)| site.as_str()).collect();
+        let more = members.len().saturating_sub(NAMED);
+        let named = members.iter().take(NAMED).copied().collect::<Vec<_>>().join(" ");
+        let sites = if more > 0 { format!("{named} and {more} more") } else { named };
+        let state = if incident["closed_at"].is_null() { level.to_string() } else { "over".to_owned() };
+        table.add_row([
+            Cell::new(incident["id"].to_string()),
+            Cell::new(state).fg(color),
+            Cell::new(kind(&incident["kind"])),
+            Cell::new(sites),
+            Cell::new(time(&incident["since"])),
+            Cell::new(incident["cause"].as_str().unwrap_or("-")),
+            Cell::new(incident["evidence"].as_str().unwrap_or_default()),
+            Cell::new(incident["lease"]["by"].as_str().unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+fn kind(value: &Value) -> &str {
+    value.as_str().or_else(|| value["condition"].as_str()).unwrap_or_default()
+}
+
+fn time(value: &Value) -> String {
+    value.as_str().and_then(|text| text.parse().ok()).map_or_else(|| "-".to_owned(), short)
+}
+
+fn show(client: &Client, id: u64, is_json: bool) -> anyhow::Result<()> {
+    let text = client.get(&format!("/api/incidents/{id}"))?;
+    if is_json {
+        println!("{text}");
+        return Ok(());
+    }
+    let incident: Value = serde_json::from_str(&text)?;
+    println!("{}", table(std::slice::from_ref(&incident)));
+    for (site, member) in incident["members"].as_object().into_iter().flatten() {
+        let until =
+            if member["until"].is_null() { "still".to_owned() } else { format!("to {}", time(&member["until"])) };
+        println!("  {site}: from {} {until}", time(&member["since"]));
+    }
+    println!("\nWhat happened:");
+    for entry in incident["timeline"].as_array().into_iter().flatten() {
+        println!("  {}  {}", time(&entry["at"]), entry["text"].as_str().unwrap_or_default());
+    }
+    Ok(())
+}
