@@ -323,6 +323,11 @@ impl Clock {
         self.shapes[id.0 as usize] = (shape, peak);
     }
 
+    /// A shape made known.
+    pub fn shape(&self, id: ShapeId) -> &Shape {
+        &self.shapes[id.0 as usize].0
+    }
+
     /// A cohort, with the shape and calendar its traffic is expected by.
     pub fn add_cohort(&mut self, shape: ShapeId, calendar: CalendarId) -> CohortId {
         self.cohorts.push(Cohort {

@@ -79,9 +79,15 @@ impl Family {
         if streams > 0 && levels > 0.0 {
             self.level = counts.level(&self.shape, 0.0).max(1e-6);
             let of_unit = if self.unit == Unit::Rows { Tails::OF_ROWS } else { Tails::OF_CONTACT };
-            self.tails = Tails { open: gaps.tail(&of_unit.open), closed: closed_gaps.tail(&of_unit.closed) };
+            self.tails = tails(&gaps, &closed_gaps, &of_unit);
         }
     }
+}
+
+/// Both tails of a stream's gaps, drawn towards `prior`.
+fn tails(open: &Gaps, closed: &Gaps, prior: &Tails) -> Tails {
+    let all = open.total() + closed.total();
+    Tails { open: open.tail(&prior.open, all), closed: closed.tail(&prior.closed, all) }
 }
 
 /// What a stream's clock is to go by.
@@ -274,10 +280,7 @@ pub fn pace(past: Option<&Past>, family: &Family, calendar: &Calendar) -> Learne
     };
     let evidence = past.map_or(2.0, |past| past.counts.evidence())
         + if unit == Unit::ContactMinutes { EVIDENCE_OF_CONTACT } else { 0.0 };
-    let tails = past.map_or(family.tails, |past| Tails {
-        open: past.gaps.tail(&family.tails.open),
-        closed: past.closed_gaps.tail(&family.tails.closed),
-    });
+    let tails = past.map_or(family.tails, |past| tails(&past.gaps, &past.closed_gaps, &family.tails));
     let rows_per_event = past.map_or(1.0, Past::rows_per_event);
     Learned { shape, level, evidence, tails, rows_per_event }
 }

@@ -36,7 +36,7 @@ pub use incident::{
 };
 pub use learn::{Families, Family, Learned, Past, pace};
 pub use replay::{AlarmRate, BUDGET, HistoryEvent, Replayed, replay, tune};
-pub use rhythm::{Counts, Gaps, HALF_LIFE_DAYS, PRIOR_HOURS};
+pub use rhythm::{Counts, Gaps, HALF_LIFE_DAYS, prior_hours};
 pub use shape::{Shape, Unit};
 pub use surprise::{Tail, Tails, cusum, expected_for, surprise};
 pub use watch::{CONTACT, Decision, Remembered, SiteSpec, Verdict, Watch, WatchConfig};

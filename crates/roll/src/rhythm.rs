@@ -15,8 +15,14 @@ use crate::{
 
 /// Days after which what was seen counts half.
 pub const HALF_LIFE_DAYS: f64 = 28.0;
-/// κ: hours of exposure that the cohort's shape is worth.
-pub const PRIOR_HOURS: f32 = 5.0;
+/// κ: hours of exposure that the cohort's shape is worth. Minutes of contact are not independent of each other, a site is
+/// open or not: there, less than one slot's worth, or a site closed on Sundays would for weeks be expected like the others.
+pub const fn prior_hours(unit: Unit) -> f32 {
+    match unit {
+        Unit::ContactMinutes => 0.03,
+        Unit::Rows => 5.0,
+    }
+}
 /// Events that the cohort's level is worth.
 const PRIOR_EVENTS: f32 = 2.0;
 /// Excesses over the threshold that the cohort's tail is worth.
@@ -119,11 +125,10 @@ impl Counts {
             return (cohort.clone(), 0.0);
         }
         let prior = cohort.rates();
+        let kappa = prior_hours(unit);
         let relative: Vec<f32> = (0..unit.bins())
             .map(|bin| {
-                let rate = (self.events[bin] + PRIOR_HOURS * level * prior[bin]) / (self.hours[bin] + PRIOR_HOURS);
-                // A minute is heard or not: more than 60 an hour cannot be expected.
-                let rate = if unit == Unit::ContactMinutes { rate.min(60.0) } else { rate };
+                let rate = (self.events[bin] + kappa * level * prior[bin]) / (self.hours[bin] + kappa);
                 rate / level
             })
             .collect();
@@ -177,8 +182,8 @@ impl Gaps {
         self.counts.iter().sum()
     }
 
-    /// Their tail, drawn towards the cohort's with a weight of 20 excesses.
-    pub fn tail(&self, cohort: &Tail) -> Tail {
+    /// Their tail, drawn towards the cohort's with a weight of 20 excesses. `all` is how many gaps the stream has in all.
+    pub fn tail(&self, cohort: &Tail, all: f32) -> Tail {
         let total = self.total();
         if total < 1.0 {
             return *cohort;
@@ -190,18 +195,23 @@ impl Gaps {
         });
         let threshold_bin = bin.unwrap_or(GAP_BINS - 1);
         let threshold = gap_of(threshold_bin);
-        let (mut excesses, mut sum) = (0.0_f64, 0.0_f64);
-        for (bin, count) in self.counts.iter().enumerate().skip(threshold_bin + 1) {
-            excesses += f64::from(*count);
-            sum += f64::from(*count) * (gap_of(bin) - threshold);
-        }
+        let beyond = || self.counts.iter().enumerate().skip(threshold_bin + 1);
+        let excesses: f64 = beyond().map(|(_, count)| f64::from(*count)).sum();
+        // The median, not the mean: one early closing in a year must not make every late opening usual.
+        let mut passed = 0.0;
+        let middle = beyond().find(|(_, count)| {
+            passed += f64::from(**count);
+            passed >= excesses / 2.0
+        });
+        let median = middle.map_or(0.0, |(bin, _)| gap_of(bin) - threshold);
+        let own_scale = median * Tail::SHAPE / (2.0_f64.powf(Tail::SHAPE) - 1.0);
         let prior = f64::from(PRIOR_EXCESSES);
         let gaps_of_prior = prior / f64::from(cohort.above);
-        let weight = f64::from(total) / (f64::from(total) + gaps_of_prior);
+        let weight = excesses / (excesses + prior);
         let mix = |own: f64, cohort: f32| weight * own + (1.0 - weight) * f64::from(cohort);
-        // The mean excess is shrunk by the excesses themselves: many gaps may hold few.
-        let scale = ((1.0 - Tail::SHAPE) * sum + prior * f64::from(cohort.scale)) / (excesses + prior);
-        let above = (excesses + prior) / (f64::from(total) + gaps_of_prior);
+        // The scale is shrunk by the excesses themselves: many gaps may hold few.
+        let scale = (excesses * own_scale + prior * f64::from(cohort.scale)) / (excesses + prior);
+        let above = (excesses + prior) / (f64::from(all.max(total)) + gaps_of_prior);
         Tail {
             above: above.clamp(1e-6, 0.5) as f32,
             threshold: mix(threshold, cohort.threshold) as f32,
@@ -257,7 +267,7 @@ mod tests {
             steady.learn(0.5 + f64::from(number % 10) / 10.0);
             bursty.learn(if number % 10 == 0 { 8.0 + f64::from(number % 100) / 10.0 } else { 0.2 });
         }
-        let (steady, bursty) = (steady.tail(&cohort), bursty.tail(&cohort));
+        let (steady, bursty) = (steady.tail(&cohort, 2000.0), bursty.tail(&cohort, 2000.0));
         assert!(bursty.surprise(20.0) < steady.surprise(20.0) * 0.7, "{bursty:?} {steady:?}");
     }
 }

@@ -175,6 +175,36 @@ impl Shape {
         }
     }
 
+    /// This shape of rows for a site whose contact goes by `own`, where that of its family goes by `family`: rows cannot come
+    /// while the site is closed, and come where it is open and most others are not.
+    pub fn while_open(&self, own: &Shape, family: &Shape) -> Self {
+        assert_eq!((self.unit, own.unit), (Unit::Rows, Unit::ContactMinutes), "rows by contact");
+        const DAYS: [Weekday; 7] =
+            [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun];
+        const SCARCE: f32 = 0.05;
+        let openness = |shape: &Shape| {
+            let rates = shape.rates();
+            let peak = rates.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+            let per_hour = own.unit.slots() / 24;
+            move |day: Weekday, hour: usize| {
+                let first = own.unit.column(day) * own.unit.slots() + hour * per_hour;
+                rates[first..first + per_hour].iter().sum::<f32>() / (per_hour as f32 * peak)
+            }
+        };
+        let (own_openness, family_openness) = (openness(own), openness(family));
+        let rates = self.rates();
+        let peak = rates.iter().copied().fold(0.0, f32::max);
+        let masked: Vec<f32> = rates
+            .iter()
+            .enumerate()
+            .map(|(bin, rate)| {
+                let (day, hour) = (DAYS[bin / 24], bin % 24);
+                (rate * own_openness(day, hour) / family_openness(day, hour).max(SCARCE)).min(peak)
+            })
+            .collect();
+        Self::of_relative(self.unit, &masked)
+    }
+
     /// The relative rate at an instant.
     pub fn rate(&self, calendar: &Calendar, at: i64) -> f32 {
         if calendar.closed_until(at).is_some() {

@@ -20,14 +20,16 @@ impl Tail {
     pub const QUANTILE: f64 = 0.95;
     /// ξ.
     pub const SHAPE: f64 = 0.25;
+    /// How late surprise rises below the threshold.
+    const RISE: i32 = 4;
 
     /// Nines of a gap of `expected` events.
     pub fn surprise(&self, expected: f64) -> f64 {
         let base = -f64::from(self.above).log10();
         let threshold = f64::from(self.threshold);
         if expected <= threshold {
-            // Below the threshold nothing is rare; rise to it evenly, so that surprise never falls with time.
-            return base * expected / threshold.max(1e-9);
+            // Below the threshold nothing is rare; rise to it late and steadily, so that surprise never falls with time.
+            return base * (expected / threshold.max(1e-9)).powi(Self::RISE);
         }
         let growth = (1.0 + Self::SHAPE * (expected - threshold) / f64::from(self.scale)).log10();
         base + growth / Self::SHAPE
@@ -38,7 +40,7 @@ impl Tail {
         let base = -f64::from(self.above).log10();
         let threshold = f64::from(self.threshold);
         if surprise <= base {
-            return threshold * surprise / base;
+            return threshold * (surprise / base).powf(1.0 / f64::from(Self::RISE));
         }
         threshold + f64::from(self.scale) / Self::SHAPE * (10.0_f64.powf(Self::SHAPE * (surprise - base)) - 1.0)
     }
@@ -54,7 +56,8 @@ impl Tail {
     }
 }
 
-/// A stream's gaps are of two kinds: within open time, and over a closed one, whose edges vary from day to day.
+/// A stream's gaps are of two kinds: within open time, and over a closed one, whose edges vary from day to day. The share p
+/// of each is one of all the stream's gaps: nights are few, so that one night in twenty is rarer than one minute in twenty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tails {
     /// Gaps within open time.
@@ -66,13 +69,13 @@ pub struct Tails {
 impl Tails {
     /// What is assumed of rows before anything was learned: independent events, whose 95th percentile is 3 and mean excess 1.
     pub const OF_ROWS: Self = {
-        let tail = Tail { above: 0.05, threshold: 3.0, scale: 0.75 };
-        Self { open: tail, closed: tail }
+        let tail = Tail { above: 0.045, threshold: 3.0, scale: 0.75 };
+        Self { open: tail, closed: Tail { above: 0.005, ..tail } }
     };
     /// What is assumed of contact: beacons come evenly, opening times do not.
     pub const OF_CONTACT: Self = Self {
         open: Tail { above: 0.01, threshold: 1.4, scale: 0.4 },
-        closed: Tail { above: 0.05, threshold: 8.0, scale: 1.5 },
+        closed: Tail { above: 7e-5, threshold: 8.0, scale: 1.5 },
     };
 
     /// The one for a gap.

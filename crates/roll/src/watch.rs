@@ -577,6 +577,17 @@ impl Watch {
             .collect()
     }
 
+    /// A stream of a site, if anything was heard of it.
+    pub fn stream_id(&self, id: &SiteId, name: &str) -> Option<StreamId> {
+        let number = *self.index.get(id)?;
+        self.sites[number as usize].streams.iter().copied().find(|stream| self.name(*stream) == name)
+    }
+
+    /// Where a stream stands at `at`.
+    pub fn measure(&self, stream: StreamId, at: Timestamp) -> Measure {
+        self.clock.measure(stream, seconds(at))
+    }
+
     /// Rows of a table that should have come from a site between two instants.
     pub fn expected_rows(&self, id: &SiteId, table: &str, from: Timestamp, to: Timestamp) -> Option<f64> {
         let number = *self.index.get(id)?;
@@ -638,13 +649,27 @@ impl Watch {
         }
     }
 
+    /// The family of a table as it would be if all its sites were open when this one is, by its contact.
+    fn while_open(&self, number: u32, family: &Family) -> Option<Family> {
+        let contact = self.contact(number).filter(|_| family.unit == Unit::Rows && family.learned)?;
+        let past = self.pasts[contact.0 as usize].as_ref()?;
+        let of_contact = &self.families[&self.family_names[self.family_of[contact.0 as usize] as usize]];
+        if past.hours() < 48.0 || !of_contact.learned {
+            return None;
+        }
+        let own = self.own_shapes[contact.0 as usize].map(|shape| self.clock.shape(shape))?;
+        let shape = Arc::new(family.shape.while_open(own, &of_contact.shape));
+        Some(Family { shape, ..family.clone() })
+    }
+
     /// Gives a stream the pace its past teaches.
     fn repace(&mut self, stream: StreamId) {
         let index = stream.0 as usize;
         let Some(past) = self.pasts[index].as_deref() else { return };
         let family = &self.families[&self.family_names[self.family_of[index] as usize]];
         let calendar = self.clock.calendar(self.sites[self.owners[index].site as usize].calendar);
-        let learned = past.pace(family, calendar);
+        let open = self.while_open(self.owners[index].site, family);
+        let learned = past.pace(open.as_ref().unwrap_or(family), calendar);
         let shape = match self.own_shapes[index] {
             Some(own) => {
                 self.clock.set_shape(own, learned.shape);

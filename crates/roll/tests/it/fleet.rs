@@ -115,6 +115,11 @@ impl Fleet {
         format!("{} incidents, {} notices\n{}", self.incidents.len(), self.told.len(), lines.join("\n"))
     }
 
+    /// Those of a kind for which people are called.
+    pub(crate) fn called(&self, kind: Kind) -> Vec<&Incident> {
+        self.of_kind(kind).into_iter().filter(|incident| incident.calls).collect()
+    }
+
     pub(crate) fn of_kind(&self, kind: Kind) -> Vec<&Incident> {
         self.incidents.values().filter(|incident| incident.kind == kind).collect()
     }

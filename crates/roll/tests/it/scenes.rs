@@ -14,7 +14,7 @@ fn a_stop_by_day_is_noticed_within_a_quarter_of_an_hour_and_everyday_life_is_qui
     let mut fleet = everyday(40, UTC);
     fleet.run(21 * DAY, NOON, &|_, _| true);
     fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
-    let silences = fleet.of_kind(Kind::Silence);
+    let silences = fleet.called(Kind::Silence);
     assert_eq!(silences.len(), 1, "{}", fleet.summary());
     let told = fleet.told.first().expect("someone is told");
     let minutes = (told.at.as_micros() - at(NOON).as_micros()) / 60_000_000;
@@ -26,7 +26,7 @@ fn a_stop_by_day_is_noticed_within_a_quarter_of_an_hour_and_everyday_life_is_qui
     assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Recovering);
     fleet.run(NOON + 65, NOON + 90, &|_, _| true);
     assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Ok);
-    assert!(!fleet.of_kind(Kind::Silence)[0].is_open());
+    assert!(!fleet.called(Kind::Silence)[0].is_open());
     // A night and a weekend say nothing.
     let before = fleet.told.len();
     fleet.run(NOON + 90, NOON + 5 * DAY, &|_, _| true);
@@ -48,7 +48,7 @@ fn twelve_weeks_of_silence_never_get_quieter_and_teach_nothing() {
             fleet.run(from, from + DAY, &|shop, _| shop != 3);
             let state = fleet.watch.verdict(&poisoned).expect("watched").state;
             assert_eq!(state, SiteState::Silent, "day {day} of week {week}");
-            let incident = fleet.of_kind(Kind::Silence).pop().expect("open").clone();
+            let incident = fleet.called(Kind::Silence).pop().expect("open").clone();
             assert!(incident.is_open() && incident.level >= level);
             level = incident.level;
             if week == 0 && day == 1 {
@@ -60,7 +60,7 @@ fn twelve_weeks_of_silence_never_get_quieter_and_teach_nothing() {
     assert_eq!(level, 5);
     let expired = fleet.told.iter().find(|decision| decision.notice == Notice::LeaseExpired).expect("it ran out");
     assert!(expired.level > leases, "one level higher");
-    assert_eq!(fleet.of_kind(Kind::Silence).len(), 1, "one incident all the time");
+    assert_eq!(fleet.called(Kind::Silence).len(), 1, "one incident all the time: {}", fleet.summary());
     let after = rhythm(&fleet).expect("known");
     assert!((after / before - 1.0).abs() < 0.05, "the rhythm is what it was: {before} {after}");
 }
@@ -94,7 +94,7 @@ fn after_a_stop_of_hq_people_hear_of_hq_and_of_no_site() {
     assert!(!fleet.of_kind(Kind::HqBlind)[0].is_open());
     // And a site that never came back is noticed afterwards.
     fleet.run(back + 240, back + 300, &|shop, _| shop != 5);
-    assert_eq!(fleet.of_kind(Kind::Silence).len(), 1);
+    assert_eq!(fleet.called(Kind::Silence).len(), 1);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_table_that_stops_while_the_site_is_heard_is_noticed() {
             fleet.incidents.insert(incident.id, incident);
         });
     }
-    let silences = fleet.of_kind(Kind::Silence);
+    let silences = fleet.called(Kind::Silence);
     assert_eq!(silences.len(), 1, "{}", fleet.summary());
     assert_eq!(silences[0].stream.as_deref(), Some("sales"));
     assert!(silences[0].evidence.contains("should have come from shop-00004"), "{}", silences[0].evidence);

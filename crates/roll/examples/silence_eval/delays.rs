@@ -1,0 +1,257 @@
+//! How long it takes to notice, ours beside a fixed timeout and phi-accrual, at equal natural alarm rate.
+//!
+//! A detector gives each silence a score that grows with time. On days without faults, a threshold is set at which the scores
+//! of natural silences alarm as often as the budget allows; then the delay of injected faults at that threshold is read off.
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rollcall_roll::{StreamId, Watch, WatchConfig};
+
+use crate::world::{DAY, Fault, TABLES, What, World, at};
+
+const SITES: usize = 480;
+const TRAINING_DAYS: i64 = 42;
+const TEST_DAYS: i64 = 28;
+const FAULTS: usize = 168;
+/// A fault is followed for so many open minutes.
+const FOLLOWED: i64 = 24 * 60;
+pub(crate) const METHODS: [&str; 3] = ["ours", "fixed timeout", "phi-accrual"];
+/// Alarms a site and month.
+const BUDGET: f64 = 0.5;
+
+/// What the baselines know of a stream: the gaps of its training, in minutes.
+#[derive(Debug, Clone, Default)]
+struct Gaps {
+    last: Option<i64>,
+    count: f64,
+    sum: f64,
+    squares: f64,
+    sorted: Vec<f64>,
+}
+
+impl Gaps {
+    fn event(&mut self, minute: i64, is_training: bool) {
+        if let Some(last) = self.last
+            && is_training
+        {
+            let gap = (minute - last) as f64;
+            self.count += 1.0;
+            self.sum += gap;
+            self.squares += gap * gap;
+            self.sorted.push(gap);
+        }
+        self.last = Some(minute);
+    }
+
+    /// Elapsed time as a multiple of the stream's own 99.9th percentile gap: one number for the fleet would be worse.
+    fn timeout(&self, elapsed: f64) -> f64 {
+        let index = (self.sorted.len() as f64 * 0.999) as usize;
+        elapsed / self.sorted.get(index.min(self.sorted.len().saturating_sub(1))).copied().unwrap_or(60.0).max(1.0)
+    }
+
+    /// φ = −log10 P(gap > elapsed), gaps taken as normal (Hayashibara et al., The φ accrual failure detector, 2004).
+    fn phi(&self, elapsed: f64) -> f64 {
+        let mean = self.sum / self.count.max(1.0);
+        let deviation = (self.squares / self.count.max(1.0) - mean * mean).max(0.25).sqrt();
+        let y = (elapsed - mean) / deviation;
+        // The logistic approximation of the normal tail that implementations use; its logarithm does not underflow.
+        let exponent = y * (1.5976 + 0.070566 * y * y);
+        if exponent > 30.0 { exponent / std::f64::consts::LN_10 } else { (1.0 + exponent.exp()).log10() }
+    }
+}
+
+/// A scenario of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scene {
+    DayStop,
+    NotOpened,
+    NearClosing,
+    Table(usize),
+}
+
+impl Scene {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::DayStop => "stop by day, seen by contact".to_owned(),
+            Self::NotOpened => "did not open, seen by contact".to_owned(),
+            Self::NearClosing => "stop in the last open hour, seen by contact".to_owned(),
+            Self::Table(table) => {
+                format!("table {} stops alone, by day ({} an hour)", TABLES[table].name, TABLES[table].per_hour)
+            }
+        }
+    }
+}
+
+struct Followed {
+    scene: Scene,
+    fault: Fault,
+    /// Per open minute since the fault began: each method's score.
+    scores: Vec<[f64; 3]>,
+}
+
+/// Natural scores: one per silence, for each method, with the site.
+type Natural = Vec<([f64; 3], usize)>;
+
+pub(crate) struct Delays {
+    /// Per scene and method: median and 90th percentile of open minutes, share not noticed within a day of them.
+    pub(crate) rows: BTreeMap<Scene, [(f64, f64, f64); 3]>,
+    /// Thresholds used for contact and for each table.
+    pub(crate) thresholds: Vec<[f64; 3]>,
+    /// Share of the natural alarms of ours that the worst tenth of the sites has.
+    pub(crate) worst_tenth: f64,
+}
+
+/// Finds the threshold at which `natural` alarms as often as the budget.
+fn threshold(natural: &Natural, method: usize, site_months: f64) -> f64 {
+    let mut scores: Vec<f64> = natural.iter().map(|(scores, _)| scores[method]).collect();
+    scores.sort_by(|a, b| b.total_cmp(a));
+    let allowed = (BUDGET * site_months) as usize;
+    scores.get(allowed).copied().unwrap_or(0.0)
+}
+
+pub(crate) fn run(seed: u64) -> Delays {
+    let zones = [chrono_tz::America::New_York, chrono_tz::America::Los_Angeles, chrono_tz::Europe::Berlin];
+    let mut world = World::new(seed, SITES, &zones, true);
+    let mut watch = Watch::new(WatchConfig::default(), at(0));
+    for site in &world.sites {
+        watch.set_site(site.spec.clone());
+    }
+    let streams_of = 1 + TABLES.len();
+    let mut gaps: Vec<Gaps> = vec![Gaps::default(); SITES * streams_of];
+    let mut ids: Vec<Option<StreamId>> = vec![None; SITES * streams_of];
+    let mut natural: Vec<Natural> = vec![Vec::new(); streams_of];
+    let mut random = SmallRng::seed_from_u64(seed ^ 0xfa);
+    let mut followed: Vec<Followed> = Vec::new();
+    let mut faults: Vec<Fault> = Vec::new();
+    let training = TRAINING_DAYS * DAY;
+    let end = training + TEST_DAYS * DAY;
+    let mut healthy_minutes = 0;
+    let is_faulty = |faults: &[Fault], site: usize| faults.iter().any(|fault| fault.site == site);
+    for minute in 0..end {
+        watch.tick(at(minute));
+        if minute == training {
+            gaps.iter_mut().for_each(|gaps| gaps.sorted.sort_by(f64::total_cmp));
+        }
+        healthy_minutes += if minute > training { SITES - faults.len() } else { 0 };
+        let mut said: Vec<(usize, Option<usize>)> = Vec::new();
+        let open = world.minute(minute, &faults, |site, table| said.push((site, table)));
+        for (site, table) in said {
+            let stream = site * streams_of + table.map_or(0, |table| table + 1);
+            if minute > training && !is_faulty(&faults, site) {
+                let elapsed = gaps[stream].last.map_or(0.0, |last| (minute - last) as f64);
+                if elapsed > 2.0
+                    && let Some(id) = ids[stream]
+                {
+                    let ours = watch.measure(id, at(minute)).surprise;
+                    let scores = [ours, gaps[stream].timeout(elapsed), gaps[stream].phi(elapsed)];
+                    natural[stream % streams_of].push((scores, site));
+                }
+            }
+            gaps[stream].event(minute, minute <= training);
+            let name = table.map_or("contact", |table| TABLES[table].name);
+            watch.event(&world.sites[site].spec.id, name, at(minute), 1.0);
+            ids[stream] = ids[stream].or_else(|| watch.stream_id(&world.sites[site].spec.id, name));
+        }
+        watch.take_decisions();
+        watch.take_changed();
+        if minute > training + DAY && minute < end - 4 * DAY {
+            inject(&mut world, &mut random, minute, &open, &mut faults, &mut followed);
+        }
+        for fault in followed.iter_mut().filter(|fault| minute >= fault.fault.from) {
+            if open[fault.fault.site] && (fault.scores.len() as i64) < FOLLOWED {
+                let stream = match fault.scene {
+                    Scene::Table(table) => table + 1,
+                    _ => 0,
+                } + fault.fault.site * streams_of;
+                let elapsed = gaps[stream].last.map_or(0.0, |last| (minute - last) as f64);
+                let ours = ids[stream].map_or(0.0, |id| watch.measure(id, at(minute)).surprise);
+                fault.scores.push([ours, gaps[stream].timeout(elapsed), gaps[stream].phi(elapsed)]);
+            }
+        }
+    }
+    summarise(&natural, &followed, healthy_minutes as f64 / (30.44 * DAY as f64))
+}
+
+/// Makes faults at random, a few a day, each at a site of its own, so that the fleet stays what it is.
+fn inject(
+    world: &mut World,
+    random: &mut SmallRng,
+    minute: i64,
+    open: &[bool],
+    faults: &mut Vec<Fault>,
+    followed: &mut Vec<Followed>,
+) {
+    if faults.len() >= FAULTS || minute % 31 != 0 {
+        return;
+    }
+    let site = random.random_range(0..world.sites.len());
+    if faults.iter().any(|fault| fault.site == site) {
+        return;
+    }
+    let scene = match faults.len() % 7 {
+        0 => Scene::DayStop,
+        1 => Scene::NotOpened,
+        2 => Scene::NearClosing,
+        table => Scene::Table(table - 3),
+    };
+    // A scene fits only at its time of the day.
+    let will = |later: i64| open_later(world, site, minute, later);
+    let fits = match scene {
+        Scene::DayStop | Scene::Table(_) => open[site] && will(180) && will(90),
+        Scene::NotOpened => !open[site] && !will(60) && will(360),
+        Scene::NearClosing => open[site] && !will(60),
+    };
+    if !fits {
+        return;
+    }
+    let what = match scene {
+        Scene::Table(table) => What::TableStops(table),
+        _ => What::Stop,
+    };
+    let fault = Fault { site, from: minute, to: minute + 4 * DAY, what };
+    faults.push(fault);
+    followed.push(Followed { scene, fault, scores: Vec::new() });
+}
+
+/// By the plan of the week, not by today's deviations.
+fn open_later(world: &World, site: usize, minute: i64, later: i64) -> bool {
+    world.is_planned_open(site, minute + later)
+}
+
+fn summarise(natural: &[Natural], followed: &[Followed], site_months: f64) -> Delays {
+    let thresholds: Vec<[f64; 3]> =
+        natural.iter().map(|natural| [0, 1, 2].map(|method| threshold(natural, method, site_months))).collect();
+    let mut delays: BTreeMap<Scene, [Vec<f64>; 3]> = BTreeMap::new();
+    for fault in followed {
+        let stream = match fault.scene {
+            Scene::Table(table) => table + 1,
+            _ => 0,
+        };
+        for method in 0..3 {
+            let limit = thresholds[stream][method];
+            let noticed = fault.scores.iter().position(|scores| scores[method] > limit);
+            let delay = noticed.map_or(f64::INFINITY, |minutes| minutes as f64);
+            delays.entry(fault.scene).or_default()[method].push(delay);
+        }
+    }
+    let rows = delays.into_iter().map(|(scene, delays)| {
+        let figures = delays.map(|mut delays| {
+            delays.sort_by(f64::total_cmp);
+            let at = |share: f64| delays[((delays.len() - 1) as f64 * share).round() as usize];
+            let missed = delays.iter().filter(|delay| delay.is_infinite()).count();
+            (at(0.5), at(0.9), missed as f64 / delays.len() as f64)
+        });
+        (scene, figures)
+    });
+    let mut by_site = vec![0_usize; SITES];
+    for (stream, natural) in natural.iter().enumerate() {
+        for (scores, site) in natural {
+            by_site[*site] += usize::from(scores[0] > thresholds[stream][0]);
+        }
+    }
+    by_site.sort_unstable_by(|a, b| b.cmp(a));
+    let worst: usize = by_site.iter().take(SITES / 10).sum();
+    let worst_tenth = worst as f64 / by_site.iter().sum::<usize>().max(1) as f64;
+    Delays { rows: rows.collect(), thresholds, worst_tenth }
+}

@@ -1,0 +1,154 @@
+//! Whole fleets: a regional outage, a day with a holiday and clocks that change, HQ off for two hours.
+
+use std::collections::BTreeMap;
+
+use rollcall_roll::{Decision, Incident, Kind, Notice, Watch, WatchConfig};
+
+use crate::world::{DAY, Fault, World, ZONES, at};
+
+struct Run {
+    world: World,
+    watch: Watch,
+    told: Vec<Decision>,
+    incidents: BTreeMap<u64, Incident>,
+}
+
+impl Run {
+    fn new(seed: u64, sites: usize, zones: &[chrono_tz::Tz]) -> Self {
+        let world = World::new(seed, sites, zones, false);
+        let mut watch = Watch::new(WatchConfig::default(), at(0));
+        for site in &world.sites {
+            watch.set_site(site.spec.clone());
+        }
+        Self { world, watch, told: Vec::new(), incidents: BTreeMap::new() }
+    }
+
+    fn run(&mut self, from: i64, to: i64, faults: &[Fault], hears: impl Fn(usize, i64) -> bool) {
+        for minute in from..to {
+            self.watch.tick(at(minute));
+            let mut said = Vec::new();
+            self.world.minute(minute, faults, |site, _| said.push(site));
+            for site in said.into_iter().filter(|site| hears(*site, minute)) {
+                self.watch.event(&self.world.sites[site].spec.id, "contact", at(minute), 1.0);
+            }
+            self.told.extend(self.watch.take_decisions());
+            self.incidents.extend(self.watch.take_changed().into_iter().map(|incident| (incident.id, incident)));
+        }
+    }
+
+    /// Forgets what was told so far.
+    fn settle(&mut self) {
+        self.told.clear();
+        self.incidents.clear();
+    }
+
+    fn pages(&self, kind: Kind) -> usize {
+        let opened = self.told.iter().filter(|decision| decision.notice == Notice::Opened);
+        opened.filter(|decision| self.incidents.get(&decision.incident).is_some_and(|known| known.kind == kind)).count()
+    }
+
+    fn groups(&self) -> Vec<String> {
+        let groups = self.incidents.values().filter(|incident| incident.kind == Kind::Group);
+        groups
+            .filter_map(|group| {
+                let attribute = group.attribute.as_ref()?;
+                Some(format!("{} = {} ({} sites)", attribute.name, attribute.value, group.members.len()))
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn run() {
+    outage();
+    calendar();
+    hq_off();
+}
+
+/// 3,000 of 20,000 sites lose power; then a provider fails as well.
+fn outage() {
+    const TRAINED: i64 = 15 * DAY;
+    let mut run = Run::new(11, 20_000, &[chrono_tz::America::Chicago]);
+    run.run(0, TRAINED + 19 * 60, &[], |_, _| true);
+    run.settle();
+    // 19:00 UTC is 13:00 in Chicago; regions are 1,000 sites each.
+    let noon = TRAINED + 19 * 60;
+    run.run(noon, noon + 120, &[], |site, _| region(site) != 2);
+    println!("\n20,000 sites, a region of 3,000 silent at once: groups: {}", run.groups().join("; "));
+    println!("pages: {} for groups, {} for single sites", run.pages(Kind::Group), run.pages(Kind::Silence));
+    run.run(noon + 120, noon + 180, &[], |_, _| true);
+    run.settle();
+    let isp: Vec<bool> =
+        run.world.sites.iter().map(|site| site.spec.attributes.get("isp").is_some_and(|isp| isp == "isp-7")).collect();
+    let later = noon + 180;
+    run.run(later, later + 90, &[], |site, minute| !(region(site) == 5 || minute >= later + 15 && isp[site]));
+    let singles = run
+        .incidents
+        .values()
+        .filter(|incident| incident.kind == Kind::Silence && incident.calls && incident.level > 0);
+    for incident in singles.take(5) {
+        println!("  {} {:?} {:?}", incident.evidence, incident.held_by, incident.timeline);
+    }
+    println!("one region silent and, 15 minutes later, one provider: groups: {}", run.groups().join("; "));
+    println!("pages: {} for groups, {} for single sites", run.pages(Kind::Group), run.pages(Kind::Silence));
+}
+
+fn region(site: usize) -> usize {
+    site / 3000
+}
+
+/// Alarms on everyday days, a holiday, and the days on which clocks change, over 30 zones.
+fn calendar() {
+    const TRAINED: i64 = 28 * DAY;
+    const SITES: usize = 3000;
+    let mut run = Run::new(12, SITES, &ZONES);
+    // Undeclared: nobody told HQ of it.
+    run.world.holidays.insert(chrono::NaiveDate::from_ymd_opt(2026, 3, 17).expect("a day"));
+    run.run(0, TRAINED, &[], |_, _| true);
+    run.settle();
+    let mut days = Vec::new();
+    for day in 28..63 {
+        run.run(day * DAY, (day + 1) * DAY, &[], |_, _| true);
+        let pages = run.told.iter().filter(|decision| decision.notice == Notice::Opened).count();
+        days.push((day, pages));
+        run.settle();
+    }
+    // 2026-02-02 is day 0: 8 March (day 34) United States, 29 March (day 55) Europe, 5 April (day 62) Sydney and Auckland.
+    let special = [34, 43, 44, 55, 62];
+    let usual: Vec<usize> = days.iter().filter(|(day, _)| !special.contains(day)).map(|(_, pages)| *pages).collect();
+    let mean = usual.iter().sum::<usize>() as f64 / usual.len() as f64;
+    println!(
+        "\n{SITES} sites in 30 zones, pages a day: usual days {mean:.1} on average, {} at most",
+        usual.iter().max().copied().unwrap_or(0)
+    );
+    for (day, name) in [
+        (34, "clocks change in the United States"),
+        (43, "an undeclared holiday"),
+        (44, "the day after"),
+        (55, "clocks change in Europe"),
+        (62, "clocks change in Australia"),
+    ] {
+        let pages = days.iter().find(|(known, _)| *known == day).map_or(0, |(_, pages)| *pages);
+        println!("  day {day}, {name}: {pages}");
+    }
+    let site_months = SITES as f64 * 35.0 / 30.44;
+    let all: usize = days.iter().map(|(_, pages)| *pages).sum();
+    println!("  {:.3} pages per site-month at the default thresholds", all as f64 / site_months);
+}
+
+/// HQ is off for a while; 2,000 sites come back within some minutes.
+fn hq_off() {
+    const TRAINED: i64 = 15 * DAY;
+    for minutes in [10, 120] {
+        let mut run = Run::new(13, 2_000, &[chrono_tz::America::Chicago]);
+        let noon = TRAINED + 19 * 60;
+        run.run(0, noon, &[], |_, _| true);
+        run.settle();
+        let back = noon + minutes;
+        run.run(back, back + 300, &[], |site, minute| minute - back > site as i64 % 15);
+        println!(
+            "\n2,000 sites, HQ off for {minutes} minutes: {} pages about HQ, {} about sites and groups",
+            run.pages(Kind::HqBlind),
+            run.pages(Kind::Silence) + run.pages(Kind::Group) + run.pages(Kind::CohortQuiet)
+        );
+    }
+}
