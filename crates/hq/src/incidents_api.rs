@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     http::{ApiError, Caller, site_id},
     node::Shared,
+    notify::{self, Channel},
     roster::DeclaredClosure,
     watching::{self, Holidays},
 };
@@ -33,6 +34,9 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/incidents/{id}/ack", post(acknowledge))
         .route("/api/incidents/{id}/explain", post(explain))
         .route("/api/roster/{site}/close", post(close_site))
+        .route("/api/channels", get(channels))
+        .route("/api/channels/{name}", axum::routing::put(set_channel).delete(remove_channel))
+        .route("/api/channels/{name}/test", post(test_channel))
         .route("/api/holidays/{name}", get(get_holidays).put(set_holidays))
 }
 
@@ -103,7 +107,9 @@ async fn acknowledge(
     let hours = i64::try_from(request.hours.unwrap_or(24 * 3)).unwrap_or(72);
     let until = now.plus_micros(hours.saturating_mul(3_600_000_000));
     let until = shared.watching.watch().acknowledge(id, &request.by, &request.reason, until, now);
-    until.map(|until| Json(json!({"id": id, "until": until}))).ok_or_else(|| missing(id))
+    let until = until.ok_or_else(|| missing(id))?;
+    watching::keep(&shared, id).await?;
+    Ok(Json(json!({"id": id, "until": until})))
 }
 
 #[derive(Deserialize)]
@@ -126,7 +132,11 @@ async fn explain(
     };
     let by = if request.by.is_empty() { caller } else { &request.by };
     let known = shared.watching.watch().explain(id, was_normal, by, shared.now());
-    if known { Ok(Json(json!({"id": id, "was": request.was}))) } else { Err(missing(id)) }
+    if !known {
+        return Err(missing(id));
+    }
+    watching::keep(&shared, id).await?;
+    Ok(Json(json!({"id": id, "was": request.was})))
 }
 
 #[derive(Deserialize)]
@@ -173,6 +183,50 @@ async fn set_holidays(
     let count = days.len();
     watching::set_holidays(&shared, &name, Holidays { days }, by).await?;
     Ok(Json(json!({"holidays": name, "days": count})))
+}
+
+async fn channels(State(shared): State<App>, _: Caller) -> Json<Value> {
+    let channels = shared.notifiers.channels();
+    let problems: Vec<(Option<String>, String)> = {
+        let watch = shared.watching.watch();
+        let open = watch.incidents().filter(|incident| incident.kind == Kind::Channel && incident.is_open());
+        open.map(|incident| (incident.stream.clone(), incident.evidence.clone())).collect()
+    };
+    let shown = channels.iter().map(|(name, channel)| {
+        let mut value = channel.redacted();
+        value["name"] = name.as_str().into();
+        value["problem"] =
+            problems.iter().find(|(of, _)| of.as_ref() == Some(name)).map(|(_, text)| text.as_str()).into();
+        value
+    });
+    Json(shown.collect())
+}
+
+async fn set_channel(
+    State(shared): State<App>,
+    _: Caller,
+    Path(name): Path<String>,
+    Json(channel): Json<Channel>,
+) -> Result<Json<Value>, ApiError> {
+    shared.notifiers.set(&name, Some(channel)).await?;
+    Ok(Json(json!({"channel": name})))
+}
+
+async fn remove_channel(
+    State(shared): State<App>,
+    _: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    if !shared.notifiers.set(&name, None).await? {
+        return Err(ApiError(StatusCode::NOT_FOUND, format!("there is no channel {name:?}")));
+    }
+    shared.watching.watch().set_channel(&name, None, shared.now());
+    Ok(Json(json!({"removed": name})))
+}
+
+async fn test_channel(State(shared): State<App>, _: Caller, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    notify::test(&shared, &name).await?;
+    Ok(Json(json!({"told": name})))
 }
 
 /// The word for a kind, for people.

@@ -20,6 +20,7 @@ use crate::{
     ingest::{GatherLimits, Ingest},
     ledger::{Ledger, RollEntry, coverage},
     maintenance,
+    notify::{self, Notifiers},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster},
     sessions::Sessions,
     tables,
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     engine: Engine,
     pub(crate) watching: Watching,
+    pub(crate) notifiers: Notifiers,
 }
 
 impl Shared {
@@ -188,6 +190,7 @@ impl Node {
         let shared = Arc::new(Shared {
             roster,
             watching,
+            notifiers: Notifiers::open(lake.vault(access::node_key(&config.data)?)).await?,
             ledger: Ledger::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
@@ -205,6 +208,7 @@ impl Node {
         shared.tasks.spawn(maintenance::run(shared.clone()));
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
         shared.tasks.spawn(watching::run(shared.clone()));
+        shared.tasks.spawn(notify::run(shared.clone()));
         shared.tasks.spawn(serve_sites(shared.clone(), sites_listener));
         shared.tasks.spawn(serve_http(shared.clone(), http_listener));
         let first_start = password.map(|admin_password| FirstStart { admin_password });

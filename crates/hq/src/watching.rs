@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::HqError,
     node::Shared,
+    notify,
     roster::{SiteRecord, Sites},
 };
 
@@ -114,6 +115,7 @@ impl Watching {
         for (site, remembered) in &shared.rhythms {
             watch.restore(site, remembered.clone());
         }
+        watch.restored();
         Self { watch: Mutex::new(watch), heard: Mutex::default(), roster: Mutex::new(shared.roster.clone()) }
     }
 
@@ -292,10 +294,18 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Stores what must survive a stop.
 pub(crate) async fn stop(shared: &Shared) {
-    if let Err(error) = store(shared, &[], shared.now()).await {
+    let changed = shared.watching.watch().take_changed();
+    if let Err(error) = store(shared, &changed, shared.now()).await {
         tracing::error!(error = %describe(&error), "the watch's state could not be stored");
     }
     store_rhythms(shared).await;
+}
+
+/// Stores an incident that a person changed: what they are told is done must be durable.
+pub(crate) async fn keep(shared: &Shared, id: u64) -> Result<(), HqError> {
+    let incident = shared.watching.watch().incident(id).cloned();
+    store(shared, incident.as_slice(), shared.now()).await?;
+    Ok(())
 }
 
 async fn store(shared: &Shared, incidents: &[Incident], now: Timestamp) -> Result<(), LakeError> {
@@ -312,9 +322,10 @@ async fn store(shared: &Shared, incidents: &[Incident], now: Timestamp) -> Resul
         .await
 }
 
-fn tell(shared: &Shared, decision: &Decision) {
+fn tell(shared: &Arc<Shared>, decision: &Decision) {
     let incident = shared.watching.watch().incident(decision.incident).cloned();
     let Some(incident) = incident else { return };
+    notify::tell(shared, decision, &incident, &shared.roster.all());
     tracing::warn!(
         incident = incident.id,
         notice = ?decision.notice,

@@ -213,6 +213,8 @@ struct Cohort {
     /// The greatest level of one stream: a stream's own silence must not slow its own clock.
     level_max: f64,
     streams_heard: usize,
+    /// Both levels when the running minute began: who came during it is expected from the next one on.
+    begun: (f64, f64),
     /// Per minute: seen, expected of those not left out, expected of those not red.
     minutes: Box<[[f32; 3]; MEMORY]>,
     minute: i64,
@@ -343,6 +345,7 @@ impl Clock {
             level_heard: 0.0,
             level_max: 0.0,
             streams_heard: 0,
+            begun: (0.0, 0.0),
             minutes: Box::new([[0.0; 3]; MEMORY]),
             minute: self.now / 60,
         });
@@ -798,8 +801,8 @@ impl Clock {
         let passed = (now / 60 - cohort.minute).min(MEMORY as i64);
         for step in 0..passed {
             let finished = (cohort.minute + step).rem_euclid(MEMORY as i64) as usize;
-            cohort.minutes[finished][1] = (cohort.level * rate) as f32;
-            cohort.minutes[finished][2] = (cohort.level_heard * rate) as f32;
+            cohort.minutes[finished][1] = (cohort.level.min(cohort.begun.0) * rate) as f32;
+            cohort.minutes[finished][2] = (cohort.level_heard.min(cohort.begun.1) * rate) as f32;
             if !hearing {
                 // What was not heard then says nothing about the sites.
                 cohort.minutes[finished][1] = 0.0;
@@ -812,6 +815,7 @@ impl Clock {
         }
         if passed > 0 {
             cohort.minute = now / 60;
+            cohort.begun = (cohort.level, cohort.level_heard);
             let (seen, expected) = (cohort.sum(0..MEMORY - 1, 0), cohort.sum(0..MEMORY - 1, 1));
             // Whoever is silent is one of those expected: leave the largest out, so that it cannot excuse itself.
             let others = (1.0 - cohort.level_max / cohort.level.max(1e-9)).max(0.0);

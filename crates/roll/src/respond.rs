@@ -275,6 +275,14 @@ impl Watch {
         }
     }
 
+    /// Whether a site's incident is about the silence of this stream; after a restart of HQ its clock has yet to say so again.
+    pub(crate) fn is_about(&self, number: u32, stream: StreamId) -> bool {
+        let incident = self.sites[number as usize].incident.and_then(|id| self.incidents.get(&id));
+        incident.is_some_and(|incident| {
+            incident.kind == Kind::Silence && incident.stream.as_deref() == Some(self.name(stream))
+        })
+    }
+
     /// A silent site is heard again: it is well once that lasts.
     pub(crate) fn came_back(&mut self, number: u32, stream: StreamId, at: i64) {
         let site = &mut self.sites[number as usize];
@@ -595,10 +603,15 @@ impl Watch {
     /// Business minutes that an incident's longest absent site missed since they were counted last, and those of its day.
     fn missed(&self, incident: &Incident, now: Timestamp) -> (f64, f64) {
         let (from, to) = (seconds(incident.counted_to), seconds(now));
-        let longest = incident.absent().min_by_key(|(_, member)| member.since).map(|(id, _)| id);
-        let number = longest.and_then(|id| self.index.get(id)).copied();
         let plain = ((to - from) as f64 / 60.0, 720.0);
-        let Some(number) = number else { return plain };
+        if incident.members.is_empty() {
+            return plain;
+        }
+        // While a site recovers, nothing more is missed.
+        let is_gone = |number: &u32| self.sites[*number as usize].back_since.is_none();
+        let absent = incident.absent().filter_map(|(id, member)| Some((*self.index.get(id)?, member.since)));
+        let longest = absent.filter(|(number, _)| is_gone(number)).min_by_key(|(_, since)| *since);
+        let Some((number, _)) = longest else { return (0.0, plain.1) };
         // By contact if there is any, else by the first table.
         let stream = self.sites[number as usize].streams.first().copied();
         let Some(stream) = stream else { return plain };

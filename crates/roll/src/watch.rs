@@ -457,9 +457,10 @@ impl Watch {
         site.said_goodbye &= self.owners[stream.0 as usize].name != 0;
         if loud > Loudness::Normal {
             self.heard_again(number, stream);
-            if self.sites[number as usize].incident.is_some() {
-                self.came_back(number, stream, at);
-            }
+        }
+        if self.sites[number as usize].incident.is_some() && (loud > Loudness::Normal || self.is_about(number, stream))
+        {
+            self.came_back(number, stream, at);
         }
     }
 
@@ -735,6 +736,14 @@ impl Watch {
         }
         let site = &mut self.sites[number as usize];
         (site.excused_until, site.said_goodbye) = (excused, remembered.excused_until.is_some());
+    }
+
+    /// Everything was restored: what sites of a kind teach each other is worked out again.
+    pub fn restored(&mut self) {
+        self.learn_families();
+        for index in 0..self.pasts.len() {
+            self.repace(StreamId(index as u32));
+        }
     }
 
     /// Takes incidents that were kept, before the first tick.

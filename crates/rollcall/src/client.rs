@@ -102,6 +102,16 @@ impl Client {
         Ok(self.checked(request.send_json(body))?.body_mut().read_json()?)
     }
 
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<T> {
+        let request = self.agent.put(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        Ok(self.checked(request.send_json(body))?.body_mut().read_json()?)
+    }
+
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let request = self.agent.delete(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        Ok(self.checked(request.call())?.body_mut().read_json()?)
+    }
+
     pub(crate) fn post_text<T: DeserializeOwned>(&self, path: &str, body: &str) -> anyhow::Result<T> {
         let request = self.agent.post(format!("{}{path}", self.url)).header("Authorization", self.authorization());
         Ok(self.checked(request.send(body))?.body_mut().read_json()?)

@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 a finding (silent sites, an incomplete answer), 2 usage, 3 failure.
 #![forbid(unsafe_code)]
 
+mod channels;
 mod client;
 mod demo;
 mod fleet;
@@ -53,6 +54,8 @@ enum Command {
     Roster(roster::RosterArgs),
     /// What a person should know: list, show, take, explain.
     Incidents(incidents::IncidentsArgs),
+    /// How people are told: list, set, test, remove.
+    Channels(channels::ChannelsArgs),
     /// Run the watch over a history of your own: what it would have said, and how often.
     Replay(replay::ReplayArgs),
     /// Start an HQ and a dozen stores that sell, and watch the roll notice trouble.
@@ -116,6 +119,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Roster(args) => roster::run(args),
         Command::Incidents(args) => incidents::run(args),
+        Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Fleet(args) => runtime()?.block_on(fleet::run(args)),

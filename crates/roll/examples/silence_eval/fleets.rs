@@ -81,13 +81,6 @@ fn outage() {
         run.world.sites.iter().map(|site| site.spec.attributes.get("isp").is_some_and(|isp| isp == "isp-7")).collect();
     let later = noon + 180;
     run.run(later, later + 90, &[], |site, minute| !(region(site) == 5 || minute >= later + 15 && isp[site]));
-    let singles = run
-        .incidents
-        .values()
-        .filter(|incident| incident.kind == Kind::Silence && incident.calls && incident.level > 0);
-    for incident in singles.take(5) {
-        println!("  {} {:?} {:?}", incident.evidence, incident.held_by, incident.timeline);
-    }
     println!("one region silent and, 15 minutes later, one provider: groups: {}", run.groups().join("; "));
     println!("pages: {} for groups, {} for single sites", run.pages(Kind::Group), run.pages(Kind::Silence));
 }

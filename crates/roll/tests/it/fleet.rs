@@ -30,6 +30,7 @@ pub(crate) type Fate<'a> = &'a dyn Fn(usize, i64) -> bool;
 
 pub(crate) struct Fleet {
     pub(crate) shops: Vec<Shop>,
+    specs: Vec<SiteSpec>,
     pub(crate) watch: Watch,
     pub(crate) told: Vec<Decision>,
     pub(crate) incidents: BTreeMap<u64, Incident>,
@@ -41,23 +42,24 @@ impl Fleet {
     /// `sites` shops in these zones, with ten providers and a region for every fifty.
     pub(crate) fn new(sites: usize, zones: &[Tz], config: WatchConfig) -> Self {
         let mut watch = Watch::new(config, at(0));
-        let mut shops = Vec::new();
+        let (mut shops, mut specs) = (Vec::new(), Vec::new());
         for number in 0..sites {
             let zone = zones[number % zones.len()];
             let id = SiteId::new(&format!("shop-{number:05}")).expect("valid");
             let attributes = [("isp", number % 10), ("region", number / 50), ("brand", 0)];
             let attributes = attributes.map(|(name, value)| (name.to_owned(), format!("{name}-{value}")));
-            watch.set_site(SiteSpec {
+            specs.push(SiteSpec {
                 id: id.clone(),
                 calendar: Calendar { zone, ..Calendar::default() },
                 attributes: attributes.into(),
                 expected_from: at(0),
                 enrolled: true,
             });
+            watch.set_site(specs[number].clone());
             shops.push(Shop { id, zone, rows: 5.0 + (number % 7) as f64, opens: 9 * 60, closes: 20 * 60 });
         }
         let random = SmallRng::seed_from_u64(7);
-        Self { shops, watch, told: Vec::new(), incidents: BTreeMap::new(), random, holidays: BTreeSet::new() }
+        Self { shops, specs, watch, told: Vec::new(), incidents: BTreeMap::new(), random, holidays: BTreeSet::new() }
     }
 
     fn is_open(&mut self, shop: usize, minute: i64) -> bool {
@@ -89,6 +91,24 @@ impl Fleet {
                 self.incidents.insert(incident.id, incident);
             }
         }
+    }
+
+    /// HQ stops at a minute and starts again: what the lake keeps goes through text and back.
+    pub(crate) fn restart(&mut self, minute: i64) {
+        let mut watch = Watch::new(WatchConfig::default(), at(minute));
+        for spec in &self.specs {
+            watch.set_site(spec.clone());
+        }
+        for incident in self.watch.incidents() {
+            let text = serde_json::to_string(incident).expect("writes");
+            watch.restore_incident(serde_json::from_str(&text).expect("reads"));
+        }
+        for spec in &self.specs {
+            let text = serde_json::to_string(&self.watch.remember(&spec.id).expect("known")).expect("writes");
+            watch.restore(&spec.id, serde_json::from_str(&text).expect("reads"));
+        }
+        watch.restored();
+        self.watch = watch;
     }
 
     /// Forgets what people were told so far.

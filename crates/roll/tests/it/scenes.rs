@@ -150,3 +150,24 @@ fn clocks_that_change_and_thirty_zones_wake_nobody() {
     let pages = fleet.told.iter().filter(|decision| decision.notice != Notice::Resolved).count();
     assert!(pages <= 1, "{pages}: {}", fleet.summary());
 }
+
+#[test]
+fn a_restart_of_hq_forgets_no_rhythm_and_no_incident() {
+    // Method: a site is silent; everything is written and read back as HQ does; the new watch goes on where the old one was.
+    let mut fleet = everyday(30, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
+    let incident = fleet.called(Kind::Silence)[0].clone();
+    let rhythm = |fleet: &crate::fleet::Fleet| {
+        fleet.watch.expected_rows(&fleet.shops[7].id, "sales", at(14 * DAY), at(21 * DAY)).expect("known")
+    };
+    let before = rhythm(&fleet);
+    fleet.restart(NOON + 60);
+    assert!((rhythm(&fleet) / before - 1.0).abs() < 0.02, "{before} {}", rhythm(&fleet));
+    fleet.run(NOON + 61, NOON + 90, &|shop, _| shop != 7);
+    assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Silent);
+    fleet.run(NOON + 90, NOON + 120, &|_, _| true);
+    let after = fleet.watch.incident(incident.id).expect("known");
+    assert!(!after.is_open(), "{}", fleet.summary());
+    assert_eq!(fleet.called(Kind::Silence).len(), 1, "{}", fleet.summary());
+}

@@ -5,3 +5,4 @@ mod engines;
 mod enrolment;
 mod journals;
 mod support;
+mod watch;

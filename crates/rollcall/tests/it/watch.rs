@@ -1,0 +1,263 @@
+//! People are told, by real receivers; incidents can be taken, explained, corrected afterwards.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{Hq, Process, Store, free_address, running_store, wait_for};
+
+const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a')";
+
+/// A receiver of webhooks and mail in a process of its own: a line of JSON for everything it gets.
+const RECEIVER: &str = r#"
+import hashlib, hmac, http.server, json, sys, threading
+out, http_port, smtp_port, secret = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].encode()
+lock = threading.Lock()
+def note(what):
+    with lock, open(out, "a") as file:
+        file.write(json.dumps(what) + "\n")
+class Hook(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        signed = self.headers.get("x-rollcall-timestamp", "").encode() + b"." + body
+        right = "sha256=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()
+        note({"path": self.path, "body": json.loads(body), "signed": self.headers.get("x-rollcall-signature") == right})
+        self.send_response(202 if self.path == "/pagerduty" else 200)
+        self.end_headers()
+    def log_message(self, *rest):
+        pass
+try:
+    from aiosmtpd.controller import Controller
+    class Mail:
+        async def handle_DATA(self, server, session, envelope):
+            note({"path": "mail", "to": envelope.rcpt_tos, "body": envelope.content.decode()})
+            return "250 taken"
+    Controller(Mail(), hostname="127.0.0.1", port=smtp_port).start()
+except ImportError:
+    note({"path": "no mail"})
+note({"path": "ready"})
+http.server.ThreadingHTTPServer(("127.0.0.1", http_port), Hook).serve_forever()
+"#;
+
+struct Receiver {
+    _process: Process,
+    log: std::path::PathBuf,
+    http: String,
+    smtp_port: u16,
+}
+
+impl Receiver {
+    fn start(directory: &Path) -> Self {
+        let script = directory.join("receiver.py");
+        std::fs::write(&script, RECEIVER).expect("writes");
+        let (http, smtp) = (free_address(), free_address());
+        let log = directory.join("received.jsonl");
+        let mut command = Command::new("python3");
+        command.arg(&script).arg(&log).args([http.port().to_string(), smtp.port().to_string(), "s3cret".to_owned()]);
+        let process = Process::start(command, &directory.join("receiver.log"));
+        let receiver = Self { _process: process, log, http: format!("http://{http}"), smtp_port: smtp.port() };
+        wait_for("the receiver", || receiver.got("ready").first().map(|_| ()));
+        receiver
+    }
+
+    fn got(&self, path: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["path"] == path).collect()
+    }
+
+    fn takes_mail(&self) -> bool {
+        self.got("no mail").is_empty()
+    }
+}
+
+fn set_channel(hq: &Hq, directory: &Path, name: &str, channel: &Value) {
+    let file = directory.join(format!("{name}.json"));
+    std::fs::write(&file, channel.to_string()).expect("writes");
+    let output = hq.run(&["channels", "set", name, "--from", file.to_str().expect("text")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn incidents(hq: &Hq, arguments: &[&str]) -> Vec<Value> {
+    let output = hq.run(&[&["incidents", "--json"], arguments].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Debian's Alertmanager, if it is installed.
+fn alertmanager(directory: &Path) -> Option<(Process, String)> {
+    let binary = Path::new("/usr/bin/prometheus-alertmanager");
+    if !binary.exists() {
+        println!("without Alertmanager: install prometheus-alertmanager to try it too");
+        return None;
+    }
+    let config = directory.join("alertmanager.yml");
+    std::fs::write(&config, "route: {receiver: none}\nreceivers: [{name: none}]\n").expect("writes");
+    let address = free_address();
+    let mut command = Command::new(binary);
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.path={}", directory.join("alertmanager").display()))
+        .arg(format!("--web.listen-address={address}"))
+        .arg("--cluster.listen-address=");
+    Some((Process::start(command, &directory.join("alertmanager.log")), format!("http://{address}")))
+}
+
+fn alerts(url: &str) -> Vec<Value> {
+    let script =
+        "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1] + '/api/v2/alerts').read().decode())";
+    let output = Command::new("python3").args(["-c", script, url]).output().expect("runs");
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+#[test]
+fn people_are_told_and_an_incident_can_be_taken() {
+    // Method: a store's agent is killed; real receivers get the page; someone takes it; HQ restarts; the store comes back.
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let receiver = Receiver::start(directory.path());
+    let alertmanager = alertmanager(directory.path());
+    let url = |path: &str| format!("{}/{path}", receiver.http);
+    let set = |name: &str, channel: Value| set_channel(&hq, directory.path(), name, &channel);
+    set("hook", json!({"kind": "webhook", "url": url("hook"), "secret": "s3cret"}));
+    set("west", json!({"kind": "slack", "url": url("west"), "match": {"state": "WA"}}));
+    set("east", json!({"kind": "slack", "url": url("east"), "match": {"state": "MA"}}));
+    set("top", json!({"kind": "teams", "url": url("top"), "min_level": 4}));
+    set("pager", json!({"kind": "pagerduty", "routing_key": "key-1", "url": url("pagerduty")}));
+    set("alive", json!({"kind": "dead-man", "url": url("alive")}));
+    if receiver.takes_mail() {
+        let mail = json!({"kind": "smtp", "host": "127.0.0.1", "port": receiver.smtp_port, "tls": "none",
+                          "from": "Rollcall <hq@example.com>", "to": ["desk@example.com"]});
+        set("desk", mail);
+    }
+    if let Some((_, url)) = &alertmanager {
+        set("am", json!({"kind": "alertmanager", "url": url}));
+    }
+    let shown = hq.run(&["channels", "--json"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(!shown.contains("s3cret") && !shown.contains("key-1"), "{shown}");
+    let mut store = running_store(&hq, directory.path(), "tacoma-01", SCHEMA, "t");
+    let other = running_store(&hq, directory.path(), "spokane-01", SCHEMA, "t");
+    hq.wait_state("tacoma-01", "ok");
+    hq.wait_state("spokane-01", "ok");
+    store.kill();
+    let told =
+        wait_for("the webhook", || receiver.got("/hook").into_iter().find(|got| got["body"]["notice"] == "opened"));
+    assert_eq!(told["signed"], true);
+    assert_eq!((&told["body"]["sites"], &told["body"]["cause"]), (&json!(["tacoma-01"]), &json!("power-or-link")));
+    let id = told["body"]["incident"].to_string();
+    wait_for("the district's Slack", || receiver.got("/west").first().map(|_| ()));
+    let pager = wait_for("the pager", || receiver.got("/pagerduty").first().cloned());
+    assert_eq!((&pager["body"]["event_action"], &pager["body"]["routing_key"]), (&json!("trigger"), &json!("key-1")));
+    if receiver.takes_mail() {
+        let mail = wait_for("the mail", || receiver.got("mail").first().cloned());
+        assert!(mail["body"].as_str().is_some_and(|text| text.contains("tacoma-01")), "{mail}");
+    }
+    if let Some((_, url)) = &alertmanager {
+        wait_for("Alertmanager", || {
+            alerts(url).iter().find(|alert| alert["labels"]["site"] == "tacoma-01").map(|_| ())
+        });
+    }
+    assert!(receiver.got("/east").is_empty() && receiver.got("/top").is_empty(), "not for them");
+    wait_for("the watch to say that it is alive", || receiver.got("/alive").first().map(|_| ()));
+
+    // A channel that does not work is an incident of its own, told by the others.
+    set("broken", json!({"kind": "webhook", "url": "http://127.0.0.1:9/"}));
+    let tried = hq.run(&["channels", "test", "broken"]);
+    assert!(!tried.status.success() && said(&tried).contains("cannot be reached"), "{}", said(&tried));
+    wait_for("the other channels to tell of it", || {
+        receiver.got("/hook").into_iter().find(|got| got["body"]["kind"] == "channel")
+    });
+    assert!(hq.run(&["channels", "remove", "broken"]).status.success());
+
+    // Someone takes it; that needs a name and a reason, and outlasts a restart of HQ.
+    assert!(!hq.run(&["incidents", "ack", &id, "--by", "Ada", "--reason", " "]).status.success());
+    let taken = hq.run(&["incidents", "ack", &id, "--by", "Ada", "--reason", "the router is being replaced"]);
+    assert!(taken.status.success(), "{}", said(&taken));
+    hq.stop();
+    hq.restart();
+    let known = incidents(&hq, &[]);
+    let known = known.iter().find(|incident| incident["id"].to_string() == id).expect("it is open still");
+    assert_eq!(known["lease"]["by"], "Ada");
+    store.run(None);
+    wait_for("the end to be told", || {
+        let over = receiver
+            .got("/hook")
+            .into_iter()
+            .find(|got| got["body"]["notice"] == "resolved" && got["body"]["incident"].to_string() == id);
+        over.map(|_| ())
+    });
+    let story = hq.run(&["incidents", "show", &id]);
+    let story = String::from_utf8_lossy(&story.stdout).into_owned();
+    for part in ["should have come from tacoma-01", "acknowledged by Ada", "is heard again", "over:"] {
+        assert!(story.contains(part), "{part:?} in {story}");
+    }
+    assert!(hq.run(&["incidents", "normal", &id, "--by", "Ada"]).status.success());
+    drop(other);
+}
+
+#[test]
+fn a_site_in_the_void_is_noticed_and_the_old_address_named() {
+    // Goal: a site that talks to an old HQ which still answers. HQ notices its absence; what the site tells when it is back
+    // names the old address and corrects the cause; nothing is lost.
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let old_directory = directory.path().join("old");
+    std::fs::create_dir(&old_directory).expect("makes");
+    let old = Hq::start(&old_directory);
+    let mut store = running_store(&hq, directory.path(), "tacoma-01", SCHEMA, "t");
+    hq.wait_state("tacoma-01", "ok");
+    store.kill();
+    store.run(Some(old.sites));
+    store.sql("INSERT INTO t VALUES (2, 'into the void')");
+    hq.wait_state("tacoma-01", "silent");
+    wait_for("the site itself to say so", || {
+        let output = store.agent_command(&["status", "--max-age", "0", "--json"]).output().expect("runs");
+        (output.status.code() != Some(0)).then_some(())
+    });
+    assert_eq!(old.value("SELECT count(*) FROM sites").as_deref(), Some("0"), "the old HQ got nothing");
+    let id = wait_for("the incident", || {
+        let open = incidents(&hq, &[]);
+        open.iter().find(|incident| incident["members"]["tacoma-01"].is_object()).map(|known| known["id"].to_string())
+    });
+    store.kill();
+    store.run(None);
+    store.wait_confirmed();
+    assert_eq!(hq.value("SELECT count(*) FROM t").as_deref(), Some("2"));
+    let old_address = old.sites.to_string();
+    wait_for("the old address in the incident's story", || {
+        let output = hq.run(&["incidents", "show", &id, "--json"]);
+        let incident: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let named = incident["timeline"]
+            .as_array()?
+            .iter()
+            .any(|entry| entry["text"].as_str().is_some_and(|text| text.contains(&old_address)));
+        (named && incident["cause"] == "void").then_some(())
+    });
+}
+
+#[test]
+fn a_declared_closure_explains_silence_and_ends_its_incident() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let mut store: Store = running_store(&hq, directory.path(), "boston-01", SCHEMA, "t");
+    hq.wait_state("boston-01", "ok");
+    store.kill();
+    hq.wait_state("boston-01", "silent");
+    let no_end =
+        hq.run(&["incidents", "close", "boston-01", "--until", "2020-01-01", "--reason", "refit", "--by", "Ada"]);
+    assert!(!no_end.status.success());
+    let closed =
+        hq.run(&["incidents", "close", "boston-01", "--until", "2100-01-01", "--reason", "refit", "--by", "Ada"]);
+    assert!(closed.status.success(), "{}", said(&closed));
+    hq.wait_state("boston-01", "declared-closed");
+    wait_for("its incident to end", || incidents(&hq, &[]).is_empty().then_some(()));
+    let all = incidents(&hq, &["--all"]);
+    assert!(all.iter().any(|incident| incident["members"]["boston-01"].is_object()), "it is remembered");
+}
