@@ -1,11 +1,13 @@
 //! `rollcall-site`: the agent's command line.
 #![forbid(unsafe_code)]
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use rollcall_capture::{Source, TableSpec};
-use rollcall_site::{Agent, AgentConfig, JoinOptions, Report, SiteError, StateDirectory, join, mark_resend, status};
+use rollcall_site::{
+    Agent, AgentConfig, JoinOptions, LoudConfig, Report, SiteError, StateDirectory, be_loud, join, mark_resend, status,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Keeps HQ informed of every change in this store's database.
@@ -46,6 +48,15 @@ enum Command {
         /// HQ's address in place of the one given to join; may be given several times.
         #[arg(long, value_name = "HOST:PORT")]
         hq: Vec<String>,
+        /// Run this command when changes have waited for HQ too long, or worse; again every 4 hours.
+        #[arg(long, value_name = "COMMAND")]
+        on_unconfirmed: Option<String>,
+        /// Unconfirmed for longer than this is too long.
+        #[arg(long, default_value_t = 30, value_name = "MINUTES")]
+        max_age: u64,
+        /// Serve a status page here, such as 127.0.0.1:7490.
+        #[arg(long, value_name = "HOST:PORT")]
+        status_page: Option<SocketAddr>,
     },
     /// Say whether all is well; exit code 0 current, 1 unconfirmed too long, 2 broken.
     Status {
@@ -99,9 +110,14 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let options = JoinOptions { token, hq_addresses: hq, database: db.clone(), tables };
             let site = runtime()?.block_on(join(&options))?;
             eprintln!("joined as {site}; capture is on. Start the agent with: rollcall-site run --db {}", db.display());
-            if run { run_agent(AgentConfig::new(db)) } else { Ok(ExitCode::SUCCESS) }
+            let loud = LoudConfig { database: db.clone(), max_age: MAX_AGE, on_unconfirmed: None, page: None };
+            if run { run_agent(AgentConfig::new(db), loud) } else { Ok(ExitCode::SUCCESS) }
         }
-        Command::Run { db, hq } => run_agent(AgentConfig { hq_addresses: hq, ..AgentConfig::new(db) }),
+        Command::Run { db, hq, on_unconfirmed, max_age, status_page } => {
+            let max_age = Duration::from_secs(max_age * 60);
+            let loud = LoudConfig { database: db.clone(), max_age, on_unconfirmed, page: status_page };
+            run_agent(AgentConfig { hq_addresses: hq, ..AgentConfig::new(db) }, loud)
+        }
         Command::Status { db, max_age, json } => {
             let report = status(&db, Duration::from_secs(max_age * 60))?;
             print_status(&report, json)?;
@@ -124,12 +140,23 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()
 }
 
-fn run_agent(config: AgentConfig) -> anyhow::Result<ExitCode> {
+/// Unconfirmed for longer than this is too long, unless told otherwise.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+
+fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let agent = Agent::open(config)?;
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
-        agent.run(stop).await?;
+        let loud = be_loud(loud, stop.clone());
+        let (ran, loud) = tokio::join!(agent.run(stop), async {
+            // Without its page or command the agent does its work all the same, and says what is wrong.
+            if let Err(error) = loud.await {
+                tracing::error!(%error, "the site cannot be loud");
+            }
+        });
+        let () = loud;
+        ran?;
         Ok(ExitCode::SUCCESS)
     })
 }

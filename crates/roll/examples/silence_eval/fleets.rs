@@ -15,7 +15,10 @@ struct Run {
 
 impl Run {
     fn new(seed: u64, sites: usize, zones: &[chrono_tz::Tz]) -> Self {
-        let world = World::new(seed, sites, zones, false);
+        Self::of(World::new(seed, sites, zones, false))
+    }
+
+    fn of(world: World) -> Self {
         let mut watch = Watch::new(WatchConfig::default(), at(0));
         for site in &world.sites {
             watch.set_site(site.spec.clone());
@@ -93,9 +96,11 @@ fn region(site: usize) -> usize {
 fn calendar() {
     const TRAINED: i64 = 28 * DAY;
     const SITES: usize = 3000;
-    let mut run = Run::new(12, SITES, &ZONES);
-    // Undeclared: nobody told HQ of it.
-    run.world.holidays.insert(chrono::NaiveDate::from_ymd_opt(2026, 3, 17).expect("a day"));
+    let mut world = World::new(12, SITES, &ZONES, false);
+    let day = |month, day| chrono::NaiveDate::from_ymd_opt(2026, month, day).expect("a day");
+    world.add_holiday(day(3, 17), false);
+    world.add_holiday(day(3, 24), true);
+    let mut run = Run::of(world);
     run.run(0, TRAINED, &[], |_, _| true);
     run.settle();
     let mut days = Vec::new();
@@ -106,7 +111,7 @@ fn calendar() {
         run.settle();
     }
     // 2026-02-02 is day 0: 8 March (day 34) United States, 29 March (day 55) Europe, 5 April (day 62) Sydney and Auckland.
-    let special = [34, 43, 44, 55, 62];
+    let special = [34, 43, 44, 50, 51, 55, 62];
     let usual: Vec<usize> = days.iter().filter(|(day, _)| !special.contains(day)).map(|(_, pages)| *pages).collect();
     let mean = usual.iter().sum::<usize>() as f64 / usual.len() as f64;
     println!(
@@ -117,6 +122,8 @@ fn calendar() {
         (34, "clocks change in the United States"),
         (43, "an undeclared holiday"),
         (44, "the day after"),
+        (50, "a declared holiday"),
+        (51, "the day after"),
         (55, "clocks change in Europe"),
         (62, "clocks change in Australia"),
     ] {
@@ -133,6 +140,8 @@ fn hq_off() {
     const TRAINED: i64 = 15 * DAY;
     for minutes in [10, 120] {
         let mut run = Run::new(13, 2_000, &[chrono_tz::America::Chicago]);
+        // Nothing else goes wrong: whatever is told is HQ's own doing.
+        run.world.is_lively = false;
         let noon = TRAINED + 19 * 60;
         run.run(0, noon, &[], |_, _| true);
         run.settle();

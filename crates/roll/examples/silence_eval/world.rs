@@ -85,6 +85,8 @@ pub(crate) struct World {
     rates: Vec<([f64; TABLES.len()], i64)>,
     /// Tables sell at all.
     pub(crate) sells: bool,
+    /// Links fail for minutes and people close early, as they do.
+    pub(crate) is_lively: bool,
 }
 
 pub(crate) const ZONES: [Tz; 30] = [
@@ -163,6 +165,18 @@ impl World {
             down_until: vec![0; count],
             rates: vec![([0.0; TABLES.len()], -1); count],
             sells,
+            is_lively: true,
+        }
+    }
+
+    /// A day on which all are closed; HQ may have been told.
+    pub(crate) fn add_holiday(&mut self, day: NaiveDate, is_declared: bool) {
+        self.holidays.insert(day);
+        if is_declared {
+            for site in &mut self.sites {
+                let calendar = &mut site.spec.calendar;
+                std::sync::Arc::make_mut(&mut calendar.holidays).insert(day);
+            }
         }
     }
 
@@ -190,7 +204,7 @@ impl World {
             let opens = spread(&mut self.random);
             let mut closes = spread(&mut self.random);
             // Now and then someone closes early and tells nobody.
-            if self.random.random_range(0..250) == 0 {
+            if self.is_lively && self.random.random_range(0..250) == 0 {
                 closes -= self.random.random_range(60..240);
             }
             self.today[site] = (now.date, opens, closes);
@@ -207,13 +221,9 @@ impl World {
         mut say: impl FnMut(usize, Option<usize>),
     ) -> Vec<bool> {
         self.set_minute(minute);
-        let mut open = vec![false; self.sites.len()];
-        for site in 0..self.sites.len() {
-            open[site] = self.is_open(site);
-            if !open[site] {
-                continue;
-            }
-            if self.random.random_bool(self.sites[site].blips) {
+        let open: Vec<bool> = (0..self.sites.len()).map(|site| self.is_open(site)).collect();
+        for site in (0..open.len()).filter(|site| open[*site]) {
+            if self.is_lively && self.random.random_bool(self.sites[site].blips) {
                 self.down_until[site] = minute + self.random.random_range(2..12);
             }
             let active = |fault: &&Fault| fault.site == site && (fault.from..fault.to).contains(&minute);

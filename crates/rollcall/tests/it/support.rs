@@ -274,6 +274,13 @@ impl Store {
         self.agent = Some(Process::start(command, &self.log));
     }
 
+    /// Starts the agent with more arguments.
+    pub(crate) fn run_with(&mut self, arguments: &[&str]) {
+        let mut command = self.agent_command(&["run"]);
+        command.args(arguments);
+        self.agent = Some(Process::start(command, &self.log));
+    }
+
     pub(crate) fn kill(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             agent.kill();

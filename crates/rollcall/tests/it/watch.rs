@@ -151,7 +151,8 @@ fn people_are_told_and_an_incident_can_be_taken() {
         wait_for("the webhook", || receiver.got("/hook").into_iter().find(|got| got["body"]["notice"] == "opened"));
     assert_eq!(told["signed"], true);
     assert_eq!((&told["body"]["sites"], &told["body"]["cause"]), (&json!(["tacoma-01"]), &json!("power-or-link")));
-    let id = told["body"]["incident"].to_string();
+    let number = told["body"]["incident"].clone();
+    let id = number.to_string();
     wait_for("the district's Slack", || receiver.got("/west").first().map(|_| ()));
     let pager = wait_for("the pager", || receiver.got("/pagerduty").first().cloned());
     assert_eq!((&pager["body"]["event_action"], &pager["body"]["routing_key"]), (&json!("trigger"), &json!("key-1")));
@@ -183,14 +184,14 @@ fn people_are_told_and_an_incident_can_be_taken() {
     hq.stop();
     hq.restart();
     let known = incidents(&hq, &[]);
-    let known = known.iter().find(|incident| incident["id"].to_string() == id).expect("it is open still");
+    let known = known.iter().find(|incident| incident["id"] == number).expect("it is open still");
     assert_eq!(known["lease"]["by"], "Ada");
     store.run(None);
     wait_for("the end to be told", || {
         let over = receiver
             .got("/hook")
             .into_iter()
-            .find(|got| got["body"]["notice"] == "resolved" && got["body"]["incident"].to_string() == id);
+            .find(|got| got["body"]["notice"] == "resolved" && got["body"]["incident"] == number);
         over.map(|_| ())
     });
     let story = hq.run(&["incidents", "show", &id]);
@@ -214,13 +215,32 @@ fn a_site_in_the_void_is_noticed_and_the_old_address_named() {
     let mut store = running_store(&hq, directory.path(), "tacoma-01", SCHEMA, "t");
     hq.wait_state("tacoma-01", "ok");
     store.kill();
-    store.run(Some(old.sites));
+    let (hooked, page) = (directory.path().join("hooked"), free_address());
+    let command = format!("echo $ROLLCALL_SITE $ROLLCALL_SUMMARY >> {}", hooked.display());
+    store.run_with(&[
+        "--hq",
+        &old.sites.to_string(),
+        "--max-age",
+        "0",
+        "--on-unconfirmed",
+        &command,
+        "--status-page",
+        &page.to_string(),
+    ]);
     store.sql("INSERT INTO t VALUES (2, 'into the void')");
     hq.wait_state("tacoma-01", "silent");
-    wait_for("the site itself to say so", || {
+    // Status, command and page at the site itself.
+    wait_for("the site's status to say so", || {
         let output = store.agent_command(&["status", "--max-age", "0", "--json"]).output().expect("runs");
         (output.status.code() != Some(0)).then_some(())
     });
+    wait_for("the store's own command", || {
+        std::fs::read_to_string(&hooked).ok().filter(|text| text.contains("tacoma-01"))
+    });
+    let script = "import sys, urllib.request, urllib.error\ntry: print(urllib.request.urlopen(sys.argv[1]).status)\nexcept urllib.error.HTTPError as e: print(e.code, e.read().decode())";
+    let shown = Command::new("python3").args(["-c", script, &format!("http://{page}/")]).output().expect("runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.starts_with("503") && shown.contains("tacoma-01"), "{shown}");
     assert_eq!(old.value("SELECT count(*) FROM sites").as_deref(), Some("0"), "the old HQ got nothing");
     let id = wait_for("the incident", || {
         let open = incidents(&hq, &[]);

@@ -1,0 +1,179 @@
+//! The site says so itself: when changes have waited for HQ too long, or worse, it runs a command of the store's choice, and a
+//! page on loopback shows at any time how it stands. Neither needs HQ, nor a session with it.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rollcall_types::describe;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::SiteError,
+    status::{Level, Report, status},
+};
+
+/// What makes a site loud, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoudConfig {
+    /// The store's database.
+    pub database: PathBuf,
+    /// Unconfirmed for longer than this is too long.
+    pub max_age: Duration,
+    /// Run by the shell when it is, with `ROLLCALL_SITE`, `ROLLCALL_LEVEL` and `ROLLCALL_SUMMARY` set.
+    pub on_unconfirmed: Option<String>,
+    /// Where the status page is served; loopback, since it asks for no password.
+    pub page: Option<SocketAddr>,
+}
+
+/// How often the status is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// The command is run again after this long, as long as nothing gets better.
+const REPEAT_EVERY: Duration = Duration::from_secs(4 * 3600);
+/// A request for the page must come, and be answered, within this time.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Looks, and is loud, until `stop`. Problems of its own are logged; they never end the agent.
+pub async fn be_loud(config: LoudConfig, stop: CancellationToken) -> Result<(), SiteError> {
+    if let Some(page) = config.page {
+        if !page.ip().is_loopback() {
+            return Err(SiteError::Usage(format!("the status page asks for no password: {page} is not loopback")));
+        }
+        let listener = TcpListener::bind(page)
+            .await
+            .map_err(|error| SiteError::state(format!("listening on {page} for the status page"), error))?;
+        tokio::spawn(serve_page(listener, config.clone(), stop.clone()));
+    }
+    let mut loud: Option<(Level, Instant)> = None;
+    let mut timer = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = timer.tick() => {}
+        }
+        let Some(command) = &config.on_unconfirmed else { continue };
+        let report = look(&config.database, config.max_age).await;
+        let level = report.as_ref().map_or(Level::Broken, |report| report.level);
+        if level == Level::Current {
+            loud = None;
+            continue;
+        }
+        let is_due = loud.is_none_or(|(before, at)| level > before || at.elapsed() >= REPEAT_EVERY);
+        if is_due {
+            loud = Some((level, Instant::now()));
+            run(command, report.as_ref(), level);
+        }
+    }
+}
+
+async fn look(database: &Path, max_age: Duration) -> Result<Report, String> {
+    let database = database.to_owned();
+    let looked = tokio::task::spawn_blocking(move || status(&database, max_age)).await;
+    looked.map_err(|error| error.to_string())?.map_err(|error| describe(&error))
+}
+
+/// Runs the command beside the agent, in a thread of its own: it may take as long as it wants.
+fn run(command: &str, report: Result<&Report, &String>, level: Level) {
+    let (site, summary) = match report {
+        Ok(report) => (report.site.clone(), report.summary.clone()),
+        Err(error) => (String::new(), error.clone()),
+    };
+    tracing::warn!(summary, "telling the store");
+    let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+    let mut child = Command::new(shell);
+    child.arg(flag).arg(command).env("ROLLCALL_SITE", site).env("ROLLCALL_SUMMARY", summary);
+    child.env("ROLLCALL_LEVEL", level.exit_code().to_string());
+    std::thread::spawn(move || match child.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::error!(%status, "the command that tells the store failed"),
+        Err(error) => tracing::error!(%error, "the command that tells the store cannot be run"),
+    });
+}
+
+async fn serve_page(listener: TcpListener, config: LoudConfig, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        if let Ok((stream, _)) = accepted {
+            let (database, max_age) = (config.database.clone(), config.max_age);
+            tokio::spawn(async move {
+                // A browser that went away is nobody's trouble.
+                let _ = timeout(PAGE_TIMEOUT, answer(stream, &database, max_age)).await;
+            });
+        }
+    }
+}
+
+/// Answers whatever is asked with the page: there is only one.
+async fn answer(mut stream: TcpStream, database: &Path, max_age: Duration) -> std::io::Result<()> {
+    let mut request = [0; 1024];
+    let length = stream.read(&mut request).await?;
+    let wants_json = request[..length].starts_with(b"GET /status.json ");
+    let report = look(database, max_age).await;
+    let (kind, body) = match &report {
+        Ok(report) if wants_json => ("application/json", serde_json::to_string_pretty(report).unwrap_or_default()),
+        _ => ("text/html; charset=utf-8", page(&report)),
+    };
+    let code = match report.map(|report| report.level) {
+        Ok(Level::Current) => "200 OK",
+        _ => "503 Service Unavailable",
+    };
+    let head = format!(
+        "HTTP/1.1 {code}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn page(report: &Result<Report, String>) -> String {
+    let (color, title, summary, rows) = match report {
+        Ok(report) => {
+            let (color, title) = match report.level {
+                Level::Current => ("#1a7f37", "All is well"),
+                Level::UnconfirmedTooLong => ("#bf8700", "Changes wait for HQ"),
+                Level::Broken => ("#cf222e", "A person must act"),
+            };
+            let agent = report.agent.clone().unwrap_or_default();
+            let time =
+                |at: Option<rollcall_types::Timestamp>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+            let rows = [
+                ("HQ", agent.connected_to.clone().unwrap_or_else(|| "not connected".to_owned())),
+                ("Not connected since", agent.disconnected_since.map_or_else(|| "–".to_owned(), |at| at.to_string())),
+                ("Changes waiting", report.unconfirmed_rows.to_string()),
+                ("The oldest waits", format!("{} min", report.oldest_unconfirmed_age_seconds / 60)),
+                ("HQ confirmed something last", time(agent.last_confirmed_at)),
+                ("Last error", agent.last_error.clone().unwrap_or_else(|| "–".to_owned())),
+            ];
+            let rows: String = rows
+                .iter()
+                .map(|(name, value)| format!("<tr><th>{name}</th><td>{}</td></tr>", escaped(value)))
+                .collect();
+            (color, title, format!("{}: {}", report.site, report.summary), rows)
+        }
+        Err(error) => ("#cf222e", "A person must act", error.clone(), String::new()),
+    };
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=15>\
+         <meta name=viewport content='width=device-width'><title>{title}</title>\
+         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1f2328}}\
+         h1{{background:{color};color:#fff;padding:.6rem 1rem;border-radius:.4rem;font-size:1.4rem}}\
+         th{{text-align:left;font-weight:500;padding:.3rem 1.5rem .3rem 0;vertical-align:top;color:#59636e}}</style>\
+         <h1>{title}</h1><p>{}</p><table>{rows}</table></html>",
+        escaped(&summary)
+    )
+}
