@@ -10,6 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     calendar::{Calendar, DAY},
+    cohort::{COHORT_QUIET, Cohort, EXPECTED_HEARD, Flow, SEEN},
     shape::{Shape, Unit},
     surprise::{Tail, Tails, cusum, expected_for, surprise},
 };
@@ -167,14 +168,6 @@ struct Stream {
     unit: Unit,
 }
 
-/// How much a cohort's week went on, in thousandths of an hour at relative rate 1: as it should, and as it did, slowed by ρ
-/// and standing still while HQ could not hear. The ratio of two differences is the mean ρ, weighed by when it mattered.
-#[derive(Debug, Clone, Copy, Default)]
-struct Flow {
-    full: u32,
-    slowed: u32,
-}
-
 /// The clock counts from 1990-01-01, until 2126; histories may be old.
 const EPOCH: i64 = 631_152_000;
 const SLOT: i64 = 900;
@@ -190,56 +183,6 @@ fn small(at: i64) -> u32 {
 fn large(at: u32) -> i64 {
     i64::from(at) + EPOCH
 }
-
-/// Minutes of a cohort's memory.
-const MEMORY: usize = 60;
-
-#[derive(Debug, Clone)]
-struct Cohort {
-    unit: Unit,
-    shape: u32,
-    calendar: u32,
-    /// Hours at relative rate 1, see [`Flow`].
-    full: f64,
-    slowed: f64,
-    flow_at: i64,
-    /// The relative rate now.
-    rate: f64,
-    rho: f64,
-    /// Sum of the levels of streams that are not left out …
-    level: f64,
-    /// … and of those that are not red, with how many they are.
-    level_heard: f64,
-    /// The greatest level of one stream: a stream's own silence must not slow its own clock.
-    level_max: f64,
-    streams_heard: usize,
-    /// Both levels when the running minute began: who came during it is expected from the next one on.
-    begun: (f64, f64),
-    /// Per minute: seen, expected of those not left out, expected of those not red.
-    minutes: Box<[[f32; 3]; MEMORY]>,
-    minute: i64,
-}
-
-impl Cohort {
-    /// The sum over finished minutes; `back` 0 is the newest of them.
-    fn sum(&self, back: std::ops::Range<usize>, index: usize) -> f64 {
-        let newest = self.minute.rem_euclid(MEMORY as i64) as usize;
-        back.map(|back| f64::from(self.minutes[(newest + MEMORY - 1 - back) % MEMORY][index])).sum()
-    }
-}
-
-impl Cohort {
-    /// See [`Flow`], hours.
-    fn flow(&self, at: i64, hearing: bool) -> (f64, f64) {
-        let full = self.rate * (at - self.flow_at).max(0) as f64 / 3600.0;
-        (self.full + full, self.slowed + if hearing { full * self.rho } else { 0.0 })
-    }
-}
-
-/// ρ is not less: a clock may be slowed, not stopped, by the silence of others.
-const RHO_MIN: f64 = 0.005;
-/// While ρ is below this, it is the cohort that is quiet, not the site: then its members go on counting.
-const COHORT_QUIET: f64 = 0.5;
 
 /// How much of what was expected of the fleet arrived, by contact.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -332,23 +275,9 @@ impl Clock {
 
     /// A cohort, with the shape and calendar its traffic is expected by.
     pub fn add_cohort(&mut self, shape: ShapeId, calendar: CalendarId) -> CohortId {
-        self.cohorts.push(Cohort {
-            unit: self.shapes[shape.0 as usize].0.unit(),
-            shape: shape.0,
-            calendar: calendar.0,
-            full: 0.0,
-            slowed: 0.0,
-            flow_at: self.now,
-            rate: f64::from(self.shapes[shape.0 as usize].0.rate(&self.calendars[calendar.0 as usize], self.now)),
-            rho: 1.0,
-            level: 0.0,
-            level_heard: 0.0,
-            level_max: 0.0,
-            streams_heard: 0,
-            begun: (0.0, 0.0),
-            minutes: Box::new([[0.0; 3]; MEMORY]),
-            minute: self.now / 60,
-        });
+        let known = &self.shapes[shape.0 as usize].0;
+        let rate = f64::from(known.rate(&self.calendars[calendar.0 as usize], self.now));
+        self.cohorts.push(Cohort::new(known.unit(), shape.0, calendar.0, self.now, rate));
         CohortId(self.cohorts.len() as u32 - 1)
     }
 
@@ -445,9 +374,7 @@ impl Clock {
         if large(stream.last) / unit == at / unit {
             return None;
         }
-        let cohort = &mut self.cohorts[stream.cohort as usize];
-        let minute = cohort.minute.rem_euclid(MEMORY as i64) as usize;
-        cohort.minutes[minute][0] += 1.0;
+        self.cohorts[stream.cohort as usize].see();
         let gap = self.gap(id, &stream, at);
         let flow = self.flow(stream.cohort, at);
         let stream = &mut self.streams[index];
@@ -595,11 +522,11 @@ impl Clock {
             cohort.unit == Unit::ContactMinutes && cohort.rate >= f64::from(0.8 * peak) && before() >= 0.8 * peak
         };
         for cohort in self.cohorts.iter().filter(is_steady) {
-            let (cohort_seen, cohort_expected) = (cohort.sum(NOW, 0), cohort.sum(NOW, 2));
+            let (cohort_seen, cohort_expected) = (cohort.sum(NOW, SEEN), cohort.sum(NOW, EXPECTED_HEARD));
             seen += cohort_seen;
             expected += cohort_expected;
-            seen_before += cohort.sum(BEFORE, 0);
-            expected_before += cohort.sum(BEFORE, 2);
+            seen_before += cohort.sum(BEFORE, SEEN);
+            expected_before += cohort.sum(BEFORE, EXPECTED_HEARD);
             if cohort_expected >= 1.0 {
                 judged += 1.0;
                 low += f64::from(u8::from(cohort_seen < 0.75 * cohort_expected));
@@ -643,9 +570,7 @@ impl Clock {
     }
 
     fn flow(&self, cohort: u32, at: i64) -> Flow {
-        let cohort = &self.cohorts[cohort as usize];
-        let (full, slowed) = cohort.flow(at, self.hearing);
-        Flow { full: (full * 1000.0) as u32, slowed: (slowed * 1000.0) as u32 }
+        self.cohorts[cohort as usize].flow(at, self.hearing)
     }
 
     fn expected(&self, stream: &Stream, at: i64) -> f64 {
@@ -775,51 +700,15 @@ impl Clock {
     /// Counts a stream in or out of what its cohort is expected to say.
     fn weigh(&mut self, id: u32, sign: f64, unsuspected: bool, heard: bool) {
         let stream = &self.streams[id as usize];
-        let cohort = &mut self.cohorts[stream.cohort as usize];
-        let level = sign * f64::from(stream.level);
-        cohort.level_max = cohort.level_max.max(f64::from(stream.level));
-        if unsuspected {
-            cohort.level = (cohort.level + level).max(0.0);
-        }
-        if heard {
-            cohort.level_heard = (cohort.level_heard + level).max(0.0);
-            cohort.streams_heard = cohort.streams_heard.saturating_add_signed(sign as isize);
-        }
+        self.cohorts[stream.cohort as usize].weigh(f64::from(stream.level), sign, unsuspected, heard);
     }
 
     fn advance_cohort(&mut self, index: usize, now: i64) {
-        let hearing = self.hearing;
         let cohort = &self.cohorts[index];
-        if now / 60 == cohort.minute && now == cohort.flow_at {
-            return;
-        }
-        let rate = f64::from(self.shapes[cohort.shape as usize].0.rate(&self.calendars[cohort.calendar as usize], now));
-        let cohort = &mut self.cohorts[index];
-        (cohort.full, cohort.slowed) = cohort.flow(now, hearing);
-        (cohort.flow_at, cohort.rate) = (now, rate);
-        let rate = rate / 60.0;
-        let passed = (now / 60 - cohort.minute).min(MEMORY as i64);
-        for step in 0..passed {
-            let finished = (cohort.minute + step).rem_euclid(MEMORY as i64) as usize;
-            cohort.minutes[finished][1] = (cohort.level.min(cohort.begun.0) * rate) as f32;
-            cohort.minutes[finished][2] = (cohort.level_heard.min(cohort.begun.1) * rate) as f32;
-            if !hearing {
-                // What was not heard then says nothing about the sites.
-                cohort.minutes[finished][1] = 0.0;
-                if cohort.unit == Unit::Rows {
-                    cohort.minutes[finished][0] = 0.0;
-                }
-            }
-            let next = (cohort.minute + step + 1).rem_euclid(MEMORY as i64) as usize;
-            cohort.minutes[next] = [0.0; 3];
-        }
-        if passed > 0 {
-            cohort.minute = now / 60;
-            cohort.begun = (cohort.level, cohort.level_heard);
-            let (seen, expected) = (cohort.sum(0..MEMORY - 1, 0), cohort.sum(0..MEMORY - 1, 1));
-            // Whoever is silent is one of those expected: leave the largest out, so that it cannot excuse itself.
-            let others = (1.0 - cohort.level_max / cohort.level.max(1e-9)).max(0.0);
-            cohort.rho = ((seen + 10.0) / (expected * others + 10.0)).clamp(RHO_MIN, 1.0);
+        if !cohort.is_at(now) {
+            let shape = &self.shapes[cohort.shape as usize].0;
+            let rate = f64::from(shape.rate(&self.calendars[cohort.calendar as usize], now));
+            self.cohorts[index].advance(now, rate, self.hearing);
         }
     }
 

@@ -13,10 +13,13 @@
 
 mod calendar;
 mod clock;
+mod cohort;
 mod group;
+mod grouping;
 mod guard;
 mod incident;
 mod learn;
+mod memory;
 mod replay;
 mod respond;
 mod rhythm;
@@ -35,8 +38,9 @@ pub use incident::{
     Attribute, Condition, Entry, Incident, Kind, Ladder, Lease, Member, Notice, Reached, deafness_text,
 };
 pub use learn::{Families, Family, Learned, Past, pace};
+pub use memory::Remembered;
 pub use replay::{AlarmRate, BUDGET, HistoryEvent, Replayed, replay, tune};
 pub use rhythm::{Counts, Gaps, HALF_LIFE_DAYS, prior_hours};
 pub use shape::{Shape, Unit};
 pub use surprise::{Tail, Tails, cusum, expected_for, surprise};
-pub use watch::{CONTACT, Decision, Remembered, SiteSpec, Verdict, Watch, WatchConfig};
+pub use watch::{CONTACT, Decision, SiteSpec, Verdict, Watch, WatchConfig};

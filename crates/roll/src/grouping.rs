@@ -1,0 +1,205 @@
+//! What silences have in common: groups that share an attribute, and cohorts that are quiet as a whole.
+
+use rollcall_types::{Cause, Timestamp};
+
+use crate::{
+    clock::{CohortId, StreamId},
+    group::{self, Group},
+    incident::{Attribute, Kind, Member},
+    watch::{Watch, instant},
+};
+
+impl Watch {
+    /// Not one site's silence but its whole cohort's: one question speaks for all of them.
+    pub(crate) fn quiet_with_cohort(&mut self, own: u64, number: u32, stream: StreamId, now: Timestamp) {
+        let cohort = self.clock.cohort_of(stream);
+        let question = match self.quiet_cohorts.get(&cohort) {
+            Some(question) => *question,
+            None => {
+                let question = self.new_incident(Kind::CohortQuiet, self.incidents[&own].since, now);
+                self.quiet_cohorts.insert(cohort, question);
+                let of_whom = self.cohorts.iter().find(|(_, known)| **known == cohort);
+                let of_whom = of_whom.map_or_else(String::new, |((family, zone), _)| format!("{family}, {zone}"));
+                if let Some(incident) = self.incidents.get_mut(&question) {
+                    incident.stream = Some(self.names[self.owners[stream.0 as usize].name as usize].to_string());
+                    incident.evidence = format!("most sites of {of_whom} are quiet: is today a closing day for them?");
+                }
+                question
+            }
+        };
+        let site = self.sites[number as usize].id.clone();
+        let (since, calls) = self.incidents.get(&own).map_or((now, false), |own| (own.since, own.calls));
+        if let Some(incident) = self.incidents.get_mut(&question) {
+            incident.members.insert(site, Member { since, until: None });
+            incident.calls |= calls;
+            incident.since = incident.since.min(since);
+        }
+        if let Some(own) = self.incidents.get_mut(&own) {
+            own.held_by = Some(question);
+        }
+        self.changed.insert(question);
+    }
+
+    /// Ends questions about cohorts that speak again; who is silent still, speaks for itself.
+    pub(crate) fn close_questions(&mut self, now: Timestamp) {
+        let over: Vec<(CohortId, u64)> = self
+            .quiet_cohorts
+            .iter()
+            .filter(|(cohort, _)| !self.clock.is_cohort_quiet(**cohort))
+            .map(|(cohort, id)| (*cohort, *id))
+            .collect();
+        for (cohort, id) in over {
+            self.quiet_cohorts.remove(&cohort);
+            self.release(id);
+            self.close(id, "most of these sites are heard again", now);
+        }
+    }
+
+    /// Whom an incident held, speaks for itself again.
+    fn release(&mut self, id: u64) {
+        for held in self.open.clone() {
+            if let Some(incident) = self.incidents.get_mut(&held)
+                && incident.held_by == Some(id)
+            {
+                incident.held_by = None;
+                self.changed.insert(held);
+            }
+        }
+    }
+
+    /// Looks for what silent sites have in common.
+    pub(crate) fn regroup(&mut self, now: Timestamp) {
+        self.close_groups(now);
+        let open: Vec<u64> = self.open.iter().copied().filter(|id| self.incidents[id].kind == Kind::Group).collect();
+        for id in &open {
+            self.join_group(*id, now);
+        }
+        // Sites already explained take no part in looking for another explanation.
+        let explained = |number: &u32| {
+            let site = &self.sites[*number as usize].id;
+            open.iter().any(|id| self.incidents[id].members.contains_key(site))
+        };
+        let left: Vec<u32> = self.suspects.iter().copied().filter(|number| !explained(number)).collect();
+        if left.len() < 3 {
+            return;
+        }
+        let named: Vec<Vec<u32>> = left
+            .iter()
+            .map(|number| {
+                let traits = self.sites[*number as usize].traits.iter().copied();
+                traits.filter(|shared| !self.traits[*shared as usize].0.is_empty()).collect()
+            })
+            .collect();
+        let silent: Vec<&[u32]> = named.iter().map(Vec::as_slice).collect();
+        let measurable = self.sites.iter().filter(|site| !site.retired).count();
+        let found = group::groups(measurable, &|shared| self.trait_sites[shared as usize], &silent);
+        for found in found {
+            self.open_group(&found, &left, now);
+        }
+    }
+
+    fn open_group(&mut self, found: &Group, suspects: &[u32], now: Timestamp) {
+        let (name, value) = self.traits[found.shared as usize].clone();
+        let members: Vec<u32> = suspects
+            .iter()
+            .copied()
+            .filter(|number| self.sites[*number as usize].traits.contains(&found.shared))
+            .collect();
+        let id = self.new_incident(Kind::Group, now, now);
+        let text = format!(
+            "{} of {} silent sites share {name} = {value}; {} of {} others are silent",
+            found.silent,
+            found.silent + found.silent_elsewhere,
+            found.silent_elsewhere,
+            found.sites_elsewhere
+        );
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            incident.attribute = Some(Attribute { name, value });
+            incident.cause = Some(Cause::PowerOrLink);
+            incident.evidence.clone_from(&text);
+            incident.calls = true;
+            incident.tell(now, text);
+        }
+        for number in members {
+            self.join(id, number);
+        }
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            incident.since = incident.members.values().map(|member| member.since).min().unwrap_or(now);
+            incident.counted_to = incident.since;
+        }
+    }
+
+    fn join(&mut self, group: u64, number: u32) {
+        let site = &self.sites[number as usize];
+        let last = site.streams.first().map_or(self.now, |stream| self.clock.measure(*stream, self.now).last);
+        let (id, own) = (site.id.clone(), site.incident);
+        if let Some(incident) = self.incidents.get_mut(&group) {
+            incident.members.insert(id, Member { since: instant(last), until: None });
+        }
+        if let Some(own) = own.and_then(|own| self.incidents.get_mut(&own)) {
+            own.held_by = Some(group);
+            self.changed.insert(own.id);
+        }
+        self.changed.insert(group);
+    }
+
+    /// Suspects that share what an open group shares belong to it.
+    fn join_group(&mut self, id: u64, now: Timestamp) {
+        let Some(attribute) = self.incidents[&id].attribute.clone() else { return };
+        let key = (attribute.name, attribute.value);
+        let Some(shared) = self.traits.iter().position(|known| *known == key) else { return };
+        let joining: Vec<u32> = self
+            .suspects
+            .iter()
+            .copied()
+            .filter(|number| {
+                let site = &self.sites[*number as usize];
+                let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
+                site.traits.contains(&(shared as u32)) && !absent
+            })
+            .collect();
+        if joining.is_empty() {
+            return;
+        }
+        let count = joining.len();
+        joining.into_iter().for_each(|number| self.join(id, number));
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            let absent = incident.absent().count();
+            incident.tell(now, format!("{count} more sites, {absent} now"));
+        }
+    }
+
+    /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
+    fn close_groups(&mut self, now: Timestamp) {
+        let open: Vec<u64> = self.open.iter().copied().filter(|id| self.incidents[id].kind == Kind::Group).collect();
+        for id in open {
+            let Some(attribute) = self.incidents[&id].attribute.clone() else { continue };
+            let key = (attribute.name, attribute.value);
+            let Some(shared) = self.traits.iter().position(|known| *known == key) else { continue };
+            let silent = self
+                .suspects
+                .iter()
+                .filter(|number| self.sites[**number as usize].traits.contains(&(shared as u32)))
+                .count();
+            if (silent as f64) < group::SHARE_OVER * self.trait_sites[shared].max(1) as f64 {
+                self.release(id);
+                self.close(id, &format!("{silent} of its sites are still silent, each with its own incident"), now);
+            }
+        }
+    }
+
+    pub(crate) fn leave_groups(&mut self, number: u32, now: Timestamp) {
+        let site = self.sites[number as usize].id.clone();
+        for id in self.open.clone() {
+            if let Some(incident) = self.incidents.get_mut(&id)
+                && incident.kind == Kind::Group
+                && let Some(member) = incident.members.get_mut(&site)
+                && member.until.is_none()
+            {
+                member.until = Some(now);
+                self.changed.insert(id);
+            }
+        }
+        self.suspects_changed = true;
+    }
+}

@@ -1,0 +1,179 @@
+//! What the watch learns, and what of it outlasts a restart of HQ.
+
+use std::sync::Arc;
+
+use rollcall_types::{SiteId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{Pace, StreamId},
+    incident::{Incident, Kind},
+    learn::{Family, Past},
+    shape::Unit,
+    watch::{Watch, instant, seconds},
+};
+
+/// What survives a restart of HQ, for one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Per stream: its name, when it was heard last, its past.
+    pub streams: Vec<(String, Timestamp, Option<Past>)>,
+    /// Whether it is excused, and until when.
+    pub excused_until: Option<Timestamp>,
+}
+
+impl Watch {
+    /// Learns what the last hours taught: every hour from young streams, every day from all.
+    pub(crate) fn learn(&mut self, now: i64) {
+        self.learned_hour = now.div_euclid(3600);
+        let day = now.div_euclid(86_400);
+        let is_new_day = day > self.learned_day;
+        if is_new_day {
+            let days = (day - self.learned_day) as f64;
+            self.learned_day = day;
+            for index in 0..self.pasts.len() {
+                self.learn_stream(index);
+                if let Some(past) = &mut self.pasts[index] {
+                    past.fade(days);
+                }
+            }
+            self.learn_families();
+        }
+        for index in 0..self.pasts.len() {
+            let is_young = self.pasts[index].as_ref().is_some_and(|past| now - past.born < 2 * 86_400);
+            if is_new_day || is_young {
+                if !is_new_day {
+                    self.learn_stream(index);
+                }
+                self.repace(StreamId(index as u32));
+            }
+        }
+    }
+
+    fn learn_stream(&mut self, index: usize) {
+        let last = self.clock.measure(StreamId(index as u32), self.now).last;
+        let calendar = self.clock.calendar(self.sites[self.owners[index].site as usize].calendar);
+        if let Some(past) = &mut self.pasts[index] {
+            past.learn(calendar, last);
+        }
+    }
+
+    pub(crate) fn learn_families(&mut self) {
+        for (number, key) in self.family_names.iter().enumerate() {
+            let members = self.family_of.iter().zip(&self.pasts).filter(|(family, _)| **family == number as u32);
+            let members = members.filter_map(|(_, past)| past.as_deref());
+            if let Some(family) = self.families.get_mut(key) {
+                family.learn(members);
+                for (shape_key, (shape, level)) in &mut self.shapes {
+                    if let Some(hours) = shape_key.strip_prefix(&format!("{key}|")) {
+                        let within = hours.parse().ok().map(|hours| Arc::new(family.shape.within(&hours)));
+                        self.clock.set_shape(*shape, within.unwrap_or_else(|| family.shape.clone()));
+                        *level = family.level;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The family of a table as it would be if all its sites were open when this one is, by its contact.
+    fn while_open(&self, number: u32, family: &Family) -> Option<Family> {
+        let contact = self.contact(number).filter(|_| family.unit == Unit::Rows && family.learned)?;
+        let past = self.pasts[contact.0 as usize].as_ref()?;
+        let of_contact = &self.families[&self.family_names[self.family_of[contact.0 as usize] as usize]];
+        if past.hours() < 48.0 || !of_contact.learned {
+            return None;
+        }
+        let own = self.own_shapes[contact.0 as usize].map(|shape| self.clock.shape(shape))?;
+        let shape = Arc::new(family.shape.while_open(own, &of_contact.shape));
+        Some(Family { shape, ..family.clone() })
+    }
+
+    /// Gives a stream the pace its past teaches.
+    pub(crate) fn repace(&mut self, stream: StreamId) {
+        let index = stream.0 as usize;
+        let Some(past) = self.pasts[index].as_deref() else { return };
+        let family = &self.families[&self.family_names[self.family_of[index] as usize]];
+        let calendar = self.clock.calendar(self.sites[self.owners[index].site as usize].calendar);
+        let open = self.while_open(self.owners[index].site, family);
+        let learned = past.pace(open.as_ref().unwrap_or(family), calendar);
+        let shape = match self.own_shapes[index] {
+            Some(own) => {
+                self.clock.set_shape(own, learned.shape);
+                own
+            }
+            None => {
+                let own = self.clock.add_shape(learned.shape);
+                self.own_shapes[index] = Some(own);
+                own
+            }
+        };
+        let pace = Pace {
+            shape,
+            level: learned.level,
+            evidence: learned.evidence,
+            tails: learned.tails,
+            rows_per_event: learned.rows_per_event,
+        };
+        self.clock.set_pace(stream, pace);
+    }
+
+    /// What must be kept of a site.
+    pub fn remember(&self, id: &SiteId) -> Option<Remembered> {
+        let number = *self.index.get(id)?;
+        let site = &self.sites[number as usize];
+        let streams = site.streams.iter().map(|stream| {
+            let last = instant(self.clock.measure(*stream, self.now).last);
+            (self.name(*stream).to_owned(), last, self.pasts[stream.0 as usize].as_deref().cloned())
+        });
+        let excused_until = site.said_goodbye.then(|| instant(site.excused_until));
+        Some(Remembered { streams: streams.collect(), excused_until })
+    }
+
+    /// Takes what was kept, before the first tick. What was missed up to the watch's last tick is counted again.
+    pub fn restore(&mut self, id: &SiteId, remembered: Remembered) {
+        let Some(&number) = self.index.get(id) else { return };
+        let excused = remembered.excused_until.map_or(0, seconds);
+        for (name, last, past) in remembered.streams {
+            let last = seconds(last);
+            let stream = self.add_stream(number, &name, last, past, 0.0);
+            let from = last.max(excused.min(self.now));
+            self.clock.missed(stream, from);
+            if excused > self.now {
+                self.clock.excuse(stream, excused);
+            }
+        }
+        let site = &mut self.sites[number as usize];
+        (site.excused_until, site.said_goodbye) = (excused, remembered.excused_until.is_some());
+    }
+
+    /// Everything was restored: what sites of a kind teach each other is worked out again.
+    pub fn restored(&mut self) {
+        self.learn_families();
+        for index in 0..self.pasts.len() {
+            self.repace(StreamId(index as u32));
+        }
+    }
+
+    /// Takes incidents that were kept, before the first tick.
+    pub fn restore_incident(&mut self, incident: Incident) {
+        self.next_incident = self.next_incident.max(incident.id + 1);
+        if incident.is_open() {
+            self.open.insert(incident.id);
+            if !matches!(incident.kind, Kind::Group | Kind::CohortQuiet) {
+                for id in incident.members.keys() {
+                    let Some(site) = self.index.get(id).map(|number| &mut self.sites[*number as usize]) else {
+                        continue;
+                    };
+                    match incident.kind {
+                        Kind::Silence | Kind::NeverHeard | Kind::Drop => site.incident = Some(incident.id),
+                        Kind::Condition(condition) => {
+                            site.conditions.insert(condition, incident.id);
+                        }
+                        Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel => {}
+                    }
+                }
+            }
+        }
+        self.incidents.insert(incident.id, incident);
+    }
+}
