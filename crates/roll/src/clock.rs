@@ -549,11 +549,6 @@ impl Clock {
         stream.left_out || self.cohorts[stream.cohort as usize].rho >= COHORT_QUIET
     }
 
-    /// The cohort of a stream.
-    pub fn cohort_of(&self, id: StreamId) -> CohortId {
-        CohortId(self.streams[id.0 as usize].cohort)
-    }
-
     /// Whether most of a cohort is quiet.
     pub fn is_cohort_quiet(&self, cohort: CohortId) -> bool {
         self.cohorts[cohort.0 as usize].rho < COHORT_QUIET

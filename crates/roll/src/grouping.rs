@@ -3,7 +3,7 @@
 use rollcall_types::{Cause, Timestamp};
 
 use crate::{
-    clock::{CohortId, StreamId},
+    clock::StreamId,
     group::{self, Group},
     incident::{Attribute, Kind, Member},
     watch::{Watch, instant},
@@ -12,18 +12,17 @@ use crate::{
 impl Watch {
     /// Not one site's silence but its whole cohort's: one question speaks for all of them.
     pub(crate) fn quiet_with_cohort(&mut self, own: u64, number: u32, stream: StreamId, now: Timestamp) {
-        let cohort = self.clock.cohort_of(stream);
-        let question = match self.quiet_cohorts.get(&cohort) {
+        let family = self.family_names[self.family_of[stream.0 as usize] as usize].clone();
+        let question = match self.quiet_families.get(&family) {
             Some(question) => *question,
             None => {
                 let question = self.new_incident(Kind::CohortQuiet, self.incidents[&own].since, now);
-                self.quiet_cohorts.insert(cohort, question);
-                let of_whom = self.cohorts.iter().find(|(_, known)| **known == cohort);
-                let of_whom = of_whom.map_or_else(String::new, |((family, zone), _)| format!("{family}, {zone}"));
                 if let Some(incident) = self.incidents.get_mut(&question) {
                     incident.stream = Some(self.names[self.owners[stream.0 as usize].name as usize].to_string());
-                    incident.evidence = format!("most sites of {of_whom} are quiet: is today a closing day for them?");
+                    incident.evidence =
+                        format!("most sites like {family} are quiet where they should be open: a closing day?");
                 }
+                self.quiet_families.insert(family, question);
                 question
             }
         };
@@ -42,14 +41,13 @@ impl Watch {
 
     /// Ends questions about cohorts that speak again; who is silent still, speaks for itself.
     pub(crate) fn close_questions(&mut self, now: Timestamp) {
-        let over: Vec<(CohortId, u64)> = self
-            .quiet_cohorts
-            .iter()
-            .filter(|(cohort, _)| !self.clock.is_cohort_quiet(**cohort))
-            .map(|(cohort, id)| (*cohort, *id))
-            .collect();
-        for (cohort, id) in over {
-            self.quiet_cohorts.remove(&cohort);
+        let is_quiet = |family: &str| {
+            let mut cohorts = self.cohorts.iter().filter(|((of, _), _)| of == family);
+            cohorts.any(|(_, cohort)| self.clock.is_cohort_quiet(*cohort))
+        };
+        let over: Vec<String> = self.quiet_families.keys().filter(|family| !is_quiet(family)).cloned().collect();
+        for family in over {
+            let Some(id) = self.quiet_families.remove(&family) else { continue };
             self.release(id);
             self.close(id, "most of these sites are heard again", now);
         }

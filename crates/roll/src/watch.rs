@@ -157,8 +157,8 @@ pub struct Watch {
     /// Streams that are suspect or louder, by site.
     pub(crate) quiet_streams: BTreeSet<(u32, u32)>,
     pub(crate) suspects_changed: bool,
-    /// Open incidents about whole cohorts.
-    pub(crate) quiet_cohorts: BTreeMap<CohortId, u64>,
+    /// Open questions about whole cohorts, by family: one, in however many zones the day comes.
+    pub(crate) quiet_families: BTreeMap<String, u64>,
     pub(crate) recovering: BTreeSet<u32>,
     /// Sites not heard yet, by the instant at which that becomes an incident.
     pub(crate) awaited: BTreeSet<(i64, u32)>,
@@ -209,7 +209,7 @@ impl Watch {
             suspects: BTreeSet::new(),
             quiet_streams: BTreeSet::new(),
             suspects_changed: false,
-            quiet_cohorts: BTreeMap::new(),
+            quiet_families: BTreeMap::new(),
             recovering: BTreeSet::new(),
             awaited: BTreeSet::new(),
             incidents: BTreeMap::new(),

@@ -62,9 +62,11 @@ impl Run {
 }
 
 pub(crate) fn run() {
-    outage();
+    if std::env::var_os("ROLLCALL_EVAL_KINDS").is_none() {
+        outage();
+        hq_off();
+    }
     calendar();
-    hq_off();
 }
 
 /// 3,000 of 20,000 sites lose power; then a provider fails as well.
@@ -104,10 +106,15 @@ fn calendar() {
     run.run(0, TRAINED, &[], |_, _| true);
     run.settle();
     let mut days = Vec::new();
+    let verbose = std::env::var_os("ROLLCALL_EVAL_KINDS").is_some();
     for day in 28..63 {
         run.run(day * DAY, (day + 1) * DAY, &[], |_, _| true);
         let pages = run.told.iter().filter(|decision| decision.notice == Notice::Opened).count();
         days.push((day, pages));
+        if verbose {
+            let kinds = [Kind::Silence, Kind::Group, Kind::CohortQuiet, Kind::HqBlind];
+            println!("  day {day}: {:?}", kinds.map(|kind| (kind, run.pages(kind))));
+        }
         run.settle();
     }
     // 2026-02-02 is day 0: 8 March (day 34) United States, 29 March (day 55) Europe, 5 April (day 62) Sydney and Auckland.
