@@ -165,6 +165,8 @@ struct Stream {
     dropped: bool,
     /// Left out of what its cohort is expected to say: it is quiet by itself, not with all the others.
     left_out: bool,
+    /// Its cohort was quiet when it fell silent: until that is heard again, it is not silent by itself.
+    in_company: bool,
     unit: Unit,
 }
 
@@ -312,6 +314,7 @@ impl Clock {
             loudness: Loudness::Normal,
             dropped: false,
             left_out: false,
+            in_company: false,
             unit: self.shapes[pace.shape.0 as usize].0.unit(),
         });
         self.weigh(id, 1.0, true, true);
@@ -332,6 +335,14 @@ impl Clock {
         self.weigh(stream.0, 1.0, !quiet, !red);
         if self.streams[stream.0 as usize].due != 0 {
             self.arm(stream.0);
+        }
+    }
+
+    /// Finds each cohort's largest stream anew: paces changed. Once a day is enough.
+    pub fn recount(&mut self) {
+        self.cohorts.iter_mut().for_each(Cohort::forget_largest);
+        for stream in &self.streams {
+            self.cohorts[stream.cohort as usize].weigh_largest(f64::from(stream.level));
         }
     }
 
@@ -546,12 +557,18 @@ impl Clock {
     /// Whether a quiet stream is quiet by itself, not with its cohort.
     pub fn is_alone(&self, id: StreamId) -> bool {
         let stream = &self.streams[id.0 as usize];
-        stream.left_out || self.cohorts[stream.cohort as usize].rho >= COHORT_QUIET
+        let cohort = &self.cohorts[stream.cohort as usize];
+        stream.left_out || if stream.in_company { cohort.is_speaking() } else { cohort.rho >= COHORT_QUIET }
     }
 
-    /// Whether most of a cohort is quiet.
-    pub fn is_cohort_quiet(&self, cohort: CohortId) -> bool {
-        self.cohorts[cohort.0 as usize].rho < COHORT_QUIET
+    /// The cohort of a stream.
+    pub fn cohort_of(&self, id: StreamId) -> CohortId {
+        CohortId(self.streams[id.0 as usize].cohort)
+    }
+
+    /// Whether most of a cohort was heard in the last hour.
+    pub fn is_cohort_speaking(&self, cohort: CohortId) -> bool {
+        self.cohorts[cohort.0 as usize].is_speaking()
     }
 
     /// ρ of a stream's cohort: observed to expected of the last hour, suspects left out.
@@ -679,9 +696,12 @@ impl Clock {
         let stream = &mut self.streams[id as usize];
         stream.loudness = loudness;
         if loudness == Loudness::Normal {
-            stream.left_out = false;
+            (stream.left_out, stream.in_company) = (false, false);
         } else if loudness >= Loudness::Red && self.cohorts[stream.cohort as usize].rho >= COHORT_QUIET {
             stream.left_out = true;
+        }
+        if loudness > Loudness::Normal && self.cohorts[stream.cohort as usize].rho < COHORT_QUIET {
+            stream.in_company = true;
         }
         let (is_quiet, is_red) = self.standing(id);
         if was_quiet != is_quiet {

@@ -95,6 +95,20 @@ impl Cohort {
         }
     }
 
+    /// Looks for its largest member anew; call [`Self::weigh_largest`] for each.
+    pub(crate) fn forget_largest(&mut self) {
+        self.level_max = 0.0;
+    }
+
+    pub(crate) fn weigh_largest(&mut self, level: f64) {
+        self.level_max = self.level_max.max(level);
+    }
+
+    /// Whether most of it was heard in the last hour: more than that nothing was expected.
+    pub(crate) fn is_speaking(&self) -> bool {
+        self.rho >= COHORT_QUIET && self.sum(0..MEMORY - 1, SEEN) >= RHO_PRIOR
+    }
+
     /// Where its week stands at `at`.
     pub(crate) fn flow(&self, at: i64, hearing: bool) -> Flow {
         let (full, slowed) = self.flowed(at, hearing);

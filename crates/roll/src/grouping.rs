@@ -1,5 +1,7 @@
 //! What silences have in common: groups that share an attribute, and cohorts that are quiet as a whole.
 
+use std::collections::BTreeSet;
+
 use rollcall_types::{Cause, Timestamp};
 
 use crate::{
@@ -14,7 +16,7 @@ impl Watch {
     pub(crate) fn quiet_with_cohort(&mut self, own: u64, number: u32, stream: StreamId, now: Timestamp) {
         let family = self.family_names[self.family_of[stream.0 as usize] as usize].clone();
         let question = match self.quiet_families.get(&family) {
-            Some(question) => *question,
+            Some((question, _)) => *question,
             None => {
                 let question = self.new_incident(Kind::CohortQuiet, self.incidents[&own].since, now);
                 if let Some(incident) = self.incidents.get_mut(&question) {
@@ -22,10 +24,14 @@ impl Watch {
                     incident.evidence =
                         format!("most sites like {family} are quiet where they should be open: a closing day?");
                 }
-                self.quiet_families.insert(family, question);
+                self.quiet_families.insert(family.clone(), (question, BTreeSet::new()));
                 question
             }
         };
+        let cohort = self.clock.cohort_of(stream);
+        if let Some((_, cohorts)) = self.quiet_families.get_mut(&family) {
+            cohorts.insert(cohort);
+        }
         let site = self.sites[number as usize].id.clone();
         let (since, calls) = self.incidents.get(&own).map_or((now, false), |own| (own.since, own.calls));
         if let Some(incident) = self.incidents.get_mut(&question) {
@@ -41,20 +47,22 @@ impl Watch {
 
     /// Ends questions about cohorts that speak again; who is silent still, speaks for itself.
     pub(crate) fn close_questions(&mut self, now: Timestamp) {
-        let is_quiet = |family: &str| {
-            let mut cohorts = self.cohorts.iter().filter(|((of, _), _)| of == family);
-            cohorts.any(|(_, cohort)| self.clock.is_cohort_quiet(*cohort))
-        };
-        let over: Vec<String> = self.quiet_families.keys().filter(|family| !is_quiet(family)).cloned().collect();
+        for (_, cohorts) in self.quiet_families.values_mut() {
+            // Each zone answers in its own daytime.
+            cohorts.retain(|cohort| !self.clock.is_cohort_speaking(*cohort));
+        }
+        let asked = self.quiet_families.iter();
+        let over: Vec<String> =
+            asked.filter(|(_, (_, cohorts))| cohorts.is_empty()).map(|(family, _)| family.clone()).collect();
         for family in over {
-            let Some(id) = self.quiet_families.remove(&family) else { continue };
+            let Some((id, _)) = self.quiet_families.remove(&family) else { continue };
             self.release(id);
             self.close(id, "most of these sites are heard again", now);
         }
     }
 
     /// Whom an incident held, speaks for itself again.
-    fn release(&mut self, id: u64) {
+    pub(crate) fn release(&mut self, id: u64) {
         for held in self.open.clone() {
             if let Some(incident) = self.incidents.get_mut(&held)
                 && incident.held_by == Some(id)

@@ -48,6 +48,9 @@ impl Watch {
                 self.repace(StreamId(index as u32));
             }
         }
+        if is_new_day {
+            self.clock.recount();
+        }
     }
 
     fn learn_stream(&mut self, index: usize) {
@@ -151,6 +154,12 @@ impl Watch {
         self.learn_families();
         for index in 0..self.pasts.len() {
             self.repace(StreamId(index as u32));
+        }
+        // Which cohorts a question was about is not kept; it is asked again if they are quiet still.
+        let questions = self.open.iter().copied().filter(|id| self.incidents[id].kind == Kind::CohortQuiet);
+        for id in questions.collect::<Vec<u64>>() {
+            self.release(id);
+            self.close(id, "HQ started anew", instant(self.now));
         }
     }
 

@@ -158,7 +158,7 @@ pub struct Watch {
     pub(crate) quiet_streams: BTreeSet<(u32, u32)>,
     pub(crate) suspects_changed: bool,
     /// Open questions about whole cohorts, by family: one, in however many zones the day comes.
-    pub(crate) quiet_families: BTreeMap<String, u64>,
+    pub(crate) quiet_families: BTreeMap<String, (u64, BTreeSet<CohortId>)>,
     pub(crate) recovering: BTreeSet<u32>,
     /// Sites not heard yet, by the instant at which that becomes an incident.
     pub(crate) awaited: BTreeSet<(i64, u32)>,
