@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     calendar::Calendar,
     clock::Gap,
-    rhythm::{Counts, Gaps, HALF_LIFE_DAYS},
+    rhythm::{Counts, Gaps, HALF_LIFE_DAYS, prior_hours},
     shape::{Shape, Unit},
     surprise::Tails,
 };
@@ -48,6 +48,8 @@ pub struct Family {
     pub tails: Tails,
     /// Whether anything was learned.
     pub learned: bool,
+    /// Of how many streams: one alone teaches itself nothing.
+    pub members: usize,
 }
 
 impl Family {
@@ -57,7 +59,7 @@ impl Family {
             Unit::ContactMinutes => (contact_level, Tails::OF_CONTACT),
             Unit::Rows => (0.0, Tails::OF_ROWS),
         };
-        Self { unit, shape: Arc::new(Shape::unlearned(unit)), level, tails, learned: false }
+        Self { unit, shape: Arc::new(Shape::unlearned(unit)), level, tails, learned: false, members: 0 }
     }
 
     /// What all members together teach.
@@ -71,6 +73,7 @@ impl Family {
             levels += past.counts.level(&self.shape, 0.0);
             streams += 1;
         }
+        self.members = streams;
         let fallback = Shape::unlearned(self.unit);
         if let Some(shape) = counts.shape(self.unit, &fallback) {
             self.shape = Arc::new(shape);
@@ -269,7 +272,9 @@ pub fn pace(past: Option<&Past>, family: &Family, calendar: &Calendar) -> Learne
     };
     let (shape, level) = match past.filter(|past| past.hours() >= 2.0) {
         Some(past) => {
-            let (own, level) = past.counts.rates(unit, &base, family.level);
+            let others = family.members.saturating_sub(1) as f32;
+            let kappa = prior_hours(unit).min(0.25 + 0.5 * others);
+            let (own, level) = past.counts.rates(unit, &base, family.level, kappa);
             (Arc::new(own), level)
         }
         None => (base, family.level),

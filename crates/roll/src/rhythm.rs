@@ -118,14 +118,13 @@ impl Counts {
         self.total_events() + PRIOR_EVENTS
     }
 
-    /// Events an hour per bin, drawn towards the cohort's shape, and the level they are relative to.
-    pub fn rates(&self, unit: Unit, cohort: &Shape, cohort_level: f32) -> (Shape, f32) {
+    /// Events an hour per bin, drawn towards the cohort's shape by `kappa` hours, and the level they are relative to.
+    pub fn rates(&self, unit: Unit, cohort: &Shape, cohort_level: f32, kappa: f32) -> (Shape, f32) {
         let level = self.level(cohort, cohort_level);
         if level <= 0.0 {
             return (cohort.clone(), 0.0);
         }
         let prior = cohort.rates();
-        let kappa = prior_hours(unit);
         let relative: Vec<f32> = (0..unit.bins())
             .map(|bin| {
                 let rate = (self.events[bin] + kappa * level * prior[bin]) / (self.hours[bin] + kappa);
@@ -241,11 +240,11 @@ mod tests {
             counts.learn(unit, &calendar, hour * HOUR, (hour + 1) * HOUR, events);
         }
         let cohort = Shape::unlearned(unit);
-        let (shape, level) = counts.rates(unit, &cohort, 5.0);
+        let (shape, level) = counts.rates(unit, &cohort, 5.0, prior_hours(unit));
         let at = |hour: i64| shape.rate(&calendar, hour * HOUR) * level;
         assert!((at(12) - 20.0).abs() < 1.5, "{}", at(12));
         assert!(at(3) < 1.0, "{}", at(3));
-        let (new_shape, new_level) = Counts::new(unit).rates(unit, &cohort, 5.0);
+        let (new_shape, new_level) = Counts::new(unit).rates(unit, &cohort, 5.0, prior_hours(unit));
         assert!((new_level - 5.0).abs() < 1e-3);
         assert!((new_shape.rate(&calendar, 12 * HOUR) - 1.0).abs() < 1e-3);
     }
