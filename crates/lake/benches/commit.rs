@@ -5,7 +5,6 @@
 #![allow(missing_docs)]
 
 use std::{
-    fmt,
     ops::Range,
     sync::{
         Arc,
@@ -17,56 +16,29 @@ use std::{
 use arrow_array::{Array, Int64Array, RecordBatch, StringArray, UInt8Array};
 use arrow_schema::{DataType, Field, Schema};
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, path::Path,
-};
-use rollcall_lake::{BootClock, DurableDirectory, Part, SiteClock, Table, TableSchema, conform};
+use object_store::{ObjectStore, PutOptions, PutPayload, PutResult, Result, path::Path};
+use rollcall_lake::{BootClock, DurableDirectory, Layered, Part, PutLayer, SiteClock, Table, TableSchema, conform};
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId, SiteNumber, Timestamp, columns};
 
 /// Counts the time spent in puts: writing and fsync.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Timed {
-    inner: DurableDirectory,
     put_nanos: AtomicU64,
 }
 
-impl fmt::Display for Timed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "timed {}", self.inner)
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Timed {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+impl PutLayer for Timed {
+    async fn put(
+        &self,
+        store: &dyn ObjectStore,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let started = Instant::now();
-        let result = self.inner.put_opts(location, payload, opts).await;
+        let result = store.put_opts(location, payload, options).await;
         self.put_nanos.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         result
-    }
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
     }
 }
 
@@ -146,8 +118,8 @@ async fn main() {
     let commits: u64 = std::env::var("ROLLCALL_COMMITS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
     let directory = tempfile::tempdir().expect("a directory");
     let inner = DurableDirectory::new(directory.path()).expect("opens");
-    let store = Arc::new(Timed { inner, put_nanos: AtomicU64::new(0) });
-    let shared: Arc<dyn ObjectStore> = store.clone();
+    let store = Arc::new(Timed::default());
+    let shared: Arc<dyn ObjectStore> = Arc::new(Layered::new(Arc::new(inner), store.clone()));
     let schema = TableSchema::for_sites(vec!["id".to_owned()]);
     let root = Path::from("tables/sales");
     let table =

@@ -24,7 +24,7 @@ use crate::{
     action::{Action, Remove},
     data_file::{self, Effort},
     error::{Doing, LakeError},
-    replay::get_optional,
+    objects::get_optional,
     schema::{ColumnType, TableSchema, our_columns},
     snapshot::{DataFile, Snapshot, Visible},
     table::{Put, Table},

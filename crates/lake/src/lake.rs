@@ -7,25 +7,20 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use object_store::{ObjectStore, PutMode, path::Path};
+use object_store::{ObjectStore, path::Path};
 use rollcall_types::TableName;
 
 use crate::{
     clock::BootClock,
     directory::DurableDirectory,
     error::{Doing, LakeError},
-    replay::get_optional,
+    layer::{Layered, PutLayer},
+    objects::{get_optional, put_if_absent},
     schema::{Column, ColumnType, TableSchema, our_columns},
     state::{self, StateLog},
     table::Table,
     vault::{Vault, VaultKey},
 };
-
-/// Something between the lake and its store: one that counts, or one that fails on purpose.
-pub trait StoreLayer: std::fmt::Debug + Send + Sync {
-    /// The store as the lake is to see it.
-    fn over(&self, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>;
-}
 
 /// What a lake needs besides its store.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +28,7 @@ pub struct LakeOptions {
     /// The clock of the zombie rule.
     pub clock: BootClock,
     /// Between the lake and its store; none by default.
-    pub layer: Option<Arc<dyn StoreLayer>>,
+    pub layer: Option<Arc<dyn PutLayer>>,
 }
 
 /// All tables of one HQ.
@@ -81,7 +76,7 @@ impl Lake {
     /// Opens or creates the lake in a store that has conditional put. Several nodes may.
     pub async fn open(store: Arc<dyn ObjectStore>, options: LakeOptions) -> Result<Self, LakeError> {
         let store = match &options.layer {
-            Some(layer) => layer.over(store),
+            Some(layer) => Arc::new(Layered::new(store, layer.clone())),
             None => store,
         };
         let id = lake_id(store.as_ref()).await?;
@@ -188,10 +183,7 @@ impl Lake {
 async fn lake_id(store: &dyn ObjectStore) -> Result<String, LakeError> {
     let path = Path::from("rollcall/lake.json");
     let new = serde_json::json!({"id": uuid::Uuid::new_v4().to_string(), "version": 1}).to_string();
-    match store.put_opts(&path, new.into_bytes().into(), PutMode::Create.into()).await {
-        Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-        Err(source) => return Err(LakeError::Store { doing: "creating the lake".to_owned(), source }),
-    }
+    put_if_absent(store, &path, new.into_bytes().into()).await?;
     let bytes = get_optional(store, &path).await?.ok_or_else(|| LakeError::damaged("the lake's id is gone"))?;
     let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(LakeError::damaged)?;
     value["id"].as_str().map(str::to_owned).ok_or_else(|| LakeError::damaged("the lake's id cannot be read"))

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{ObjectStore, path::Path};
 use serde::Deserialize;
 
 use crate::{
     action::Action,
     checkpoint,
     error::{Doing, LakeError},
+    objects::get_optional,
     snapshot::Snapshot,
 };
 
@@ -27,15 +28,6 @@ pub(crate) fn last_checkpoint_path(root: &Path) -> Path {
 
 pub(crate) fn log_path(root: &Path) -> Path {
     root.clone().join("_delta_log")
-}
-
-/// Reads an object whole; none when it does not exist.
-pub(crate) async fn get_optional(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, LakeError> {
-    match store.get(path).await {
-        Ok(found) => Ok(Some(found.bytes().await.doing("reading from the lake")?)),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(source) => Err(LakeError::Store { doing: format!("reading {path}"), source }),
-    }
 }
 
 /// The actions of one log entry; none when it does not exist (yet).

@@ -22,7 +22,7 @@ use crate::{
     append::COMMIT_ATTEMPTS,
     data_file::{self, Effort},
     error::{Doing, LakeError},
-    replay::get_optional,
+    objects::get_optional,
     schema::{Column, ColumnType, TableSchema},
     snapshot::Snapshot,
     table::{Put, Table},

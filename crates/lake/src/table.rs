@@ -20,6 +20,7 @@ use crate::{
     clock::BootClock,
     data_file::{self, Effort},
     error::{Doing, LakeError},
+    objects::{pauses, put_if_absent},
     replay::{self, Opened, read_entry},
     schema::TableSchema,
     snapshot::{Cursor, DataFile, Snapshot, meta_data_for},
@@ -59,8 +60,6 @@ pub(crate) enum Put {
 
 /// A commit must land within this time of the last read of the log: then no entry it could overwrite was cleaned up.
 const STALE_AFTER: Duration = Duration::from_secs(600);
-/// Attempts to learn how a put ended, with growing pauses: about a minute in all.
-const PUT_ATTEMPTS: u32 = 10;
 /// A checkpoint is due after this much log …
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
 /// … or this many entries.
@@ -100,10 +99,7 @@ impl Table {
         let now_ms = Utc::now().timestamp_millis();
         let actions = [Action::protocol(), Action::meta_data(meta_data_for(schema, None, now_ms))];
         let (body, _) = encode_entry("CREATE TABLE", &actions)?;
-        match store.put_opts(&replay::entry_path(&root, 0), body.into(), PutMode::Create.into()).await {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(source) => return Err(LakeError::Store { doing: format!("creating table {root}"), source }),
-        }
+        put_if_absent(store.as_ref(), &replay::entry_path(&root, 0), body).await?;
         let opened = Self::open(store, root.clone(), clock).await?;
         opened.ok_or_else(|| LakeError::damaged(format!("table {root} vanished while it was created")))
     }
@@ -193,10 +189,8 @@ impl Table {
         let version = base.version + 1;
         let path = replay::entry_path(&self.root, version);
         let (body, commit_id) = encode_entry(operation, &actions)?;
-        for attempt in 0..PUT_ATTEMPTS {
-            if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(50 << attempt.min(8))).await;
-            }
+        for (attempt, pause) in pauses().enumerate() {
+            tokio::time::sleep(pause).await;
             let read_at = self.clock.now();
             let put = self.store.put_opts(&path, body.clone().into(), PutMode::Create.into()).await;
             let error = match put {

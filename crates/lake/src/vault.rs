@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     rand::{SecureRandom, SystemRandom},
@@ -10,7 +10,7 @@ use ring::{
 
 use crate::{
     error::{Doing, LakeError},
-    replay::get_optional,
+    objects::{get_optional, put_if_absent},
 };
 
 /// The key that opens the vault: 32 random bytes.
@@ -86,11 +86,7 @@ impl Vault {
     /// Stores a secret unless there is one, and returns the one that is there then.
     pub async fn put_if_absent(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, LakeError> {
         let sealed = self.seal(name, secret)?;
-        match self.store.put_opts(&Self::path(name), sealed.into(), PutMode::Create.into()).await {
-            Ok(_) => return Ok(secret.to_vec()),
-            Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(source) => return Err(LakeError::Store { doing: "storing a secret".to_owned(), source }),
-        }
+        put_if_absent(self.store.as_ref(), &Self::path(name), sealed.into()).await?;
         self.get(name).await?.ok_or_else(|| LakeError::damaged(format!("secret {name:?} vanished")))
     }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 
 use clap::Args;
 use rollcall_hq::{HTTP_PORT, HqConfig, Node};
-use rollcall_lake::{LakeOptions, StoreLayer};
+use rollcall_lake::{LakeOptions, PutLayer};
 use rollcall_sim::LostReplies;
 
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct HqArgs {
 pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
     let layer = (args.lose_replies > 0.0).then(|| {
         eprintln!("rehearsal: the replies to {} of commits are lost on purpose", args.lose_replies);
-        Arc::new(LostReplies { ratio: args.lose_replies }) as Arc<dyn StoreLayer>
+        Arc::new(LostReplies { ratio: args.lose_replies }) as Arc<dyn PutLayer>
     });
     let node = Node::start(HqConfig {
         listen_sites: args.listen_sites,

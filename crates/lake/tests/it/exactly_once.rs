@@ -11,7 +11,7 @@ use rollcall_lake::{BootClock, DurableDirectory, Lake, LakeError, LakeOptions, P
 use rollcall_types::{Epoch, Seq, SiteNumber};
 
 use crate::{
-    faulty::{Fault, Faulty},
+    faulty::{Fault, faulty},
     support::{expected, part, rows, table, table_with_clock},
 };
 
@@ -38,12 +38,22 @@ async fn a_batch_that_overtakes_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_table_is_created_once_whatever_the_store_replies() {
+    for fault in [Fault::After, Fault::AfterAsExists, Fault::Before] {
+        let store = memory();
+        let faulty: Arc<dyn ObjectStore> = faulty(store.clone(), [fault]);
+        assert_eq!(table(&faulty).await.snapshot().version(), 0, "{fault:?}");
+        assert_eq!(table(&store).await.snapshot().version(), 0, "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_reply_is_recognised_as_our_own_commit() {
     for fault in [Fault::After, Fault::AfterAsExists, Fault::Before] {
         let store = memory();
         let clean = table(&store).await;
         drop(clean);
-        let faulty: Arc<dyn ObjectStore> = Faulty::new(store.clone(), [fault]);
+        let faulty: Arc<dyn ObjectStore> = faulty(store.clone(), [fault]);
         let table = table(&faulty).await;
         let done = table.append(Arc::new(vec![part(&table, 0, 0, 10)])).await.expect("appends");
         assert_eq!(done.outcomes, [PartOutcome::Durable { rows: 10 }], "{fault:?}");
@@ -70,7 +80,7 @@ async fn nodes_that_race_with_a_failing_store_lose_and_double_nothing() {
                     *kinds.choose(&mut random).expect("not empty")
                 })
                 .collect();
-            let faulty: Arc<dyn ObjectStore> = Faulty::new(store.clone(), faults);
+            let faulty: Arc<dyn ObjectStore> = faulty(store.clone(), faults);
             nodes.push(table(&faulty).await);
         }
         let mut confirmed = [0_u64; SITES as usize];
