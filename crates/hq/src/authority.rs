@@ -95,7 +95,7 @@ impl Authority {
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let not_after = Timestamp::from_micros(parameters.not_after.unix_timestamp() * 1_000_000);
+        let not_after = Timestamp::from_seconds(parameters.not_after.unix_timestamp());
         let pem = parameters.signed_by(&request.public_key, &self.issuer)?.pem();
         Ok(SiteCertificate { pem, not_after })
     }
@@ -114,7 +114,7 @@ pub(crate) fn peer_of(der: &[u8]) -> Option<Peer> {
     Some(Peer {
         site: SiteId::new(name).ok()?,
         key_hash: hex(digest(&SHA256, certificate.public_key().raw).as_ref()),
-        not_after: Timestamp::from_micros(certificate.validity().not_after.timestamp() * 1_000_000),
+        not_after: Timestamp::from_seconds(certificate.validity().not_after.timestamp()),
     })
 }
 

@@ -228,12 +228,3 @@ async fn test_channel(State(shared): State<App>, _: Caller, Path(name): Path<Str
     notify::test(&shared, &name).await?;
     Ok(Json(json!({"told": name})))
 }
-
-/// The word for a kind, for people.
-pub(crate) fn kind_name(kind: Kind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(Value::String(name)) => name,
-        Ok(Value::Object(of)) => of.values().next().and_then(Value::as_str).unwrap_or_default().to_owned(),
-        _ => String::new(),
-    }
-}

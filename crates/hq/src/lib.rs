@@ -26,3 +26,4 @@ pub use error::HqError;
 pub use node::{ENDPOINTS_FILE, FirstStart, HTTP_PORT, HqConfig, Node};
 pub use notify::{Channel, How, Mail, MailTls, QuietHours};
 pub use roster::{ImportReport, Invitation};
+pub use watching::roster_from_csv;

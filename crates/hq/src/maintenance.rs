@@ -81,8 +81,9 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
 }
 
 fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
-    let own = [shared.lake.state().table(), shared.lake.site_log(), shared.lake.contacts()];
-    shared.lake.tables().into_values().chain(own.into_iter().cloned()).collect()
+    let lake = &shared.lake;
+    let own = [lake.state().table(), lake.site_log(), lake.contacts(), lake.rhythms()];
+    lake.tables().into_values().chain(own.into_iter().cloned()).collect()
 }
 
 async fn clean(table: &Table) -> Result<(), LakeError> {

@@ -190,7 +190,7 @@ impl Node {
         let shared = Arc::new(Shared {
             roster,
             watching,
-            notifiers: Notifiers::open(lake.vault(access::node_key(&config.data)?)).await?,
+            notifiers: Notifiers::open(vault).await?,
             ledger: Ledger::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),

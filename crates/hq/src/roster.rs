@@ -380,7 +380,8 @@ impl Numbers {
     }
 }
 
-fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, String>>, HqError> {
+/// The sites of a roster file: attributes by id.
+pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, String>>, HqError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header: Vec<String> = reader.headers().map_err(invalid)?.iter().map(|name| name.to_ascii_lowercase()).collect();
     let id = header.iter().position(|name| name == "id" || name == "site");

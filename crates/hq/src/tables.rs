@@ -8,7 +8,7 @@ use rollcall_lake::Lake;
 use rollcall_roll::Incident;
 use rollcall_types::{Coverage, SiteId, TableName, Timestamp};
 
-use crate::{incidents_api::kind_name, ledger::RollEntry, roster::Sites};
+use crate::{ledger::RollEntry, roster::Sites};
 
 /// Builds a table column by column.
 #[derive(Default)]
@@ -86,7 +86,7 @@ pub(crate) fn incidents(incidents: &[Incident]) -> RecordBatch {
     };
     Columns::default()
         .long("id", incidents.iter().map(|incident| incident.id as i64))
-        .text("kind", incidents.iter().map(|incident| Some(kind_name(incident.kind))))
+        .text("kind", incidents.iter().map(|incident| Some(incident.kind.to_string())))
         .text("stream", incidents.iter().map(|incident| incident.stream.as_ref()))
         .text("sites", incidents.iter().map(|incident| Some(members(incident))))
         .text("cause", incidents.iter().map(|incident| incident.cause.map(|cause| cause.to_string())))

@@ -9,7 +9,7 @@ use std::{
 use arrow_array::{Array, BinaryArray, RecordBatch, StringArray, cast::AsArray, types::GenericBinaryType};
 use arrow_schema::ArrowError;
 use chrono::{NaiveDate, TimeZone};
-use rollcall_lake::LakeError;
+use rollcall_lake::{Lake, LakeError};
 use rollcall_roll::{
     CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Watch,
     WatchConfig,
@@ -21,7 +21,7 @@ use crate::{
     error::HqError,
     node::Shared,
     notify,
-    roster::{SiteRecord, Sites},
+    roster::{SiteRecord, Sites, parse_csv},
 };
 
 const INCIDENT: &str = "incident";
@@ -131,10 +131,10 @@ impl Watching {
     }
 
     /// Lets a second pass.
-    fn tick(&self, roster: &Arc<Sites>, holidays: &BTreeMap<String, Holidays>, now: Timestamp) -> Said {
+    fn tick(&self, lake: &Lake, roster: &Arc<Sites>, now: Timestamp) -> Said {
         let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let mut watch = self.watch();
-        self.follow(&mut watch, roster, holidays, now);
+        self.follow(&mut watch, lake, roster, now);
         for (site, at, what) in heard {
             take(&mut watch, &site, at, what);
         }
@@ -143,17 +143,18 @@ impl Watching {
     }
 
     /// Takes over what changed on the roster.
-    fn follow(&self, watch: &mut Watch, roster: &Arc<Sites>, holidays: &BTreeMap<String, Holidays>, now: Timestamp) {
+    fn follow(&self, watch: &mut Watch, lake: &Lake, roster: &Arc<Sites>, now: Timestamp) {
         let mut known = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&known, roster) {
             return;
         }
+        let holidays = holidays(lake);
         for (id, record) in roster.iter() {
             let before = known.get(id);
             if before == Some(record) {
                 continue;
             }
-            watch.set_site(spec(id, record, holidays, now));
+            watch.set_site(spec(id, record, &holidays, now));
             if let Some(retired) =
                 record.retired.as_ref().filter(|_| before.is_some_and(|known| known.retired.is_none()))
             {
@@ -178,7 +179,7 @@ impl Watching {
 
 /// What a watch is made from.
 pub(crate) struct WatchParts<'a> {
-    pub(crate) lake: &'a rollcall_lake::Lake,
+    pub(crate) lake: &'a Lake,
     pub(crate) roster: Arc<Sites>,
     pub(crate) rhythms: Vec<(SiteId, Remembered)>,
     pub(crate) silent_after: Duration,
@@ -213,7 +214,7 @@ fn take(watch: &mut Watch, site: &SiteId, at: Timestamp, what: Heard) {
 }
 
 /// The holiday calendars, by name.
-pub(crate) fn holidays(lake: &rollcall_lake::Lake) -> BTreeMap<String, Holidays> {
+pub(crate) fn holidays(lake: &Lake) -> BTreeMap<String, Holidays> {
     let view = lake.state().view();
     view.of_kind(HOLIDAYS).filter_map(|record| Some((record.id.clone(), record.parse().ok()?))).collect()
 }
@@ -234,9 +235,10 @@ fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>,
     let named = attribute("holidays").split(',').map(str::trim).filter_map(|name| holidays.get(name));
     let days: BTreeSet<NaiveDate> =
         named.flat_map(|calendar| calendar.days.iter()).filter_map(|day| day.parse().ok()).collect();
-    let seconds = |at: Timestamp| at.as_micros().div_euclid(1_000_000);
-    let closures =
-        record.closures.iter().map(|closure| Closure { from: seconds(closure.from), until: seconds(closure.until) });
+    let closures = record
+        .closures
+        .iter()
+        .map(|closure| Closure { from: closure.from.as_seconds(), until: closure.until.as_seconds() });
     let go_live = attribute("go_live").parse::<NaiveDate>().ok();
     let go_live = go_live.and_then(|day| zone.from_local_datetime(&day.and_hms_opt(0, 0, 0)?).earliest());
     let listed = record.listed_at.unwrap_or(now);
@@ -254,23 +256,36 @@ fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>,
     }
 }
 
+/// The sites of a roster file as the watch sees them, for a history that begins at `listed`.
+pub fn roster_from_csv(text: &str, listed: Timestamp) -> Result<Vec<SiteSpec>, HqError> {
+    let site = |(id, attributes)| {
+        let record =
+            SiteRecord { attributes, listed_at: Some(listed), enrolled_at: Some(listed), ..SiteRecord::default() };
+        spec(&id, &record, &BTreeMap::new(), listed)
+    };
+    Ok(parse_csv(text)?.into_iter().map(site).collect())
+}
+
 /// Runs the watch until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(TICK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut alive, mut rhythms) = (0, shared.now().as_micros() / 1_000_000);
+    let (mut alive, mut rhythms) = (0, shared.now().as_seconds());
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => break,
             _ = timer.tick() => {}
         }
         let now = shared.now();
-        let now_s = now.as_micros() / 1_000_000;
-        let (ingest_ok, draining) = (shared.ingest.is_well(), shared.ledger.is_draining());
+        let now_s = now.as_seconds();
+        let ingest_ok = shared.ingest.is_well();
+        // Only a deaf HQ asks whether backlogs of its own absence still come in.
+        let is_deaf = shared.watching.watch().guard().deaf().is_some();
+        let draining = is_deaf && shared.ledger.is_draining();
         shared.watching.watch().set_ingest(ingest_ok, draining);
         let worker = shared.clone();
         let roster = shared.roster.all();
-        let ticked = tokio::task::spawn_blocking(move || worker.watching.tick(&roster, &holidays(&worker.lake), now));
+        let ticked = tokio::task::spawn_blocking(move || worker.watching.tick(&worker.lake, &roster, now));
         let Ok(said) = ticked.await else {
             tracing::error!("the watch failed; it goes on");
             continue;
@@ -350,9 +365,10 @@ async fn try_store_rhythms(shared: &Shared) -> Result<(), LakeError> {
     let table = shared.lake.rhythms();
     let schema = table.snapshot().schema().arrow().clone();
     let rows = tokio::task::spawn_blocking(move || {
-        let sites = StringArray::from_iter_values(remembered.iter().map(|(site, _)| site.as_str()));
-        let values: Vec<Vec<u8>> = remembered.iter().filter_map(|(_, value)| serde_json::to_vec(value).ok()).collect();
-        let values = BinaryArray::from_iter_values(values.iter().map(Vec::as_slice));
+        let kept = remembered.iter().filter_map(|(site, value)| Some((site.as_str(), serde_json::to_vec(value).ok()?)));
+        let (sites, values): (Vec<&str>, Vec<Vec<u8>>) = kept.unzip();
+        let sites = StringArray::from_iter_values(sites);
+        let values = BinaryArray::from_iter_values(values);
         RecordBatch::try_new(schema, vec![Arc::new(sites) as Arc<dyn Array>, Arc::new(values)])
     });
     let rows = rows.await.unwrap_or_else(|error| Err(ArrowError::ComputeError(error.to_string())));
@@ -361,7 +377,7 @@ async fn try_store_rhythms(shared: &Shared) -> Result<(), LakeError> {
 }
 
 /// The rhythms stored last.
-pub(crate) async fn stored_rhythms(lake: &rollcall_lake::Lake) -> Result<Vec<(SiteId, Remembered)>, LakeError> {
+pub(crate) async fn stored_rhythms(lake: &Lake) -> Result<Vec<(SiteId, Remembered)>, LakeError> {
     let mut all = Vec::new();
     for rows in lake.rhythms().read_rows().await? {
         let (sites, values) = (rows.column(0).as_string::<i32>(), rows.column(1).as_bytes::<GenericBinaryType<i32>>());

@@ -39,7 +39,7 @@ fn main() {
                 table => (cohorts[zone].1, rows, 3.0 * table as f32, Tails::OF_ROWS),
             };
             let pace = Pace { shape, level, evidence: 500.0, tails, rows_per_event: 3.0 };
-            streams.push(clock.add_stream(cohort, calendars[zone], pace, start, 0.0));
+            streams.push(clock.add_stream(cohort, calendars[zone], pace, start));
         }
     }
     let mut out = Vec::new();

@@ -12,131 +12,11 @@ use crate::{
     calendar::{Calendar, DAY},
     cohort::{COHORT_QUIET, Cohort, EXPECTED_HEARD, Flow, SEEN},
     shape::{Shape, Unit},
+    stream::{
+        CalendarId, Change, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
+    },
     surprise::{Tail, Tails, cusum, expected_for, surprise},
 };
-
-/// How loud a stream's silence is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Loudness {
-    /// As expected.
-    #[default]
-    Normal,
-    /// Counts for grouping; nobody is told.
-    Suspect,
-    /// Late.
-    Amber,
-    /// Silent: an incident, on the screen.
-    Red,
-    /// A person is called.
-    Page,
-}
-
-/// When a silence counts as what, in nines of [`surprise`]. Set by replaying history to an alarm budget.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thresholds {
-    /// `min(0.434·μ, S_tail)`, without regard to the evidence.
-    pub suspect: f64,
-    /// Nines.
-    pub amber: f64,
-    /// Nines.
-    pub red: f64,
-    /// Nines.
-    pub page: f64,
-    /// Business minutes without contact before contact is red.
-    pub contact_minutes: f64,
-    /// The cumulative sum at which a drop without a stop is shown.
-    pub drop: f32,
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self { suspect: 1.5, amber: 2.0, red: 4.0, page: 5.5, contact_minutes: 10.0, drop: 12.0 }
-    }
-}
-
-/// A stream of one site: contact, or the rows of one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub(crate) u32);
-
-/// Streams whose traffic rises and falls together: same unit, zone and kind of site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CohortId(pub(crate) u32);
-
-/// A calendar known to the clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CalendarId(pub(crate) u32);
-
-/// A shape known to the clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShapeId(pub(crate) u32);
-
-/// What a stream's clock goes by.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace {
-    /// The week.
-    pub shape: ShapeId,
-    /// Events an hour where the shape is 1.
-    pub level: f32,
-    /// Events behind that.
-    pub evidence: f32,
-    /// Its healthy gaps.
-    pub tails: Tails,
-    /// Rows that an event brings, on average.
-    pub rows_per_event: f32,
-}
-
-/// A stream became louder, or dropped without stopping.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Transition {
-    /// Which stream.
-    pub stream: StreamId,
-    /// When, Unix seconds.
-    pub at: i64,
-    /// What happened.
-    pub what: Change,
-}
-
-/// See [`Transition`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It reached this loudness.
-    Louder(Loudness),
-    /// Its volume fell well below what is expected.
-    Dropped,
-    /// Its volume is back.
-    Restored,
-}
-
-/// What an event ended.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Gap {
-    /// When the event before was, Unix seconds.
-    pub from: i64,
-    /// What was expected meanwhile.
-    pub expected: f64,
-    /// How loud the silence had become.
-    pub loudness: Loudness,
-    /// Whether most of its cohort was quiet with it, since a time that is quiet anyway, such as closing time: then it tells
-    /// of the week of all, not of this site.
-    pub with_cohort: bool,
-    /// Whether it lies mostly in closed time: over a night, a Sunday.
-    pub over_closed: bool,
-}
-
-/// Where a stream stands.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Measure {
-    /// The last event, Unix seconds.
-    pub last: i64,
-    /// μ: what was expected since.
-    pub expected: f64,
-    /// Nines.
-    pub surprise: f64,
-    /// Business minutes since: expected time at the stream's busiest rate.
-    pub missed_minutes: f64,
-    /// How loud it is.
-    pub loudness: Loudness,
-}
 
 /// 72 bytes: there may be four million.
 #[derive(Debug, Clone, Copy)]
@@ -186,21 +66,6 @@ fn large(at: u32) -> i64 {
     i64::from(at) + EPOCH
 }
 
-/// How much of what was expected of the fleet arrived, by contact.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Heard {
-    /// Minutes of contact expected in the last 5 minutes.
-    pub expected: f64,
-    /// Observed to expected.
-    pub ratio: f64,
-    /// The same, of the 10 minutes before.
-    pub ratio_before: f64,
-    /// Share of the cohorts with expectations that are below 0.75.
-    pub low_cohorts: f64,
-    /// Sites expected to speak now.
-    pub sites: usize,
-}
-
 /// All streams' clocks.
 #[derive(Debug)]
 pub struct Clock {
@@ -247,11 +112,6 @@ impl Clock {
         CalendarId(self.calendars.len() as u32 - 1)
     }
 
-    /// Replaces a calendar for all streams that go by it. What they missed so far stays missed, unless a closure covers it.
-    pub fn set_calendar(&mut self, id: CalendarId, calendar: Calendar) {
-        self.calendars[id.0 as usize] = calendar;
-    }
-
     /// A calendar made known.
     pub fn calendar(&self, id: CalendarId) -> &Calendar {
         &self.calendars[id.0 as usize]
@@ -283,15 +143,8 @@ impl Clock {
         CohortId(self.cohorts.len() as u32 - 1)
     }
 
-    /// A stream heard last at `last`, of which `expected` was missed up to now.
-    pub fn add_stream(
-        &mut self,
-        cohort: CohortId,
-        calendar: CalendarId,
-        pace: Pace,
-        last: i64,
-        expected: f64,
-    ) -> StreamId {
+    /// A stream heard last at `last`, of which nothing was missed up to now; see [`Clock::missed`].
+    pub fn add_stream(&mut self, cohort: CohortId, calendar: CalendarId, pace: Pace, last: i64) -> StreamId {
         let id = self.streams.len() as u32;
         let flow = self.flow(cohort.0, self.now);
         let tails = self.tails_number(&pace.tails);
@@ -306,7 +159,7 @@ impl Clock {
             last: small(last),
             checked: small(self.now),
             flow,
-            expected: expected as f32,
+            expected: 0.0,
             drop_sum: 0.0,
             slot: small(self.now) / SLOT as u32,
             slot_rows: 0.0,
@@ -515,11 +368,6 @@ impl Clock {
         f64::from(stream.level) * shape.between(&self.calendars[stream.calendar as usize], from, to)
     }
 
-    /// Seconds of a contact "minute".
-    pub fn contact_unit(&self) -> i64 {
-        self.contact_unit
-    }
-
     /// How well the fleet is heard.
     pub fn heard(&self) -> Heard {
         const NOW: std::ops::Range<usize> = 0..5;
@@ -569,11 +417,6 @@ impl Clock {
     /// Whether most of a cohort was heard in the last hour.
     pub fn is_cohort_speaking(&self, cohort: CohortId) -> bool {
         self.cohorts[cohort.0 as usize].is_speaking()
-    }
-
-    /// ρ of a stream's cohort: observed to expected of the last hour, suspects left out.
-    pub fn flow_factor(&self, id: StreamId) -> f64 {
-        self.cohorts[self.streams[id.0 as usize].cohort as usize].rho
     }
 
     fn missed_minutes(&self, stream: &Stream, expected: f64) -> f64 {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use rollcall_types::{Cause, Timestamp};
 
 use crate::{
-    clock::StreamId,
     group::{self, Group},
     incident::{Attribute, Kind, Member},
+    stream::StreamId,
     watch::{Watch, instant},
 };
 
@@ -76,14 +76,14 @@ impl Watch {
     /// Looks for what silent sites have in common.
     pub(crate) fn regroup(&mut self, now: Timestamp) {
         self.close_groups(now);
-        let open: Vec<u64> = self.open.iter().copied().filter(|id| self.incidents[id].kind == Kind::Group).collect();
-        for id in &open {
-            self.join_group(*id, now);
+        let open = self.open_groups();
+        for (id, shared) in &open {
+            self.join_group(*id, *shared, now);
         }
         // Sites already explained take no part in looking for another explanation.
         let explained = |number: &u32| {
             let site = &self.sites[*number as usize].id;
-            open.iter().any(|id| self.incidents[id].members.contains_key(site))
+            open.iter().any(|(id, _)| self.incidents[id].members.contains_key(site))
         };
         let left: Vec<u32> = self.suspects.iter().copied().filter(|number| !explained(number)).collect();
         if left.len() < 3 {
@@ -149,11 +149,18 @@ impl Watch {
         self.changed.insert(group);
     }
 
+    /// Open groups, and the trait each is about.
+    fn open_groups(&self) -> Vec<(u64, u32)> {
+        let groups = self.open.iter().filter(|id| self.incidents[id].kind == Kind::Group);
+        let shared = |id: &u64| {
+            let attribute = self.incidents[id].attribute.clone()?;
+            Some((*id, *self.trait_numbers.get(&(attribute.name, attribute.value))?))
+        };
+        groups.filter_map(shared).collect()
+    }
+
     /// Suspects that share what an open group shares belong to it.
-    fn join_group(&mut self, id: u64, now: Timestamp) {
-        let Some(attribute) = self.incidents[&id].attribute.clone() else { return };
-        let key = (attribute.name, attribute.value);
-        let Some(shared) = self.traits.iter().position(|known| *known == key) else { return };
+    fn join_group(&mut self, id: u64, shared: u32, now: Timestamp) {
         let joining: Vec<u32> = self
             .suspects
             .iter()
@@ -161,7 +168,7 @@ impl Watch {
             .filter(|number| {
                 let site = &self.sites[*number as usize];
                 let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
-                site.traits.contains(&(shared as u32)) && !absent
+                site.traits.contains(&shared) && !absent
             })
             .collect();
         if joining.is_empty() {
@@ -177,17 +184,10 @@ impl Watch {
 
     /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
     fn close_groups(&mut self, now: Timestamp) {
-        let open: Vec<u64> = self.open.iter().copied().filter(|id| self.incidents[id].kind == Kind::Group).collect();
-        for id in open {
-            let Some(attribute) = self.incidents[&id].attribute.clone() else { continue };
-            let key = (attribute.name, attribute.value);
-            let Some(shared) = self.traits.iter().position(|known| *known == key) else { continue };
-            let silent = self
-                .suspects
-                .iter()
-                .filter(|number| self.sites[**number as usize].traits.contains(&(shared as u32)))
-                .count();
-            if (silent as f64) < group::SHARE_OVER * self.trait_sites[shared].max(1) as f64 {
+        for (id, shared) in self.open_groups() {
+            let has_it = |number: &&u32| self.sites[**number as usize].traits.contains(&shared);
+            let silent = self.suspects.iter().filter(has_it).count();
+            if (silent as f64) < group::SHARE_OVER * self.trait_sites[shared as usize].max(1) as f64 {
                 self.release(id);
                 self.close(id, &format!("{silent} of its sites are still silent, each with its own incident"), now);
             }

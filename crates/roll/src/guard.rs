@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Heard;
+use crate::stream::Heard;
 
 /// Why HQ cannot hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,6 +52,36 @@ pub enum Condition {
     Loss,
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Silence => "silence",
+            Self::Drop => "drop",
+            Self::Group => "group",
+            Self::CohortQuiet => "cohort-quiet",
+            Self::NeverHeard => "never-heard",
+            Self::HqBlind => "hq-blind",
+            Self::Channel => "channel",
+            Self::Condition(condition) => return condition.fmt(f),
+        })
+    }
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Capture => "capture",
+            Self::Refused => "refused",
+            Self::CloneOrRewind => "clone-or-rewind",
+            Self::Behind => "behind",
+            Self::Manifest => "manifest",
+            Self::Clock => "clock",
+            Self::Disk => "disk",
+            Self::Loss => "loss",
+        })
+    }
+}
+
 impl Condition {
     /// The cause it stands for.
     pub fn cause(self) -> Cause {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     calendar::Calendar,
-    clock::Gap,
     rhythm::{Counts, Gaps, HALF_LIFE_DAYS, prior_hours},
     shape::{Shape, Unit},
+    stream::{Gap, Pace, ShapeId},
     surprise::Tails,
 };
 
@@ -106,6 +106,14 @@ pub struct Learned {
     pub tails: Tails,
     /// Rows that an event brings, on average.
     pub rows_per_event: f32,
+}
+
+impl Learned {
+    /// The same with the week as the clock knows it.
+    pub(crate) fn pace(&self, shape: ShapeId) -> Pace {
+        let Self { shape: _, level, evidence, tails, rows_per_event } = *self;
+        Pace { shape, level, evidence, tails, rows_per_event }
+    }
 }
 
 /// Contact is told to sites, not learned: so many events' worth of evidence from the start.
@@ -249,7 +257,7 @@ impl Past {
 
     /// For how many days it has been known at `now`.
     pub fn age_days(&self, now: Timestamp) -> i64 {
-        (now.as_micros() / 1_000_000 - self.born) / 86_400
+        (now.as_seconds() - self.born) / 86_400
     }
 
     /// Whether so little is known that every gap which ended by itself teaches something.
@@ -296,7 +304,7 @@ pub type Families = BTreeMap<String, Family>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Loudness;
+    use crate::stream::Loudness;
 
     const HOUR: i64 = 3600;
 

@@ -24,14 +24,14 @@ mod replay;
 mod respond;
 mod rhythm;
 mod shape;
+mod site;
+mod stream;
 mod surprise;
 mod verdict;
 mod watch;
 
 pub use calendar::{Calendar, Closure, Hours, InvalidHours};
-pub use clock::{
-    CalendarId, Change, Clock, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
-};
+pub use clock::Clock;
 pub use group::{Group, Trait, groups, log_likelihood_ratio};
 pub use guard::{Deafness, Guard, Signs, TICK_LATE};
 pub use incident::{
@@ -42,5 +42,9 @@ pub use memory::Remembered;
 pub use replay::{AlarmRate, BUDGET, HistoryEvent, Replayed, replay, tune};
 pub use rhythm::{Counts, Gaps, HALF_LIFE_DAYS, prior_hours};
 pub use shape::{Shape, Unit};
+pub use site::{CONTACT, Decision, SiteSpec, Verdict, WatchConfig};
+pub use stream::{
+    CalendarId, Change, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
+};
 pub use surprise::{Tail, Tails, cusum, expected_for, surprise};
-pub use watch::{CONTACT, Decision, SiteSpec, Verdict, Watch, WatchConfig};
+pub use watch::Watch;

@@ -6,10 +6,10 @@ use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    clock::{Pace, StreamId},
     incident::{Incident, Kind},
     learn::{Family, Past},
     shape::Unit,
+    stream::StreamId,
     watch::{Watch, instant, seconds},
 };
 
@@ -67,11 +67,10 @@ impl Watch {
             let members = members.filter_map(|(_, past)| past.as_deref());
             if let Some(family) = self.families.get_mut(key) {
                 family.learn(members);
-                for (shape_key, (shape, level)) in &mut self.shapes {
+                for (shape_key, shape) in &self.shapes {
                     if let Some(hours) = shape_key.strip_prefix(&format!("{key}|")) {
                         let within = hours.parse().ok().map(|hours| Arc::new(family.shape.within(&hours)));
                         self.clock.set_shape(*shape, within.unwrap_or_else(|| family.shape.clone()));
-                        *level = family.level;
                     }
                 }
             }
@@ -101,23 +100,16 @@ impl Watch {
         let learned = past.pace(open.as_ref().unwrap_or(family), calendar);
         let shape = match self.own_shapes[index] {
             Some(own) => {
-                self.clock.set_shape(own, learned.shape);
+                self.clock.set_shape(own, learned.shape.clone());
                 own
             }
             None => {
-                let own = self.clock.add_shape(learned.shape);
+                let own = self.clock.add_shape(learned.shape.clone());
                 self.own_shapes[index] = Some(own);
                 own
             }
         };
-        let pace = Pace {
-            shape,
-            level: learned.level,
-            evidence: learned.evidence,
-            tails: learned.tails,
-            rows_per_event: learned.rows_per_event,
-        };
-        self.clock.set_pace(stream, pace);
+        self.clock.set_pace(stream, learned.pace(shape));
     }
 
     /// What must be kept of a site.
@@ -138,7 +130,7 @@ impl Watch {
         let excused = remembered.excused_until.map_or(0, seconds);
         for (name, last, past) in remembered.streams {
             let last = seconds(last);
-            let stream = self.add_stream(number, &name, last, past, 0.0);
+            let stream = self.add_stream(number, &name, last, past);
             let from = last.max(excused.min(self.now));
             self.clock.missed(stream, from);
             if excused > self.now {
@@ -168,18 +160,14 @@ impl Watch {
         self.next_incident = self.next_incident.max(incident.id + 1);
         if incident.is_open() {
             self.open.insert(incident.id);
-            if !matches!(incident.kind, Kind::Group | Kind::CohortQuiet) {
-                for id in incident.members.keys() {
-                    let Some(site) = self.index.get(id).map(|number| &mut self.sites[*number as usize]) else {
-                        continue;
-                    };
-                    match incident.kind {
-                        Kind::Silence | Kind::NeverHeard | Kind::Drop => site.incident = Some(incident.id),
-                        Kind::Condition(condition) => {
-                            site.conditions.insert(condition, incident.id);
-                        }
-                        Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel => {}
+            for id in incident.members.keys() {
+                let Some(site) = self.index.get(id).map(|number| &mut self.sites[*number as usize]) else { continue };
+                match incident.kind {
+                    Kind::Silence | Kind::NeverHeard | Kind::Drop => site.incident = Some(incident.id),
+                    Kind::Condition(condition) => {
+                        site.conditions.insert(condition, incident.id);
                     }
+                    Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel => {}
                 }
             }
         }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use rollcall_types::{SiteId, Timestamp};
 
 use crate::{
-    clock::Thresholds,
     incident::{Incident, Kind, Notice},
-    watch::{CONTACT, Decision, SiteSpec, Watch, WatchConfig},
+    site::{CONTACT, Decision, SiteSpec, WatchConfig},
+    stream::Thresholds,
+    watch::Watch,
 };
 
 /// Something that was heard.

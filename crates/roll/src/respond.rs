@@ -3,9 +3,10 @@
 use rollcall_types::{Cause, SiteId, Timestamp};
 
 use crate::{
-    clock::{Change, Loudness, StreamId, Transition},
     incident::{Condition, Incident, Kind, Member, Notice, deafness_text},
-    watch::{CONTACT, Decision, Watch, instant, seconds},
+    site::{CONTACT, Decision},
+    stream::{Change, Loudness, StreamId, Transition},
+    watch::{Watch, instant, seconds},
 };
 
 /// A silence that returns within this time is the same incident.
@@ -27,11 +28,7 @@ impl Watch {
             Change::Louder(Loudness::Normal) => {}
             Change::Louder(loudness) => {
                 // A timer that comes up late may jump over levels.
-                let is_new = !self.is_counted_quiet(number, transition.stream);
-                if is_new {
-                    self.sites[number as usize].quiet += 1;
-                    self.mark_quiet(number, transition.stream, true);
-                }
+                self.quiet_streams.insert((number, transition.stream.0));
                 // Sites that are quiet with their whole cohort have no cause of their own to look for.
                 if self.clock.is_alone(transition.stream) && self.suspects.insert(number) {
                     self.suspects_changed = true;
@@ -169,27 +166,16 @@ impl Watch {
         id
     }
 
-    fn is_counted_quiet(&self, number: u32, stream: StreamId) -> bool {
-        self.quiet_streams.contains(&(number, stream.0))
-    }
-
-    fn mark_quiet(&mut self, number: u32, stream: StreamId, quiet: bool) {
-        if quiet {
-            self.quiet_streams.insert((number, stream.0));
-        } else {
-            self.quiet_streams.remove(&(number, stream.0));
-        }
+    /// Whether a stream of the site is suspect or louder.
+    fn is_quiet(&self, number: u32) -> bool {
+        self.quiet_streams.range((number, 0)..=(number, u32::MAX)).next().is_some()
     }
 
     /// A stream is not quiet any more.
     pub(crate) fn heard_again(&mut self, number: u32, stream: StreamId) {
-        if self.is_counted_quiet(number, stream) {
-            self.mark_quiet(number, stream, false);
-            let site = &mut self.sites[number as usize];
-            site.quiet = site.quiet.saturating_sub(1);
-            if site.quiet == 0 && self.suspects.remove(&number) {
-                self.suspects_changed = true;
-            }
+        let was_quiet = self.quiet_streams.remove(&(number, stream.0));
+        if was_quiet && !self.is_quiet(number) && self.suspects.remove(&number) {
+            self.suspects_changed = true;
         }
     }
 
@@ -251,14 +237,13 @@ impl Watch {
         for number in recovering {
             let site = &self.sites[number as usize];
             let Some(since) = site.back_since else { continue };
-            let steady = match self.contact(number) {
-                Some(contact) => self.clock.business_minutes(contact, since, now_s) >= WELL_AFTER_MINUTES,
-                None => (now_s - since) as f64 >= WELL_AFTER_MINUTES * 60.0,
+            let elapsed = match self.contact(number) {
+                // Where silence shows within seconds, business time is too coarse.
+                Some(contact) if self.config.contact_unit >= 60 => self.clock.business_minutes(contact, since, now_s),
+                _ => (now_s - since) as f64 / 60.0,
             };
-            let unit = self.config.contact_unit as f64 / 60.0;
-            let steady =
-                steady || self.config.contact_unit < 60 && (now_s - since) as f64 / 60.0 >= WELL_AFTER_MINUTES * unit;
-            if steady && site.quiet == 0 && !site.has_backlog {
+            let is_steady = elapsed >= WELL_AFTER_MINUTES * self.config.contact_unit as f64 / 60.0;
+            if is_steady && !site.has_backlog && !self.is_quiet(number) {
                 self.is_well(number, now);
             }
         }

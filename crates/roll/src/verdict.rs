@@ -3,10 +3,11 @@
 use rollcall_types::{Cause, SiteId, SiteState};
 
 use crate::{
-    clock::Loudness,
     incident::{Condition, Kind},
     learn::LEARNING_DAYS,
-    watch::{Verdict, Watch, instant},
+    site::Verdict,
+    stream::Loudness,
+    watch::{Watch, instant},
 };
 
 /// A week below this share of its busiest rate is a closed time.

@@ -8,128 +8,18 @@ use std::{
     sync::Arc,
 };
 
-use rollcall_types::{Cause, SiteId, SiteState, Timestamp};
-use serde::{Deserialize, Serialize};
+use rollcall_types::{SiteId, Timestamp};
 
 use crate::{
     calendar::Calendar,
-    clock::{CalendarId, Clock, CohortId, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds},
+    clock::Clock,
     guard::{Guard, Signs},
-    incident::{Condition, Incident, Ladder, Notice},
+    incident::Incident,
     learn::{Families, Family, Past, pace},
     shape::Unit,
+    site::{CONTACT, Decision, Owner, Site, SiteSpec, WatchConfig},
+    stream::{CalendarId, CohortId, Loudness, Measure, ShapeId, StreamId},
 };
-
-/// The name of the contact stream.
-pub const CONTACT: &str = "contact";
-
-/// How a watch works.
-#[derive(Debug, Clone)]
-pub struct WatchConfig {
-    /// When silence counts as what.
-    pub thresholds: Thresholds,
-    /// When incidents get louder.
-    pub ladder: Ladder,
-    /// Contacts expected an hour of a site nothing is known of: one a minute, if beacons come more often than that.
-    pub contacts_per_hour: f32,
-    /// Seconds of a contact "minute"; see [`Clock::new`].
-    pub contact_unit: i64,
-    /// Attributes by which silences are grouped.
-    pub group_by: Vec<String>,
-    /// Attributes that make sites alike, so that they teach each other.
-    pub alike_by: Vec<String>,
-    /// Whether to learn rhythms.
-    pub learns: bool,
-}
-
-impl Default for WatchConfig {
-    fn default() -> Self {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Self {
-            thresholds: Thresholds::default(),
-            ladder: Ladder::default(),
-            contacts_per_hour: 60.0,
-            contact_unit: 60,
-            group_by: names(&[
-                "isp", "block", "region", "state", "city", "brand", "agent", "pos", "endpoint", "dns", "power",
-            ]),
-            alike_by: names(&["format", "country", "brand"]),
-            learns: true,
-        }
-    }
-}
-
-/// A site as the roster has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SiteSpec {
-    /// Which.
-    pub id: SiteId,
-    /// When it is expected.
-    pub calendar: Calendar,
-    /// What it shares with others.
-    pub attributes: BTreeMap<String, String>,
-    /// It is expected to be heard from then on: its go-live date, or when it was put on the roster.
-    pub expected_from: Timestamp,
-    /// Whether it ever used an invitation.
-    pub enrolled: bool,
-}
-
-/// What the watch knows of one site.
-#[derive(Debug)]
-pub(crate) struct Site {
-    pub(crate) id: SiteId,
-    pub(crate) calendar: CalendarId,
-    /// Its streams, contact first if there is any.
-    pub(crate) streams: Vec<StreamId>,
-    pub(crate) traits: Box<[u32]>,
-    pub(crate) expected_from: i64,
-    pub(crate) enrolled: bool,
-    pub(crate) retired: bool,
-    /// It said goodbye, and is excused until then.
-    pub(crate) excused_until: i64,
-    pub(crate) said_goodbye: bool,
-    /// Since when it is back, while it recovers.
-    pub(crate) back_since: Option<i64>,
-    pub(crate) has_backlog: bool,
-    /// Streams that are suspect or louder.
-    pub(crate) quiet: u32,
-    pub(crate) incident: Option<u64>,
-    pub(crate) conditions: BTreeMap<Condition, u64>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Owner {
-    pub(crate) site: u32,
-    pub(crate) name: u16,
-}
-
-/// Something people are to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
-    /// When.
-    pub at: Timestamp,
-    /// About which incident.
-    pub incident: u64,
-    /// Why now.
-    pub notice: Notice,
-    /// At which level.
-    pub level: u8,
-}
-
-/// What the watch says of one site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// Its state.
-    pub state: SiteState,
-    /// Since when: the last good moment, not the moment of noticing.
-    pub since: Option<Timestamp>,
-    /// Why.
-    pub cause: Option<Cause>,
-    /// When it was heard last.
-    pub last_heard: Option<Timestamp>,
-    /// How long it has been learned from, days; none once its rhythm is settled.
-    pub learning_day: Option<i64>,
-}
 
 /// All sites, watched.
 #[derive(Debug)]
@@ -143,7 +33,8 @@ pub struct Watch {
     pub(crate) owners: Vec<Owner>,
     pub(crate) names: Vec<Arc<str>>,
     pub(crate) calendars: BTreeMap<String, CalendarId>,
-    pub(crate) shapes: BTreeMap<String, (ShapeId, f32)>,
+    /// Shapes of streams that are new, by family and hours.
+    pub(crate) shapes: BTreeMap<String, ShapeId>,
     pub(crate) cohorts: BTreeMap<(String, String), CohortId>,
     pub(crate) families: Families,
     pub(crate) family_of: Vec<u32>,
@@ -175,11 +66,11 @@ pub struct Watch {
 }
 
 pub(crate) fn seconds(at: Timestamp) -> i64 {
-    at.as_micros().div_euclid(1_000_000)
+    at.as_seconds()
 }
 
 pub(crate) fn instant(at: i64) -> Timestamp {
-    Timestamp::from_micros(at * 1_000_000)
+    Timestamp::from_seconds(at)
 }
 
 impl Watch {
@@ -261,7 +152,6 @@ impl Watch {
             said_goodbye: false,
             back_since: None,
             has_backlog: false,
-            quiet: 0,
             incident: None,
             conditions: BTreeMap::new(),
         });
@@ -312,23 +202,19 @@ impl Watch {
         let mut traits = Vec::new();
         for name in &self.config.group_by {
             let Some(value) = attributes.get(name).filter(|value| !value.is_empty()) else { continue };
-            let key = (name.clone(), value.clone());
-            let number = *self.trait_numbers.entry(key.clone()).or_insert_with(|| {
-                self.traits.push(key);
-                self.trait_sites.push(0);
-                self.traits.len() as u32 - 1
-            });
-            traits.push(number);
+            traits.push((name.clone(), value.clone()));
         }
         // Kind of site: sites of one family teach each other. It is a trait without a name, never grouped by.
-        let key = ("".to_owned(), family_key("", attributes, &self.config));
-        let number = *self.trait_numbers.entry(key.clone()).or_insert_with(|| {
+        traits.push((String::new(), family_key("", attributes, &self.config)));
+        traits.into_iter().map(|key| self.trait_number(key)).collect()
+    }
+
+    fn trait_number(&mut self, key: (String, String)) -> u32 {
+        *self.trait_numbers.entry(key.clone()).or_insert_with(|| {
             self.traits.push(key);
             self.trait_sites.push(0);
             self.traits.len() as u32 - 1
-        });
-        traits.push(number);
-        traits.into()
+        })
     }
 
     fn count_traits(&mut self, number: u32, sign: isize) {
@@ -348,7 +234,7 @@ impl Watch {
         let known = self.sites[number as usize].streams.iter().find(|stream| self.name(**stream) == name);
         match known {
             Some(known) => *known,
-            None => self.add_stream(number, name, at, None, 0.0),
+            None => self.add_stream(number, name, at, None),
         }
     }
 
@@ -361,14 +247,7 @@ impl Watch {
         (self.owners[first.0 as usize].name == 0).then_some(first)
     }
 
-    pub(crate) fn add_stream(
-        &mut self,
-        number: u32,
-        name: &str,
-        last: i64,
-        past: Option<Past>,
-        expected: f64,
-    ) -> StreamId {
+    pub(crate) fn add_stream(&mut self, number: u32, name: &str, last: i64, past: Option<Past>) -> StreamId {
         let unit = if name == CONTACT { Unit::ContactMinutes } else { Unit::Rows };
         let key = format!("{name}{}", self.kind_of(number));
         let calendar_id = self.sites[number as usize].calendar;
@@ -387,10 +266,10 @@ impl Watch {
         let shape = match &past {
             Some(_) => self.clock.add_shape(learned.shape.clone()),
             None => match self.shapes.get(&format!("{key}|{hours}")) {
-                Some((shape, _)) => *shape,
+                Some(shape) => *shape,
                 None => {
                     let shape = self.clock.add_shape(learned.shape.clone());
-                    self.shapes.insert(format!("{key}|{hours}"), (shape, learned.level));
+                    self.shapes.insert(format!("{key}|{hours}"), shape);
                     shape
                 }
             },
@@ -406,14 +285,7 @@ impl Watch {
                 cohort
             }
         };
-        let pace = Pace {
-            shape,
-            level: learned.level,
-            evidence: learned.evidence,
-            tails: learned.tails,
-            rows_per_event: learned.rows_per_event,
-        };
-        let stream = self.clock.add_stream(cohort, calendar_id, pace, last, expected);
+        let stream = self.clock.add_stream(cohort, calendar_id, learned.pace(shape), last);
         let name = match self.names.iter().position(|known| &**known == name) {
             Some(known) => known as u16,
             None => {
@@ -432,7 +304,6 @@ impl Watch {
         } else {
             streams.push(stream)
         }
-        self.awaited.retain(|(_, site)| *site != number);
         stream
     }
 
@@ -572,17 +443,6 @@ impl Watch {
     /// The time of the last tick.
     pub fn now(&self) -> Timestamp {
         instant(self.now)
-    }
-
-    /// Where a site's streams stand: name, measure, how many events an hour are expected now, longest healthy gap.
-    pub fn streams(&self, id: &SiteId) -> Vec<(String, Measure, f64)> {
-        let Some(&number) = self.index.get(id) else { return Vec::new() };
-        let site = &self.sites[number as usize];
-        let longest = |stream: &StreamId| self.pasts[stream.0 as usize].as_ref().map_or(0.0, |past| past.longest_gap());
-        site.streams
-            .iter()
-            .map(|stream| (self.name(*stream).to_owned(), self.clock.measure(*stream, self.now), longest(stream)))
-            .collect()
     }
 
     /// A stream of a site, if anything was heard of it.

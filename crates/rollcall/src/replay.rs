@@ -1,14 +1,12 @@
 //! `rollcall replay`: what the watch would have said about your own history.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, str::FromStr, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode, str::FromStr};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use rollcall_roll::{
-    AlarmRate, BUDGET, Calendar, HistoryEvent, Hours, Incident, Kind, Replayed, SiteSpec, Thresholds, WatchConfig,
-    replay, tune,
-};
+use rollcall_hq::roster_from_csv;
+use rollcall_roll::{AlarmRate, BUDGET, HistoryEvent, Incident, Replayed, Thresholds, WatchConfig, replay, tune};
 use rollcall_types::{SiteId, Timestamp};
 use serde_json::{Value, json};
 
@@ -36,8 +34,11 @@ pub(crate) struct ReplayArgs {
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let (history, until) = read_events(&args.events)?;
-    let sites = read_roster(&args.roster, history.first().map_or(until, |first| first.at))?;
-    let unknown = history.iter().filter(|event| !sites.iter().any(|site| site.id == event.site)).count();
+    let roster = std::fs::read_to_string(&args.roster).with_context(|| format!("reading {}", args.roster.display()))?;
+    let sites = roster_from_csv(&roster, history.first().map_or(until, |first| first.at))
+        .with_context(|| format!("reading {}", args.roster.display()))?;
+    let listed: HashSet<&SiteId> = sites.iter().map(|site| &site.id).collect();
+    let unknown = history.iter().filter(|event| !listed.contains(&event.site)).count();
     if unknown > 0 {
         eprintln!("{unknown} events are of sites that the roster does not list; they are left out");
     }
@@ -78,7 +79,7 @@ fn print(found: &Replayed, is_json: bool) {
             println!(
                 "{} {end}: {}, level {}: {}{more}: {}",
                 incident.opened_at,
-                kind(incident.kind),
+                incident.kind,
                 incident.level,
                 sites.join(" "),
                 incident.evidence
@@ -96,14 +97,9 @@ fn print(found: &Replayed, is_json: bool) {
     );
 }
 
-fn kind(kind: Kind) -> String {
-    let value = serde_json::to_value(kind).unwrap_or_default();
-    value.as_str().or_else(|| value["condition"].as_str()).unwrap_or_default().to_owned()
-}
-
 fn line(incident: &Incident) -> Value {
     json!({
-        "kind": kind(incident.kind),
+        "kind": incident.kind.to_string(),
         "sites": incident.members.keys().collect::<Vec<_>>(),
         "stream": incident.stream,
         "opened_at": incident.opened_at,
@@ -138,36 +134,4 @@ fn read_events(path: &std::path::Path) -> anyhow::Result<(Vec<HistoryEvent>, Tim
     events.sort_by_key(|event| event.at);
     let until = events.last().with_context(|| format!("{} has no events", path.display()))?.at;
     Ok((events, until))
-}
-
-fn read_roster(path: &std::path::Path, expected_from: Timestamp) -> anyhow::Result<Vec<SiteSpec>> {
-    let mut reader = csv::Reader::from_path(path).with_context(|| format!("reading {}", path.display()))?;
-    let header: Vec<String> = reader.headers()?.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
-    let id = header.iter().position(|name| name == "id" || name == "site");
-    let id = id.with_context(|| format!("{} needs a column `id`", path.display()))?;
-    let mut sites = Vec::new();
-    for (line, row) in (2..).zip(reader.records()) {
-        let row = row.with_context(|| format!("line {line}"))?;
-        let attributes: BTreeMap<String, String> = header
-            .iter()
-            .zip(&row)
-            .enumerate()
-            .filter(|(index, (_, value))| *index != id && !value.trim().is_empty())
-            .map(|(_, (name, value))| (name.clone(), value.trim().to_owned()))
-            .collect();
-        let zone = attributes.get("tz").map_or(Ok(chrono_tz::Tz::UTC), |name| name.parse());
-        let hours = attributes.get("hours").map(|text| text.parse::<Hours>()).transpose();
-        sites.push(SiteSpec {
-            id: SiteId::new(row.get(id).unwrap_or_default().trim()).with_context(|| format!("line {line}"))?,
-            calendar: Calendar {
-                zone: zone.map_err(|error| anyhow::anyhow!("line {line}: {error}"))?,
-                hours: hours.with_context(|| format!("line {line}"))?.map(Arc::new),
-                ..Calendar::default()
-            },
-            attributes,
-            expected_from,
-            enrolled: true,
-        });
-    }
-    Ok(sites)
 }

@@ -149,13 +149,12 @@ fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> 
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
         let loud = be_loud(loud, stop.clone());
-        let (ran, loud) = tokio::join!(agent.run(stop), async {
+        let (ran, ()) = tokio::join!(agent.run(stop), async {
             // Without its page or command the agent does its work all the same, and says what is wrong.
             if let Err(error) = loud.await {
                 tracing::error!(%error, "the site cannot be loud");
             }
         });
-        let () = loud;
         ran?;
         Ok(ExitCode::SUCCESS)
     })
