@@ -38,10 +38,18 @@ pub(crate) struct FleetArgs {
     /// Also measure how long a change takes until SQL sees it.
     #[arg(long)]
     freshness: bool,
+    /// Only say what each stage of the way costs by itself, on one core.
+    #[arg(long)]
+    stages: bool,
 }
 
 /// Starts an HQ in this process, drives the fleet against it, and prints what was measured as JSON.
 pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
+    if args.stages {
+        let stages = tokio::task::spawn_blocking(rollcall_sim::stages::measure).await??;
+        println!("{}", serde_json::to_string_pretty(&stages)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let temporary = tempfile::tempdir()?;
     let data = args.dir.clone().unwrap_or_else(|| temporary.path().join("hq"));
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
