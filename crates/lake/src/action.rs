@@ -12,15 +12,15 @@ pub(crate) struct Action {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) protocol: Option<Protocol>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) meta_data: Option<MetaData>,
+    pub(crate) meta_data: Option<Box<MetaData>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) add: Option<Add>,
+    pub(crate) add: Option<Box<Add>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) remove: Option<Remove>,
+    pub(crate) remove: Option<Box<Remove>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) txn: Option<Txn>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) commit_info: Option<CommitInfo>,
+    pub(crate) commit_info: Option<Box<CommitInfo>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,11 +106,11 @@ pub(crate) struct CommitInfo {
 
 impl Action {
     pub(crate) fn add(add: Add) -> Self {
-        Self { add: Some(add), ..Self::default() }
+        Self { add: Some(Box::new(add)), ..Self::default() }
     }
 
     pub(crate) fn remove(remove: Remove) -> Self {
-        Self { remove: Some(remove), ..Self::default() }
+        Self { remove: Some(Box::new(remove)), ..Self::default() }
     }
 
     pub(crate) fn txn(app_id: String, version: i64) -> Self {
@@ -118,7 +118,7 @@ impl Action {
     }
 
     pub(crate) fn meta_data(meta_data: MetaData) -> Self {
-        Self { meta_data: Some(meta_data), ..Self::default() }
+        Self { meta_data: Some(Box::new(meta_data)), ..Self::default() }
     }
 
     pub(crate) fn protocol() -> Self {

@@ -253,7 +253,7 @@ fn first_seq(rows: &RecordBatch) -> Option<Seq> {
 fn rows_after(rows: &RecordBatch, after: Seq) -> RecordBatch {
     let Some(seqs) = seqs(rows) else { return rows.clone() };
     let from = seqs.values().partition_point(|seq| seq.unsigned_abs() <= after.0);
-    rows.slice(from, rows.num_rows() - from)
+    if from == 0 { rows.clone() } else { rows.slice(from, rows.num_rows() - from) }
 }
 
 /// All accepted rows as one batch in the table's schema.
@@ -281,11 +281,19 @@ fn assemble(schema: &TableSchema, accepted: &[(&Part, RecordBatch)]) -> Result<R
             }
             our_columns::OP => Arc::new(ops(&recast, total)),
             name => {
+                // Parts are mostly alike: a column is usually where the part before had it.
+                let mut place = 0;
                 let arrays: Vec<ArrayRef> = recast
                     .iter()
-                    .map(|rows| match rows.column_by_name(name) {
-                        Some(array) => array.clone(),
-                        None => arrow_array::new_null_array(&column.kind.arrow(), rows.num_rows()),
+                    .map(|rows| {
+                        let fields = rows.schema_ref().fields();
+                        if fields.get(place).is_none_or(|field| field.name() != name) {
+                            place = rows.schema_ref().index_of(name).unwrap_or(usize::MAX);
+                        }
+                        match rows.columns().get(place) {
+                            Some(array) => array.clone(),
+                            None => arrow_array::new_null_array(&column.kind.arrow(), rows.num_rows()),
+                        }
                     })
                     .collect();
                 let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();

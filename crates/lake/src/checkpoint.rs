@@ -153,7 +153,7 @@ pub(crate) fn read(version: u64, bytes: Bytes) -> Result<Snapshot, LakeError> {
     }
     let meta_data = others.iter().find_map(|action| action.meta_data.clone());
     let meta_data = meta_data.ok_or_else(|| LakeError::damaged("a checkpoint without metadata"))?;
-    let mut snapshot = Snapshot::empty(meta_data)?;
+    let mut snapshot = Snapshot::empty(*meta_data)?;
     snapshot.apply(version, others)?;
     for (app_id, version) in txns {
         snapshot.apply_txn(&app_id, version);

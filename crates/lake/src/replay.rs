@@ -80,7 +80,7 @@ pub(crate) async fn open(store: &dyn ObjectStore, root: &Path) -> Result<Option<
                     let meta_data = actions.iter().find_map(|action| action.meta_data.clone());
                     let meta_data =
                         meta_data.ok_or_else(|| LakeError::damaged(format!("{root} begins without metadata")))?;
-                    let mut first = Snapshot::empty(meta_data)?;
+                    let mut first = Snapshot::empty(*meta_data)?;
                     first.apply(version, actions)?;
                     snapshot = Some(first);
                 }

@@ -194,7 +194,7 @@ impl Snapshot {
             if let Some(add) = action.add {
                 let path: Arc<str> = add.path.as_str().into();
                 self.removed.remove(&path);
-                self.files.insert(path, Arc::new(DataFile::from_add(add)?));
+                self.files.insert(path, Arc::new(DataFile::from_add(*add)?));
             }
             if let Some(remove) = action.remove {
                 let path: Arc<str> = remove.path.as_str().into();
@@ -206,7 +206,7 @@ impl Snapshot {
             }
             if let Some(meta_data) = action.meta_data {
                 self.schema = Arc::new(schema_of(&meta_data)?);
-                self.meta_data = Arc::new(meta_data);
+                self.meta_data = Arc::from(meta_data);
             }
             if let Some(protocol) = action.protocol
                 && (protocol.min_reader_version > 1 || protocol.min_writer_version > 2)
@@ -227,6 +227,7 @@ impl Snapshot {
             return;
         };
         let number = version.unsigned_abs();
+        let is_new = !self.cursors.contains_key(&(site, epoch));
         let cursor = self.cursors.entry((site, epoch)).or_default();
         match field {
             CursorField::Seq => cursor.seq = Seq(number),
@@ -234,7 +235,8 @@ impl Snapshot {
             CursorField::Begin => cursor.begin = Seq(number),
             CursorField::Floor => cursor.floor = Seq(number),
         }
-        if cursor.begin > Seq(1) || self.epochs(site).count() > 1 {
+        // Counting epochs is dear, and their number changes only with a new cursor.
+        if cursor.begin > Seq(1) || (is_new && self.epochs(site).count() > 1) {
             self.special.insert(site);
         }
     }

@@ -421,7 +421,7 @@ fn encode_entry(operation: &str, actions: &[Action]) -> Result<(Bytes, String), 
         engine_info: concat!("rollcall/", env!("CARGO_PKG_VERSION")).to_owned(),
         rollcall_commit: commit_id.clone(),
     };
-    let info = Action { commit_info: Some(info), ..Action::default() };
+    let info = Action { commit_info: Some(Box::new(info)), ..Action::default() };
     let mut body = Vec::with_capacity(64 * (actions.len() + 4));
     for action in std::iter::once(&info).chain(actions) {
         serde_json::to_writer(&mut body, action).map_err(LakeError::damaged)?;
