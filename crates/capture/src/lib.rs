@@ -14,6 +14,7 @@ mod health;
 mod install;
 mod layout;
 mod load;
+mod manifest;
 mod read;
 mod shape;
 mod source;

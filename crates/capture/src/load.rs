@@ -57,6 +57,8 @@ pub(crate) mod log_op {
     pub(crate) const LOAD_COMPLETE: &str = "C";
     /// Changes are lost for ever: c0 first `seq`, c1 last `seq`, c2 reason.
     pub(crate) const LOST: &str = "L";
+    /// A manifest: c0 the `seq` it begins behind, c1 the `seq` it ends at, c2 what it states of each table, as JSON.
+    pub(crate) const MANIFEST: &str = "M";
 }
 
 /// Writes an entry of our own into the journal.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rollcall_types::Seq;
+use rollcall_types::{Manifest, Seq};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     install::{self, TableSpec},
     layout::Layout,
     load::{self, LoadProgress, Loader},
+    manifest,
     read::{self, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
 };
 
@@ -358,6 +359,11 @@ impl Source {
             self.conn.execute("DELETE FROM _rollcall_noted", []).doing(doing)?;
         }
         Ok(())
+    }
+
+    /// Journals how many changes were journalled since the last such count; HQ counts them again.
+    pub fn state_manifest(&mut self) -> Result<Manifest, CaptureError> {
+        manifest::write(&mut self.conn)
     }
 
     /// The store's clock, microseconds since the Unix epoch.

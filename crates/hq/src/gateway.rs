@@ -240,6 +240,7 @@ impl Control {
         }
         let detail = format!("agent {} at {}", hello.agent_version, self.address);
         let is_clean = self.shared.ledger.welcomed(site, !same_epoch, Seq(hello.head), confirmed, detail);
+        self.shared.ledger.states_manifests(site, hello.states_manifests.then_some(now));
         self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
         if is_clean {
             self.shared.heard(site, Heard::Condition(Condition::Refused, None));
@@ -261,6 +262,8 @@ impl Control {
             settings: Some(Settings {
                 beacon_interval_ms: u32::try_from(self.shared.config.beacon_interval.as_millis()).unwrap_or(u32::MAX),
                 hq_addresses: self.shared.config.announce.clone(),
+                manifest_interval_ms: u32::try_from(self.shared.config.manifest_interval().as_millis())
+                    .unwrap_or(u32::MAX),
             }),
             epoch_reason: reason,
         }))
@@ -372,6 +375,7 @@ impl Control {
                 let rows = beacon.head.saturating_sub(beacon.confirmed);
                 self.shared.heard(site, Heard::Backlog { rows, age });
                 self.shared.heard(site, Heard::Condition(Condition::Capture, problem));
+                self.shared.heard(site, Heard::Condition(Condition::Disk, full_disk(site, beacon.disk_free_bytes)));
             }
             FromSite::Heads(heads) if heads.epoch == session.epoch.0 => {
                 let tables = heads.tables.iter();
@@ -429,6 +433,16 @@ fn afterwards(site: &SiteId, attempts: &[Attempt]) -> Vec<Heard> {
         Heard::Afterwards { cause: is_void.then_some(Cause::Void), text }
     });
     told.collect()
+}
+
+/// What to say of a disk with little space left; a site that does not know says 0.
+fn full_disk(site: &SiteId, free: u64) -> Option<String> {
+    const FREE_MIN: u64 = 1 << 30;
+    // Rounded, so that the story is not told anew with every beacon.
+    let hundreds = free / 100_000_000;
+    (1..FREE_MIN)
+        .contains(&free)
+        .then(|| format!("less than {} MB are free where {site} has its database", (hundreds + 1) * 100))
 }
 
 /// Why a site got no session.

@@ -67,6 +67,8 @@ struct Presence {
     /// Minutes heard in the hour that began at `.0`, as bits.
     minutes: (i64, u64),
     detail: String,
+    /// Since when it is connected, if it states manifests.
+    states_since: Option<Timestamp>,
 }
 
 /// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
@@ -171,6 +173,24 @@ impl Ledger {
         let presence = sites.entry(site.clone()).or_default();
         presence.now.confirmed = through;
         presence.now.head = presence.now.head.max(through);
+    }
+
+    /// How far a site's changes are confirmed.
+    pub(crate) fn confirmed_through(&self, site: &SiteId) -> Seq {
+        self.sites().get(site).map_or(Seq(0), |presence| presence.now.confirmed)
+    }
+
+    /// Sites that are heard and state manifests, and since when they are connected.
+    pub(crate) fn should_state(&self, now: Timestamp) -> Vec<(SiteId, Timestamp)> {
+        let sites = self.sites();
+        let is_heard = |presence: &&Presence| presence.now.last_heard.is_some_and(|heard| now.since(heard) < ALIVE);
+        let stating = sites.iter().filter(|(_, presence)| is_heard(presence));
+        stating.filter_map(|(site, presence)| Some((site.clone(), presence.states_since?))).collect()
+    }
+
+    /// A session began with a site that states manifests, or with one that does not.
+    pub(crate) fn states_manifests(&self, site: &SiteId, since: Option<Timestamp>) {
+        self.sites().entry(site.clone()).or_default().states_since = since;
     }
 
     /// A site's answer to HQ's time.

@@ -16,6 +16,7 @@ mod ledger;
 mod maintenance;
 mod node;
 mod notify;
+mod reconcile;
 mod roster;
 mod sessions;
 mod tables;

@@ -21,6 +21,7 @@ use crate::{
     ledger::{Ledger, RollEntry, coverage},
     maintenance,
     notify::{self, Notifiers},
+    reconcile::{self, Reconciliation},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster},
     sessions::Sessions,
     tables,
@@ -71,6 +72,11 @@ impl HqConfig {
             lake: LakeOptions::default(),
         }
     }
+
+    /// How often a site counts what it captured: every 10 minutes with beacons every 30 s.
+    pub(crate) fn manifest_interval(&self) -> Duration {
+        self.beacon_interval * 20
+    }
 }
 
 /// What only a first start has to tell.
@@ -94,7 +100,8 @@ pub(crate) struct Shared {
     pub(crate) password_checks: tokio::sync::Semaphore,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
-    engine: Engine,
+    pub(crate) engine: Engine,
+    pub(crate) reconciliation: Reconciliation,
     pub(crate) watching: Watching,
     pub(crate) notifiers: Notifiers,
 }
@@ -139,6 +146,7 @@ impl Shared {
                 ("rollcall", "complete_through", tables::complete_through(&self.ledger.tables_through())),
                 ("rollcall", "cursors", tables::cursors(&self.lake, &roster)),
                 ("rollcall", "columns", tables::columns(&self.lake)),
+                ("rollcall", "manifests", tables::manifests(&self.reconciliation.all())),
             ],
             site_ids: Arc::new(self.roster.ids()),
             coverage,
@@ -192,6 +200,7 @@ impl Node {
             watching,
             notifiers: Notifiers::open(vault).await?,
             ledger: Ledger::default(),
+            reconciliation: Reconciliation::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
             engine: Engine::new(lake.clone(), EngineLimits::default())?,
@@ -209,6 +218,7 @@ impl Node {
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
         shared.tasks.spawn(watching::run(shared.clone()));
         shared.tasks.spawn(notify::run(shared.clone()));
+        shared.tasks.spawn(reconcile::run(shared.clone()));
         shared.tasks.spawn(serve_sites(shared.clone(), sites_listener));
         shared.tasks.spawn(serve_http(shared.clone(), http_listener));
         let first_start = password.map(|admin_password| FirstStart { admin_password });

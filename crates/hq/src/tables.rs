@@ -1,6 +1,6 @@
 //! What HQ knows, as tables for SQL.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
@@ -8,7 +8,7 @@ use rollcall_lake::Lake;
 use rollcall_roll::Incident;
 use rollcall_types::{Coverage, SiteId, TableName, Timestamp};
 
-use crate::{ledger::RollEntry, roster::Sites};
+use crate::{ledger::RollEntry, reconcile::Reconciled, roster::Sites};
 
 /// Builds a table column by column.
 #[derive(Default)]
@@ -24,9 +24,13 @@ impl Columns {
         self
     }
 
-    fn long(mut self, name: &str, values: impl Iterator<Item = i64>) -> Self {
+    fn long(self, name: &str, values: impl Iterator<Item = i64>) -> Self {
+        self.maybe_long(name, values.map(Some))
+    }
+
+    fn maybe_long(mut self, name: &str, values: impl Iterator<Item = Option<i64>>) -> Self {
         self.fields.push(Field::new(name, DataType::Int64, true));
-        self.arrays.push(Arc::new(Int64Array::from_iter_values(values)));
+        self.arrays.push(Arc::new(values.collect::<Int64Array>()));
         self
     }
 
@@ -107,6 +111,20 @@ pub(crate) fn coverage(coverage: &Coverage) -> RecordBatch {
         .text("state", missing.iter().map(|entry| Some(entry.state.to_string())))
         .time("since", missing.iter().map(|entry| entry.since))
         .text("cause", missing.iter().map(|entry| entry.cause.map(|cause| cause.to_string())))
+        .finish()
+}
+
+/// `rollcall.manifests`: what each site said last that it captured of each table, and how many of these rows are here.
+pub(crate) fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordBatch {
+    Columns::default()
+        .text("site", all.keys().map(|(site, _)| Some(site.as_str())))
+        .text("table_name", all.keys().map(|(_, table)| Some(table)))
+        .long("after", all.values().map(|reconciled| reconciled.after.0 as i64))
+        .long("through", all.values().map(|reconciled| reconciled.through.0 as i64))
+        .long("rows_stated", all.values().map(|reconciled| reconciled.stated.rows as i64))
+        .maybe_long("rows_here", all.values().map(|reconciled| reconciled.found.map(|found| found as i64)))
+        .maybe_long("last_key", all.values().map(|reconciled| reconciled.stated.last_key))
+        .time("received_at", all.values().map(|reconciled| Some(reconciled.at)))
         .finish()
 }
 

@@ -64,7 +64,7 @@ pub fn measure() -> anyhow::Result<Vec<Stage>> {
             (0..SITES).map(|site| SalesGenerator::new(catalogue.clone(), u64::from(site))).collect();
         let make =
             |batch: usize| generators[site_of(batch) as usize].batch(previous_of(batch).0, BATCH_ROWS, now.as_micros());
-        (0..batches).map(make).collect::<Result<Vec<RecordBatch>, _>>().map_err(Into::into)
+        (0..batches).map(make).collect::<anyhow::Result<Vec<RecordBatch>>>()
     })?;
     let (encoded, sent) = stage("batch encoded: Arrow IPC, zstd, SHA-256 (site)", || {
         let mut encoder = Encoder::new()?;

@@ -148,6 +148,7 @@ impl Agent {
                 Ok(dialed) => {
                     let mut session = Session {
                         bypass_looked: None,
+                        manifest_stated: None,
                         database: &self.identity.database,
                         feed: &self.feed,
                         notes: &self.notes,

@@ -52,6 +52,7 @@ const BYPASS_EVERY: Duration = Duration::from_secs(300);
 
 pub(crate) struct Session<'a> {
     pub(crate) bypass_looked: Option<Instant>,
+    pub(crate) manifest_stated: Option<Instant>,
     pub(crate) database: &'a Path,
     pub(crate) feed: &'a Feed,
     pub(crate) notes: &'a Notes,
@@ -70,6 +71,8 @@ struct Open {
     epoch: Epoch,
     lake_id: String,
     beacon_every: Duration,
+    /// None: HQ does not ask for manifests.
+    manifest_every: Option<Duration>,
     announced: Vec<String>,
 }
 
@@ -145,6 +148,8 @@ impl Session<'_> {
             epoch: position.epoch,
             lake_id: welcome.lake_id,
             beacon_every: Duration::from_millis(u64::from(settings.beacon_interval_ms.max(100))),
+            manifest_every: (settings.manifest_interval_ms > 0)
+                .then(|| Duration::from_millis(u64::from(settings.manifest_interval_ms))),
             announced: settings.hq_addresses,
         })
     }
@@ -165,6 +170,7 @@ impl Session<'_> {
             oldest: oldest.0,
             clock_micros: Source::clock_micros(),
             accept_older_lake: self.notes.text("accept_older_lake")?.is_some(),
+            states_manifests: true,
         })
     }
 
@@ -473,7 +479,7 @@ impl Session<'_> {
             capture_ok: problem.is_empty(),
             capture_problem: problem,
             journal_bytes,
-            disk_free_bytes: 0,
+            disk_free_bytes: disk_free(self.database),
         }))
         .await
     }
@@ -487,6 +493,11 @@ impl Session<'_> {
         let look_for_bypassed = self.bypass_looked.is_none_or(|looked| looked.elapsed() > BYPASS_EVERY);
         if look_for_bypassed {
             self.bypass_looked = Some(Instant::now());
+        }
+        let is_due = |every| self.manifest_stated.is_none_or(|stated| stated.elapsed() >= every);
+        if open.manifest_every.is_some_and(is_due) {
+            self.feed.call(Source::state_manifest).await?;
+            self.manifest_stated = Some(Instant::now());
         }
         let (health, head) = self
             .feed
@@ -504,6 +515,18 @@ impl Session<'_> {
         self.status.journal(head);
         self.status.write()
     }
+}
+
+/// Bytes free to this program where the database is; 0 where the system does not tell.
+#[cfg(unix)]
+fn disk_free(database: &Path) -> u64 {
+    rustix::fs::statvfs(database).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+/// See above.
+#[cfg(not(unix))]
+fn disk_free(_: &Path) -> u64 {
+    0
 }
 
 /// A store that holds its file locked is no trouble with HQ: what could not be read now is read next time.

@@ -4,5 +4,6 @@ mod chaos;
 mod engines;
 mod enrolment;
 mod journals;
+mod proof;
 mod support;
 mod watch;

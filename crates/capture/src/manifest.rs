@@ -1,0 +1,76 @@
+//! Counts what was journalled and journals the count, so that "the link is fine and nothing was sold" can be told from "the
+//! link is fine and nothing is captured".
+
+use std::collections::HashMap;
+
+use rollcall_types::{Manifest, Stated};
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::{
+    error::{CaptureError, Doing},
+    install::{self, captured_layouts},
+    layout::{self, Layout},
+    load::{journal_log, log_op},
+    read::{from_sql, to_sql},
+    shape::{Shape, quote},
+};
+
+const THROUGH: &str = "manifest_through";
+
+/// Journals a manifest of everything behind the last one. Counts in a read snapshot, which no writer waits for; the write
+/// itself is one row.
+pub(crate) fn write(conn: &mut Connection) -> Result<Manifest, CaptureError> {
+    let manifest = count(conn)?;
+    let tables = serde_json::to_string(&manifest.tables).map_err(|error| CaptureError::Damaged(error.to_string()))?;
+    let doing = "journalling a manifest";
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    let (after, through) = (to_sql(manifest.after), to_sql(manifest.through));
+    journal_log(&transaction, log_op::MANIFEST, (&after, &through, &tables))?;
+    install::set_meta(&transaction, THROUGH, through)?;
+    transaction.commit().doing(doing)?;
+    Ok(manifest)
+}
+
+fn count(conn: &Connection) -> Result<Manifest, CaptureError> {
+    let doing = "counting for a manifest";
+    let snapshot = conn.unchecked_transaction().doing(doing)?;
+    let (oldest, newest): (i64, i64) = snapshot
+        .query_row(
+            "SELECT coalesce((SELECT min(seq) FROM _rollcall_journal), 1),
+                    coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = '_rollcall_journal'), 0)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .doing(doing)?;
+    let before = install::meta_number(&snapshot, THROUGH)?.unwrap_or_default();
+    // What was pruned cannot be counted any more; it was confirmed.
+    let after = before.max(oldest - 1).min(newest);
+    let tables_of: HashMap<i64, String> =
+        layout::read_all(&snapshot)?.into_iter().map(|layout| (layout.number, layout.table)).collect();
+    let mut counted: HashMap<&str, u64> = HashMap::new();
+    let mut statement = snapshot
+        .prepare_cached("SELECT t, count(*) FROM _rollcall_journal WHERE seq > ?1 AND seq <= ?2 GROUP BY t")
+        .doing(doing)?;
+    let mut rows = statement.query((after, newest)).doing(doing)?;
+    while let Some(row) = rows.next().doing(doing)? {
+        // The journal's own entries have a layout of no table.
+        if let Some(table) = tables_of.get(&row.get(0).doing(doing)?) {
+            let rows: i64 = row.get(1).doing(doing)?;
+            *counted.entry(table).or_default() += rows.unsigned_abs();
+        }
+    }
+    let state = |captured: Layout| {
+        let rows = counted.get(captured.table.as_str()).copied().unwrap_or_default();
+        Ok(Stated { rows, last_key: last_key(&snapshot, &captured.table)?, table: captured.table })
+    };
+    let tables = captured_layouts(&snapshot)?.into_iter().map(state).collect::<Result<_, CaptureError>>()?;
+    Ok(Manifest { after: from_sql(after), through: from_sql(newest), tables })
+}
+
+/// The largest row number; none when the table is empty, gone, or has no row numbers.
+fn last_key(conn: &Connection, table: &str) -> Result<Option<i64>, CaptureError> {
+    let Ok(shape) = Shape::read(conn, table) else { return Ok(None) };
+    let Some(rowid) = shape.rowid else { return Ok(None) };
+    conn.query_row(&format!("SELECT max({rowid}) FROM {}", quote(table)), [], |row| row.get(0))
+        .doing("counting for a manifest")
+}

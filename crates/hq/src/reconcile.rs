@@ -1,0 +1,339 @@
+//! Counts again what sites say they captured: every manifest is checked against the rows in the lake.
+//!
+//! A manifest is itself a row of the site's journal, so it cannot arrive unless the data path works. A site that is heard
+//! and sends none, one whose rows are not all here, and one whose tables grow although it captured nothing, each become an
+//! incident.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arrow_array::{
+    Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    cast::AsArray,
+    types::{Int32Type, Int64Type, TimestampMicrosecondType},
+};
+use arrow_schema::{DataType, Field, Schema};
+use rollcall_query::{Answer, Extras};
+use rollcall_roll::Condition;
+use rollcall_types::{Epoch, Manifest, Seq, SiteId, Stated, TableName, Timestamp, describe};
+
+use crate::{error::HqError, node::Shared, watching::Heard};
+
+/// How far back manifests are read when HQ starts.
+const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
+/// Rows of a window were received after the manifest before it, by HQ's own clock; commits of several tables are not in step.
+const SLACK: Duration = Duration::from_secs(120);
+/// A site that is heard and misses this many manifests in a row has a dead data path.
+const MISSED_MAX: u32 = 3;
+
+/// A manifest as HQ received it.
+#[derive(Debug, Clone)]
+struct Received {
+    epoch: Epoch,
+    seq: Seq,
+    at: Timestamp,
+    manifest: Manifest,
+}
+
+/// What became of one table's part of a site's newest manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct Reconciled {
+    pub(crate) stated: Stated,
+    pub(crate) after: Seq,
+    pub(crate) through: Seq,
+    /// Rows in the lake; none where they could not be counted.
+    pub(crate) found: Option<u64>,
+    pub(crate) at: Timestamp,
+}
+
+/// What was reconciled last, by site and table.
+#[derive(Debug, Default)]
+pub(crate) struct Reconciliation(Mutex<BTreeMap<(SiteId, String), Reconciled>>);
+
+impl Reconciliation {
+    pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<(SiteId, String), Reconciled>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One table's rows between two manifests of a site, to be counted.
+struct Window {
+    site: SiteId,
+    epoch: Epoch,
+    after: Seq,
+    through: Seq,
+    table: TableName,
+    /// None of its rows was received before.
+    received_from: Timestamp,
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let every = (shared.config.manifest_interval() / 4).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    let mut timer = tokio::time::interval(every);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let look_back = i64::try_from(LOOK_BACK.as_micros()).unwrap_or(i64::MAX);
+    let mut reconciler = Reconciler {
+        read_from: shared.now().plus_micros(-look_back),
+        started: shared.now(),
+        newest: HashMap::new(),
+        waiting: BTreeMap::new(),
+    };
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        if let Err(error) = reconciler.round(&shared).await {
+            tracing::error!(error = %describe(&error), "manifests could not be checked; they are checked in the next round");
+        }
+    }
+}
+
+struct Reconciler {
+    /// Manifests received before were read already.
+    read_from: Timestamp,
+    started: Timestamp,
+    /// The newest manifest that was checked, by site.
+    newest: HashMap<SiteId, Received>,
+    /// Manifests to be checked, oldest first.
+    waiting: BTreeMap<(SiteId, Seq), Received>,
+}
+
+impl Reconciler {
+    async fn round(&mut self, shared: &Shared) -> Result<(), HqError> {
+        self.read(shared).await?;
+        let mut windows = Vec::new();
+        let mut checked = Vec::new();
+        let waiting: Vec<(SiteId, Seq)> = self.waiting.keys().cloned().collect();
+        for key in waiting {
+            // A batch's tables commit on their own; when the site's position is behind the manifest, all of them have.
+            if shared.ledger.confirmed_through(&key.0) < key.1 {
+                continue;
+            }
+            let Some(received) = self.waiting.remove(&key) else { continue };
+            let before = self.newest.insert(key.0.clone(), received.clone());
+            if let Some(from) = received_from(shared, &key.0, &received, before.as_ref()) {
+                let window = |stated: &Stated| {
+                    Some(Window {
+                        site: key.0.clone(),
+                        epoch: received.epoch,
+                        after: received.manifest.after,
+                        through: received.manifest.through,
+                        table: TableName::at_hq(&stated.table).ok()?,
+                        received_from: from,
+                    })
+                };
+                windows.extend(received.manifest.tables.iter().filter_map(window));
+            }
+            checked.push((key.0, received, before));
+        }
+        let counted = match count(shared, &windows).await {
+            Ok(counted) => counted,
+            Err(error) => {
+                for (site, received, before) in checked.into_iter().rev() {
+                    match before {
+                        Some(before) => self.newest.insert(site.clone(), before),
+                        None => self.newest.remove(&site),
+                    };
+                    self.waiting.insert((site, received.seq), received);
+                }
+                return Err(error);
+            }
+        };
+        for (site, received, before) in checked {
+            judge(shared, &site, &received, before.as_ref(), &counted);
+        }
+        self.miss(shared);
+        Ok(())
+    }
+
+    /// Reads manifests that arrived since the last round.
+    async fn read(&mut self, shared: &Shared) -> Result<(), HqError> {
+        let now = shared.now();
+        let sql = format!(
+            "SELECT _site, _epoch, _seq, _received_at, a, b, c FROM rollcall.site_log WHERE _op = 'M' AND _received_at >= '{}'",
+            self.read_from
+        );
+        let answer = shared.engine.query(&sql, Extras::default()).await?;
+        for (site, received) in manifests(&answer) {
+            let known = self.newest.get(&site);
+            let is_new = known.is_none_or(|known| (received.epoch, received.seq) > (known.epoch, known.seq));
+            // What HQ checked before it stopped is only where the next one continues.
+            if received.at < self.started && is_new {
+                self.newest.insert(site, received);
+            } else if is_new {
+                self.waiting.insert((site, received.seq), received);
+            }
+        }
+        let slack = i64::try_from(SLACK.as_micros()).unwrap_or_default();
+        self.read_from = now.plus_micros(-slack);
+        Ok(())
+    }
+
+    /// Sites that are heard and send no manifest.
+    fn miss(&self, shared: &Shared) {
+        let allowed = shared.config.manifest_interval() * MISSED_MAX;
+        let now = shared.now();
+        for (site, since) in shared.ledger.should_state(now) {
+            let waiting = self.waiting.range((site.clone(), Seq(0))..=(site.clone(), Seq(u64::MAX)));
+            let received = waiting.map(|(_, received)| received).chain(self.newest.get(&site));
+            let last = received.map(|received| received.at).fold(since, Timestamp::max);
+            if now.since(last) > allowed {
+                let minutes = now.since(last).as_secs_f64() / 60.0;
+                let text = format!(
+                    "{site} is heard, but for {minutes:.0} minutes nothing came of what it captured, not even the count of it: \
+                     its data path is dead"
+                );
+                shared.heard(&site, Heard::Condition(Condition::Manifest, Some(text)));
+            }
+        }
+    }
+}
+
+/// Since when the rows of a manifest's window can have been received; none if that is not known, as after a new epoch.
+fn received_from(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Received>) -> Option<Timestamp> {
+    let slack = i64::try_from(SLACK.as_micros()).unwrap_or_default();
+    match before {
+        Some(before) if before.epoch == received.epoch && before.manifest.through <= received.manifest.after => {
+            Some(before.at.plus_micros(-slack))
+        }
+        None if received.manifest.after == Seq(0) && received.epoch == Epoch(1) => {
+            shared.roster.get(site)?.enrolled_at.map(|enrolled| enrolled.plus_micros(-slack))
+        }
+        _ => None,
+    }
+}
+
+/// Rows in the lake by site, end of the window and table.
+type Counted = HashMap<(SiteId, Seq, TableName), u64>;
+
+async fn count(shared: &Shared, windows: &[Window]) -> Result<Counted, HqError> {
+    let mut by_table: BTreeMap<&TableName, Vec<&Window>> = BTreeMap::new();
+    for window in windows {
+        by_table.entry(&window.table).or_default().push(window);
+    }
+    let mut counted = Counted::new();
+    for (table, windows) in by_table {
+        let zero = windows.iter().map(|window| ((window.site.clone(), window.through, table.clone()), 0));
+        counted.extend(zero);
+        let Some(from) = windows.iter().map(|window| window.received_from).min() else { continue };
+        if shared.lake.table(table).is_none() {
+            continue;
+        }
+        // The join counts each row of the lake at most once: a site's windows do not overlap.
+        let sql = format!(
+            "SELECT w.number, count(*) AS found FROM rollcall.windows w JOIN history.\"{table}\" h ON h._site = w.site \
+             AND h._epoch = w.epoch AND h._seq > w.after AND h._seq <= w.through WHERE h._received_at >= '{from}' \
+             GROUP BY w.number"
+        );
+        let extras = Extras { tables: vec![("rollcall", "windows", windows_table(&windows)?)], ..Extras::default() };
+        let answer = shared.engine.query(&sql, extras).await?;
+        for rows in &answer.batches {
+            let (numbers, found) =
+                (rows.column(0).as_primitive::<Int64Type>(), rows.column(1).as_primitive::<Int64Type>());
+            for (number, found) in numbers.values().iter().zip(found.values()) {
+                if let Some(window) = usize::try_from(*number).ok().and_then(|number| windows.get(number)) {
+                    counted.insert((window.site.clone(), window.through, table.clone()), found.unsigned_abs());
+                }
+            }
+        }
+    }
+    Ok(counted)
+}
+
+fn windows_table(windows: &[&Window]) -> Result<RecordBatch, HqError> {
+    let long = |value: &dyn Fn(&Window) -> u64| {
+        Arc::new(Int64Array::from_iter_values(windows.iter().map(|window| value(window) as i64))) as Arc<dyn Array>
+    };
+    let fields = [
+        ("number", DataType::Int64),
+        ("site", DataType::Utf8),
+        ("epoch", DataType::Int32),
+        ("after", DataType::Int64),
+        ("through", DataType::Int64),
+    ];
+    let schema = Schema::new(fields.map(|(name, kind)| Field::new(name, kind, false)).to_vec());
+    let columns = vec![
+        Arc::new(Int64Array::from_iter_values(0..windows.len() as i64)) as Arc<dyn Array>,
+        Arc::new(StringArray::from_iter_values(windows.iter().map(|window| window.site.as_str()))),
+        Arc::new(Int32Array::from_iter_values(windows.iter().map(|window| window.epoch.0 as i32))),
+        long(&|window| window.after.0),
+        long(&|window| window.through.0),
+    ];
+    RecordBatch::try_new(Arc::new(schema), columns).map_err(|error| HqError::Invalid(error.to_string()))
+}
+
+/// Says what a manifest showed.
+fn judge(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Received>, counted: &Counted) {
+    let mut problems = Vec::new();
+    let mut all = shared.reconciliation.all();
+    for stated in &received.manifest.tables {
+        let name = TableName::at_hq(&stated.table).ok();
+        let through = received.manifest.through;
+        let found = name.and_then(|name| counted.get(&(site.clone(), through, name)).copied());
+        if let Some(found) = found.filter(|found| *found != stated.rows) {
+            problems.push(format!(
+                "{site} journalled {} changes of {} in positions {} to {through}, {found} of them are here",
+                stated.rows,
+                stated.table,
+                received.manifest.after.0 + 1
+            ));
+        }
+        let last_key = |received: &Received| {
+            received.manifest.tables.iter().find(|other| other.table == stated.table).and_then(|other| other.last_key)
+        };
+        if let (0, Some(now), Some(then)) = (stated.rows, stated.last_key, before.and_then(last_key))
+            && now > then
+        {
+            problems.push(format!(
+                "{site} captured no change of {}, but its last row went from {then} to {now}: changes pass by the triggers",
+                stated.table
+            ));
+        }
+        let reconciled =
+            Reconciled { stated: stated.clone(), after: received.manifest.after, through, found, at: received.at };
+        all.insert((site.clone(), stated.table.clone()), reconciled);
+    }
+    drop(all);
+    for problem in &problems {
+        tracing::error!(%site, problem, "a manifest does not agree with the lake");
+    }
+    let problem = (!problems.is_empty()).then(|| problems.join("; "));
+    shared.heard(site, Heard::Condition(Condition::Manifest, problem));
+}
+
+fn manifests(answer: &Answer) -> Vec<(SiteId, Received)> {
+    let mut all = Vec::new();
+    for rows in &answer.batches {
+        let text = |index: usize, row: usize| {
+            let column = rows.column(index).as_string_view();
+            column.is_valid(row).then(|| column.value(row))
+        };
+        let epochs = rows.column(1).as_primitive::<Int32Type>();
+        let seqs = rows.column(2).as_primitive::<Int64Type>();
+        let times = rows.column(3).as_primitive::<TimestampMicrosecondType>();
+        for row in 0..rows.num_rows() {
+            let read = || {
+                let seq = |index: usize| Some(Seq(text(index, row)?.parse().ok()?));
+                let tables = serde_json::from_str(text(6, row)?).ok()?;
+                let manifest = Manifest { after: seq(4)?, through: seq(5)?, tables };
+                let received = Received {
+                    epoch: Epoch(epochs.value(row).unsigned_abs()),
+                    seq: Seq(seqs.value(row).unsigned_abs()),
+                    at: Timestamp::from_micros(times.value(row)),
+                    manifest,
+                };
+                Some((SiteId::new(text(0, row)?).ok()?, received))
+            };
+            match read() {
+                Some(read) => all.push(read),
+                None => tracing::error!(site = text(0, row), "a manifest cannot be read"),
+            }
+        }
+    }
+    all
+}
