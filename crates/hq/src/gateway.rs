@@ -371,7 +371,8 @@ impl Control {
             FromSite::Beacon(beacon) => {
                 let problem = (!beacon.capture_ok).then_some(beacon.capture_problem);
                 let age = Duration::from_millis(beacon.oldest_unconfirmed_age_ms);
-                ledger.beacon(site, Seq(beacon.head), age, problem.clone());
+                let clock_off = self.shared.now().as_micros().saturating_sub(beacon.clock_micros);
+                ledger.beacon(site, Seq(beacon.head), age, problem.clone(), clock_off);
                 let rows = beacon.head.saturating_sub(beacon.confirmed);
                 self.shared.heard(site, Heard::Backlog { rows, age });
                 self.shared.heard(site, Heard::Condition(Condition::Capture, problem));
@@ -382,7 +383,7 @@ impl Control {
                 let tables = tables.filter_map(|head| Some((TableName::at_hq(&head.table).ok()?, Seq(head.head))));
                 let time = Timestamp::from_micros(heads.time_micros).min(self.shared.now());
                 ledger.heads(site, time, session.epoch, tables.collect());
-                ledger.advance(&self.shared.lake, site, session.number);
+                ledger.advance(&self.shared.lake, site, session.number, self.shared.now());
             }
             FromSite::Heads(_) => {}
             FromSite::Goodbye(goodbye) => {

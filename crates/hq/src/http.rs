@@ -16,7 +16,13 @@ use rollcall_types::SiteId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{error::HqError, incidents_api, node::Shared, roster::INVITATION_LIFE_SECONDS};
+use crate::{
+    error::HqError,
+    incidents_api,
+    node::Shared,
+    roster::INVITATION_LIFE_SECONDS,
+    table_settings::{self, TableSettings},
+};
 
 type App = Arc<Shared>;
 
@@ -28,6 +34,8 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/ready", get(|| async { "ready\n" }))
         .route("/api/sql", post(sql))
         .route("/api/roll", get(roll))
+        .route("/api/tables", get(tables))
+        .route("/api/tables/{table}", axum::routing::put(set_table))
         .route("/api/roster", get(roster).post(import))
         .route("/api/roster/{site}/invite", post(invite))
         .route("/api/roster/{site}/retire", post(retire))
@@ -107,31 +115,53 @@ struct SqlRequest {
     format: Option<String>,
 }
 
-/// Response headers that carry the coverage with every form of an answer.
+/// Response headers that carry the coverage with every form of an answer: as JSON with the first missing sites, how many are
+/// missing in all, and in a sentence.
 const COVERAGE_HEADER: &str = "x-rollcall-coverage";
+const MISSING_HEADER: &str = "x-rollcall-missing";
 const SUMMARY_HEADER: &str = "x-rollcall-coverage-summary";
+/// Missing sites that a header has room for.
+const MISSING_IN_HEADER: usize = 20;
 
 async fn sql(State(shared): State<App>, _: Caller, Json(request): Json<SqlRequest>) -> Result<Response, ApiError> {
     let name = request.format.as_deref().unwrap_or("json");
     let format = Format::parse(name).ok_or_else(|| {
-        ApiError(StatusCode::BAD_REQUEST, format!("format {name:?} is not one of table, csv, json, parquet"))
+        ApiError(StatusCode::BAD_REQUEST, format!("format {name:?} is not one of table, csv, json, parquet, xlsx"))
     })?;
     let answer = shared.query(&request.sql).await?;
     let summary = answer.coverage.summary();
-    let coverage = serde_json::to_string(&answer.coverage).unwrap_or_default();
+    let missing = answer.coverage.missing.len().to_string();
+    let coverage = serde_json::to_string(&answer.coverage.shortened(MISSING_IN_HEADER)).unwrap_or_default();
     let rendered = tokio::task::spawn_blocking(move || render(&answer, format)).await;
     let failed = |text: String| ApiError(StatusCode::INTERNAL_SERVER_ERROR, text);
     let body = rendered.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     let mut response = ([(header::CONTENT_TYPE, format.content_type())], Body::from(body)).into_response();
-    for (name, text) in [(COVERAGE_HEADER, coverage), (SUMMARY_HEADER, summary)] {
-        // A header has room for some kilobytes; a longer list is in the JSON form.
-        if text.len() <= 8 * 1024
-            && let Ok(value) = HeaderValue::from_str(&text)
-        {
+    for (name, text) in [(COVERAGE_HEADER, coverage), (MISSING_HEADER, missing), (SUMMARY_HEADER, summary)] {
+        // Headers are ASCII; names of attributes may not be.
+        let text: String =
+            text.chars().map(|letter| if (' '..='~').contains(&letter) { letter } else { '?' }).collect();
+        if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(name, value);
         }
     }
     Ok(response)
+}
+
+/// Every site table, with what was declared of it.
+async fn tables(State(shared): State<App>, _: Caller) -> Json<BTreeMap<String, TableSettings>> {
+    let mut declared = table_settings::all(&shared.lake);
+    let tables = shared.lake.tables().into_keys();
+    Json(tables.map(|name| (name.to_string(), declared.remove(&name).unwrap_or_default())).collect())
+}
+
+async fn set_table(
+    State(shared): State<App>,
+    Caller(by): Caller,
+    Path(table): Path<String>,
+    Json(settings): Json<TableSettings>,
+) -> Result<Json<TableSettings>, ApiError> {
+    table_settings::set(&shared, &table, settings.clone(), by).await?;
+    Ok(Json(settings))
 }
 
 async fn roll(State(shared): State<App>, _: Caller) -> Response {

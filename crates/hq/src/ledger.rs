@@ -10,7 +10,7 @@ use std::{
 };
 
 use rollcall_lake::Lake;
-use rollcall_types::{Cause, Coverage, Epoch, MissingSite, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp};
+use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{roster::Sites, watching::Watching};
@@ -63,12 +63,91 @@ struct Presence {
     /// Changes waited at the site for more than a minute, by its last beacon.
     is_behind: bool,
     pending: VecDeque<PendingHeads>,
-    table_through: BTreeMap<TableName, Timestamp>,
+    table_through: BTreeMap<TableName, Reached>,
+    /// All tables; what a restart left is in `now`.
+    through: Reached,
+    /// HQ's clock less the site's, by its last beacon.
+    clock_off_micros: i64,
     /// Minutes heard in the hour that began at `.0`, as bits.
     minutes: (i64, u64),
     detail: String,
     /// Since when it is connected, if it states manifests.
     states_since: Option<Timestamp>,
+}
+
+/// A moving "complete through", with its last steps: a question uses what was reached when its versions were pinned, since the
+/// rows of a later step are not in them.
+#[derive(Debug, Clone, Default)]
+struct Reached {
+    /// Complete through, and when that was reached; oldest first.
+    steps: VecDeque<(Timestamp, Timestamp)>,
+}
+
+impl Reached {
+    const STEPS_MAX: usize = 6;
+
+    fn reach(&mut self, through: Timestamp, now: Timestamp) {
+        if self.newest().is_some_and(|newest| newest >= through) {
+            return;
+        }
+        if self.steps.len() == Self::STEPS_MAX {
+            self.steps.pop_front();
+        }
+        self.steps.push_back((through, now));
+    }
+
+    fn newest(&self) -> Option<Timestamp> {
+        self.steps.back().map(|(through, _)| *through)
+    }
+
+    fn as_of(&self, at: Timestamp) -> Option<Timestamp> {
+        self.steps.iter().rev().find(|(_, reached)| *reached <= at).map(|(through, _)| *through)
+    }
+}
+
+/// What was known of one site at an instant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    presence: &'a Presence,
+    at: Timestamp,
+}
+
+impl Known<'_> {
+    /// Through when every row of a table is here.
+    pub(crate) fn through(&self, table: &TableName) -> Option<Timestamp> {
+        let of_table = self.presence.table_through.get(table).and_then(|reached| reached.as_of(self.at));
+        // A site that never had a change in this table says nothing of it; then its whole journal speaks.
+        of_table.max(self.complete_through())
+    }
+
+    /// Through when every row of every table is here.
+    pub(crate) fn complete_through(&self) -> Option<Timestamp> {
+        match self.presence.through.as_of(self.at) {
+            None if self.presence.through.steps.is_empty() => self.presence.now.complete_through,
+            reached => reached,
+        }
+    }
+
+    pub(crate) fn unconfirmed_rows(&self) -> u64 {
+        self.presence.now.head.0.saturating_sub(self.presence.now.confirmed.0)
+    }
+
+    pub(crate) fn was_heard(&self) -> bool {
+        self.presence.now.last_heard.is_some()
+    }
+
+    pub(crate) fn quiet_for(&self, now: Timestamp) -> Duration {
+        self.presence.now.last_heard.map_or(Duration::MAX, |heard| now.since(heard))
+    }
+
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.presence.now.quarantined
+    }
+
+    /// How far the site's clock is off, either way.
+    pub(crate) fn clock_off_micros(&self) -> i64 {
+        self.presence.clock_off_micros.saturating_abs()
+    }
 }
 
 /// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
@@ -115,10 +194,18 @@ impl Ledger {
         presence.minutes = (hour, presence.minutes.1 | 1 << minute);
     }
 
-    /// A beacon's report on the site's own journal and capture.
-    pub(crate) fn beacon(&self, site: &SiteId, head: Seq, unconfirmed_age: Duration, capture_problem: Option<String>) {
+    /// A beacon's report on the site's own journal, capture and clock.
+    pub(crate) fn beacon(
+        &self,
+        site: &SiteId,
+        head: Seq,
+        unconfirmed_age: Duration,
+        capture_problem: Option<String>,
+        clock_off_micros: i64,
+    ) {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
+        presence.clock_off_micros = clock_off_micros;
         presence.is_behind = unconfirmed_age > Duration::from_secs(60);
         presence.now.head = head.max(presence.now.head);
         presence.capture_problem = capture_problem;
@@ -209,19 +296,19 @@ impl Ledger {
     }
 
     /// Moves a site's completeness as far as the lake's cursors allow.
-    pub(crate) fn advance(&self, lake: &Lake, site: &SiteId, number: SiteNumber) {
+    pub(crate) fn advance(&self, lake: &Lake, site: &SiteId, number: SiteNumber, now: Timestamp) {
         let mut sites = self.sites();
         if let Some(presence) = sites.get_mut(site) {
-            presence.advance(lake, number);
+            presence.advance(lake, number, now);
         }
     }
 
     /// [`Self::advance`] for every site that waits.
-    pub(crate) fn advance_all(&self, lake: &Lake, roster: &Sites) {
+    pub(crate) fn advance_all(&self, lake: &Lake, roster: &Sites, now: Timestamp) {
         let mut sites = self.sites();
         for (site, presence) in sites.iter_mut().filter(|(_, presence)| !presence.pending.is_empty()) {
             if let Some(record) = roster.get(site) {
-                presence.advance(lake, SiteNumber(record.number));
+                presence.advance(lake, SiteNumber(record.number), now);
             }
         }
     }
@@ -285,8 +372,9 @@ impl Ledger {
         behind_after: Duration,
         now: Timestamp,
     ) -> Vec<RollEntry> {
-        let sites = self.sites();
+        // Always in this order.
         let watch = watching.watch();
+        let sites = self.sites();
         let nothing = Presence::default();
         roster
             .iter()
@@ -322,6 +410,21 @@ impl Ledger {
             .collect()
     }
 
+    /// Hands out what was known of each site at `at`, with its place in `sites`.
+    pub(crate) fn each_known<'a>(
+        &self,
+        sites: impl Iterator<Item = &'a SiteId>,
+        at: Timestamp,
+        mut take: impl FnMut(usize, &'a SiteId, &Known<'_>),
+    ) {
+        let presences = self.sites();
+        let nothing = Presence::default();
+        for (index, site) in sites.enumerate() {
+            let presence = presences.get(site).unwrap_or(&nothing);
+            take(index, site, &Known { presence, at });
+        }
+    }
+
     /// Whether more than a twentieth of the sites heard lately has changes waiting for long: after an absence of HQ.
     pub(crate) fn is_draining(&self) -> bool {
         let sites = self.sites();
@@ -336,7 +439,8 @@ impl Ledger {
         let mut all: Vec<_> = sites
             .iter()
             .flat_map(|(site, presence)| {
-                presence.table_through.iter().map(move |(table, time)| (site.clone(), table.clone(), *time))
+                let tables = presence.table_through.iter();
+                tables.filter_map(move |(table, reached)| Some((site.clone(), table.clone(), reached.newest()?)))
             })
             .collect();
         all.sort();
@@ -358,13 +462,13 @@ impl Presence {
             || age(self.stored.last_heard) > STORED_AGE_MAX
     }
 
-    fn advance(&mut self, lake: &Lake, number: SiteNumber) {
+    fn advance(&mut self, lake: &Lake, number: SiteNumber, now: Timestamp) {
         while let Some(pending) = self.pending.front() {
             let mut all = true;
             for (table, head) in &pending.heads {
                 let cursor = lake.table(table).and_then(|table| table.cursor(number, pending.epoch));
                 if cursor.is_some_and(|cursor| cursor.seq >= *head) {
-                    self.table_through.insert(table.clone(), pending.time);
+                    self.table_through.entry(table.clone()).or_default().reach(pending.time, now);
                 } else {
                     all = false;
                 }
@@ -373,42 +477,8 @@ impl Presence {
                 break;
             }
             self.now.complete_through = self.now.complete_through.max(Some(pending.time));
+            self.through.reach(pending.time, now);
             self.pending.pop_front();
         }
     }
-}
-
-/// How long a closed site counts as complete.
-const CLOSED_MAX: Duration = Duration::from_secs(16 * 3600);
-
-/// What an answer about all sites is missing: every site that is not complete up to about now.
-pub(crate) fn coverage(roll: &[RollEntry], now: Timestamp) -> Coverage {
-    let mut coverage = Coverage::default();
-    for entry in roll.iter().filter(|entry| entry.state != SiteState::Retired) {
-        coverage.scope += 1;
-        // A site that said goodbye with everything confirmed has nothing to send until it opens again; for a night, that is
-        // believed. A goodbye explains quiet, it does not prove it.
-        let quiet = entry.last_heard.map_or(Duration::MAX, |heard| now.since(heard));
-        let closed_complete =
-            entry.state == SiteState::QuietExpected && entry.unconfirmed_rows == 0 && quiet < CLOSED_MAX;
-        if entry.state == SiteState::Ok || closed_complete {
-            coverage.complete += 1;
-            if entry.state == SiteState::Ok {
-                let through = entry.complete_through;
-                coverage.complete_through = match (coverage.complete_through, through) {
-                    (Some(known), Some(through)) => Some(known.min(through)),
-                    (known, through) => known.or(through),
-                };
-            }
-        } else {
-            coverage.missing.push(MissingSite {
-                site: entry.site.clone(),
-                since: entry.complete_through.or(entry.since),
-                state: entry.state,
-                cause: entry.cause,
-                expected_rows: None,
-            });
-        }
-    }
-    coverage
 }

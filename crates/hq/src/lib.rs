@@ -6,6 +6,7 @@
 
 mod access;
 mod authority;
+mod coverage;
 mod data_stream;
 mod error;
 mod gateway;
@@ -19,6 +20,7 @@ mod notify;
 mod reconcile;
 mod roster;
 mod sessions;
+mod table_settings;
 mod tables;
 mod watching;
 

@@ -1,10 +1,17 @@
 //! Starts a node and stops it.
 
 use rollcall_types::describe;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arrow_array::RecordBatch;
 
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
-use rollcall_query::{Answer, Engine, EngineLimits, Extras, QueryError};
+use rollcall_query::{Answer, Engine, EngineLimits, Extras, MakeTable, QueryError};
 use rollcall_types::{SiteId, Timestamp};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
 use tokio::net::TcpListener;
@@ -14,17 +21,18 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::T
 use crate::{
     access::{self, Credentials},
     authority::Authority,
+    coverage::{Covering, RosterView},
     error::HqError,
     gateway::Gateway,
     http,
     ingest::{GatherLimits, Ingest},
-    ledger::{Ledger, RollEntry, coverage},
+    ledger::{Ledger, RollEntry},
     maintenance,
     notify::{self, Notifiers},
     reconcile::{self, Reconciliation},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster},
     sessions::Sessions,
-    tables,
+    table_settings, tables,
     watching::{self, Heard, WatchParts, Watching},
 };
 
@@ -102,6 +110,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) engine: Engine,
     pub(crate) reconciliation: Reconciliation,
+    roster_view: Mutex<Option<Arc<RosterView>>>,
     pub(crate) watching: Watching,
     pub(crate) notifiers: Notifiers,
 }
@@ -122,7 +131,7 @@ impl Shared {
     }
 
     /// Complete through less than this long ago counts as current.
-    fn behind_after(&self) -> Duration {
+    pub(crate) fn behind_after(&self) -> Duration {
         (self.config.beacon_interval * 4).max(Duration::from_secs(10))
     }
 
@@ -130,28 +139,68 @@ impl Shared {
         self.ledger.roll(&self.roster.all(), &self.watching, self.behind_after(), self.now())
     }
 
-    /// Answers SQL with the coverage of this moment.
-    pub(crate) async fn query(&self, sql: &str) -> Result<Answer, QueryError> {
+    /// The roster in the forms that queries need.
+    pub(crate) fn roster_view(&self) -> Arc<RosterView> {
         let roster = self.roster.all();
-        let roll = self.ledger.roll(&roster, &self.watching, self.behind_after(), self.now());
-        let coverage = coverage(&roll, self.now());
-        let incidents: Vec<_> = self.watching.watch().incidents().cloned().collect();
-        let extras = Extras {
-            tables: vec![
-                ("public", "sites", tables::sites(&roster)),
-                ("rollcall", "sites", tables::sites(&roster)),
-                ("rollcall", "roll", tables::roll(&roll)),
-                ("rollcall", "incidents", tables::incidents(&incidents)),
-                ("rollcall", "coverage", tables::coverage(&coverage)),
-                ("rollcall", "complete_through", tables::complete_through(&self.ledger.tables_through())),
-                ("rollcall", "cursors", tables::cursors(&self.lake, &roster)),
-                ("rollcall", "columns", tables::columns(&self.lake)),
-                ("rollcall", "manifests", tables::manifests(&self.reconciliation.all())),
-            ],
-            site_ids: Arc::new(self.roster.ids()),
-            coverage,
+        let mut known = self.roster_view.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.as_ref().filter(|view| Arc::ptr_eq(&view.roster, &roster)) {
+            Some(view) => view.clone(),
+            None => known.insert(Arc::new(RosterView::new(roster))).clone(),
+        }
+    }
+
+    /// What goes with a question asked now.
+    pub(crate) fn extras(self: &Arc<Self>) -> Extras {
+        let view = self.roster_view();
+        let covering = Arc::new(Covering {
+            shared: self.clone(),
+            view: view.clone(),
+            settings: table_settings::all(&self.lake),
+            pinned_at: self.now(),
+        });
+        let of_all = {
+            let covering = covering.clone();
+            Arc::new(move || tables::coverage(&covering.of_everything())) as MakeTable
         };
-        self.engine.query(sql, extras).await
+        let made = |make: fn(&Shared) -> RecordBatch| {
+            let shared = self.clone();
+            Arc::new(move || make(&shared)) as MakeTable
+        };
+        let sites = {
+            let view = view.clone();
+            Arc::new(move || view.table.clone()) as MakeTable
+        };
+        Extras {
+            tables: vec![
+                ("public", "sites", sites.clone()),
+                ("rollcall", "sites", sites),
+                ("rollcall", "coverage", of_all),
+                ("rollcall", "roll", made(|shared| tables::roll(&shared.roll()))),
+                (
+                    "rollcall",
+                    "incidents",
+                    made(|shared| {
+                        let incidents: Vec<_> = shared.watching.watch().incidents().cloned().collect();
+                        tables::incidents(&incidents)
+                    }),
+                ),
+                (
+                    "rollcall",
+                    "complete_through",
+                    made(|shared| tables::complete_through(&shared.ledger.tables_through())),
+                ),
+                ("rollcall", "cursors", made(|shared| tables::cursors(&shared.lake, &shared.roster.all()))),
+                ("rollcall", "columns", made(|shared| tables::columns(&shared.lake))),
+                ("rollcall", "manifests", made(|shared| tables::manifests(&shared.reconciliation.all()))),
+            ],
+            site_ids: view.numbers.clone(),
+            cover: covering,
+        }
+    }
+
+    /// Answers SQL with its coverage.
+    pub(crate) async fn query(self: &Arc<Self>, sql: &str) -> Result<Answer, QueryError> {
+        self.engine.query(sql, self.extras()).await
     }
 }
 
@@ -201,6 +250,7 @@ impl Node {
             notifiers: Notifiers::open(vault).await?,
             ledger: Ledger::default(),
             reconciliation: Reconciliation::default(),
+            roster_view: Mutex::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
             engine: Engine::new(lake.clone(), EngineLimits::default())?,

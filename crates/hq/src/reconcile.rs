@@ -16,7 +16,7 @@ use arrow_array::{
     types::{Int32Type, Int64Type, TimestampMicrosecondType},
 };
 use arrow_schema::{DataType, Field, Schema};
-use rollcall_query::{Answer, Extras};
+use rollcall_query::{Answer, Extras, MakeTable};
 use rollcall_roll::Condition;
 use rollcall_types::{Epoch, Manifest, Seq, SiteId, Stated, TableName, Timestamp, describe};
 
@@ -230,7 +230,9 @@ async fn count(shared: &Shared, windows: &[Window]) -> Result<Counted, HqError> 
              AND h._epoch = w.epoch AND h._seq > w.after AND h._seq <= w.through WHERE h._received_at >= '{from}' \
              GROUP BY w.number"
         );
-        let extras = Extras { tables: vec![("rollcall", "windows", windows_table(&windows)?)], ..Extras::default() };
+        let rows = windows_table(&windows)?;
+        let tables: Vec<(_, _, MakeTable)> = vec![("rollcall", "windows", Arc::new(move || rows.clone()))];
+        let extras = Extras { tables, ..Extras::default() };
         let answer = shared.engine.query(&sql, extras).await?;
         for rows in &answer.batches {
             let (numbers, found) =

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::TimeZone;
 use chrono_tz::Tz;
 use rollcall_lake::{Lake, LakeError, Record, StateView};
 use rollcall_types::{Epoch, SiteId, SiteNumber, Timestamp};
@@ -68,6 +69,13 @@ pub(crate) struct Journal {
 }
 
 impl SiteRecord {
+    /// When the site opens for the first time, if that was declared.
+    pub(crate) fn go_live(&self) -> Option<Timestamp> {
+        let day = self.attributes.get("go_live")?.parse::<chrono::NaiveDate>().ok()?;
+        let time = self.zone().from_local_datetime(&day.and_hms_opt(0, 0, 0)?).earliest()?;
+        Some(Timestamp::from_micros(time.timestamp_micros()))
+    }
+
     pub(crate) fn zone(&self) -> Tz {
         self.attributes.get("tz").and_then(|name| Tz::from_str(name).ok()).unwrap_or(Tz::UTC)
     }

@@ -103,7 +103,7 @@ pub(crate) fn incidents(incidents: &[Incident]) -> RecordBatch {
         .finish()
 }
 
-/// `rollcall.coverage`: the sites an answer now would miss.
+/// `rollcall.coverage`: the sites that an answer about everything would miss now.
 pub(crate) fn coverage(coverage: &Coverage) -> RecordBatch {
     let missing = &coverage.missing;
     Columns::default()
@@ -111,6 +111,7 @@ pub(crate) fn coverage(coverage: &Coverage) -> RecordBatch {
         .text("state", missing.iter().map(|entry| Some(entry.state.to_string())))
         .time("since", missing.iter().map(|entry| entry.since))
         .text("cause", missing.iter().map(|entry| entry.cause.map(|cause| cause.to_string())))
+        .maybe_long("expected_rows", missing.iter().map(|entry| entry.expected_rows.map(|rows| rows as i64)))
         .finish()
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use arrow_array::{Array, BinaryArray, RecordBatch, StringArray, cast::AsArray, types::GenericBinaryType};
 use arrow_schema::ArrowError;
-use chrono::{NaiveDate, TimeZone};
+use chrono::NaiveDate;
 use rollcall_lake::{Lake, LakeError};
 use rollcall_roll::{
     CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Watch,
@@ -239,8 +239,6 @@ fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>,
         .closures
         .iter()
         .map(|closure| Closure { from: closure.from.as_seconds(), until: closure.until.as_seconds() });
-    let go_live = attribute("go_live").parse::<NaiveDate>().ok();
-    let go_live = go_live.and_then(|day| zone.from_local_datetime(&day.and_hms_opt(0, 0, 0)?).earliest());
     let listed = record.listed_at.unwrap_or(now);
     SiteSpec {
         id: id.clone(),
@@ -251,7 +249,7 @@ fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>,
             closures: closures.collect(),
         },
         attributes: record.attributes.clone(),
-        expected_from: go_live.map_or(listed, |time| Timestamp::from_micros(time.timestamp_micros()).max(listed)),
+        expected_from: record.go_live().map_or(listed, |go_live| go_live.max(listed)),
         enrolled: record.enrolled_at.is_some(),
     }
 }

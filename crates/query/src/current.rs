@@ -15,7 +15,7 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlanBuilder, ident, lit},
 };
 use rollcall_lake::{DataFile, Snapshot, our_columns};
-use rollcall_types::{SiteId, SiteNumber};
+use rollcall_types::{SiteId, SiteNumber, TableName};
 
 use crate::{
     scan::FilesTable,
@@ -27,9 +27,14 @@ const NEWER: &str = "newer";
 const NEWEST_SEQ: &str = "_newest_seq";
 
 /// Every change of a table.
-pub(crate) fn history(snapshot: &Snapshot, root: &str, url: &ObjectStoreUrl) -> FilesTable {
+pub(crate) fn history(
+    snapshot: &Snapshot,
+    root: &str,
+    url: &ObjectStoreUrl,
+    site_table: Option<TableName>,
+) -> FilesTable {
     let files = snapshot.files().cloned().collect();
-    FilesTable::new(snapshot.schema().arrow(), root.to_owned(), files, url.clone())
+    FilesTable::new(snapshot.schema().arrow(), root.to_owned(), files, url.clone()).of_sites(site_table)
 }
 
 /// The current rows of a table.
@@ -38,6 +43,7 @@ pub(crate) fn current(
     root: &str,
     url: &ObjectStoreUrl,
     site_ids: &HashMap<SiteNumber, SiteId>,
+    site_table: Option<TableName>,
 ) -> Result<Arc<dyn TableProvider>> {
     let schema = snapshot.schema();
     let files: Vec<Arc<DataFile>> = snapshot.files().filter(|file| !file.superseded).cloned().collect();
@@ -50,22 +56,22 @@ pub(crate) fn current(
         let columns = [our_columns::SITE, our_columns::EPOCH, our_columns::SEQ];
         visible_rows(special).call(columns.map(ident).to_vec())
     });
-    let scan = |name: &str, files: Vec<Arc<DataFile>>| {
-        let table: Arc<dyn TableProvider> =
-            Arc::new(FilesTable::new(schema.arrow(), root.to_owned(), files, url.clone()));
+    let scan = |name: &str, files: Vec<Arc<DataFile>>, site_table: Option<TableName>| {
+        let table = FilesTable::new(schema.arrow(), root.to_owned(), files, url.clone()).of_sites(site_table);
+        let table: Arc<dyn TableProvider> = Arc::new(table);
         let builder = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(table), None)?;
         match &visible {
             Some(visible) => builder.filter(visible.clone()),
             None => Ok(builder),
         }
     };
-    let mut plan = scan(ROWS, files)?;
+    let mut plan = scan(ROWS, files, site_table)?;
     if !mutated.is_empty() {
         plan = plan.filter(ident(our_columns::OP).not_eq(lit("D")))?;
         if !schema.key.is_empty() {
             let keys: Vec<&str> =
                 std::iter::once(our_columns::SITE).chain(schema.key.iter().map(String::as_str)).collect();
-            let newer = scan("changed", mutated)?
+            let newer = scan("changed", mutated, None)?
                 .filter(ident(our_columns::OP).in_list(vec![lit("U"), lit("D")], false))?
                 .aggregate(keys.iter().map(|name| ident(*name)), vec![max(ident(our_columns::SEQ)).alias(NEWEST_SEQ)])?
                 .alias(TableReference::bare(NEWER))?

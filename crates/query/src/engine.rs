@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -20,13 +20,17 @@ use datafusion::{
         object_store::ObjectStoreUrl,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
+    physical_plan::execute_stream,
     prelude::{SessionConfig, SessionContext},
 };
 use futures::TryStreamExt;
 use rollcall_lake::{Lake, Snapshot, Table};
-use rollcall_types::{Coverage, SiteId, SiteNumber};
+use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
-use crate::current::{current, history};
+use crate::{
+    current::{current, history},
+    scope::{Scope, scope},
+};
 
 /// Bounds on what a query may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,15 +64,61 @@ pub enum QueryError {
     Failed(#[from] DataFusionError),
 }
 
+/// Makes a table when a query asks for it.
+pub type MakeTable = Arc<dyn Fn() -> RecordBatch + Send + Sync>;
+
 /// What the caller knows that is in no table: goes with one query.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct Extras {
     /// Further tables, by schema and name.
-    pub tables: Vec<(&'static str, &'static str, RecordBatch)>,
+    pub tables: Vec<(&'static str, &'static str, MakeTable)>,
     /// Ids of the sites that table cursors name by number.
     pub site_ids: Arc<HashMap<SiteNumber, SiteId>>,
-    /// What the answer is missing.
-    pub coverage: Coverage,
+    /// Who says what the answer is missing.
+    pub cover: Arc<dyn Cover>,
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        Self { tables: Vec::new(), site_ids: Arc::default(), cover: Arc::new(NoCover) }
+    }
+}
+
+impl std::fmt::Debug for Extras {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tables: Vec<_> = self.tables.iter().map(|(schema, name, _)| format!("{schema}.{name}")).collect();
+        f.debug_struct("Extras").field("tables", &tables).field("cover", &self.cover).finish_non_exhaustive()
+    }
+}
+
+/// Knows how complete each site is, and so what an answer is missing.
+pub trait Cover: std::fmt::Debug + Send + Sync {
+    /// All sites of the roster, in order.
+    fn sites(&self) -> Arc<Vec<SiteId>>;
+
+    /// The column of a table that says when its rows happened, if it was declared.
+    fn event_time(&self, table: &TableName) -> Option<String>;
+
+    /// What an answer with this scope is missing.
+    fn coverage(&self, scope: &Scope) -> Coverage;
+}
+
+/// For questions that concern no site.
+#[derive(Debug, Clone, Copy)]
+pub struct NoCover;
+
+impl Cover for NoCover {
+    fn sites(&self) -> Arc<Vec<SiteId>> {
+        Arc::default()
+    }
+
+    fn event_time(&self, _: &TableName) -> Option<String> {
+        None
+    }
+
+    fn coverage(&self, _: &Scope) -> Coverage {
+        Coverage::default()
+    }
 }
 
 /// Rows and what they are missing.
@@ -103,13 +153,18 @@ impl Engine {
 
     /// Answers one read-only statement.
     pub async fn query(&self, sql: &str, extras: Extras) -> Result<Answer, QueryError> {
-        let coverage = extras.coverage.clone();
+        let cover = extras.cover.clone();
         let context = self.context(extras)?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let run = async {
             let frame =
                 context.sql_with_options(sql, options).await.map_err(|error| QueryError::Sql(explain(&error)))?;
-            let mut stream = frame.execute_stream().await?;
+            let plan = frame.into_optimized_plan()?;
+            let event_time = |table: &TableName| cover.event_time(table);
+            let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);
+            let state = context.state();
+            let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
+            let mut stream = execute_stream(physical, context.task_ctx())?;
             let schema = stream.schema();
             let (mut batches, mut rows) = (Vec::new(), 0);
             while let Some(batch) = stream.try_next().await? {
@@ -153,7 +208,8 @@ impl Engine {
 
     fn pin(&self, extras: Extras) -> Result<PinnedCatalog, QueryError> {
         let mut schemas: BTreeMap<&'static str, PinnedSchema> = BTreeMap::new();
-        let pin = |table: &Table, current: bool| PinnedTable::Lake {
+        let pin = |table: &Table, site_table: Option<&TableName>, current: bool| PinnedTable::Lake {
+            site_table: site_table.cloned(),
             snapshot: Box::new(table.snapshot()),
             root: table.root().to_string(),
             current,
@@ -161,16 +217,15 @@ impl Engine {
             store_url: self.store_url.clone(),
         };
         for (name, table) in self.lake.tables() {
-            schemas.entry("public").or_default().insert(name.as_str(), pin(&table, true));
-            schemas.entry("history").or_default().insert(name.as_str(), pin(&table, false));
+            schemas.entry("public").or_default().insert(name.as_str(), pin(&table, Some(&name), true));
+            schemas.entry("history").or_default().insert(name.as_str(), pin(&table, Some(&name), false));
         }
         let own = schemas.entry("rollcall").or_default();
-        own.insert("quarantine", pin(self.lake.quarantine(), false));
-        own.insert("site_log", pin(self.lake.site_log(), false));
-        own.insert("contacts", pin(self.lake.contacts(), false));
-        for (schema, name, rows) in extras.tables {
-            let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
-            schemas.entry(schema).or_default().insert(name, PinnedTable::Memory(Arc::new(table)));
+        own.insert("quarantine", pin(self.lake.quarantine(), None, false));
+        own.insert("site_log", pin(self.lake.site_log(), None, false));
+        own.insert("contacts", pin(self.lake.contacts(), None, false));
+        for (schema, name, make) in extras.tables {
+            schemas.entry(schema).or_default().insert(name, PinnedTable::Made(make, OnceLock::new()));
         }
         Ok(PinnedCatalog(schemas.into_iter().map(|(name, schema)| (name.to_owned(), Arc::new(schema))).collect()))
     }
@@ -181,34 +236,48 @@ fn explain(error: &DataFusionError) -> String {
     error.strip_backtrace()
 }
 
-#[derive(Debug)]
 enum PinnedTable {
     Lake {
+        site_table: Option<TableName>,
         snapshot: Box<Snapshot>,
         root: String,
         current: bool,
         site_ids: Arc<HashMap<SiteNumber, SiteId>>,
         store_url: ObjectStoreUrl,
     },
-    Memory(Arc<MemTable>),
+    /// Made when it is first asked for, and the same then for the whole query.
+    Made(MakeTable, OnceLock<Arc<MemTable>>),
 }
 
 impl PinnedTable {
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         match self {
-            Self::Memory(table) => Ok(table.clone()),
-            Self::Lake { snapshot, root, current: true, site_ids, store_url } => {
-                current(snapshot, root, store_url, site_ids)
+            Self::Made(make, made) => {
+                if let Some(table) = made.get() {
+                    return Ok(table.clone());
+                }
+                let rows = make();
+                let table = Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?);
+                Ok(made.get_or_init(|| table).clone())
             }
-            Self::Lake { snapshot, root, current: false, store_url, .. } => {
-                Ok(Arc::new(history(snapshot, root, store_url)))
+            Self::Lake { snapshot, root, current: true, site_ids, store_url, site_table } => {
+                current(snapshot, root, store_url, site_ids, site_table.clone())
+            }
+            Self::Lake { snapshot, root, current: false, store_url, site_table, .. } => {
+                Ok(Arc::new(history(snapshot, root, store_url, site_table.clone())))
             }
         }
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct PinnedSchema(BTreeMap<String, PinnedTable>);
+
+impl std::fmt::Debug for PinnedSchema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl PinnedSchema {
     fn insert(&mut self, name: &str, table: PinnedTable) {

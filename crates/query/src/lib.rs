@@ -9,7 +9,10 @@ mod current;
 mod engine;
 mod render;
 mod scan;
+mod scope;
 mod visible;
+mod workbook;
 
-pub use engine::{Answer, Engine, EngineLimits, Extras, QueryError};
+pub use engine::{Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, QueryError};
 pub use render::{Format, RenderError, render};
+pub use scope::{ScanScope, Scope};

@@ -15,7 +15,7 @@ use parquet::{
 };
 use serde_json::{Value, json};
 
-use crate::engine::Answer;
+use crate::{engine::Answer, workbook::workbook};
 
 /// Forms of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Format {
     Csv,
     /// `{"columns": […], "rows": [{…}], "coverage": {…}}`.
     Json,
+    /// An Excel workbook with the sheets "Answer" and "Coverage".
+    Xlsx,
     /// A Parquet file with the coverage in its metadata under `rollcall.coverage`.
     Parquet,
 }
@@ -38,6 +40,7 @@ impl Format {
             "csv" => Self::Csv,
             "json" => Self::Json,
             "parquet" => Self::Parquet,
+            "xlsx" => Self::Xlsx,
             _ => return None,
         })
     }
@@ -49,6 +52,7 @@ impl Format {
             Self::Csv => "text/csv; charset=utf-8",
             Self::Json => "application/json",
             Self::Parquet => "application/vnd.apache.parquet",
+            Self::Xlsx => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
         }
     }
 }
@@ -69,6 +73,7 @@ pub fn render(answer: &Answer, format: Format) -> Result<Vec<u8>, RenderError> {
         Format::Csv => csv(answer),
         Format::Json => json_text(answer),
         Format::Parquet => parquet_file(answer),
+        Format::Xlsx => workbook(answer).map_err(failed),
     }
 }
 

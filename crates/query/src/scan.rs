@@ -18,6 +18,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, empty::EmptyExec, project_schema},
 };
 use rollcall_lake::DataFile;
+use rollcall_types::TableName;
 
 /// Data files of one table, read as one.
 #[derive(Debug)]
@@ -27,11 +28,22 @@ pub(crate) struct FilesTable {
     root: String,
     files: Vec<Arc<DataFile>>,
     store_url: ObjectStoreUrl,
+    /// The site table whose rows an answer needs whole; none for tables of HQ's own, and for the corrections by which
+    /// current rows are told: these concern only sites whose rows are read anyway.
+    site_table: Option<TableName>,
 }
 
 impl FilesTable {
     pub(crate) fn new(lake: &SchemaRef, root: String, files: Vec<Arc<DataFile>>, store_url: ObjectStoreUrl) -> Self {
-        Self { schema: reading_schema(lake), root, files, store_url }
+        Self { schema: reading_schema(lake), root, files, store_url, site_table: None }
+    }
+
+    pub(crate) fn of_sites(self, table: Option<TableName>) -> Self {
+        Self { site_table: table, ..self }
+    }
+
+    pub(crate) fn site_table(&self) -> Option<&TableName> {
+        self.site_table.as_ref()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The roll: what the watch says of each site, now.
 
+use std::collections::BTreeMap;
+
 use rollcall_types::{Cause, SiteId, SiteState};
 
 use crate::{
@@ -14,6 +16,21 @@ use crate::{
 const BUSY: f32 = 0.1;
 
 impl Watch {
+    /// Sites whose rows are known to be wrong or incomplete, however current they are, and why.
+    pub fn flawed_sites(&self) -> BTreeMap<SiteId, Cause> {
+        let is_flaw = |condition| {
+            matches!(condition, Condition::Manifest | Condition::Loss | Condition::Refused | Condition::CloneOrRewind)
+        };
+        let open = self.open.iter().filter_map(|id| self.incidents.get(id));
+        open.filter_map(|incident| match incident.kind {
+            Kind::Condition(condition) if is_flaw(condition) => {
+                Some((incident.members.keys().next()?.clone(), condition.cause()))
+            }
+            _ => None,
+        })
+        .collect()
+    }
+
     /// The state of a site; none if it is not on the watch.
     pub fn verdict(&self, id: &SiteId) -> Option<Verdict> {
         let number = *self.index.get(id)?;

@@ -35,7 +35,10 @@ impl HqAddress {
 /// An answer to SQL.
 pub(crate) struct SqlAnswer {
     pub(crate) body: Vec<u8>,
-    pub(crate) coverage: Option<rollcall_types::Coverage>,
+    /// What it is missing, as JSON: the first of the sites.
+    pub(crate) coverage: String,
+    /// How many sites it is missing; none if HQ did not say.
+    pub(crate) missing: Option<usize>,
     pub(crate) summary: String,
 }
 
@@ -125,8 +128,10 @@ impl Client {
             answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
         let (coverage, summary) = (header("x-rollcall-coverage"), header("x-rollcall-coverage-summary"));
+        // An HQ that does not say is taken for one whose answer is incomplete.
+        let missing = header("x-rollcall-missing").parse().ok();
         let body = answer.body_mut().with_config().limit(4 << 30).read_to_vec()?;
-        Ok(SqlAnswer { body, coverage: serde_json::from_str(&coverage).ok(), summary })
+        Ok(SqlAnswer { body, coverage, missing, summary })
     }
 }
 

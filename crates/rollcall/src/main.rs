@@ -12,6 +12,7 @@ mod incidents;
 mod replay;
 mod roster;
 mod show;
+mod tables;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -54,6 +55,8 @@ enum Command {
     Roster(roster::RosterArgs),
     /// What a person should know: list, show, take, explain.
     Incidents(incidents::IncidentsArgs),
+    /// The sites' tables, and when their rows happened: list, set.
+    Tables(tables::TablesArgs),
     /// How people are told: list, set, test, remove.
     Channels(channels::ChannelsArgs),
     /// Run the watch over a history of your own: what it would have said, and how often.
@@ -70,6 +73,7 @@ enum SqlFormat {
     Csv,
     Json,
     Parquet,
+    Xlsx,
 }
 
 impl SqlFormat {
@@ -79,6 +83,7 @@ impl SqlFormat {
             Self::Csv => "csv",
             Self::Json => "json",
             Self::Parquet => "parquet",
+            Self::Xlsx => "xlsx",
         }
     }
 }
@@ -111,7 +116,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hq(args) => runtime()?.block_on(hq::run(args)),
         Command::Sql { sql, format, out, hq } => {
             let answer = client::Client::find(&hq)?.sql(&sql, format.name())?;
-            show::answer(&answer, format == SqlFormat::Json, out.as_deref())
+            show::answer(&answer, format, out.as_deref())
         }
         Command::Call { json, hq } => {
             let text = client::Client::find(&hq)?.get("/api/roll")?;
@@ -119,6 +124,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Roster(args) => roster::run(args),
         Command::Incidents(args) => incidents::run(args),
+        Command::Tables(args) => tables::run(args),
         Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),

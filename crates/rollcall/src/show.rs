@@ -12,22 +12,27 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CON
 use rollcall_types::{Cause, SiteId, SiteState, Timestamp};
 use serde::Deserialize;
 
-use crate::{FINDING, client::SqlAnswer};
+use crate::{FINDING, SqlFormat, client::SqlAnswer};
 
 /// Writes an answer to stdout or a file; its coverage goes to stderr, so that it is seen and never gets into the data.
-pub(crate) fn answer(answer: &SqlAnswer, is_json: bool, out: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub(crate) fn answer(answer: &SqlAnswer, format: SqlFormat, out: Option<&Path>) -> anyhow::Result<ExitCode> {
     match out {
         Some(path) => {
             let mut file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
             file.write_all(&answer.body)?;
             file.sync_all()?;
+            if format == SqlFormat::Csv {
+                // A CSV file has no room for it.
+                let beside = path.with_added_extension("coverage.json");
+                std::fs::write(&beside, &answer.coverage).with_context(|| format!("writing {}", beside.display()))?;
+            }
         }
         None => std::io::stdout().write_all(&answer.body)?,
     }
-    if is_json && out.is_none() {
+    if format == SqlFormat::Json && out.is_none() {
         println!();
     }
-    let incomplete = answer.coverage.as_ref().is_some_and(|coverage| !coverage.is_complete());
+    let incomplete = answer.missing != Some(0);
     if std::io::stderr().is_terminal() && incomplete && std::env::var_os("NO_COLOR").is_none() {
         eprintln!("\u{1b}[33mcoverage: {}\u{1b}[0m", answer.summary);
     } else {

@@ -1,11 +1,13 @@
 //! Which sites an answer is about, and which of them it is missing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Cause, SiteId, SiteState, Timestamp};
 
 /// What an answer must say about itself: the sites in scope, how many are complete, and who is missing since when.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Coverage {
     /// Sites the answer is about.
     pub scope: usize,
@@ -13,8 +15,26 @@ pub struct Coverage {
     pub complete: usize,
     /// The earliest instant through which every complete site is complete; none when no site is.
     pub complete_through: Option<Timestamp>,
+    /// The question is only about events before this: sites complete up to it are complete for this answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// The sites that are not complete, ordered by id.
     pub missing: Vec<MissingSite>,
+    /// What share of the rows is missing, as far as the sites' rhythms and the question tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_share: Option<Share>,
+    /// The same for each group, of an answer that is grouped by site attributes; only incomplete ones if there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupCoverage>,
+}
+
+/// An estimate of a share of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Between 0 and 1.
+    pub share: f64,
+    /// One standard deviation of it.
+    pub plus_minus: f64,
 }
 
 /// One site an answer is missing.
@@ -32,8 +52,23 @@ pub struct MissingSite {
     pub expected_rows: Option<u64>,
 }
 
+/// One group's coverage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCoverage {
+    /// The attributes that make the group.
+    pub group: BTreeMap<String, Option<String>>,
+    /// Its sites in scope.
+    pub scope: usize,
+    /// Those whose rows are all here.
+    pub complete: usize,
+    /// Those that are missing.
+    pub missing: Vec<SiteId>,
+}
+
 /// How many missing sites [`Coverage::summary`] names before it counts the rest.
 const NAMED_SITES_MAX: usize = 8;
+/// How many incomplete groups it names.
+const NAMED_GROUPS_MAX: usize = 8;
 
 impl Coverage {
     /// Whether nothing is missing.
@@ -43,11 +78,16 @@ impl Coverage {
 
     /// One or two sentences for people; never empty.
     pub fn summary(&self) -> String {
-        let through = match self.complete_through {
-            Some(time) => format!(" through {time}"),
-            None => String::new(),
+        if self.scope == 0 {
+            return "no site's rows are in this answer's scope".to_owned();
+        }
+        let through = match (self.until, self.complete_through) {
+            (Some(until), _) => format!(" for all before {until}"),
+            (None, Some(time)) => format!(" through {time}"),
+            (None, None) => String::new(),
         };
-        let mut text = format!("{} sites in scope, {} complete{through}", self.scope, self.complete);
+        let noun = if self.scope == 1 { "site" } else { "sites" };
+        let mut text = format!("{} {noun} in scope, {} complete{through}", self.scope, self.complete);
         for (index, missing) in self.missing.iter().take(NAMED_SITES_MAX).enumerate() {
             text.push_str(if index == 0 { "; missing: " } else { ", " });
             text.push_str(&missing.describe());
@@ -55,7 +95,42 @@ impl Coverage {
         if self.missing.len() > NAMED_SITES_MAX {
             text.push_str(&format!(" and {} more", self.missing.len() - NAMED_SITES_MAX));
         }
+        let rows: u64 = self.missing.iter().filter_map(|missing| missing.expected_rows).sum();
+        if rows > 0 {
+            text.push_str(&format!("; about {rows} rows are missing"));
+            if let Some(share) = self.missing_share {
+                text.push_str(&format!(
+                    ", {:.1} % ± {:.1} of those expected",
+                    share.share * 100.0,
+                    share.plus_minus * 100.0
+                ));
+            }
+        }
+        let incomplete: Vec<&GroupCoverage> = self.groups.iter().filter(|group| !group.missing.is_empty()).collect();
+        for (index, group) in incomplete.iter().take(NAMED_GROUPS_MAX).enumerate() {
+            text.push_str(if index == 0 { "; incomplete groups: " } else { ", " });
+            text.push_str(&group.describe());
+        }
+        if incomplete.len() > NAMED_GROUPS_MAX {
+            text.push_str(&format!(" and {} more", incomplete.len() - NAMED_GROUPS_MAX));
+        }
+        if self.until.is_some() {
+            text.push_str("; back-dated rows and corrections may still come");
+        }
         text
+    }
+
+    /// The same with at most `missing_max` sites and no groups, for places that have little room.
+    pub fn shortened(&self, missing_max: usize) -> Self {
+        let missing = self.missing.iter().take(missing_max).cloned().collect();
+        Self { missing, groups: Vec::new(), ..self.clone() }
+    }
+}
+
+impl GroupCoverage {
+    fn describe(&self) -> String {
+        let names: Vec<&str> = self.group.values().map(|value| value.as_deref().unwrap_or("none")).collect();
+        format!("{} ({} of {})", names.join("/"), self.complete, self.scope)
     }
 }
 
@@ -76,23 +151,59 @@ impl MissingSite {
 mod tests {
     use super::*;
 
+    fn tacoma() -> MissingSite {
+        MissingSite {
+            site: SiteId::new("tacoma-01").expect("valid"),
+            since: None,
+            state: SiteState::NeverHeard,
+            cause: Some(Cause::NeverEnrolled),
+            expected_rows: None,
+        }
+    }
+
     #[test]
     fn the_summary_names_the_missing() {
         let coverage = Coverage {
             scope: 2,
             complete: 1,
             complete_through: Some(Timestamp::from_micros(0)),
-            missing: vec![MissingSite {
-                site: SiteId::new("tacoma-01").expect("valid"),
-                since: None,
-                state: SiteState::NeverHeard,
-                cause: Some(Cause::NeverEnrolled),
-                expected_rows: None,
-            }],
+            missing: vec![tacoma()],
+            ..Coverage::default()
         };
         assert_eq!(
             coverage.summary(),
             "2 sites in scope, 1 complete through 1970-01-01T00:00:00Z; missing: tacoma-01 never-heard (never enrolled)"
         );
+    }
+
+    #[test]
+    fn the_summary_counts_what_it_does_not_name() {
+        let group = |state: &str, missing| GroupCoverage {
+            group: BTreeMap::from([("state".to_owned(), Some(state.to_owned()))]),
+            scope: 20,
+            complete: 20,
+            missing,
+        };
+        let coverage = Coverage {
+            scope: 40,
+            complete: 30,
+            until: Some(Timestamp::from_micros(0)),
+            missing: vec![MissingSite { expected_rows: Some(31), ..tacoma() }; 10],
+            missing_share: Some(Share { share: 0.013, plus_minus: 0.002 }),
+            groups: vec![group("OR", Vec::new()), group("WA", vec![tacoma().site])],
+            ..Coverage::default()
+        };
+        let text = coverage.summary();
+        for part in [
+            "30 complete for all before 1970",
+            " and 2 more",
+            "about 310 rows",
+            "1.3 % ± 0.2",
+            "groups: WA (20 of 20);",
+            "back-dated",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text:?}");
+        }
+        assert!(!text.contains("OR ("), "{text}");
     }
 }

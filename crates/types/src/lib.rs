@@ -12,7 +12,7 @@ mod position;
 mod state;
 mod time;
 
-pub use coverage::{Coverage, MissingSite};
+pub use coverage::{Coverage, GroupCoverage, MissingSite, Share};
 pub use describe::describe;
 pub use id::{InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
 pub use manifest::{Manifest, Stated};

@@ -1,5 +1,7 @@
 //! SQL over current rows and history, against a plain model of the same changes.
 
+mod scope;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -11,7 +13,7 @@ use arrow::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions, MarkKind, Part, PartMark, SiteClock, Table, conform};
-use rollcall_query::{Engine, EngineLimits, Extras, Format, QueryError, render};
+use rollcall_query::{Cover, Engine, EngineLimits, Extras, Format, QueryError, Scope, render};
 use rollcall_types::{ChainHash, Coverage, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns};
 
 fn site(number: u32) -> SiteId {
@@ -192,11 +194,28 @@ async fn only_reading_is_allowed_and_answers_are_bounded() {
     assert!(matches!(world.ask(long).await, Err(QueryError::Limit(_) | QueryError::Sql(_))));
 }
 
+/// Says the same of every answer.
+#[derive(Debug)]
+struct Fixed;
+
+impl Cover for Fixed {
+    fn sites(&self) -> Arc<Vec<SiteId>> {
+        Arc::default()
+    }
+
+    fn event_time(&self, _: &TableName) -> Option<String> {
+        None
+    }
+
+    fn coverage(&self, _: &Scope) -> Coverage {
+        Coverage { scope: 3, complete: 3, ..Coverage::default() }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_coverage_goes_with_every_form() {
     let world = World::new().await;
-    let coverage = Coverage { scope: 3, complete: 3, ..Coverage::default() };
-    let extras = Extras { coverage: coverage.clone(), ..Extras::default() };
+    let extras = Extras { cover: Arc::new(Fixed), ..Extras::default() };
     let answer = world
         .engine
         .query(
@@ -213,4 +232,6 @@ async fn the_coverage_goes_with_every_form() {
     let file = render(&answer, Format::Parquet).expect("renders");
     let text = String::from_utf8_lossy(&file);
     assert!(text.contains("rollcall.coverage") && text.contains("\"scope\":3"));
+    let book = render(&answer, Format::Xlsx).expect("renders");
+    assert!(book.starts_with(b"PK"), "a workbook is a zip file");
 }
