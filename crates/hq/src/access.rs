@@ -1,18 +1,27 @@
 //! Who may use the API: people by password, the operator's commands by a token in the data directory.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::Path,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier, password_hash::SaltString};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use datafusion_postgres::pgwire::api::auth::sasl::scram::{SCRAM_ITERATIONS, gen_salted_password};
 use ring::{
     digest::{SHA256, digest},
     hmac,
 };
 use rollcall_lake::{Vault, VaultKey};
+use rollcall_types::SiteId;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 use crate::{authority::random_bytes, error::HqError};
 
@@ -21,46 +30,192 @@ pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
 const NODE_KEY_FILE: &str = "node.key";
 const VAULT_NAME: &str = "users";
 
-/// Password hashes, and the hash of the operator's token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Credentials {
-    admin: String,
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Ask, and see the roll and incidents.
+    Viewer,
+    /// Also take incidents, invite and retire sites.
+    Operator,
+    /// Also change users and channels.
+    Admin,
+}
+
+/// Someone who may use HQ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct User {
+    pub(crate) role: Role,
+    /// The user sees only sites with these attributes; all if it is empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) sees: BTreeMap<String, String>,
+    /// Over the PostgreSQL port, incomplete answers are errors unless the user says otherwise.
+    #[serde(default)]
+    pub(crate) strict: bool,
+    password: PasswordHashes,
+}
+
+/// A password in the forms its two ways in need: neither is the password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PasswordHashes {
+    argon2: String,
+    /// RFC 5802: salt and salted password, base64.
+    scram_salt: String,
+    scram_salted: String,
+}
+
+impl std::fmt::Debug for PasswordHashes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordHashes(secret)")
+    }
+}
+
+impl PasswordHashes {
+    fn new(password: &str) -> Result<Self, HqError> {
+        let salt = SaltString::encode_b64(&random_bytes::<16>()?);
+        let hashed = salt.and_then(|salt| Ok(Argon2::default().hash_password(password.as_bytes(), &salt)?.to_string()));
+        let argon2 = hashed.map_err(|error| HqError::Certificate(error.to_string()))?;
+        let salt = random_bytes::<16>()?;
+        let salted = gen_salted_password(password, &salt, SCRAM_ITERATIONS);
+        Ok(Self { argon2, scram_salt: STANDARD.encode(salt), scram_salted: STANDARD.encode(salted) })
+    }
+
+    fn verify(&self, password: &str) -> bool {
+        PasswordHash::new(&self.argon2)
+            .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    }
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) sees: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Stored {
     operator: String,
+    #[serde(default)]
+    users: BTreeMap<String, User>,
+}
+
+/// Users with hashes of their passwords, and the hash of the operator's token.
+#[derive(Debug)]
+pub struct Credentials {
+    vault: Vault,
+    stored: RwLock<Stored>,
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Credentials {
     /// Reads the credentials of this lake, or makes them; then the admin's password is returned, once.
     pub(crate) async fn open(vault: &Vault, directory: &Path) -> Result<(Self, Option<String>), HqError> {
+        let with = |stored| Self { vault: vault.clone(), stored: RwLock::new(stored), changing: Mutex::default() };
         if let Some(stored) = vault.get(VAULT_NAME).await? {
             let stored = serde_json::from_slice(&stored).map_err(|error| HqError::Certificate(error.to_string()))?;
-            return Ok((stored, None));
+            return Ok((with(stored), None));
         }
-        let password = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
         let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
-        let salt = SaltString::encode_b64(&random_bytes::<16>()?);
-        let hashed = salt.and_then(|salt| Ok(Argon2::default().hash_password(password.as_bytes(), &salt)?.to_string()));
-        let admin = hashed.map_err(|error| HqError::Certificate(error.to_string()))?;
-        let new = Self { admin, operator: token_hash(&token) };
         write_private(&directory.join(OPERATOR_TOKEN_FILE), token.as_bytes())?;
-        let text = serde_json::to_vec(&new).map_err(|error| HqError::Certificate(error.to_string()))?;
-        vault.put(VAULT_NAME, &text).await?;
-        Ok((new, Some(password)))
+        let new = with(Stored { operator: token_hash(&token), users: BTreeMap::new() });
+        let password = new.set("admin", Role::Admin, BTreeMap::new(), false, None).await?;
+        Ok((new, password))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Stored> {
+        self.stored.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All users by name.
+    pub(crate) fn users(&self) -> BTreeMap<String, User> {
+        self.read().users.clone()
+    }
+
+    /// One user.
+    pub(crate) fn user(&self, name: &str) -> Option<User> {
+        self.read().users.get(name).cloned()
+    }
+
+    /// Salt and salted password for SCRAM (RFC 5802); made up, and never right, for a user there is not.
+    pub(crate) fn scram(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>), HqError> {
+        let stored = self.read();
+        let decode = |text: &str| STANDARD.decode(text).map_err(|error| HqError::Certificate(error.to_string()));
+        match stored.users.get(name) {
+            Some(user) => Ok((decode(&user.password.scram_salt)?, decode(&user.password.scram_salted)?)),
+            None => {
+                // The same salt each time, as a real user would have.
+                let salt = digest(&SHA256, format!("{name}{}", stored.operator).as_bytes());
+                Ok((salt.as_ref()[..16].to_vec(), random_bytes::<32>()?.to_vec()))
+            }
+        }
+    }
+
+    /// Adds or changes a user. Without a password, a new user gets one, which is returned; an old one keeps theirs.
+    pub(crate) async fn set(
+        &self,
+        name: &str,
+        role: Role,
+        sees: BTreeMap<String, String>,
+        strict: bool,
+        password: Option<&str>,
+    ) -> Result<Option<String>, HqError> {
+        SiteId::new(name)
+            .map_err(|_| HqError::Invalid(format!("{name:?} is no name for a user: use a-z, 0-9, -, _ and .")))?;
+        if password.is_some_and(|password| password.chars().count() < 8) {
+            return Err(HqError::Invalid("a password needs at least 8 characters".to_owned()));
+        }
+        let _changing = self.changing.lock().await;
+        let mut stored = self.read().clone();
+        if name == "admin" && role != Role::Admin {
+            return Err(HqError::Invalid("the user admin stays an admin".to_owned()));
+        }
+        let made = match (password, stored.users.get(name)) {
+            (None, None) => Some(URL_SAFE_NO_PAD.encode(random_bytes::<15>()?)),
+            _ => None,
+        };
+        let hashes = match (password.or(made.as_deref()), stored.users.get(name)) {
+            (Some(password), _) => PasswordHashes::new(password)?,
+            (None, Some(known)) => known.password.clone(),
+            (None, None) => return Err(HqError::Invalid("a new user needs a password".to_owned())),
+        };
+        stored.users.insert(name.to_owned(), User { role, sees, strict, password: hashes });
+        self.store(stored).await?;
+        Ok(made)
+    }
+
+    /// Removes a user; false if there was none.
+    pub(crate) async fn remove(&self, name: &str) -> Result<bool, HqError> {
+        if name == "admin" {
+            return Err(HqError::Invalid("the user admin stays".to_owned()));
+        }
+        let _changing = self.changing.lock().await;
+        let mut stored = self.read().clone();
+        let was_there = stored.users.remove(name).is_some();
+        self.store(stored).await?;
+        Ok(was_there)
+    }
+
+    async fn store(&self, stored: Stored) -> Result<(), HqError> {
+        let text = serde_json::to_vec(&stored).map_err(|error| HqError::Certificate(error.to_string()))?;
+        self.vault.put(VAULT_NAME, &text).await?;
+        *self.stored.write().unwrap_or_else(PoisonError::into_inner) = stored;
+        Ok(())
     }
 
     /// Who sends this `Authorization` header; none when it is not valid. Slow for passwords, on purpose.
-    pub(crate) fn check(&self, header: &str) -> Option<&'static str> {
+    pub(crate) fn check(&self, header: &str) -> Option<Identity> {
         if let Some(token) = header.strip_prefix("Bearer ") {
-            return same(&token_hash(token.trim()), &self.operator).then_some("operator");
+            let operator = Identity { name: "operator".to_owned(), role: Role::Admin, sees: BTreeMap::new() };
+            return same(&token_hash(token.trim()), &self.read().operator).then_some(operator);
         }
         let pair = STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?;
         let pair = String::from_utf8(pair).ok()?;
-        let (user, password) = pair.split_once(':')?;
-        if user != "admin" {
-            return None;
-        }
-        let hash = PasswordHash::new(&self.admin).ok()?;
-        let right = Argon2::default().verify_password(password.as_bytes(), &hash).is_ok();
-        right.then_some("admin")
+        let (name, password) = pair.split_once(':')?;
+        let user = self.user(name)?;
+        let identity = Identity { name: name.to_owned(), role: user.role, sees: user.sees.clone() };
+        user.password.verify(password).then_some(identity)
     }
 }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
+    access::{Identity, Role, User},
     error::HqError,
     incidents_api,
     node::Shared,
@@ -39,33 +40,78 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/roster", get(roster).post(import))
         .route("/api/roster/{site}/invite", post(invite))
         .route("/api/roster/{site}/retire", post(retire))
+        .route("/api/users", get(users))
+        .route("/api/users/{name}", axum::routing::put(set_user).delete(remove_user))
         .merge(incidents_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
         .with_state(shared)
 }
 
-/// Who calls, by password or token.
-pub(crate) struct Caller(pub(crate) &'static str);
+/// Whoever calls, by password or token; may be one who sees only some sites.
+pub(crate) struct Reader(pub(crate) Identity);
+/// One who sees all sites.
+pub(crate) struct Viewer;
+/// One who may act; their name.
+pub(crate) struct Operator(pub(crate) String);
+/// One who may change users and channels; their name.
+pub(crate) struct Admin(pub(crate) String);
 
-impl FromRequestParts<App> for Caller {
+async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response> {
+    let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let identity = match given {
+        Some(given) => {
+            let _turn = shared.password_checks.acquire().await.ok();
+            let credentials = shared.credentials.clone();
+            // Checking a password is slow on purpose; keep it off the threads that serve sites.
+            tokio::task::spawn_blocking(move || credentials.check(&given)).await.ok().flatten()
+        }
+        None => None,
+    };
+    identity.ok_or_else(|| {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"rollcall\"")];
+        let error = json!({"error": "a password (of user admin, for one) or a token is needed"});
+        (StatusCode::UNAUTHORIZED, challenge, Json(error)).into_response()
+    })
+}
+
+/// An identity that sees all sites and has at least this role.
+async fn with_role(parts: &mut Parts, shared: &App, role: Role) -> Result<Identity, Response> {
+    let identity = identify(parts, shared).await?;
+    let problem = if identity.role < role {
+        format!("user {} may not do this; it takes a user with the role {role:?}", identity.name)
+    } else if !identity.sees.is_empty() {
+        format!("user {} sees only some sites, and this concerns all", identity.name)
+    } else {
+        return Ok(identity);
+    };
+    Err(ApiError(StatusCode::FORBIDDEN, problem).into_response())
+}
+
+impl FromRequestParts<App> for Reader {
     type Rejection = Response;
-
     async fn from_request_parts(parts: &mut Parts, shared: &App) -> Result<Self, Response> {
-        let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let caller = match given {
-            Some(given) => {
-                let _turn = shared.password_checks.acquire().await.ok();
-                let credentials = shared.credentials.clone();
-                // Checking a password is slow on purpose; keep it off the threads that serve sites.
-                tokio::task::spawn_blocking(move || credentials.check(&given)).await.ok().flatten()
-            }
-            None => None,
-        };
-        caller.map(Self).ok_or_else(|| {
-            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"rollcall\"")];
-            let error = json!({"error": "a password (user admin) or a token is needed"});
-            (StatusCode::UNAUTHORIZED, challenge, Json(error)).into_response()
-        })
+        identify(parts, shared).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Viewer {
+    type Rejection = Response;
+    async fn from_request_parts(parts: &mut Parts, shared: &App) -> Result<Self, Response> {
+        with_role(parts, shared, Role::Viewer).await.map(|_| Self)
+    }
+}
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = Response;
+    async fn from_request_parts(parts: &mut Parts, shared: &App) -> Result<Self, Response> {
+        with_role(parts, shared, Role::Operator).await.map(|identity| Self(identity.name))
+    }
+}
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = Response;
+    async fn from_request_parts(parts: &mut Parts, shared: &App) -> Result<Self, Response> {
+        with_role(parts, shared, Role::Admin).await.map(|identity| Self(identity.name))
     }
 }
 
@@ -123,12 +169,16 @@ const SUMMARY_HEADER: &str = "x-rollcall-coverage-summary";
 /// Missing sites that a header has room for.
 const MISSING_IN_HEADER: usize = 20;
 
-async fn sql(State(shared): State<App>, _: Caller, Json(request): Json<SqlRequest>) -> Result<Response, ApiError> {
+async fn sql(
+    State(shared): State<App>,
+    Reader(caller): Reader,
+    Json(request): Json<SqlRequest>,
+) -> Result<Response, ApiError> {
     let name = request.format.as_deref().unwrap_or("json");
     let format = Format::parse(name).ok_or_else(|| {
         ApiError(StatusCode::BAD_REQUEST, format!("format {name:?} is not one of table, csv, json, parquet, xlsx"))
     })?;
-    let answer = shared.query(&request.sql).await?;
+    let answer = shared.query(&request.sql, &caller.sees).await?;
     let summary = answer.coverage.summary();
     let missing = answer.coverage.missing.len().to_string();
     let coverage = serde_json::to_string(&answer.coverage.shortened(MISSING_IN_HEADER)).unwrap_or_default();
@@ -148,7 +198,7 @@ async fn sql(State(shared): State<App>, _: Caller, Json(request): Json<SqlReques
 }
 
 /// Every site table, with what was declared of it.
-async fn tables(State(shared): State<App>, _: Caller) -> Json<BTreeMap<String, TableSettings>> {
+async fn tables(State(shared): State<App>, _: Viewer) -> Json<BTreeMap<String, TableSettings>> {
     let mut declared = table_settings::all(&shared.lake);
     let tables = shared.lake.tables().into_keys();
     Json(tables.map(|name| (name.to_string(), declared.remove(&name).unwrap_or_default())).collect())
@@ -156,16 +206,68 @@ async fn tables(State(shared): State<App>, _: Caller) -> Json<BTreeMap<String, T
 
 async fn set_table(
     State(shared): State<App>,
-    Caller(by): Caller,
+    Operator(by): Operator,
     Path(table): Path<String>,
     Json(settings): Json<TableSettings>,
 ) -> Result<Json<TableSettings>, ApiError> {
-    table_settings::set(&shared, &table, settings.clone(), by).await?;
+    table_settings::set(&shared, &table, settings.clone(), &by).await?;
     Ok(Json(settings))
 }
 
-async fn roll(State(shared): State<App>, _: Caller) -> Response {
-    Json(shared.roll()).into_response()
+/// A user, as shown: without a trace of the password.
+#[derive(Serialize)]
+struct UserView {
+    role: Role,
+    sees: BTreeMap<String, String>,
+    strict: bool,
+}
+
+async fn users(State(shared): State<App>, _: Admin) -> Json<BTreeMap<String, UserView>> {
+    let view = |user: User| UserView { role: user.role, sees: user.sees, strict: user.strict };
+    Json(shared.credentials.users().into_iter().map(|(name, user)| (name, view(user))).collect())
+}
+
+#[derive(Deserialize)]
+struct UserRequest {
+    role: Role,
+    #[serde(default)]
+    sees: BTreeMap<String, String>,
+    #[serde(default)]
+    strict: bool,
+    #[serde(default)]
+    password: Option<String>,
+}
+
+async fn set_user(
+    State(shared): State<App>,
+    Admin(by): Admin,
+    Path(name): Path<String>,
+    Json(request): Json<UserRequest>,
+) -> Result<Response, ApiError> {
+    let UserRequest { role, sees, strict, password } = request;
+    let made = shared.credentials.set(&name, role, sees, strict, password.as_deref()).await?;
+    tracing::info!(user = name, ?role, by, "a user was set");
+    Ok(Json(json!({"user": name, "password": made})).into_response())
+}
+
+async fn remove_user(
+    State(shared): State<App>,
+    Admin(by): Admin,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    if !shared.credentials.remove(&name).await? {
+        return Err(ApiError(StatusCode::NOT_FOUND, format!("there is no user {name}")));
+    }
+    tracing::info!(user = name, by, "a user was removed");
+    Ok(Json(json!({"removed": name})).into_response())
+}
+
+async fn roll(State(shared): State<App>, Reader(caller): Reader) -> Response {
+    let roster = shared.roster.all();
+    let is_seen = |site: &SiteId| roster.get(site).is_some_and(|record| record.has(&caller.sees));
+    let mut roll = shared.roll();
+    roll.retain(|entry| caller.sees.is_empty() || is_seen(&entry.site));
+    Json(roll).into_response()
 }
 
 #[derive(Serialize)]
@@ -177,7 +279,7 @@ struct RosterLine {
     epoch: Option<rollcall_types::Epoch>,
 }
 
-async fn roster(State(shared): State<App>, _: Caller) -> Json<Vec<RosterLine>> {
+async fn roster(State(shared): State<App>, _: Viewer) -> Json<Vec<RosterLine>> {
     let roster = shared.roster.all();
     let lines = roster.iter().map(|(id, record)| RosterLine {
         id: id.clone(),
@@ -189,8 +291,8 @@ async fn roster(State(shared): State<App>, _: Caller) -> Json<Vec<RosterLine>> {
     Json(lines.collect())
 }
 
-async fn import(State(shared): State<App>, Caller(by): Caller, body: String) -> Result<Response, ApiError> {
-    let report = shared.roster.import(&body, shared.ledger.unknown_senders(), by, shared.now()).await?;
+async fn import(State(shared): State<App>, Operator(by): Operator, body: String) -> Result<Response, ApiError> {
+    let report = shared.roster.import(&body, shared.ledger.unknown_senders(), &by, shared.now()).await?;
     Ok(Json(report).into_response())
 }
 
@@ -208,14 +310,14 @@ pub(crate) fn site_id(name: &str) -> Result<SiteId, ApiError> {
 
 async fn invite(
     State(shared): State<App>,
-    Caller(by): Caller,
+    Operator(by): Operator,
     Path(site): Path<String>,
     Json(request): Json<InviteRequest>,
 ) -> Result<Response, ApiError> {
     let life = request.life_seconds.unwrap_or(INVITATION_LIFE_SECONDS);
     let fingerprint = shared.authority.fingerprint()?;
     let site = site_id(&site)?;
-    let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, by, shared.now()).await?;
+    let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
     Ok(Json(invitation).into_response())
 }
 
@@ -227,7 +329,7 @@ struct RetireRequest {
 
 async fn retire(
     State(shared): State<App>,
-    Caller(by): Caller,
+    Operator(by): Operator,
     Path(site): Path<String>,
     Json(request): Json<RetireRequest>,
 ) -> Result<Response, ApiError> {
@@ -238,7 +340,7 @@ async fn retire(
         let text = format!("retiring {site} needs a reason (it has {unconfirmed} unconfirmed rows as far as HQ knows)");
         return Err(ApiError(StatusCode::BAD_REQUEST, text));
     }
-    shared.roster.retire(&site, &request.reason, by, shared.now()).await?;
+    shared.roster.retire(&site, &request.reason, &by, shared.now()).await?;
     shared.sessions.cut(&site);
     Ok(Json(json!({"retired": site, "unconfirmed_rows": unconfirmed})).into_response())
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{ApiError, Caller, site_id},
+    http::{Admin, ApiError, Operator, Viewer, site_id},
     node::Shared,
     notify::{self, Channel},
     roster::DeclaredClosure,
@@ -67,7 +67,7 @@ struct ListQuery {
 }
 
 /// Open incidents, the loudest first; with `all=true` also those that ended in the last week.
-async fn list(State(shared): State<App>, _: Caller, Query(query): Query<ListQuery>) -> Json<Vec<IncidentView>> {
+async fn list(State(shared): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> Json<Vec<IncidentView>> {
     let watch = shared.watching.watch();
     let mut incidents: Vec<Incident> =
         watch.incidents().filter(|incident| query.all || incident.is_open()).cloned().collect();
@@ -78,7 +78,7 @@ async fn list(State(shared): State<App>, _: Caller, Query(query): Query<ListQuer
     Json(incidents.into_iter().map(IncidentView::from).collect())
 }
 
-async fn show(State(shared): State<App>, _: Caller, Path(id): Path<u64>) -> Result<Json<IncidentView>, ApiError> {
+async fn show(State(shared): State<App>, _: Viewer, Path(id): Path<u64>) -> Result<Json<IncidentView>, ApiError> {
     let incident = shared.watching.watch().incident(id).cloned();
     incident.map(|incident| Json(incident.into())).ok_or_else(|| missing(id))
 }
@@ -95,7 +95,7 @@ struct AckRequest {
 
 async fn acknowledge(
     State(shared): State<App>,
-    _: Caller,
+    _: Operator,
     Path(id): Path<u64>,
     Json(request): Json<AckRequest>,
 ) -> Result<Json<Value>, ApiError> {
@@ -121,7 +121,7 @@ struct ExplainRequest {
 
 async fn explain(
     State(shared): State<App>,
-    Caller(caller): Caller,
+    Operator(caller): Operator,
     Path(id): Path<u64>,
     Json(request): Json<ExplainRequest>,
 ) -> Result<Json<Value>, ApiError> {
@@ -130,7 +130,7 @@ async fn explain(
         "outage" => false,
         _ => return Err(ApiError(StatusCode::BAD_REQUEST, "it was either \"normal\" or an \"outage\"".to_owned())),
     };
-    let by = if request.by.is_empty() { caller } else { &request.by };
+    let by = if request.by.is_empty() { &caller } else { &request.by };
     let known = shared.watching.watch().explain(id, was_normal, by, shared.now());
     if !known {
         return Err(missing(id));
@@ -152,7 +152,7 @@ struct CloseRequest {
 
 async fn close_site(
     State(shared): State<App>,
-    Caller(caller): Caller,
+    Operator(caller): Operator,
     Path(site): Path<String>,
     Json(request): Json<CloseRequest>,
 ) -> Result<Json<Value>, ApiError> {
@@ -167,13 +167,13 @@ async fn close_site(
     Ok(Json(json!({"site": site, "until": request.until})))
 }
 
-async fn get_holidays(State(shared): State<App>, _: Caller, Path(name): Path<String>) -> Json<Holidays> {
+async fn get_holidays(State(shared): State<App>, _: Viewer, Path(name): Path<String>) -> Json<Holidays> {
     Json(watching::holidays(&shared.lake).remove(&name).unwrap_or_default())
 }
 
 async fn set_holidays(
     State(shared): State<App>,
-    Caller(by): Caller,
+    Operator(by): Operator,
     Path(name): Path<String>,
     Json(days): Json<BTreeSet<String>>,
 ) -> Result<Json<Value>, ApiError> {
@@ -181,11 +181,11 @@ async fn set_holidays(
         return Err(ApiError(StatusCode::BAD_REQUEST, format!("{wrong:?} is not a day such as 2026-12-25")));
     }
     let count = days.len();
-    watching::set_holidays(&shared, &name, Holidays { days }, by).await?;
+    watching::set_holidays(&shared, &name, Holidays { days }, &by).await?;
     Ok(Json(json!({"holidays": name, "days": count})))
 }
 
-async fn channels(State(shared): State<App>, _: Caller) -> Json<Value> {
+async fn channels(State(shared): State<App>, _: Viewer) -> Json<Value> {
     let channels = shared.notifiers.channels();
     let problems: Vec<(Option<String>, String)> = {
         let watch = shared.watching.watch();
@@ -204,7 +204,7 @@ async fn channels(State(shared): State<App>, _: Caller) -> Json<Value> {
 
 async fn set_channel(
     State(shared): State<App>,
-    _: Caller,
+    _: Admin,
     Path(name): Path<String>,
     Json(channel): Json<Channel>,
 ) -> Result<Json<Value>, ApiError> {
@@ -214,7 +214,7 @@ async fn set_channel(
 
 async fn remove_channel(
     State(shared): State<App>,
-    _: Caller,
+    _: Admin,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     if !shared.notifiers.set(&name, None).await? {
@@ -224,7 +224,7 @@ async fn remove_channel(
     Ok(Json(json!({"removed": name})))
 }
 
-async fn test_channel(State(shared): State<App>, _: Caller, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn test_channel(State(shared): State<App>, _: Admin, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     notify::test(&shared, &name).await?;
     Ok(Json(json!({"told": name})))
 }

@@ -2,6 +2,7 @@
 
 use rollcall_types::describe;
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -29,8 +30,9 @@ use crate::{
     ledger::{Ledger, RollEntry},
     maintenance,
     notify::{self, Notifiers},
+    pg,
     reconcile::{self, Reconciliation},
-    roster::{INVITATION_LIFE_SECONDS, Invitation, Roster},
+    roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
     sessions::Sessions,
     table_settings, tables,
     watching::{self, Heard, WatchParts, Watching},
@@ -49,6 +51,8 @@ pub struct HqConfig {
     pub data: PathBuf,
     /// Where sites connect.
     pub listen_sites: SocketAddr,
+    /// Where clients of PostgreSQL ask.
+    pub listen_pg: SocketAddr,
     /// Where people and programs ask.
     pub listen_http: SocketAddr,
     /// How often sites say where they stand.
@@ -72,6 +76,7 @@ impl HqConfig {
             data,
             listen_sites: SocketAddr::from(([127, 0, 0, 1], rollcall_wire::SITES_PORT)),
             listen_http: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
+            listen_pg: SocketAddr::from(([127, 0, 0, 1], pg::PG_PORT)),
             beacon_interval: Duration::from_secs(30),
             silent_after: Duration::from_secs(600),
             certificate_life: Duration::from_secs(30 * 86_400),
@@ -149,58 +154,63 @@ impl Shared {
         }
     }
 
-    /// What goes with a question asked now.
-    pub(crate) fn extras(self: &Arc<Self>) -> Extras {
-        let view = self.roster_view();
+    /// What goes with a question asked now by one who sees sites with these attributes only (all if there are none).
+    pub(crate) fn extras(self: &Arc<Self>, sees: &BTreeMap<String, String>) -> Extras {
+        let mut view = self.roster_view();
+        let mut only = None;
+        if !sees.is_empty() {
+            let seen = view.roster.iter().filter(|(_, record)| record.has(sees));
+            let seen: Sites = seen.map(|(id, record)| (id.clone(), record.clone())).collect();
+            only = Some(Arc::new(seen.keys().map(ToString::to_string).collect()));
+            // Cursors name sites by number, whoever asks.
+            let numbers = view.numbers.clone();
+            view = Arc::new(RosterView { numbers, ..RosterView::new(Arc::new(seen)) });
+        }
         let covering = Arc::new(Covering {
             shared: self.clone(),
             view: view.clone(),
             settings: table_settings::all(&self.lake),
             pinned_at: self.now(),
         });
-        let of_all = {
-            let covering = covering.clone();
-            Arc::new(move || tables::coverage(&covering.of_everything())) as MakeTable
-        };
-        let made = |make: fn(&Shared) -> RecordBatch| {
-            let shared = self.clone();
-            Arc::new(move || make(&shared)) as MakeTable
-        };
-        let sites = {
-            let view = view.clone();
-            Arc::new(move || view.table.clone()) as MakeTable
-        };
-        Extras {
-            tables: vec![
-                ("public", "sites", sites.clone()),
-                ("rollcall", "sites", sites),
-                ("rollcall", "coverage", of_all),
-                ("rollcall", "roll", made(|shared| tables::roll(&shared.roll()))),
-                (
-                    "rollcall",
-                    "incidents",
-                    made(|shared| {
-                        let incidents: Vec<_> = shared.watching.watch().incidents().cloned().collect();
-                        tables::incidents(&incidents)
-                    }),
-                ),
-                (
-                    "rollcall",
-                    "complete_through",
-                    made(|shared| tables::complete_through(&shared.ledger.tables_through())),
-                ),
-                ("rollcall", "cursors", made(|shared| tables::cursors(&shared.lake, &shared.roster.all()))),
-                ("rollcall", "columns", made(|shared| tables::columns(&shared.lake))),
-                ("rollcall", "manifests", made(|shared| tables::manifests(&shared.reconciliation.all()))),
-            ],
-            site_ids: view.numbers.clone(),
-            cover: covering,
+        let mut tables = vec![];
+        let sites = view.clone();
+        let sites: MakeTable = Arc::new(move || sites.table.clone());
+        tables.extend([("public", "sites", sites.clone()), ("rollcall", "sites", sites)]);
+        let of_all = covering.clone();
+        let of_all: MakeTable = Arc::new(move || tables::coverage(&of_all.of_everything()));
+        tables.push(("rollcall", "coverage", of_all));
+        let (shared, seen) = (self.clone(), view.roster.clone());
+        let roll: MakeTable = Arc::new(move || {
+            let mut roll = shared.roll();
+            roll.retain(|entry| seen.contains_key(&entry.site));
+            tables::roll(&roll)
+        });
+        tables.push(("rollcall", "roll", roll));
+        if only.is_none() {
+            let mut add = |name: &'static str, make: fn(&Shared) -> RecordBatch| {
+                let shared = self.clone();
+                let make: MakeTable = Arc::new(move || make(&shared));
+                tables.push(("rollcall", name, make));
+            };
+            add("incidents", |shared| {
+                let incidents: Vec<_> = shared.watching.watch().incidents().cloned().collect();
+                tables::incidents(&incidents)
+            });
+            add("complete_through", |shared| tables::complete_through(&shared.ledger.tables_through()));
+            add("cursors", |shared| tables::cursors(&shared.lake, &shared.roster.all()));
+            add("columns", |shared| tables::columns(&shared.lake));
+            add("manifests", |shared| tables::manifests(&shared.reconciliation.all()));
         }
+        Extras { tables, site_ids: view.numbers.clone(), cover: covering, only, system: None }
     }
 
     /// Answers SQL with its coverage.
-    pub(crate) async fn query(self: &Arc<Self>, sql: &str) -> Result<Answer, QueryError> {
-        self.engine.query(sql, self.extras()).await
+    pub(crate) async fn query(
+        self: &Arc<Self>,
+        sql: &str,
+        sees: &BTreeMap<String, String>,
+    ) -> Result<Answer, QueryError> {
+        self.engine.query(sql, self.extras(sees)).await
     }
 }
 
@@ -209,6 +219,7 @@ pub struct Node {
     shared: Arc<Shared>,
     sites: SocketAddr,
     http: SocketAddr,
+    pg: SocketAddr,
     first_start: Option<FirstStart>,
 }
 
@@ -233,6 +244,7 @@ impl Node {
         let authority = Authority::open(&vault, config.certificate_life).await?;
         let (credentials, password) = Credentials::open(&vault, &config.data).await?;
         let (sites_listener, sites) = listen(config.listen_sites, "sites").await?;
+        let (pg_listener, pg) = listen(config.listen_pg, "clients of PostgreSQL").await?;
         let (http_listener, http) = listen(config.listen_http, "the API").await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let roster = Roster::new(lake.clone());
@@ -262,7 +274,7 @@ impl Node {
             lake,
             config,
         });
-        write_endpoints(&shared.config, sites, http)?;
+        write_endpoints(&shared.config, sites, http, pg)?;
         maintenance::restore(&shared);
         shared.tasks.spawn(maintenance::run(shared.clone()));
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
@@ -271,8 +283,9 @@ impl Node {
         shared.tasks.spawn(reconcile::run(shared.clone()));
         shared.tasks.spawn(serve_sites(shared.clone(), sites_listener));
         shared.tasks.spawn(serve_http(shared.clone(), http_listener));
+        shared.tasks.spawn(pg::serve(shared.clone(), pg_listener, pg));
         let first_start = password.map(|admin_password| FirstStart { admin_password });
-        Ok(Self { shared, sites, http, first_start })
+        Ok(Self { shared, sites, http, pg, first_start })
     }
 
     /// Where sites connect.
@@ -283,6 +296,11 @@ impl Node {
     /// Where the API is.
     pub fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where clients of PostgreSQL connect.
+    pub fn pg_address(&self) -> SocketAddr {
+        self.pg
     }
 
     /// What only a first start has to tell.
@@ -322,9 +340,9 @@ impl Node {
 }
 
 /// Tells the operator's commands on this machine where this node listens.
-fn write_endpoints(config: &HqConfig, sites: SocketAddr, http: SocketAddr) -> Result<(), HqError> {
+fn write_endpoints(config: &HqConfig, sites: SocketAddr, http: SocketAddr, pg: SocketAddr) -> Result<(), HqError> {
     let path = config.data.join(ENDPOINTS_FILE);
-    let text = serde_json::json!({"sites": sites, "http": http}).to_string();
+    let text = serde_json::json!({"sites": sites, "http": http, "pg": pg}).to_string();
     std::fs::write(&path, text).map_err(|source| HqError::Io { doing: format!("writing {}", path.display()), source })
 }
 

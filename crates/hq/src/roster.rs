@@ -76,6 +76,11 @@ impl SiteRecord {
         Some(Timestamp::from_micros(time.timestamp_micros()))
     }
 
+    /// Whether the site has all these attributes; `id` is not one.
+    pub(crate) fn has(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(name, value)| self.attributes.get(name) == Some(value))
+    }
+
     pub(crate) fn zone(&self) -> Tz {
         self.attributes.get("tz").and_then(|name| Tz::from_str(name).ok()).unwrap_or(Tz::UTC)
     }

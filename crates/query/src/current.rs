@@ -4,7 +4,10 @@
 //! the newest position of each updated or deleted key, from the few files that have any, is anti-joined: a row stays
 //! unless a newer version of its key exists.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use datafusion::{
     catalog::TableProvider,
@@ -26,25 +29,32 @@ const ROWS: &str = "rows";
 const NEWER: &str = "newer";
 const NEWEST_SEQ: &str = "_newest_seq";
 
+/// A version of a table, and what of it is asked for.
+pub(crate) struct Whole<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) root: &'a str,
+    pub(crate) url: &'a ObjectStoreUrl,
+    /// See [`FilesTable::site_table`].
+    pub(crate) site_table: Option<TableName>,
+    /// Only rows of these sites; all if none.
+    pub(crate) only: Option<Arc<HashSet<String>>>,
+}
+
+impl Whole<'_> {
+    fn files(&self, files: Vec<Arc<DataFile>>, site_table: Option<TableName>) -> FilesTable {
+        FilesTable::new(self.snapshot.schema().arrow(), self.root.to_owned(), files, self.url.clone())
+            .of_sites(site_table, self.only.clone())
+    }
+}
+
 /// Every change of a table.
-pub(crate) fn history(
-    snapshot: &Snapshot,
-    root: &str,
-    url: &ObjectStoreUrl,
-    site_table: Option<TableName>,
-) -> FilesTable {
-    let files = snapshot.files().cloned().collect();
-    FilesTable::new(snapshot.schema().arrow(), root.to_owned(), files, url.clone()).of_sites(site_table)
+pub(crate) fn history(whole: &Whole<'_>) -> FilesTable {
+    whole.files(whole.snapshot.files().cloned().collect(), whole.site_table.clone())
 }
 
 /// The current rows of a table.
-pub(crate) fn current(
-    snapshot: &Snapshot,
-    root: &str,
-    url: &ObjectStoreUrl,
-    site_ids: &HashMap<SiteNumber, SiteId>,
-    site_table: Option<TableName>,
-) -> Result<Arc<dyn TableProvider>> {
+pub(crate) fn current(whole: &Whole<'_>, site_ids: &HashMap<SiteNumber, SiteId>) -> Result<Arc<dyn TableProvider>> {
+    let snapshot = whole.snapshot;
     let schema = snapshot.schema();
     let files: Vec<Arc<DataFile>> = snapshot.files().filter(|file| !file.superseded).cloned().collect();
     let mutated: Vec<Arc<DataFile>> = files.iter().filter(|file| file.mutations > 0).cloned().collect();
@@ -57,15 +67,14 @@ pub(crate) fn current(
         visible_rows(special).call(columns.map(ident).to_vec())
     });
     let scan = |name: &str, files: Vec<Arc<DataFile>>, site_table: Option<TableName>| {
-        let table = FilesTable::new(schema.arrow(), root.to_owned(), files, url.clone()).of_sites(site_table);
-        let table: Arc<dyn TableProvider> = Arc::new(table);
+        let table: Arc<dyn TableProvider> = Arc::new(whole.files(files, site_table));
         let builder = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(table), None)?;
         match &visible {
             Some(visible) => builder.filter(visible.clone()),
             None => Ok(builder),
         }
     };
-    let mut plan = scan(ROWS, files, site_table)?;
+    let mut plan = scan(ROWS, files, whole.site_table.clone())?;
     if !mutated.is_empty() {
         plan = plan.filter(ident(our_columns::OP).not_eq(lit("D")))?;
         if !schema.key.is_empty() {

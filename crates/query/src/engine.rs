@@ -1,7 +1,7 @@
 //! Runs queries, each on versions pinned when it began.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -10,26 +10,30 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{datatypes::SchemaRef, record_batch::RecordBatch},
     catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider},
-    common::{DataFusionError, Result},
+    common::{DataFusionError, ParamValues, Result},
     config::Dialect,
     datasource::MemTable,
     execution::{
-        SessionStateBuilder,
-        context::SQLOptions,
-        memory_pool::GreedyMemoryPool,
-        object_store::ObjectStoreUrl,
-        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+        SendableRecordBatchStream, SessionState, SessionStateBuilder, context::SQLOptions,
+        memory_pool::GreedyMemoryPool, object_store::ObjectStoreUrl, runtime_env::RuntimeEnvBuilder,
     },
+    logical_expr::LogicalPlan,
     physical_plan::execute_stream,
-    prelude::{SessionConfig, SessionContext},
+    prelude::{DataFrame, SessionConfig, SessionContext},
+    sql::{parser::Statement, sqlparser},
+};
+use datafusion_pg_catalog::{
+    pg_catalog::{PgCatalogStaticTables, context::EmptyContextProvider},
+    setup_pg_catalog,
 };
 use futures::TryStreamExt;
 use rollcall_lake::{Lake, Snapshot, Table};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
-    current::{current, history},
+    current::{Whole, current, history},
     scope::{Scope, scope},
+    system::System,
 };
 
 /// Bounds on what a query may use.
@@ -76,11 +80,15 @@ pub struct Extras {
     pub site_ids: Arc<HashMap<SiteNumber, SiteId>>,
     /// Who says what the answer is missing.
     pub cover: Arc<dyn Cover>,
+    /// Only rows of these sites may be seen; all if none. HQ's own tables that tell of others are then not there.
+    pub only: Option<Arc<HashSet<String>>>,
+    /// The client's own `pg_catalog`; a new one if none.
+    pub system: Option<System>,
 }
 
 impl Default for Extras {
     fn default() -> Self {
-        Self { tables: Vec::new(), site_ids: Arc::default(), cover: Arc::new(NoCover) }
+        Self { tables: Vec::new(), site_ids: Arc::default(), cover: Arc::new(NoCover), only: None, system: None }
     }
 }
 
@@ -132,13 +140,58 @@ pub struct Answer {
     pub coverage: Coverage,
 }
 
+/// A statement, as text or parsed.
+#[derive(Debug, Clone, Copy)]
+pub enum Question<'a> {
+    /// One statement.
+    Text(&'a str),
+    /// One statement, parsed.
+    Statement(&'a sqlparser::ast::Statement),
+}
+
+/// A question ready to be answered, and what its answer is missing.
+pub struct Planned {
+    context: SessionContext,
+    plan: LogicalPlan,
+    /// Which sites the answer is about, and which of them it lacks.
+    pub coverage: Coverage,
+}
+
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Planned").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+impl Planned {
+    /// The rows, as they are found.
+    pub async fn stream(self) -> Result<SendableRecordBatchStream, QueryError> {
+        let state = self.context.state();
+        let physical = state.query_planner().create_physical_plan(&self.plan, &state).await?;
+        Ok(execute_stream(physical, self.context.task_ctx())?)
+    }
+
+    /// The plan in its session, for whoever runs it otherwise.
+    pub fn into_frame(self) -> DataFrame {
+        DataFrame::new(self.context.state(), self.plan)
+    }
+}
+
 /// Runs SQL over a lake.
-#[derive(Debug)]
 pub struct Engine {
     lake: Arc<Lake>,
-    runtime: Arc<RuntimeEnv>,
+    /// What all sessions share: functions, types, limits. Its catalog is replaced by pinned versions.
+    base: SessionState,
+    /// What PostgreSQL's clients ask about a server and its types.
+    system: Arc<PgCatalogStaticTables>,
     store_url: ObjectStoreUrl,
     limits: EngineLimits,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 impl Engine {
@@ -148,23 +201,27 @@ impl Engine {
         let runtime = Arc::new(RuntimeEnvBuilder::new().with_memory_pool(pool).build()?);
         let store_url = ObjectStoreUrl::parse("lake://hq")?;
         runtime.register_object_store(store_url.as_ref(), lake.store().clone());
-        Ok(Self { lake, runtime, store_url, limits })
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema("hq", "public")
+            .with_create_default_catalog_and_schema(true)
+            .with_information_schema(true);
+        config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
+        let context = SessionContext::new_with_config_rt(config, runtime);
+        setup_pg_catalog(&context, "hq", EmptyContextProvider).map_err(|error| *error)?;
+        Ok(Self { lake, base: context.state(), system: Arc::new(PgCatalogStaticTables::try_new()?), store_url, limits })
+    }
+
+    /// A `pg_catalog` for one client, to go with its questions.
+    pub fn system(&self) -> Result<System, QueryError> {
+        Ok(System::new(self.system.clone())?)
     }
 
     /// Answers one read-only statement.
     pub async fn query(&self, sql: &str, extras: Extras) -> Result<Answer, QueryError> {
-        let cover = extras.cover.clone();
-        let context = self.context(extras)?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let run = async {
-            let frame =
-                context.sql_with_options(sql, options).await.map_err(|error| QueryError::Sql(explain(&error)))?;
-            let plan = frame.into_optimized_plan()?;
-            let event_time = |table: &TableName| cover.event_time(table);
-            let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);
-            let state = context.state();
-            let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
-            let mut stream = execute_stream(physical, context.task_ctx())?;
+            let planned = self.plan(Question::Text(sql), None, extras).await?;
+            let coverage = planned.coverage.clone();
+            let mut stream = planned.stream().await?;
             let schema = stream.schema();
             let (mut batches, mut rows) = (Vec::new(), 0);
             while let Some(batch) = stream.try_next().await? {
@@ -187,22 +244,66 @@ impl Engine {
         }
     }
 
+    /// Plans one read-only statement on this moment's versions, and says what its answer will be missing.
+    pub async fn plan(
+        &self,
+        question: Question<'_>,
+        parameters: Option<ParamValues>,
+        extras: Extras,
+    ) -> Result<Planned, QueryError> {
+        let cover = extras.cover.clone();
+        let (context, plan) = self.parse_in(question, extras).await?;
+        let plan = match parameters {
+            Some(parameters) => plan.replace_params_with_values(&parameters)?,
+            None => plan,
+        };
+        let plan = context.state().optimize(&plan)?;
+        let event_time = |table: &TableName| cover.event_time(table);
+        let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);
+        Ok(Planned { context, plan, coverage })
+    }
+
+    /// The plan of one read-only statement, as written: for the types of its parameters and columns.
+    pub async fn parse(&self, question: Question<'_>, extras: Extras) -> Result<LogicalPlan, QueryError> {
+        Ok(self.parse_in(question, extras).await?.1)
+    }
+
+    async fn parse_in(
+        &self,
+        question: Question<'_>,
+        extras: Extras,
+    ) -> Result<(SessionContext, LogicalPlan), QueryError> {
+        let wrong = |error: DataFusionError| QueryError::Sql(explain(&error));
+        let context = self.context(extras)?;
+        let state = context.state();
+        let plan = match question {
+            Question::Text(sql) => state.create_logical_plan(sql).await,
+            Question::Statement(statement) => {
+                state.statement_to_plan(Statement::Statement(Box::new(statement.clone()))).await
+            }
+        };
+        let plan = plan.map_err(wrong)?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        options.verify_plan(&plan).map_err(wrong)?;
+        Ok((context, plan))
+    }
+
     /// A session whose catalog is this moment's versions of all tables.
     fn context(&self, extras: Extras) -> Result<SessionContext, QueryError> {
-        let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema("hq", "public")
-            // Ours is put in below; the default would replace it by an empty one.
-            .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true);
-        config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
-        let catalogs = Arc::new(MemoryCatalogProviderList::new());
-        catalogs.register_catalog("hq".to_owned(), Arc::new(self.pin(extras)?));
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(self.runtime.clone())
-            .with_default_features()
-            .with_catalog_list(catalogs)
-            .build();
+        let system = match &extras.system {
+            Some(system) => system.clone(),
+            None => self.system()?,
+        };
+        let mut pinned = self.pin(extras)?;
+        let with = |pinned| {
+            let catalogs = MemoryCatalogProviderList::new();
+            catalogs.register_catalog("hq".to_owned(), Arc::new(pinned));
+            Arc::new(catalogs)
+        };
+        let shown = with(PinnedCatalog(pinned.0.clone()));
+        pinned.0.insert("pg_catalog".to_owned(), system.over(shown));
+        let catalogs = with(pinned);
+        let state = SessionStateBuilder::new_from_existing(self.base.clone()).with_catalog_list(catalogs).build();
         Ok(SessionContext::new_with_state(state))
     }
 
@@ -215,19 +316,23 @@ impl Engine {
             current,
             site_ids: extras.site_ids.clone(),
             store_url: self.store_url.clone(),
+            only: extras.only.clone(),
         };
         for (name, table) in self.lake.tables() {
             schemas.entry("public").or_default().insert(name.as_str(), pin(&table, Some(&name), true));
             schemas.entry("history").or_default().insert(name.as_str(), pin(&table, Some(&name), false));
         }
-        let own = schemas.entry("rollcall").or_default();
-        own.insert("quarantine", pin(self.lake.quarantine(), None, false));
-        own.insert("site_log", pin(self.lake.site_log(), None, false));
-        own.insert("contacts", pin(self.lake.contacts(), None, false));
+        if extras.only.is_none() {
+            let own = schemas.entry("rollcall").or_default();
+            own.insert("quarantine", pin(self.lake.quarantine(), None, false));
+            own.insert("site_log", pin(self.lake.site_log(), None, false));
+            own.insert("contacts", pin(self.lake.contacts(), None, false));
+        }
         for (schema, name, make) in extras.tables {
             schemas.entry(schema).or_default().insert(name, PinnedTable::Made(make, OnceLock::new()));
         }
-        Ok(PinnedCatalog(schemas.into_iter().map(|(name, schema)| (name.to_owned(), Arc::new(schema))).collect()))
+        let schema = |schema| Arc::new(schema) as Arc<dyn SchemaProvider>;
+        Ok(PinnedCatalog(schemas.into_iter().map(|(name, pinned)| (name.to_owned(), schema(pinned))).collect()))
     }
 }
 
@@ -244,6 +349,7 @@ enum PinnedTable {
         current: bool,
         site_ids: Arc<HashMap<SiteNumber, SiteId>>,
         store_url: ObjectStoreUrl,
+        only: Option<Arc<HashSet<String>>>,
     },
     /// Made when it is first asked for, and the same then for the whole query.
     Made(MakeTable, OnceLock<Arc<MemTable>>),
@@ -260,11 +366,10 @@ impl PinnedTable {
                 let table = Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?);
                 Ok(made.get_or_init(|| table).clone())
             }
-            Self::Lake { snapshot, root, current: true, site_ids, store_url, site_table } => {
-                current(snapshot, root, store_url, site_ids, site_table.clone())
-            }
-            Self::Lake { snapshot, root, current: false, store_url, site_table, .. } => {
-                Ok(Arc::new(history(snapshot, root, store_url, site_table.clone())))
+            Self::Lake { snapshot, root, current: is_current, site_ids, store_url, site_table, only } => {
+                let whole =
+                    Whole { snapshot, root, url: store_url, site_table: site_table.clone(), only: only.clone() };
+                if *is_current { current(&whole, site_ids) } else { Ok(Arc::new(history(&whole))) }
             }
         }
     }
@@ -301,7 +406,7 @@ impl SchemaProvider for PinnedSchema {
 }
 
 #[derive(Debug)]
-struct PinnedCatalog(BTreeMap<String, Arc<PinnedSchema>>);
+struct PinnedCatalog(BTreeMap<String, Arc<dyn SchemaProvider>>);
 
 impl CatalogProvider for PinnedCatalog {
     fn schema_names(&self) -> Vec<String> {
@@ -309,6 +414,6 @@ impl CatalogProvider for PinnedCatalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        self.0.get(name).map(|schema| schema.clone() as Arc<dyn SchemaProvider>)
+        self.0.get(name).cloned()
     }
 }

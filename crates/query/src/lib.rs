@@ -7,12 +7,16 @@
 
 mod current;
 mod engine;
+mod only;
 mod render;
 mod scan;
 mod scope;
+mod system;
 mod visible;
 mod workbook;
 
-pub use engine::{Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, QueryError};
+pub use datafusion;
+pub use engine::{Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question};
 pub use render::{Format, RenderError, render};
 pub use scope::{ScanScope, Scope};
+pub use system::System;

@@ -1,6 +1,6 @@
 //! A table provider over exactly the data files of one pinned version.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -20,6 +20,8 @@ use datafusion::{
 use rollcall_lake::DataFile;
 use rollcall_types::TableName;
 
+use crate::only::only_these;
+
 /// Data files of one table, read as one.
 #[derive(Debug)]
 pub(crate) struct FilesTable {
@@ -31,15 +33,17 @@ pub(crate) struct FilesTable {
     /// The site table whose rows an answer needs whole; none for tables of HQ's own, and for the corrections by which
     /// current rows are told: these concern only sites whose rows are read anyway.
     site_table: Option<TableName>,
+    /// Only rows of these sites come out; all if none.
+    only: Option<Arc<HashSet<String>>>,
 }
 
 impl FilesTable {
     pub(crate) fn new(lake: &SchemaRef, root: String, files: Vec<Arc<DataFile>>, store_url: ObjectStoreUrl) -> Self {
-        Self { schema: reading_schema(lake), root, files, store_url, site_table: None }
+        Self { schema: reading_schema(lake), root, files, store_url, site_table: None, only: None }
     }
 
-    pub(crate) fn of_sites(self, table: Option<TableName>) -> Self {
-        Self { site_table: table, ..self }
+    pub(crate) fn of_sites(self, table: Option<TableName>, only: Option<Arc<HashSet<String>>>) -> Self {
+        Self { site_table: table, only, ..self }
     }
 
     pub(crate) fn site_table(&self) -> Option<&TableName> {
@@ -83,7 +87,12 @@ impl TableProvider for FilesTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        // A predicate must not see rows that its author may not: an error could tell of them.
+        let pushed = match self.only {
+            Some(_) => TableProviderFilterPushDown::Unsupported,
+            None => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(vec![pushed; filters.len()])
     }
 
     async fn scan(
@@ -91,6 +100,23 @@ impl TableProvider for FilesTable {
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match &self.only {
+            Some(only) => {
+                let all = self.scan_files(state, None, None)?;
+                only_these(state, all, only.clone(), projection)
+            }
+            None => self.scan_files(state, projection, limit),
+        }
+    }
+}
+
+impl FilesTable {
+    fn scan_files(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if self.files.is_empty() {

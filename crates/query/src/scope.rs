@@ -129,14 +129,26 @@ fn walk(plan: &LogicalPlan, known: Vec<Known>, found: &mut Vec<Found>) -> Result
     match plan {
         LogicalPlan::TableScan(scan) => {
             if let Some(table) = site_table(scan) {
-                let own = own_restrictions(scan).into_iter();
-                let from_above = known.into_iter().filter(|(column, _)| column.name == our_columns::SITE);
-                let restrictions = own.chain(from_above.map(|(_, restriction)| restriction)).collect();
-                found.push(Found { table, restrictions, filters: scan.filters.clone() });
+                let mut found_here =
+                    Found { table, restrictions: own_restrictions(scan), filters: scan.filters.clone() };
+                for (column, restriction) in known {
+                    match restriction {
+                        _ if column.name == our_columns::SITE => found_here.restrictions.push(restriction),
+                        Restriction::Satisfies(predicate) => found_here.filters.push(about(predicate, &column.name)?),
+                        Restriction::Among(..) => {}
+                    }
+                }
+                found.push(found_here);
             }
             Ok(())
         }
         LogicalPlan::Join(join) => walk_join(join, known, found),
+        LogicalPlan::Filter(filter) => {
+            let conjuncts = split_conjunction(&filter.predicate).into_iter();
+            let own = conjuncts
+                .filter_map(|predicate| Some((only_column(predicate)?, Restriction::Satisfies(predicate.clone()))));
+            walk(&filter.input, known.into_iter().chain(own).collect(), found)
+        }
         _ => {
             for (index, input) in plan.inputs().into_iter().enumerate() {
                 let below = known
@@ -151,9 +163,19 @@ fn walk(plan: &LogicalPlan, known: Vec<Known>, found: &mut Vec<Found>) -> Result
 
 fn walk_join(join: &Join, known: Vec<Known>, found: &mut Vec<Found>) -> Result<()> {
     let (mut left, mut right): (Vec<Known>, Vec<Known>) = (Vec::new(), Vec::new());
+    let (left_may_be_null, right_may_be_null) = match join.join_type {
+        JoinType::Left => (false, true),
+        JoinType::Right => (true, false),
+        JoinType::Full => (true, true),
+        _ => (false, false),
+    };
     for (column, restriction) in known {
-        let side = if join.left.schema().has_column(&column) { &mut left } else { &mut right };
-        side.push((column, restriction));
+        let is_left = join.left.schema().has_column(&column);
+        let may_be_null = if is_left { left_may_be_null } else { right_may_be_null };
+        // A predicate may hold of the null that stands for "no match", and then every row that matches matters.
+        if !(may_be_null && matches!(restriction, Restriction::Satisfies(_))) {
+            if is_left { &mut left } else { &mut right }.push((column, restriction));
+        }
     }
     let (to_left, to_right) = passes(join);
     let (mut more_left, mut more_right) = (Vec::new(), Vec::new());
@@ -236,14 +258,26 @@ fn restrictions_of(plan: &LogicalPlan, column: &Column) -> Vec<Restriction> {
 /// Filters of a scan that look at `_site` alone.
 fn own_restrictions(scan: &TableScan) -> Vec<Restriction> {
     let conjuncts = scan.filters.iter().flat_map(split_conjunction);
-    let about_site = |expr: &&Expr| {
-        let columns = expr.column_refs();
-        !columns.is_empty()
-            && columns.iter().all(|column| column.name == our_columns::SITE)
-            && !expr.is_volatile()
-            && !has_subquery(expr)
-    };
+    let about_site = |expr: &&Expr| only_column(expr).is_some_and(|column| column.name == our_columns::SITE);
     conjuncts.filter(about_site).map(|expr| Restriction::Satisfies(expr.clone())).collect()
+}
+
+/// The column that a predicate looks at, if it looks at nothing else and gives the same each time.
+fn only_column(predicate: &Expr) -> Option<Column> {
+    let mut columns = predicate.column_refs().into_iter();
+    let column = columns.next()?.clone();
+    (columns.next().is_none() && !predicate.is_volatile() && !has_subquery(predicate)).then_some(column)
+}
+
+/// A predicate over one column, whatever it was called above, as one over `name`.
+fn about(predicate: Expr, name: &str) -> Result<Expr> {
+    let renamed = predicate.transform(|expr| {
+        Ok(match expr {
+            Expr::Column(_) => Transformed::yes(Expr::Column(Column::from_name(name))),
+            other => Transformed::no(other),
+        })
+    });
+    Ok(renamed?.data)
 }
 
 fn has_subquery(expr: &Expr) -> bool {
@@ -329,13 +363,8 @@ fn below(plan: &LogicalPlan, input: usize, column: &Column) -> Option<Column> {
 /// For which sites a predicate over `_site` is true.
 fn evaluate(context: &SessionContext, predicate: &Expr, ids: &Arc<StringViewArray>) -> Result<BooleanArray> {
     let schema = Arc::new(Schema::new(vec![Field::new(our_columns::SITE, DataType::Utf8View, true)]));
-    let unqualified = predicate.clone().transform(|expr| {
-        Ok(match expr {
-            Expr::Column(column) => Transformed::yes(Expr::Column(Column::from_name(column.name))),
-            other => Transformed::no(other),
-        })
-    })?;
-    let physical = context.create_physical_expr(unqualified.data, &DFSchema::try_from(schema.clone())?)?;
+    let predicate = about(predicate.clone(), our_columns::SITE)?;
+    let physical = context.create_physical_expr(predicate, &DFSchema::try_from(schema.clone())?)?;
     let rows = RecordBatch::try_new(schema, vec![ids.clone()])?;
     let values = physical.evaluate(&rows)?.into_array(ids.len())?;
     Ok(cast(&values, &DataType::Boolean)?.as_boolean().clone())

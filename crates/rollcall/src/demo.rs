@@ -99,7 +99,7 @@ async fn start_hq(data: &Path) -> anyhow::Result<Node> {
         Err(rollcall_hq::HqError::Io { .. }) => {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             eprintln!("port 7400 or {HTTP_PORT} is taken; using free ones");
-            Ok(Node::start(HqConfig { listen_sites: any, listen_http: any, ..usual }).await?)
+            Ok(Node::start(HqConfig { listen_sites: any, listen_http: any, listen_pg: any, ..usual }).await?)
         }
         Err(error) => Err(error.into()),
     }

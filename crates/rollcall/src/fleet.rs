@@ -53,7 +53,9 @@ pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     let temporary = tempfile::tempdir()?;
     let data = args.dir.clone().unwrap_or_else(|| temporary.path().join("hq"));
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let node = Node::start(HqConfig { listen_sites: any, listen_http: any, ..HqConfig::new(data.clone()) }).await?;
+    let node =
+        Node::start(HqConfig { listen_sites: any, listen_http: any, listen_pg: any, ..HqConfig::new(data.clone()) })
+            .await?;
     let node = Arc::new(node);
     let invite: Invite = {
         let node = node.clone();

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
-use rollcall_hq::{HTTP_PORT, HqConfig, Node};
+use rollcall_hq::{HTTP_PORT, HqConfig, Node, PG_PORT};
 use rollcall_lake::{LakeOptions, PutLayer};
 use rollcall_sim::LostReplies;
 
@@ -18,6 +18,9 @@ pub(crate) struct HqArgs {
     /// Where the API listens.
     #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)))]
     listen_http: SocketAddr,
+    /// Where clients of PostgreSQL connect; beyond loopback they must use TLS.
+    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], PG_PORT)))]
+    listen_pg: SocketAddr,
     /// How often sites say where they stand.
     #[arg(long, default_value_t = 30_000, value_name = "MS")]
     beacon_interval_ms: u64,
@@ -40,6 +43,7 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
     let node = Node::start(HqConfig {
         listen_sites: args.listen_sites,
         listen_http: args.listen_http,
+        listen_pg: args.listen_pg,
         beacon_interval: Duration::from_millis(args.beacon_interval_ms.max(100)),
         silent_after: Duration::from_secs(args.silent_after),
         announce: args.announce,
@@ -52,7 +56,12 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         eprintln!("Password of user admin (shown once): {}", first.admin_password);
         eprintln!("Invite a site with: rollcall roster invite SITE --data {}", args.data.display());
     }
-    eprintln!("sites connect to {}, the API is at http://{}", node.sites_address(), node.http_address());
+    eprintln!(
+        "sites connect to {}, clients of PostgreSQL to {}, the API is at http://{}",
+        node.sites_address(),
+        node.pg_address(),
+        node.http_address()
+    );
     wait_for_signal().await?;
     eprintln!("stopping");
     node.stop().await;

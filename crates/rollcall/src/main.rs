@@ -13,6 +13,7 @@ mod replay;
 mod roster;
 mod show;
 mod tables;
+mod users;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -57,6 +58,8 @@ enum Command {
     Incidents(incidents::IncidentsArgs),
     /// The sites' tables, and when their rows happened: list, set.
     Tables(tables::TablesArgs),
+    /// Who may ask, and what they may see: list, set, remove.
+    Users(users::UsersArgs),
     /// How people are told: list, set, test, remove.
     Channels(channels::ChannelsArgs),
     /// Run the watch over a history of your own: what it would have said, and how often.
@@ -125,6 +128,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Roster(args) => roster::run(args),
         Command::Incidents(args) => incidents::run(args),
         Command::Tables(args) => tables::run(args),
+        Command::Users(args) => users::run(args),
         Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),

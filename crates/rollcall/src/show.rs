@@ -23,7 +23,9 @@ pub(crate) fn answer(answer: &SqlAnswer, format: SqlFormat, out: Option<&Path>) 
             file.sync_all()?;
             if format == SqlFormat::Csv {
                 // A CSV file has no room for it.
-                let beside = path.with_added_extension("coverage.json");
+                let mut beside = path.as_os_str().to_owned();
+                beside.push(".coverage.json");
+                let beside = std::path::PathBuf::from(beside);
                 std::fs::write(&beside, &answer.coverage).with_context(|| format!("writing {}", beside.display()))?;
             }
         }

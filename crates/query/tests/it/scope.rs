@@ -1,7 +1,7 @@
 //! Which sites an answer is about: never fewer than could change it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
@@ -120,10 +120,19 @@ impl Stores {
     }
 
     async fn try_ask(&self, sql: &str) -> Result<(String, Scope), QueryError> {
+        self.ask_seeing(sql, None).await
+    }
+
+    async fn ask_seeing(&self, sql: &str, only: Option<Arc<HashSet<String>>>) -> Result<(String, Scope), QueryError> {
         let asked = Arc::new(Asked(Mutex::default()));
         let make: MakeTable = Arc::new(roster);
-        let extras =
-            Extras { tables: vec![("public", "sites", make)], site_ids: self.ids.clone(), cover: asked.clone() };
+        let extras = Extras {
+            tables: vec![("public", "sites", make)],
+            site_ids: self.ids.clone(),
+            cover: asked.clone(),
+            only,
+            system: None,
+        };
         let answer = self.engine.query(sql, extras).await?;
         let text = String::from_utf8(render(&answer, Format::Csv).expect("renders")).expect("text");
         let mut lines: Vec<&str> = text.lines().collect();
@@ -183,6 +192,7 @@ async fn the_scope_is_what_the_question_is_about() {
             "23",
         ),
         ("SELECT sum(qty) FROM history.sales WHERE _site = 'site-0'", "0"),
+        ("SELECT t.id FROM sites t LEFT JOIN sales s ON s._site = t.id WHERE s._site IS NULL AND t.state = 'WA'", "01"),
         // A row of any other site would push one of these out.
         (
             "SELECT * FROM (SELECT * FROM sales ORDER BY qty LIMIT 3) x JOIN sites t ON x._site = t.id WHERE t.state = 'WA'",
@@ -280,6 +290,7 @@ fn predicate(random: &mut StdRng, site: &str, roster: Option<&str>, depth: u32) 
             format!("{roster}.state = '{state}'"),
             format!("{roster}.state IS NOT NULL"),
             format!("{roster}.state IS NULL"),
+            format!("{site}._site IS NULL"),
             format!("upper({roster}.city) LIKE '%E%'"),
             format!("{roster}.state = '{state}'"),
         ]);
@@ -365,5 +376,40 @@ async fn no_site_outside_the_scope_can_change_an_answer() {
     assert!(
         narrowed > questions / 2 && changed > questions && refused < questions / 4,
         "{narrowed} {changed} {refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_only_some_sites_learns_nothing_of_others() {
+    let stores = stores(None).await;
+    let only = Some(Arc::new(HashSet::from([site(0).to_string(), site(1).to_string()])));
+    let ask = async |sql: &str| {
+        stores.ask_seeing(sql, only.clone()).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).0
+    };
+    for table in ["sales", "history.sales"] {
+        let seen = ask(&format!("SELECT DISTINCT _site FROM {table}")).await;
+        assert_eq!(seen, "_site\nsite-0\nsite-1");
+        let right = stores.ask(&format!("SELECT count(*), sum(qty) FROM {table} WHERE _site < 'site-2'")).await.0;
+        assert_eq!(ask(&format!("SELECT count(*), sum(qty) FROM {table}")).await, right);
+        assert_eq!(ask(&format!("SELECT count(*) AS n FROM {table} WHERE _site = 'site-3'")).await, "n\n0");
+        // A quantity that only others have: a question that fails on it must not fail here.
+        let (others, _) = stores.ask(&format!("SELECT qty FROM {table} WHERE _site > 'site-1' AND qty NOT IN (SELECT qty FROM {table} WHERE _site < 'site-2')")).await;
+        let quantity = others.lines().nth(1).expect("some");
+        for probe in [
+            format!("SELECT count(*) FROM {table} WHERE 100 / (qty - {quantity}) > 1000"),
+            format!("SELECT sum(100 / (qty - {quantity})) FROM {table}"),
+        ] {
+            assert!(stores.try_ask(&probe).await.is_err(), "{probe} must fail for who sees all");
+            ask(&probe).await;
+        }
+    }
+    let (_, scope) = stores
+        .ask_seeing("SELECT sum(qty) FROM sales WHERE sold_at < '2026-01-10' AND _site = 'site-1'", only.clone())
+        .await
+        .expect("answers");
+    assert_eq!(
+        (sites_of(&scope).as_str(), scope.scans[0].until.is_some()),
+        ("1", true),
+        "filters are seen above the barrier, too"
     );
 }

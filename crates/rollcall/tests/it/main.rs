@@ -1,5 +1,6 @@
 //! The product as its users run it: the real binaries, real databases, real trouble.
 
+mod ask;
 mod chaos;
 mod engines;
 mod enrolment;

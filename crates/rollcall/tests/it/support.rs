@@ -87,6 +87,7 @@ pub(crate) struct Hq {
     pub(crate) data: PathBuf,
     pub(crate) sites: SocketAddr,
     http: SocketAddr,
+    pub(crate) pg: SocketAddr,
     log: PathBuf,
     /// More arguments of `rollcall hq`.
     arguments: Vec<&'static str>,
@@ -105,7 +106,15 @@ impl Hq {
 
     fn start_with(directory: &Path, arguments: Vec<&'static str>) -> Self {
         let (data, log) = (directory.join("hq"), directory.join("hq.log"));
-        let mut hq = Self { data, sites: free_address(), http: free_address(), log, arguments, process: None };
+        let mut hq = Self {
+            data,
+            sites: free_address(),
+            http: free_address(),
+            pg: free_address(),
+            log,
+            arguments,
+            process: None,
+        };
         hq.restart();
         hq
     }
@@ -115,6 +124,11 @@ impl Hq {
         std::fs::read_to_string(&self.log).unwrap_or_default().matches("although its reply was lost").count()
     }
 
+    /// Where the API is.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(binary("rollcall"));
         command.args(["hq", "--beacon-interval-ms", "300", "--silent-after", "5", "--data"]).arg(&self.data).args([
@@ -122,6 +136,8 @@ impl Hq {
             &self.sites.to_string(),
             "--listen-http",
             &self.http.to_string(),
+            "--listen-pg",
+            &self.pg.to_string(),
         ]);
         command.args(&self.arguments);
         command
@@ -148,7 +164,18 @@ impl Hq {
     /// A second HQ on the same directory, at other ports.
     pub(crate) fn second(&self) -> Output {
         let mut command = Command::new(binary("rollcall"));
-        command.args(["hq", "--listen-sites", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--data"]).arg(&self.data);
+        command
+            .args([
+                "hq",
+                "--listen-sites",
+                "127.0.0.1:0",
+                "--listen-http",
+                "127.0.0.1:0",
+                "--listen-pg",
+                "127.0.0.1:0",
+                "--data",
+            ])
+            .arg(&self.data);
         command.output().expect("runs")
     }
 

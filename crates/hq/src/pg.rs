@@ -1,0 +1,625 @@
+//! The PostgreSQL port: any client of PostgreSQL can ask, and is told what its answer is missing.
+//!
+//! Questions are answered here, each on versions of its own; what else a client says (settings, transactions that change
+//! nothing) is answered by `datafusion-postgres`. Nothing can be written.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arrow_array::RecordBatch;
+use async_trait::async_trait;
+use datafusion_postgres::{
+    DfSessionService, Parser, QueryHook,
+    arrow_pg::datatypes::{df, into_pg_type},
+    datafusion_pg_catalog::sql::PostgresCompatibilityParser,
+    hooks::{HookClient, set_show::SetShowHook, transactions::TransactionStatementHook},
+    pgwire::{
+        api::{
+            ClientInfo, ClientPortalStore, ConnectionManager, METADATA_USER, PgWireServerHandlers, Type,
+            auth::{
+                AuthSource, DefaultServerParameterProvider, LoginInfo, Password, StartupHandler,
+                sasl::{SASLAuthStartupHandler, scram::ScramAuth},
+            },
+            cancel::{CancelHandler, DefaultCancelHandler},
+            portal::{Format, Portal},
+            query::{ExtendedQueryHandler, SimpleQueryHandler},
+            results::{CopyResponse, Response, Tag},
+            store::PortalStore,
+        },
+        error::{ErrorInfo, PgWireError, PgWireResult},
+        messages::{PgWireBackendMessage, PgWireFrontendMessage, copy::CopyData},
+        tokio::{TlsAcceptor, process_socket},
+        types::format::FormatOptions,
+    },
+};
+use futures::{Sink, SinkExt, StreamExt};
+use rollcall_query::{
+    Planned, QueryError, Question, System,
+    datafusion::{
+        common::ParamValues,
+        logical_expr::LogicalPlan,
+        prelude::SessionContext,
+        sql::sqlparser::ast::{CopyOption, CopySource, CopyTarget, Set, Statement},
+    },
+};
+use rollcall_types::{Coverage, describe};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::net::TcpListener;
+
+use crate::{error::HqError, node::Shared, tables};
+
+/// Default port of the PostgreSQL protocol.
+pub const PG_PORT: u16 = 7432;
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 200;
+
+/// Serves until the node stops.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) {
+    let tls = match tls(&shared) {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!(error = %describe(&error), "the PostgreSQL port cannot be opened");
+            return;
+        }
+    };
+    let manager = Arc::new(ConnectionManager::new());
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a PostgreSQL connection could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(%peer, "turned away: {CONNECTIONS_MAX} PostgreSQL connections are open");
+            continue;
+        };
+        let connection = Connection::new(shared.clone(), manager.clone(), !address.ip().is_loopback());
+        let (tls, stop) = (tls.clone(), shared.stop.clone());
+        shared.tasks.spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                ended = process_socket(socket, Some(tls), connection) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%peer, %error, "a PostgreSQL connection ended");
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
+    let failed = |error: String| HqError::Certificate(error);
+    let (chain, key) = shared.authority.server_identity()?;
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| failed(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| failed(error.to_string()))?;
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Checks passwords without knowing them.
+#[derive(Clone)]
+struct Passwords(Arc<Shared>);
+
+impl std::fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passwords")
+    }
+}
+
+#[async_trait]
+impl AuthSource for Passwords {
+    async fn get_password(&self, login: &LoginInfo) -> PgWireResult<Password> {
+        let (salt, salted) =
+            self.0.credentials.scram(login.user().unwrap_or_default()).map_err(|error| wrong(describe(&error)))?;
+        Ok(Password::new(Some(salt), salted))
+    }
+}
+
+/// Lets nobody in without a password, nor beyond loopback without TLS.
+struct Startup {
+    scram: SASLAuthStartupHandler<DefaultServerParameterProvider>,
+    needs_tls: bool,
+}
+
+#[async_trait]
+impl StartupHandler for Startup {
+    async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: std::fmt::Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if self.needs_tls && !client.is_secure() {
+            let error = ErrorInfo::new(
+                "FATAL".to_owned(),
+                "28000".to_owned(),
+                "TLS is needed: connect with sslmode=require".to_owned(),
+            );
+            return Err(PgWireError::UserError(Box::new(error)));
+        }
+        self.scram.on_startup(client, message).await
+    }
+}
+
+/// What one connection needs.
+struct Connection {
+    questions: Arc<Questions>,
+    startup: Arc<Startup>,
+    cancel: Arc<DefaultCancelHandler>,
+}
+
+impl Connection {
+    fn new(shared: Arc<Shared>, manager: Arc<ConnectionManager>, needs_tls: bool) -> Self {
+        let mut parameters = DefaultServerParameterProvider::default();
+        parameters.is_superuser = false;
+        parameters.default_transaction_read_only = true;
+        let scram = SASLAuthStartupHandler::new(Arc::new(parameters))
+            .with_scram(ScramAuth::new(Arc::new(Passwords(shared.clone()))))
+            .with_connection_manager(manager.clone());
+        // Without it the client asks without; the reason is in its first answer.
+        let system = shared.engine.system().ok();
+        let hooks: Vec<Arc<dyn QueryHook>> = vec![
+            Arc::new(ParseHook(shared.clone(), system.clone())),
+            Arc::new(SetShowHook),
+            Arc::new(TransactionStatementHook),
+        ];
+        let rest = DfSessionService::new_with_hooks(Arc::new(SessionContext::new()), hooks);
+        let questions =
+            Questions { shared, rest, system, parser: PostgresCompatibilityParser::new(), last: Mutex::default() };
+        Self {
+            questions: Arc::new(questions),
+            startup: Arc::new(Startup { scram, needs_tls }),
+            cancel: Arc::new(DefaultCancelHandler::new(manager)),
+        }
+    }
+}
+
+impl PgWireServerHandlers for Connection {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        self.questions.clone()
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        self.questions.clone()
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        self.startup.clone()
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        self.cancel.clone()
+    }
+}
+
+/// Answers questions and says what they miss.
+struct Questions {
+    shared: Arc<Shared>,
+    /// Answers everything that is no question.
+    rest: DfSessionService,
+    parser: PostgresCompatibilityParser,
+    /// What this client was told of tables and their numbers.
+    system: Option<System>,
+    /// What the last answer on this connection was missing.
+    last: Mutex<Option<Coverage>>,
+}
+
+/// How a connection wants to hear of what is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Note,
+    /// An incomplete answer is an error.
+    Strict,
+    /// The next statement is not told of; that is recorded.
+    OffOnce,
+}
+
+const SETTING: &str = "rollcall.coverage";
+
+impl Telling {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "note" | "default" => Self::Note,
+            "strict" => Self::Strict,
+            "off-for-this-statement" => Self::OffOnce,
+            _ => return None,
+        })
+    }
+}
+
+fn wrong(text: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "42000".to_owned(), text.into())))
+}
+
+fn failed(error: &QueryError) -> PgWireError {
+    let code = match error {
+        QueryError::Sql(_) => "42000",
+        QueryError::Limit(_) => "54000",
+        QueryError::Failed(_) => "58000",
+    };
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), code.to_owned(), describe(error))))
+}
+
+fn user_of(client: &(impl ClientInfo + ?Sized)) -> String {
+    client.metadata().get(METADATA_USER).cloned().unwrap_or_default()
+}
+
+/// What a user may see; an error once the user is gone.
+fn sees(shared: &Shared, user: &str) -> PgWireResult<BTreeMap<String, String>> {
+    let user = shared.credentials.user(user).ok_or_else(|| wrong("this user was removed"))?;
+    Ok(user.sees)
+}
+
+/// Plans questions when they are prepared, so that parameters and columns get their types.
+struct ParseHook(Arc<Shared>, Option<System>);
+
+#[async_trait]
+impl QueryHook for ParseHook {
+    async fn handle_simple_query(
+        &self,
+        _: &Statement,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        None
+    }
+
+    async fn handle_extended_parse_query(
+        &self,
+        statement: &Statement,
+        _: &SessionContext,
+        client: &(dyn ClientInfo + Send + Sync),
+    ) -> Option<PgWireResult<LogicalPlan>> {
+        if !is_question(statement) {
+            return (!is_harmless(statement)).then(|| Err(read_only()));
+        }
+        let plan = async {
+            let mut extras = self.0.extras(&sees(&self.0, &user_of(client))?);
+            extras.system.clone_from(&self.1);
+            self.0.engine.parse(Question::Statement(statement), extras).await.map_err(|error| failed(&error))
+        };
+        Some(plan.await)
+    }
+
+    async fn handle_extended_query(
+        &self,
+        _: &Statement,
+        _: &LogicalPlan,
+        _: &ParamValues,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        None
+    }
+}
+
+fn is_question(statement: &Statement) -> bool {
+    matches!(statement, Statement::Query(_) | Statement::Explain { .. })
+}
+
+/// What clients say besides questions, and changes nothing.
+fn is_harmless(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Set(_)
+            | Statement::ShowVariable { .. }
+            | Statement::ShowVariables { .. }
+            | Statement::ShowStatus { .. }
+            | Statement::StartTransaction { .. }
+            | Statement::Commit { .. }
+            | Statement::Rollback { .. }
+            | Statement::Discard { .. }
+            | Statement::Deallocate { .. }
+    )
+}
+
+fn read_only() -> PgWireError {
+    let text = "only reading is possible here: SELECT, WITH, EXPLAIN, COPY (SELECT …) TO STDOUT, SET and SHOW";
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "25006".to_owned(), text.to_owned())))
+}
+
+/// The value that `SET rollcall.coverage` gives, if it is that.
+fn coverage_setting(statement: &Statement) -> Option<String> {
+    match statement {
+        Statement::Set(Set::SingleAssignment { variable, values, .. }) if variable.to_string() == SETTING => {
+            let value = values.iter().map(ToString::to_string).collect::<Vec<_>>().join("");
+            Some(value.trim_matches(['\'', '"']).to_ascii_lowercase())
+        }
+        _ => None,
+    }
+}
+
+impl Questions {
+    fn telling(&self, client: &impl ClientInfo) -> Telling {
+        let set = client.metadata().get(SETTING).and_then(|text| Telling::parse(text));
+        set.unwrap_or_else(|| {
+            let strict = self.shared.credentials.user(&user_of(client)).is_some_and(|user| user.strict);
+            if strict { Telling::Strict } else { Telling::Note }
+        })
+    }
+
+    fn set_telling(&self, client: &mut impl ClientInfo, value: &str) -> PgWireResult<()> {
+        if Telling::parse(value).is_none() {
+            return Err(wrong(format!("{SETTING} is note, strict or 'off-for-this-statement', not {value:?}")));
+        }
+        if value == "default" {
+            client.metadata_mut().remove(SETTING);
+        } else {
+            client.metadata_mut().insert(SETTING.to_owned(), value.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Plans a question, and tells the client what its answer will be missing.
+    async fn ask<C>(
+        &self,
+        client: &mut C,
+        statement: &Statement,
+        parameters: Option<ParamValues>,
+    ) -> PgWireResult<Planned>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let user = user_of(client);
+        let mut extras = self.shared.extras(&sees(&self.shared, &user)?);
+        extras.system.clone_from(&self.system);
+        if let Some(last) = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            // On a connection it is the last answer's.
+            extras.tables.retain(|(schema, name, _)| (*schema, *name) != ("rollcall", "coverage"));
+            extras.tables.push(("rollcall", "coverage", Arc::new(move || -> RecordBatch { tables::coverage(&last) })));
+        }
+        let planned = self
+            .shared
+            .engine
+            .plan(Question::Statement(statement), parameters, extras)
+            .await
+            .map_err(|error| failed(&error))?;
+        if planned.coverage.scope > 0 {
+            self.tell(client, &user, statement, &planned.coverage).await?;
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(planned.coverage.clone());
+        }
+        Ok(planned)
+    }
+
+    async fn tell<C>(&self, client: &mut C, user: &str, statement: &Statement, coverage: &Coverage) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let summary = coverage.summary();
+        match self.telling(client) {
+            Telling::Strict if !coverage.is_complete() => {
+                let mut error = ErrorInfo::new(
+                    "ERROR".to_owned(),
+                    "RC001".to_owned(),
+                    format!("the answer would be incomplete: {summary}"),
+                );
+                error.hint = Some(format!("SET {SETTING} = note gives the answer with this as a notice"));
+                return Err(PgWireError::UserError(Box::new(error)));
+            }
+            Telling::OffOnce => {
+                client.metadata_mut().remove(SETTING);
+                tracing::warn!(user, statement = %statement, summary, "asked without being told what is missing");
+            }
+            Telling::Note | Telling::Strict => {
+                let severity = if coverage.is_complete() { "NOTICE" } else { "WARNING" };
+                let mut note = ErrorInfo::new(severity.to_owned(), "01000".to_owned(), format!("coverage: {summary}"));
+                if !coverage.is_complete() {
+                    note.hint = Some("SELECT * FROM rollcall.coverage lists every site that is missing".to_owned());
+                }
+                client.send(PgWireBackendMessage::NoticeResponse(note.into())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy<C>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Response>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Statement::Copy { source, to: true, target: CopyTarget::Stdout, options, .. } = statement else {
+            return Err(read_only());
+        };
+        let query = match source {
+            CopySource::Query(query) => Statement::Query(query.clone()),
+            CopySource::Table { table_name, columns } => {
+                let columns = columns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let columns = if columns.is_empty() { "*".to_owned() } else { columns };
+                let parsed = self.parser.parse(&format!("SELECT {columns} FROM {table_name}"));
+                parsed
+                    .map_err(|error| wrong(error.to_string()))?
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| wrong("nothing to copy"))?
+            }
+        };
+        let mut form = CopyForm::default();
+        for option in options {
+            match option {
+                CopyOption::Format(name) if name.value.eq_ignore_ascii_case("csv") => form.is_csv = true,
+                CopyOption::Format(name) if name.value.eq_ignore_ascii_case("text") => {}
+                CopyOption::Header(header) => form.header = *header,
+                CopyOption::Delimiter(delimiter) => form.delimiter = Some(*delimiter),
+                other => return Err(wrong(format!("COPY does not know the option {other} here"))),
+            }
+        }
+        let stream = self.ask(client, &query, None).await?.stream().await.map_err(|error| failed(&error))?;
+        let columns = stream.schema().fields().len();
+        let mut is_first = true;
+        let data = stream.map(move |rows| {
+            let rows = rows.map_err(|error| failed(&QueryError::Failed(error)))?;
+            let text = form.text(&rows, std::mem::take(&mut is_first)).map_err(|error| wrong(error.to_string()))?;
+            Ok(CopyData::new(text.into()))
+        });
+        Ok(Response::CopyOut(CopyResponse::new(0, columns, data)))
+    }
+}
+
+/// How COPY writes rows.
+#[derive(Debug, Clone, Copy, Default)]
+struct CopyForm {
+    is_csv: bool,
+    header: bool,
+    delimiter: Option<char>,
+}
+
+impl CopyForm {
+    fn text(self, rows: &RecordBatch, is_first: bool) -> Result<Vec<u8>, arrow_schema::ArrowError> {
+        let delimiter = self.delimiter.unwrap_or(if self.is_csv { ',' } else { '\t' });
+        let mut text = Vec::new();
+        let options = arrow_cast::display::FormatOptions::default()
+            .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f+00"))
+            .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"));
+        let columns =
+            rows.columns().iter().map(|column| arrow_cast::display::ArrayFormatter::try_new(column.as_ref(), &options));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let mut line = |fields: &mut dyn Iterator<Item = Option<String>>| {
+            for (index, field) in fields.enumerate() {
+                if index > 0 {
+                    text.extend_from_slice(delimiter.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                text.extend_from_slice(self.field(field, delimiter).as_bytes());
+            }
+            text.push(b'\n');
+        };
+        if is_first && self.header {
+            line(&mut rows.schema().fields().iter().map(|field| Some(field.name().clone())));
+        }
+        for row in 0..rows.num_rows() {
+            let fields = columns.iter().zip(rows.columns());
+            line(&mut fields.map(|(formatter, column)| {
+                arrow_array::Array::is_valid(column, row).then(|| formatter.value(row).to_string())
+            }));
+        }
+        Ok(text)
+    }
+
+    /// One field, quoted as PostgreSQL does.
+    fn field(self, value: Option<String>, delimiter: char) -> String {
+        match (value, self.is_csv) {
+            (None, true) => String::new(),
+            (None, false) => "\\N".to_owned(),
+            (Some(text), true) if text.is_empty() || text.contains([delimiter, '"', '\n', '\r']) => {
+                format!("\"{}\"", text.replace('"', "\"\""))
+            }
+            (Some(text), true) => text,
+            (Some(text), false) => {
+                let text = text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
+                if delimiter == '\t' { text } else { text.replace(delimiter, &format!("\\{delimiter}")) }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Questions {
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: std::fmt::Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let statements = self.parser.parse(query).map_err(|error| wrong(error.to_string()))?;
+        if statements.is_empty() {
+            return Ok(vec![Response::EmptyQuery]);
+        }
+        let mut responses = Vec::new();
+        for statement in statements {
+            if let Some(value) = coverage_setting(&statement) {
+                self.set_telling(client, &value)?;
+                responses.push(Response::Execution(Tag::new("SET")));
+            } else if is_question(&statement) {
+                let frame = self.ask(client, &statement, None).await?.into_frame();
+                let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
+                responses
+                    .push(Response::Query(df::encode_dataframe(frame, &Format::UnifiedText, Some(options)).await?));
+            } else if matches!(statement, Statement::Copy { .. }) {
+                responses.push(self.copy(client, &statement).await?);
+            } else if is_harmless(&statement) {
+                responses.extend(SimpleQueryHandler::do_query(&self.rest, client, &statement.to_string()).await?);
+            } else {
+                return Err(read_only());
+            }
+        }
+        Ok(responses)
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Questions {
+    type Statement = (String, Option<(Statement, LogicalPlan)>);
+    type QueryParser = Parser;
+
+    fn query_parser(&self) -> Arc<Self::QueryParser> {
+        self.rest.query_parser()
+    }
+
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Self::Statement>,
+        max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: std::fmt::Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Some((statement, plan)) = &portal.statement.statement.1 else { return Ok(Response::EmptyQuery) };
+        if let Some(value) = coverage_setting(statement) {
+            self.set_telling(client, &value)?;
+            return Ok(Response::Execution(Tag::new("SET")));
+        }
+        if !is_question(statement) {
+            return ExtendedQueryHandler::do_query(&self.rest, client, portal, max_rows).await;
+        }
+        let parameters = parameters(portal, plan)?;
+        let frame = self.ask(client, statement, Some(parameters)).await?.into_frame();
+        let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
+        Ok(Response::Query(df::encode_dataframe(frame, &portal.result_column_format, Some(options)).await?))
+    }
+}
+
+/// The values that the client bound, in the types that the plan wants.
+fn parameters(
+    portal: &Portal<(String, Option<(Statement, LogicalPlan)>)>,
+    plan: &LogicalPlan,
+) -> PgWireResult<ParamValues> {
+    let types: HashMap<_, _> = plan.get_parameter_types().map_err(|error| wrong(error.to_string()))?;
+    let number = |name: &str| name.trim_start_matches('$').parse::<usize>().unwrap_or_default();
+    let mut types: Vec<_> = types.into_iter().collect();
+    types.sort_by_key(|(name, _)| number(name));
+    let wire = types
+        .iter()
+        .map(|(_, kind)| kind.as_ref().map_or(Ok(Type::UNKNOWN), into_pg_type))
+        .collect::<PgWireResult<Vec<Type>>>()?;
+    let inferred: Vec<_> = types.iter().map(|(_, kind)| kind.as_ref()).collect();
+    let wire: Vec<_> = wire.iter().map(Some).collect();
+    df::deserialize_parameters_with_server_types(portal, &inferred, &wire)
+}

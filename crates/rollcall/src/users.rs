@@ -1,0 +1,117 @@
+//! `rollcall users`: who may ask, and what they may see.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::client::{Client, HqAddress};
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersArgs {
+    #[command(subcommand)]
+    command: Option<UsersCommand>,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    hq: HqAddress,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RoleArg {
+    /// Ask, and see the roll and incidents.
+    Viewer,
+    /// Also take incidents, invite and retire sites.
+    Operator,
+    /// Also change users and channels.
+    Admin,
+}
+
+#[derive(Debug, Subcommand)]
+enum UsersCommand {
+    /// Add or change a user. A new one's password is made and shown once, unless it is given on standard input.
+    Set {
+        name: String,
+        #[arg(long, value_enum, default_value_t = RoleArg::Viewer)]
+        role: RoleArg,
+        /// Only sites with this attribute are seen (`region=West`); may be given several times.
+        #[arg(long = "sees", value_name = "NAME=VALUE")]
+        sees: Vec<String>,
+        /// Over the PostgreSQL port, incomplete answers are errors.
+        #[arg(long)]
+        strict: bool,
+        /// Read the password from the first line of standard input.
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Remove a user.
+    Remove {
+        name: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct UserLine {
+    role: String,
+    sees: BTreeMap<String, String>,
+    strict: bool,
+}
+
+pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Some(UsersCommand::Set { name, role, sees, strict, password_stdin, hq }) => {
+            let pair = |text: &String| {
+                let (name, value) =
+                    text.split_once('=').ok_or_else(|| anyhow::anyhow!("--sees {text}: write NAME=VALUE"))?;
+                Ok((name.to_owned(), value.to_owned()))
+            };
+            let sees = sees.iter().map(pair).collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+            let password = if password_stdin {
+                let mut line = String::new();
+                std::io::stdin().read_line(&mut line)?;
+                Some(line.trim_end_matches(['\r', '\n']).to_owned())
+            } else {
+                None
+            };
+            let role = role.to_possible_value().map(|value| value.get_name().to_owned());
+            let body = json!({"role": role, "sees": sees, "strict": strict, "password": password});
+            let answer: Value = Client::find(&hq)?.put(&format!("/api/users/{name}"), &body)?;
+            match answer["password"].as_str() {
+                Some(password) => {
+                    eprintln!("Password of user {name} (shown once):");
+                    println!("{password}");
+                }
+                None => eprintln!("user {name} is changed"),
+            }
+        }
+        Some(UsersCommand::Remove { name, hq }) => {
+            let _: Value = Client::find(&hq)?.delete(&format!("/api/users/{name}"))?;
+            eprintln!("user {name} is removed");
+        }
+        None => {
+            let text = Client::find(&args.hq)?.get("/api/users")?;
+            if args.json {
+                println!("{text}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            let users: BTreeMap<String, UserLine> = serde_json::from_str(&text)?;
+            let mut table = Table::new();
+            table.load_preset(UTF8_FULL_CONDENSED).set_header(["user", "role", "sees", "incomplete answers"]);
+            for (name, user) in users {
+                let sees: Vec<String> = user.sees.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+                let sees = if sees.is_empty() { "all sites".to_owned() } else { sees.join(", ") };
+                let told = if user.strict { "are errors" } else { "come with a notice" };
+                table.add_row([name, user.role, sees, told.to_owned()]);
+            }
+            println!("{table}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
