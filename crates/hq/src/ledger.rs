@@ -267,12 +267,14 @@ impl Ledger {
         self.sites().get(site).map_or(Seq(0), |presence| presence.now.confirmed)
     }
 
-    /// Sites that are heard and state manifests, and since when they are connected.
-    pub(crate) fn should_state(&self, now: Timestamp) -> Vec<(SiteId, Timestamp)> {
+    /// Sites that are heard and state manifests: since when they are connected, and when they were heard last.
+    pub(crate) fn should_state(&self, now: Timestamp) -> Vec<(SiteId, Timestamp, Timestamp)> {
         let sites = self.sites();
-        let is_heard = |presence: &&Presence| presence.now.last_heard.is_some_and(|heard| now.since(heard) < ALIVE);
-        let stating = sites.iter().filter(|(_, presence)| is_heard(presence));
-        stating.filter_map(|(site, presence)| Some((site.clone(), presence.states_since?))).collect()
+        let stating = sites.iter().filter_map(|(site, presence)| {
+            let heard = presence.now.last_heard.filter(|heard| now.since(*heard) < ALIVE)?;
+            Some((site.clone(), presence.states_since?, heard))
+        });
+        stating.collect()
     }
 
     /// A session began with a site that states manifests, or with one that does not.

@@ -7,6 +7,7 @@
 mod access;
 mod authority;
 mod coverage;
+mod coverage_function;
 mod data_stream;
 mod error;
 mod gateway;

@@ -12,6 +12,7 @@ use std::{
 use arrow_array::RecordBatch;
 
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
+use rollcall_query::datafusion::catalog::TableFunctionImpl;
 use rollcall_query::{Answer, Engine, EngineLimits, Extras, MakeTable, QueryError};
 use rollcall_types::{SiteId, Timestamp};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
@@ -23,6 +24,7 @@ use crate::{
     access::{self, Credentials},
     authority::Authority,
     coverage::{Covering, RosterView},
+    coverage_function::CoverageFunction,
     error::HqError,
     gateway::Gateway,
     http,
@@ -201,7 +203,9 @@ impl Shared {
             add("columns", |shared| tables::columns(&shared.lake));
             add("manifests", |shared| tables::manifests(&shared.reconciliation.all()));
         }
-        Extras { tables, site_ids: view.numbers.clone(), cover: covering, only, system: None }
+        let coverage = CoverageFunction { shared: Arc::downgrade(self), sees: sees.clone() };
+        let functions: Vec<(_, Arc<dyn TableFunctionImpl>)> = vec![("coverage", Arc::new(coverage))];
+        Extras { tables, site_ids: view.numbers.clone(), cover: covering, only, system: None, functions }
     }
 
     /// Answers SQL with its coverage.

@@ -177,13 +177,13 @@ impl Reconciler {
     /// Sites that are heard and send no manifest.
     fn miss(&self, shared: &Shared) {
         let allowed = shared.config.manifest_interval() * MISSED_MAX;
-        let now = shared.now();
-        for (site, since) in shared.ledger.should_state(now) {
+        for (site, since, heard) in shared.ledger.should_state(shared.now()) {
             let waiting = self.waiting.range((site.clone(), Seq(0))..=(site.clone(), Seq(u64::MAX)));
             let received = waiting.map(|(_, received)| received).chain(self.newest.get(&site));
             let last = received.map(|received| received.at).fold(since, Timestamp::max);
-            if now.since(last) > allowed {
-                let minutes = now.since(last).as_secs_f64() / 60.0;
+            // Only what passed while it was heard counts: a silent site is another matter.
+            if heard.since(last) > allowed {
+                let minutes = heard.since(last).as_secs_f64() / 60.0;
                 let text = format!(
                     "{site} is heard, but for {minutes:.0} minutes nothing came of what it captured, not even the count of it: \
                      its data path is dead"

@@ -9,7 +9,10 @@ use std::{
 use async_trait::async_trait;
 use datafusion::{
     arrow::{datatypes::SchemaRef, record_batch::RecordBatch},
-    catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider},
+    catalog::{
+        CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunctionImpl,
+        TableProvider,
+    },
     common::{DataFusionError, ParamValues, Result},
     config::Dialect,
     datasource::MemTable,
@@ -84,11 +87,20 @@ pub struct Extras {
     pub only: Option<Arc<HashSet<String>>>,
     /// The client's own `pg_catalog`; a new one if none.
     pub system: Option<System>,
+    /// Further table functions, by name.
+    pub functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
 }
 
 impl Default for Extras {
     fn default() -> Self {
-        Self { tables: Vec::new(), site_ids: Arc::default(), cover: Arc::new(NoCover), only: None, system: None }
+        Self {
+            tables: Vec::new(),
+            site_ids: Arc::default(),
+            cover: Arc::new(NoCover),
+            only: None,
+            system: None,
+            functions: Vec::new(),
+        }
     }
 }
 
@@ -294,6 +306,7 @@ impl Engine {
             Some(system) => system.clone(),
             None => self.system()?,
         };
+        let functions = extras.functions.clone();
         let mut pinned = self.pin(extras)?;
         let with = |pinned| {
             let catalogs = MemoryCatalogProviderList::new();
@@ -304,7 +317,11 @@ impl Engine {
         pinned.0.insert("pg_catalog".to_owned(), system.over(shown));
         let catalogs = with(pinned);
         let state = SessionStateBuilder::new_from_existing(self.base.clone()).with_catalog_list(catalogs).build();
-        Ok(SessionContext::new_with_state(state))
+        let context = SessionContext::new_with_state(state);
+        for (name, function) in functions {
+            context.register_udtf(name, function);
+        }
+        Ok(context)
     }
 
     fn pin(&self, extras: Extras) -> Result<PinnedCatalog, QueryError> {

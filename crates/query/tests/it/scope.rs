@@ -131,7 +131,7 @@ impl Stores {
             site_ids: self.ids.clone(),
             cover: asked.clone(),
             only,
-            system: None,
+            ..Extras::default()
         };
         let answer = self.engine.query(sql, extras).await?;
         let text = String::from_utf8(render(&answer, Format::Csv).expect("renders")).expect("text");

@@ -96,6 +96,8 @@ fn clients_of_postgresql_hear_what_is_missing() {
     assert!(err(&wrong).contains("strict"), "{}", err(&wrong));
     let last = ask("SELECT sum(qty) FROM sales; SELECT site, state FROM rollcall.coverage;");
     assert_eq!(out(&last), "24\ntacoma-01|never-heard");
+    let without = ask("SELECT site FROM rollcall.coverage('SELECT sum(qty) FROM sales WHERE _site > ''tac''');");
+    assert_eq!(out(&without), "tacoma-01", "{}", err(&without));
 
     // Catalogue, COPY, and nothing but reading.
     assert!(out(&ask("\\dt")).contains("sales"), "{}", err(&ask("\\dt")));
