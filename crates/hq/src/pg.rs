@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use arrow_array::RecordBatch;
@@ -26,7 +27,7 @@ use datafusion_postgres::{
             cancel::{CancelHandler, DefaultCancelHandler},
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
-            results::{CopyResponse, Response, Tag},
+            results::{CopyResponse, QueryResponse, Response, Tag},
             store::PortalStore,
         },
         error::{ErrorInfo, PgWireError, PgWireResult},
@@ -35,7 +36,7 @@ use datafusion_postgres::{
         types::format::FormatOptions,
     },
 };
-use futures::{Sink, SinkExt, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt};
 use rollcall_query::{
     Planned, QueryError, Question, System,
     datafusion::{
@@ -436,6 +437,14 @@ impl Questions {
         Ok(())
     }
 
+    /// Runs a planned question, whose rows are sent as they are found.
+    async fn answer(&self, client: &impl ClientInfo, planned: Planned, format: &Format) -> PgWireResult<Response> {
+        let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
+        let found = df::encode_dataframe(planned.into_frame(), format, Some(options)).await?;
+        let rows = in_time(found.data_rows, self.shared.engine.limits().time_max);
+        Ok(Response::Query(QueryResponse::new(found.row_schema, rows)))
+    }
+
     async fn copy<C>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Response>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -470,13 +479,30 @@ impl Questions {
         let stream = self.ask(client, &query, None).await?.stream().await.map_err(|error| failed(&error))?;
         let columns = stream.schema().fields().len();
         let mut is_first = true;
-        let data = stream.map(move |rows| {
-            let rows = rows.map_err(|error| failed(&QueryError::Failed(error)))?;
-            let text = form.text(&rows, std::mem::take(&mut is_first)).map_err(|error| wrong(error.to_string()))?;
+        let stream = stream.map(|rows| rows.map_err(|error| failed(&QueryError::Failed(error))));
+        let data = in_time(stream, self.shared.engine.limits().time_max).map(move |rows| {
+            let text = form.text(&rows?, std::mem::take(&mut is_first)).map_err(|error| wrong(error.to_string()))?;
             Ok(CopyData::new(text.into()))
         });
         Ok(Response::CopyOut(CopyResponse::new(0, columns, data)))
     }
+}
+
+/// Ends an answer with an error when no row of it is found for this long.
+fn in_time<T: Send + 'static>(
+    rows: impl Stream<Item = PgWireResult<T>> + Send + Unpin + 'static,
+    longest: Duration,
+) -> impl Stream<Item = PgWireResult<T>> + Send + 'static {
+    futures::stream::unfold(Some(rows), move |rows| async move {
+        let mut rows = rows?;
+        match tokio::time::timeout(longest, rows.next()).await {
+            Ok(row) => Some((row?, Some(rows))),
+            Err(_) => {
+                let text = format!("the query found no row for {} s and was cut", longest.as_secs());
+                Some((Err(failed(&QueryError::Limit(text))), None))
+            }
+        }
+    })
 }
 
 /// How COPY writes rows.
@@ -554,10 +580,8 @@ impl SimpleQueryHandler for Questions {
                 self.set_telling(client, &value)?;
                 responses.push(Response::Execution(Tag::new("SET")));
             } else if is_question(&statement) {
-                let frame = self.ask(client, &statement, None).await?.into_frame();
-                let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
-                responses
-                    .push(Response::Query(df::encode_dataframe(frame, &Format::UnifiedText, Some(options)).await?));
+                let planned = self.ask(client, &statement, None).await?;
+                responses.push(self.answer(client, planned, &Format::UnifiedText).await?);
             } else if matches!(statement, Statement::Copy { .. }) {
                 responses.push(self.copy(client, &statement).await?);
             } else if is_harmless(&statement) {
@@ -600,9 +624,8 @@ impl ExtendedQueryHandler for Questions {
             return ExtendedQueryHandler::do_query(&self.rest, client, portal, max_rows).await;
         }
         let parameters = parameters(portal, plan)?;
-        let frame = self.ask(client, statement, Some(parameters)).await?.into_frame();
-        let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
-        Ok(Response::Query(df::encode_dataframe(frame, &portal.result_column_format, Some(options)).await?))
+        let planned = self.ask(client, statement, Some(parameters)).await?;
+        self.answer(client, planned, &portal.result_column_format).await
     }
 }
 

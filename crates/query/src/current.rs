@@ -5,17 +5,21 @@
 //! unless a newer version of its key exists.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
+use async_trait::async_trait;
 use datafusion::{
-    catalog::TableProvider,
+    arrow::datatypes::SchemaRef,
+    catalog::{Session, TableProvider},
     common::{Column, JoinType, NullEquality, Result, TableReference},
     datasource::{ViewTable, provider_as_source},
     execution::object_store::ObjectStoreUrl,
     functions_aggregate::expr_fn::max,
-    logical_expr::{Expr, LogicalPlanBuilder, ident, lit},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableType, ident, lit},
+    physical_plan::ExecutionPlan,
 };
 use rollcall_lake::{DataFile, Snapshot, our_columns};
 use rollcall_types::{SiteId, SiteNumber, TableName};
@@ -100,7 +104,40 @@ pub(crate) fn current(whole: &Whole<'_>, site_ids: &HashMap<SiteNumber, SiteId>)
     let (ours, own): (Vec<_>, Vec<_>) = schema.columns.iter().partition(|column| column.name.starts_with('_'));
     let columns = own.into_iter().chain(ours).map(|known| Expr::Column(column(ROWS, &known.name)));
     let plan = plan.project(columns)?.build()?;
-    Ok(Arc::new(ViewTable::new(plan, None)))
+    Ok(Arc::new(CurrentRows(ViewTable::new(plan, None))))
+}
+
+/// A view in all but name: clients look for stores' tables among the tables.
+#[derive(Debug)]
+struct CurrentRows(ViewTable);
+
+#[async_trait]
+impl TableProvider for CurrentRows {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        self.0.get_logical_plan()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.0.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.scan(state, projection, filters, limit).await
+    }
 }
 
 fn column(table: &str, name: &str) -> Column {

@@ -223,6 +223,11 @@ impl Engine {
         Ok(Self { lake, base: context.state(), system: Arc::new(PgCatalogStaticTables::try_new()?), store_url, limits })
     }
 
+    /// The bounds on what a query may use.
+    pub fn limits(&self) -> EngineLimits {
+        self.limits
+    }
+
     /// A `pg_catalog` for one client, to go with its questions.
     pub fn system(&self) -> Result<System, QueryError> {
         Ok(System::new(self.system.clone())?)
