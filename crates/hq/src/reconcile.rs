@@ -24,8 +24,10 @@ use crate::{error::HqError, node::Shared, watching::Heard};
 
 /// How far back manifests are read when HQ starts.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
-/// Rows of a window were received after the manifest before it, by HQ's own clock; commits of several tables are not in step.
-const SLACK: Duration = Duration::from_secs(120);
+/// Rows of a window were received after the manifest before it, by clocks of nodes that may differ by so much.
+const SLACK: Duration = Duration::from_secs(5);
+/// A manifest may be committed so long after it was received.
+const COMMIT_MAX: Duration = Duration::from_secs(120);
 /// A site that is heard and misses this many manifests in a row has a dead data path.
 const MISSED_MAX: u32 = 3;
 
@@ -66,18 +68,26 @@ struct Window {
     after: Seq,
     through: Seq,
     table: TableName,
+    /// Rows the site says there are.
+    stated: u64,
     /// None of its rows was received before.
     received_from: Timestamp,
 }
 
+impl Window {
+    fn key(&self) -> (SiteId, Seq, TableName) {
+        (self.site.clone(), self.through, self.table.clone())
+    }
+}
+
 /// Runs until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let every = (shared.config.manifest_interval() / 4).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    // A round reads all that came since the oldest of the manifests before: with one each half interval, a row is read three times.
+    let every = (shared.config.manifest_interval() / 2).clamp(Duration::from_secs(1), Duration::from_secs(300));
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let look_back = i64::try_from(LOOK_BACK.as_micros()).unwrap_or(i64::MAX);
     let mut reconciler = Reconciler {
-        read_from: shared.now().plus_micros(-look_back),
+        read_from: shared.now().before(LOOK_BACK),
         started: shared.now(),
         newest: HashMap::new(),
         waiting: BTreeMap::new(),
@@ -124,6 +134,7 @@ impl Reconciler {
                         after: received.manifest.after,
                         through: received.manifest.through,
                         table: TableName::at_hq(&stated.table).ok()?,
+                        stated: stated.rows,
                         received_from: from,
                     })
                 };
@@ -131,7 +142,7 @@ impl Reconciler {
             }
             checked.push((key.0, received, before));
         }
-        let counted = match count(shared, &windows).await {
+        let counted = match count_surely(shared, &mut windows).await {
             Ok(counted) => counted,
             Err(error) => {
                 for (site, received, before) in checked.into_iter().rev() {
@@ -169,8 +180,7 @@ impl Reconciler {
                 self.waiting.insert((site, received.seq), received);
             }
         }
-        let slack = i64::try_from(SLACK.as_micros()).unwrap_or_default();
-        self.read_from = now.plus_micros(-slack);
+        self.read_from = now.before(COMMIT_MAX);
         Ok(())
     }
 
@@ -196,13 +206,12 @@ impl Reconciler {
 
 /// Since when the rows of a manifest's window can have been received; none if that is not known, as after a new epoch.
 fn received_from(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Received>) -> Option<Timestamp> {
-    let slack = i64::try_from(SLACK.as_micros()).unwrap_or_default();
     match before {
         Some(before) if before.epoch == received.epoch && before.manifest.through <= received.manifest.after => {
-            Some(before.at.plus_micros(-slack))
+            Some(before.at.before(SLACK))
         }
         None if received.manifest.after == Seq(0) && received.epoch == Epoch(1) => {
-            shared.roster.get(site)?.enrolled_at.map(|enrolled| enrolled.plus_micros(-slack))
+            shared.roster.get(site)?.enrolled_at.map(|enrolled| enrolled.before(SLACK))
         }
         _ => None,
     }
@@ -211,6 +220,17 @@ fn received_from(shared: &Shared, site: &SiteId, received: &Received, before: Op
 /// Rows in the lake by site, end of the window and table.
 type Counted = HashMap<(SiteId, Seq, TableName), u64>;
 
+/// Counts; what does not agree is counted once more among all rows, whenever received.
+async fn count_surely(shared: &Shared, windows: &mut Vec<Window>) -> Result<Counted, HqError> {
+    let mut counted = count(shared, windows).await?;
+    windows.retain(|window| counted.get(&window.key()) != Some(&window.stated));
+    for window in &mut *windows {
+        window.received_from = Timestamp::from_micros(0);
+    }
+    counted.extend(count(shared, windows).await?);
+    Ok(counted)
+}
+
 async fn count(shared: &Shared, windows: &[Window]) -> Result<Counted, HqError> {
     let mut by_table: BTreeMap<&TableName, Vec<&Window>> = BTreeMap::new();
     for window in windows {
@@ -218,8 +238,7 @@ async fn count(shared: &Shared, windows: &[Window]) -> Result<Counted, HqError> 
     }
     let mut counted = Counted::new();
     for (table, windows) in by_table {
-        let zero = windows.iter().map(|window| ((window.site.clone(), window.through, table.clone()), 0));
-        counted.extend(zero);
+        counted.extend(windows.iter().map(|window| (window.key(), 0)));
         let Some(from) = windows.iter().map(|window| window.received_from).min() else { continue };
         if shared.lake.table(table).is_none() {
             continue;
@@ -239,7 +258,7 @@ async fn count(shared: &Shared, windows: &[Window]) -> Result<Counted, HqError> 
                 (rows.column(0).as_primitive::<Int64Type>(), rows.column(1).as_primitive::<Int64Type>());
             for (number, found) in numbers.values().iter().zip(found.values()) {
                 if let Some(window) = usize::try_from(*number).ok().and_then(|number| windows.get(number)) {
-                    counted.insert((window.site.clone(), window.through, table.clone()), found.unsigned_abs());
+                    counted.insert(window.key(), found.unsigned_abs());
                 }
             }
         }

@@ -276,13 +276,18 @@ impl Session<'_> {
         let born = Instant::now();
         let (mut heard, mut looked) = (Instant::now(), None);
         let (mut fingerprint, mut changed, mut next_look) = (None, Instant::now(), Instant::now());
-        let (mut has_more, mut is_loading, mut moved) = (true, true, false);
+        let (mut has_more, mut moved) = (true, false);
+        // A load: how far the journal goes, when the next chunk may be stated; none while there is nothing to load.
+        let mut load = Some((Seq(0), Instant::now()));
         loop {
             if has_more && open.outbox.may_send() {
                 has_more = self.send_next(open, &mut encoder).await?;
                 looked = Some(Instant::now());
             }
             let busy = has_more && open.outbox.may_send();
+            let confirmed = open.outbox.confirmed().0;
+            let load_at =
+                load.filter(|(head, _)| head.0.saturating_sub(confirmed.0) < LOAD_BACKLOG_MAX).map(|(_, at)| at);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
@@ -331,11 +336,11 @@ impl Session<'_> {
                         has_more = true;
                     } else if due {
                         has_more = true;
-                        is_loading |= due;
+                        load.get_or_insert((Seq(0), Instant::now()));
                     }
                 }
-                () = std::future::ready(()), if is_loading && !has_more && self.may_load(open) => {
-                    is_loading = self.load().await?;
+                () = tokio::time::sleep_until(load_at.unwrap_or(next_look)), if load_at.is_some() && !busy => {
+                    load = self.load().await?;
                     has_more = true;
                 }
                 () = std::future::ready(()), if busy => {}
@@ -343,21 +348,16 @@ impl Session<'_> {
         }
     }
 
-    fn may_load(&self, open: &Open) -> bool {
-        let in_flight = open.outbox.sent_through().0 - open.outbox.confirmed().0.0;
-        in_flight < LOAD_BACKLOG_MAX && open.outbox.may_send()
-    }
-
-    /// Journals some rows from before; false when there are none left.
-    async fn load(&self) -> Result<bool, SiteError> {
-        match self.feed.call(Source::load_step).await {
-            Ok(LoadProgress::Idle) => Ok(false),
-            Ok(_) => Ok(true),
+    /// Journals some rows from before: how far the journal goes now and when the next may follow; none when none are left.
+    async fn load(&self) -> Result<Option<(Seq, Instant)>, SiteError> {
+        let started = Instant::now();
+        let stated = self.feed.call(|source| Ok((source.load_step()?, source.heads()?.head))).await;
+        match stated {
+            Ok((LoadProgress::Idle, _)) => Ok(None),
+            // Half of the time is the store's own.
+            Ok((_, head)) => Ok(Some((head, Instant::now() + started.elapsed()))),
             // The store is busy; its own work goes first.
-            Err(SiteError::Capture(error)) if error.is_busy() => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                Ok(true)
-            }
+            Err(SiteError::Capture(error)) if error.is_busy() => Ok(Some((Seq(0), Instant::now() + POLL_IDLE))),
             Err(error) => Err(error),
         }
     }
