@@ -1,4 +1,4 @@
-//! Who may use the API: people by password, the operator's commands by a token in the data directory.
+//! Who may use the API: people by password, their programs by tokens, the operator's commands by a token in the data directory.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use ring::{
     hmac,
 };
 use rollcall_lake::{Vault, VaultKey};
-use rollcall_types::SiteId;
+use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -53,6 +53,12 @@ pub(crate) struct User {
     #[serde(default)]
     pub(crate) strict: bool,
     password: PasswordHashes,
+}
+
+impl User {
+    fn identity(&self, name: &str) -> Identity {
+        Identity { name: name.to_owned(), role: self.role, sees: self.sees.clone() }
+    }
 }
 
 /// A password in the forms its two ways in need: neither is the password.
@@ -94,11 +100,22 @@ pub(crate) struct Identity {
     pub(crate) sees: BTreeMap<String, String>,
 }
 
+/// A token of a user, for a program that asks on their behalf; the token itself is not stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Token {
+    hash: String,
+    pub(crate) made_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Stored {
     operator: String,
     #[serde(default)]
     users: BTreeMap<String, User>,
+    /// By user and the name that the token was given.
+    #[serde(default)]
+    tokens: BTreeMap<String, BTreeMap<String, Token>>,
 }
 
 /// Users with hashes of their passwords, and the hash of the operator's token.
@@ -119,7 +136,7 @@ impl Credentials {
         }
         let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
         write_private(&directory.join(OPERATOR_TOKEN_FILE), token.as_bytes())?;
-        let new = with(Stored { operator: token_hash(&token), users: BTreeMap::new() });
+        let new = with(Stored { operator: token_hash(&token), ..Stored::default() });
         let password = new.set("admin", Role::Admin, BTreeMap::new(), false, None).await?;
         Ok((new, password))
     }
@@ -171,14 +188,13 @@ impl Credentials {
         if name == "admin" && role != Role::Admin {
             return Err(HqError::Invalid("the user admin stays an admin".to_owned()));
         }
-        let made = match (password, stored.users.get(name)) {
-            (None, None) => Some(URL_SAFE_NO_PAD.encode(random_bytes::<15>()?)),
-            _ => None,
-        };
-        let hashes = match (password.or(made.as_deref()), stored.users.get(name)) {
-            (Some(password), _) => PasswordHashes::new(password)?,
-            (None, Some(known)) => known.password.clone(),
-            (None, None) => return Err(HqError::Invalid("a new user needs a password".to_owned())),
+        let (hashes, made) = match (password, stored.users.get(name)) {
+            (Some(password), _) => (PasswordHashes::new(password)?, None),
+            (None, Some(known)) => (known.password.clone(), None),
+            (None, None) => {
+                let made = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
+                (PasswordHashes::new(&made)?, Some(made))
+            }
         };
         stored.users.insert(name.to_owned(), User { role, sees, strict, password: hashes });
         self.store(stored).await?;
@@ -193,8 +209,57 @@ impl Credentials {
         let _changing = self.changing.lock().await;
         let mut stored = self.read().clone();
         let was_there = stored.users.remove(name).is_some();
+        stored.tokens.remove(name);
         self.store(stored).await?;
         Ok(was_there)
+    }
+
+    /// The tokens of a user by name.
+    pub(crate) fn tokens(&self, user: &str) -> BTreeMap<String, Token> {
+        self.read().tokens.get(user).cloned().unwrap_or_default()
+    }
+
+    /// Makes a token for a user, in place of one of that name. It is returned here and never again.
+    pub(crate) async fn make_token(
+        &self,
+        user: &str,
+        name: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<String, HqError> {
+        SiteId::new(name)
+            .map_err(|_| HqError::Invalid(format!("{name:?} is no name for a token: use a-z, 0-9, -, _ and .")))?;
+        let _changing = self.changing.lock().await;
+        let mut stored = self.read().clone();
+        if !stored.users.contains_key(user) {
+            return Err(HqError::NotFound(format!("there is no user {user}")));
+        }
+        let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
+        let tokens = stored.tokens.entry(user.to_owned()).or_default();
+        tokens.retain(|_, token| token.expires_at > now);
+        tokens.insert(name.to_owned(), Token { hash: token_hash(&token), made_at: now, expires_at });
+        self.store(stored).await?;
+        Ok(token)
+    }
+
+    /// Revokes a token; false if there was none.
+    pub(crate) async fn remove_token(&self, user: &str, name: &str) -> Result<bool, HqError> {
+        let _changing = self.changing.lock().await;
+        let mut stored = self.read().clone();
+        let was_there = stored.tokens.get_mut(user).is_some_and(|tokens| tokens.remove(name).is_some());
+        self.store(stored).await?;
+        Ok(was_there)
+    }
+
+    /// Whose token this is.
+    fn bearer(&self, token: &str, now: Timestamp) -> Option<Identity> {
+        let (hash, stored) = (token_hash(token), self.read());
+        if same(&hash, &stored.operator) {
+            return Some(Identity { name: "operator".to_owned(), role: Role::Admin, sees: BTreeMap::new() });
+        }
+        let is_it = |token: &Token| token.expires_at > now && same(&hash, &token.hash);
+        let (name, _) = stored.tokens.iter().find(|(_, tokens)| tokens.values().any(is_it))?;
+        stored.users.get(name).map(|user| user.identity(name))
     }
 
     async fn store(&self, stored: Stored) -> Result<(), HqError> {
@@ -205,17 +270,15 @@ impl Credentials {
     }
 
     /// Who sends this `Authorization` header; none when it is not valid. Slow for passwords, on purpose.
-    pub(crate) fn check(&self, header: &str) -> Option<Identity> {
+    pub(crate) fn check(&self, header: &str, now: Timestamp) -> Option<Identity> {
         if let Some(token) = header.strip_prefix("Bearer ") {
-            let operator = Identity { name: "operator".to_owned(), role: Role::Admin, sees: BTreeMap::new() };
-            return same(&token_hash(token.trim()), &self.read().operator).then_some(operator);
+            return self.bearer(token.trim(), now);
         }
         let pair = STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?;
         let pair = String::from_utf8(pair).ok()?;
         let (name, password) = pair.split_once(':')?;
         let user = self.user(name)?;
-        let identity = Identity { name: name.to_owned(), role: user.role, sees: user.sees.clone() };
-        user.password.verify(password).then_some(identity)
+        user.password.verify(password).then(|| user.identity(name))
     }
 }
 

@@ -77,9 +77,11 @@ impl Cover for Covering {
         let mut groups: BTreeMap<Vec<Option<String>>, GroupCoverage> = BTreeMap::new();
         let watch = self.shared.watching.watch();
         let flawed = watch.flawed_sites();
-        self.shared.ledger.each_known(self.view.roster.keys(), self.pinned_at, |index, id, known| {
-            let scans = scope.scans.iter().filter(|scan| scan.sites.get(index) == Some(&true));
-            let Some(record) = self.view.roster.get(id) else { return };
+        let of_site = |index: usize| scope.scans.iter().filter(move |scan| scan.sites.get(index) == Some(&true));
+        let sites = self.view.roster.iter().enumerate().map(|(index, (id, record))| (id, (index, record)));
+        let in_scope = sites.filter(|(_, (index, _))| of_site(*index).next().is_some());
+        self.shared.ledger.each_known(in_scope, self.pinned_at, |id, (index, record), known| {
+            let scans = of_site(index);
             let scans: Vec<&ScanScope> = scans.filter(|scan| is_about(record, known, scan)).collect();
             if scans.is_empty() {
                 return;
@@ -173,20 +175,24 @@ impl Covering {
             Some(verdict) if verdict.state == SiteState::Ok => (SiteState::Recovering, Some(Cause::Backlog)),
             Some(verdict) => (verdict.state, verdict.cause),
         };
-        let expected = since.and_then(|since| {
-            let expected = |scan: &&ScanScope| {
-                let from = scan.from.map_or(since, |from| from.max(since));
-                let to = scan.until.map_or(self.pinned_at, |until| until.min(self.pinned_at));
-                if from >= to { Some(0.0) } else { watch.expected_rows(id, scan.table.as_str(), from, to) }
-            };
-            scans.iter().filter_map(expected).reduce(|left, right| left + right)
-        });
+        let (mut expected_rows, mut expected_amount): (Option<f64>, Option<f64>) = (None, None);
+        for scan in since.into_iter().flat_map(|_| scans) {
+            let from = scan.from.max(since).unwrap_or(self.pinned_at);
+            let to = scan.until.map_or(self.pinned_at, |until| until.min(self.pinned_at));
+            let rows = if from >= to { Some(0.0) } else { watch.expected_rows(id, scan.table.as_str(), from, to) };
+            let Some(rows) = rows else { continue };
+            *expected_rows.get_or_insert_default() += rows;
+            if let Some(worth) = self.shared.measures.of_row(&scan.table, id) {
+                *expected_amount.get_or_insert_default() += rows * worth;
+            }
+        }
         MissingSite {
             site: id.clone(),
             since,
             state,
             cause: flaw.or(cause),
-            expected_rows: expected.map(|rows| rows.round() as u64),
+            expected_rows: expected_rows.map(|rows| rows.round() as u64),
+            expected_amount: expected_amount.map(|amount| (amount * 100.0).round() / 100.0),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The API: SQL, the roll, the roster. JSON; every call but the probes needs a password or token.
 
 use rollcall_types::describe;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -11,13 +11,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use rollcall_query::{Format, QueryError, render};
-use rollcall_types::SiteId;
+use rollcall_query::{Format, QueryError, csv_trailer, render};
+use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    access::{Identity, Role, User},
+    access::{Identity, Role, Token, User},
     error::HqError,
     incidents_api,
     node::Shared,
@@ -42,6 +42,8 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/roster/{site}/retire", post(retire))
         .route("/api/users", get(users))
         .route("/api/users/{name}", axum::routing::put(set_user).delete(remove_user))
+        .route("/api/users/{name}/tokens", get(tokens))
+        .route("/api/users/{name}/tokens/{token}", axum::routing::put(make_token).delete(remove_token))
         .merge(incidents_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
         .with_state(shared)
@@ -61,9 +63,9 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
     let identity = match given {
         Some(given) => {
             let _turn = shared.password_checks.acquire().await.ok();
-            let credentials = shared.credentials.clone();
+            let (credentials, now) = (shared.credentials.clone(), shared.now());
             // Checking a password is slow on purpose; keep it off the threads that serve sites.
-            tokio::task::spawn_blocking(move || credentials.check(&given)).await.ok().flatten()
+            tokio::task::spawn_blocking(move || credentials.check(&given, now)).await.ok().flatten()
         }
         None => None,
     };
@@ -159,6 +161,9 @@ struct SqlRequest {
     sql: String,
     #[serde(default)]
     format: Option<String>,
+    /// With CSV: the whole coverage as JSON behind `# rollcall.coverage` on the last line.
+    #[serde(default)]
+    trailer: bool,
 }
 
 /// Response headers that carry the coverage with every form of an answer: as JSON with the first missing sites, how many are
@@ -166,6 +171,8 @@ struct SqlRequest {
 const COVERAGE_HEADER: &str = "x-rollcall-coverage";
 const MISSING_HEADER: &str = "x-rollcall-missing";
 const SUMMARY_HEADER: &str = "x-rollcall-coverage-summary";
+/// Where the time went, in the form that browsers show.
+const TIMING_HEADER: &str = "server-timing";
 /// Missing sites that a header has room for.
 const MISSING_IN_HEADER: usize = 20;
 
@@ -176,17 +183,27 @@ async fn sql(
 ) -> Result<Response, ApiError> {
     let name = request.format.as_deref().unwrap_or("json");
     let format = Format::parse(name).ok_or_else(|| {
-        ApiError(StatusCode::BAD_REQUEST, format!("format {name:?} is not one of table, csv, json, parquet, xlsx"))
+        ApiError(
+            StatusCode::BAD_REQUEST,
+            format!("format {name:?} is not one of table, csv, json, arrow, parquet, xlsx"),
+        )
     })?;
-    let answer = shared.query(&request.sql, &caller.sees).await?;
+    let answer = shared.query(&request.sql, &caller).await?;
     let summary = answer.coverage.summary();
     let missing = answer.coverage.missing.len().to_string();
+    let millis = |took: Duration| took.as_secs_f64() * 1000.0;
+    let (plan, of_coverage, rows) = (millis(answer.took.plan), millis(answer.took.coverage), millis(answer.took.rows));
+    let timing = format!("plan;dur={plan:.2}, coverage;dur={of_coverage:.2}, rows;dur={rows:.2}");
     let coverage = serde_json::to_string(&answer.coverage.shortened(MISSING_IN_HEADER)).unwrap_or_default();
+    let trailer = (request.trailer && format == Format::Csv).then(|| csv_trailer(&answer.coverage));
     let rendered = tokio::task::spawn_blocking(move || render(&answer, format)).await;
     let failed = |text: String| ApiError(StatusCode::INTERNAL_SERVER_ERROR, text);
-    let body = rendered.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    let mut body = rendered.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    body.extend_from_slice(trailer.unwrap_or_default().as_bytes());
     let mut response = ([(header::CONTENT_TYPE, format.content_type())], Body::from(body)).into_response();
-    for (name, text) in [(COVERAGE_HEADER, coverage), (MISSING_HEADER, missing), (SUMMARY_HEADER, summary)] {
+    for (name, text) in
+        [(COVERAGE_HEADER, coverage), (MISSING_HEADER, missing), (SUMMARY_HEADER, summary), (TIMING_HEADER, timing)]
+    {
         // Headers are ASCII; names of attributes may not be.
         let text: String =
             text.chars().map(|letter| if (' '..='~').contains(&letter) { letter } else { '?' }).collect();
@@ -262,6 +279,54 @@ async fn remove_user(
     Ok(Json(json!({"removed": name})).into_response())
 }
 
+/// A token, as shown: without a trace of itself.
+#[derive(Serialize)]
+struct TokenView {
+    made_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+async fn tokens(State(shared): State<App>, _: Admin, Path(name): Path<String>) -> Json<BTreeMap<String, TokenView>> {
+    let view = |token: Token| TokenView { made_at: token.made_at, expires_at: token.expires_at };
+    Json(shared.credentials.tokens(&name).into_iter().map(|(name, token)| (name, view(token))).collect())
+}
+
+#[derive(Deserialize)]
+struct TokenRequest {
+    #[serde(default = "token_days")]
+    days: u32,
+}
+
+/// A token that nobody renews ends within a quarter.
+fn token_days() -> u32 {
+    90
+}
+
+async fn make_token(
+    State(shared): State<App>,
+    Admin(by): Admin,
+    Path((name, token)): Path<(String, String)>,
+    Json(request): Json<TokenRequest>,
+) -> Result<Response, ApiError> {
+    let now = shared.now();
+    let expires_at = now.plus_micros(i64::from(request.days) * 86_400_000_000);
+    let made = shared.credentials.make_token(&name, &token, now, expires_at).await?;
+    tracing::info!(user = name, token, by, "a token was made");
+    Ok(Json(json!({"token": made, "expires_at": expires_at})).into_response())
+}
+
+async fn remove_token(
+    State(shared): State<App>,
+    Admin(by): Admin,
+    Path((name, token)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    if !shared.credentials.remove_token(&name, &token).await? {
+        return Err(ApiError(StatusCode::NOT_FOUND, format!("user {name} has no token {token}")));
+    }
+    tracing::info!(user = name, token, by, "a token was revoked");
+    Ok(Json(json!({"removed": token})).into_response())
+}
+
 async fn roll(State(shared): State<App>, Reader(caller): Reader) -> Response {
     let roster = shared.roster.all();
     let is_seen = |site: &SiteId| roster.get(site).is_some_and(|record| record.has(&caller.sees));
@@ -274,7 +339,7 @@ async fn roll(State(shared): State<App>, Reader(caller): Reader) -> Response {
 struct RosterLine {
     id: SiteId,
     attributes: BTreeMap<String, String>,
-    enrolled_at: Option<rollcall_types::Timestamp>,
+    enrolled_at: Option<Timestamp>,
     retired: Option<crate::roster::Retired>,
     epoch: Option<rollcall_types::Epoch>,
 }

@@ -412,18 +412,18 @@ impl Ledger {
             .collect()
     }
 
-    /// Hands out what was known of each site at `at`, with its place in `sites`.
-    pub(crate) fn each_known<'a>(
+    /// Hands out what was known of each of these sites at `at`, with what came with it.
+    pub(crate) fn each_known<'a, T>(
         &self,
-        sites: impl Iterator<Item = &'a SiteId>,
+        sites: impl Iterator<Item = (&'a SiteId, T)>,
         at: Timestamp,
-        mut take: impl FnMut(usize, &'a SiteId, &Known<'_>),
+        mut take: impl FnMut(&'a SiteId, T, &Known<'_>),
     ) {
         let presences = self.sites();
         let nothing = Presence::default();
-        for (index, site) in sites.enumerate() {
+        for (site, with) in sites {
             let presence = presences.get(site).unwrap_or(&nothing);
-            take(index, site, &Known { presence, at });
+            take(site, with, &Known { presence, at });
         }
     }
 

@@ -18,6 +18,8 @@ const CLEAN_EVERY: Duration = Duration::from_secs(1800);
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
 /// How often completeness is looked at again for sites that wait for a cursor.
 const ADVANCE_EVERY: Duration = Duration::from_millis(500);
+/// How often the worth of rows is worked out.
+const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Takes what was remembered before a restart.
 pub(crate) fn restore(shared: &Shared) {
@@ -51,6 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
     let mut compact_tick = tokio::time::interval(COMPACT_EVERY);
     let mut clean_tick = tokio::time::interval(CLEAN_EVERY);
+    let mut measure_tick = tokio::time::interval(MEASURE_EVERY);
     compact_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -68,6 +71,7 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                     }
                 }
             }
+            _ = measure_tick.tick() => shared.measures.refresh(&shared).await,
             _ = clean_tick.tick() => {
                 for table in all_tables(&shared) {
                     let cleaned = clean(&table).await;
@@ -82,7 +86,7 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
 
 fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
     let lake = &shared.lake;
-    let own = [lake.state().table(), lake.site_log(), lake.contacts(), lake.rhythms()];
+    let own = [lake.state().table(), lake.site_log(), lake.contacts(), lake.rhythms(), lake.untold()];
     lake.tables().into_values().chain(own.into_iter().cloned()).collect()
 }
 

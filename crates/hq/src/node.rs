@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
 
 use crate::{
-    access::{self, Credentials},
+    access::{self, Credentials, Identity as Caller},
     authority::Authority,
     coverage::{Covering, RosterView},
     coverage_function::CoverageFunction,
@@ -31,6 +31,7 @@ use crate::{
     ingest::{GatherLimits, Ingest},
     ledger::{Ledger, RollEntry},
     maintenance,
+    measures::Measures,
     notify::{self, Notifiers},
     pg,
     reconcile::{self, Reconciliation},
@@ -117,6 +118,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) engine: Engine,
     pub(crate) reconciliation: Reconciliation,
+    pub(crate) measures: Measures,
     roster_view: Mutex<Option<Arc<RosterView>>>,
     pub(crate) watching: Watching,
     pub(crate) notifiers: Notifiers,
@@ -205,16 +207,13 @@ impl Shared {
         }
         let coverage = CoverageFunction { shared: Arc::downgrade(self), sees: sees.clone() };
         let functions: Vec<(_, Arc<dyn TableFunctionImpl>)> = vec![("coverage", Arc::new(coverage))];
-        Extras { tables, site_ids: view.numbers.clone(), cover: covering, only, system: None, functions }
+        Extras { tables, site_ids: view.numbers.clone(), cover: covering, only, functions, ..Extras::default() }
     }
 
     /// Answers SQL with its coverage.
-    pub(crate) async fn query(
-        self: &Arc<Self>,
-        sql: &str,
-        sees: &BTreeMap<String, String>,
-    ) -> Result<Answer, QueryError> {
-        self.engine.query(sql, self.extras(sees)).await
+    pub(crate) async fn query(self: &Arc<Self>, sql: &str, caller: &Caller) -> Result<Answer, QueryError> {
+        let extras = Extras { user: Some(caller.name.clone()), ..self.extras(&caller.sees) };
+        self.engine.query(sql, extras).await
     }
 }
 
@@ -266,6 +265,7 @@ impl Node {
             notifiers: Notifiers::open(vault).await?,
             ledger: Ledger::default(),
             reconciliation: Reconciliation::default(),
+            measures: Measures::default(),
             roster_view: Mutex::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),

@@ -7,14 +7,13 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use datafusion_postgres::{
     DfSessionService, Parser, QueryHook,
-    arrow_pg::datatypes::{df, into_pg_type},
+    arrow_pg::datatypes::{arrow_schema_to_pg_fields, df, encode_recordbatch, into_pg_type},
     datafusion_pg_catalog::sql::PostgresCompatibilityParser,
     hooks::{HookClient, set_show::SetShowHook, transactions::TransactionStatementHook},
     pgwire::{
@@ -24,7 +23,7 @@ use datafusion_postgres::{
                 AuthSource, DefaultServerParameterProvider, LoginInfo, Password, StartupHandler,
                 sasl::{SASLAuthStartupHandler, scram::ScramAuth},
             },
-            cancel::{CancelHandler, DefaultCancelHandler},
+            cancel::CancelHandler,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
             results::{CopyResponse, QueryResponse, Response, Tag},
@@ -36,14 +35,14 @@ use datafusion_postgres::{
         types::format::FormatOptions,
     },
 };
-use futures::{Sink, SinkExt, Stream, StreamExt};
+use futures::{Sink, SinkExt, StreamExt};
 use rollcall_query::{
     Planned, QueryError, Question, System,
     datafusion::{
         common::ParamValues,
         logical_expr::LogicalPlan,
         prelude::SessionContext,
-        sql::sqlparser::ast::{CopyOption, CopySource, CopyTarget, Set, Statement},
+        sql::sqlparser::ast::{CopySource, CopyTarget, Set, Statement},
     },
 };
 use rollcall_types::{Coverage, describe};
@@ -53,7 +52,14 @@ use rustls::{
 };
 use tokio::net::TcpListener;
 
+use self::{
+    copy::CopyForm,
+    running::{Cancel, CancelKey, Running, bounded},
+};
 use crate::{error::HqError, node::Shared, tables};
+
+mod copy;
+mod running;
 
 /// Default port of the PostgreSQL protocol.
 pub const PG_PORT: u16 = 7432;
@@ -70,6 +76,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, address: S
         }
     };
     let manager = Arc::new(ConnectionManager::new());
+    let running = Arc::new(Running::default());
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -88,7 +95,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, address: S
             tracing::warn!(%peer, "turned away: {CONNECTIONS_MAX} PostgreSQL connections are open");
             continue;
         };
-        let connection = Connection::new(shared.clone(), manager.clone(), !address.ip().is_loopback());
+        let connection = Connection::new(shared.clone(), manager.clone(), running.clone(), !address.ip().is_loopback());
         let (tls, stop) = (tls.clone(), shared.stop.clone());
         shared.tasks.spawn(async move {
             let _place = place;
@@ -168,11 +175,11 @@ impl StartupHandler for Startup {
 struct Connection {
     questions: Arc<Questions>,
     startup: Arc<Startup>,
-    cancel: Arc<DefaultCancelHandler>,
+    cancel: Arc<Cancel>,
 }
 
 impl Connection {
-    fn new(shared: Arc<Shared>, manager: Arc<ConnectionManager>, needs_tls: bool) -> Self {
+    fn new(shared: Arc<Shared>, manager: Arc<ConnectionManager>, running: Arc<Running>, needs_tls: bool) -> Self {
         let mut parameters = DefaultServerParameterProvider::default();
         parameters.is_superuser = false;
         parameters.default_transaction_read_only = true;
@@ -187,12 +194,12 @@ impl Connection {
             Arc::new(TransactionStatementHook),
         ];
         let rest = DfSessionService::new_with_hooks(Arc::new(SessionContext::new()), hooks);
-        let questions =
-            Questions { shared, rest, system, parser: PostgresCompatibilityParser::new(), last: Mutex::default() };
+        let (parser, last, running_here) = (PostgresCompatibilityParser::new(), Mutex::default(), running.clone());
+        let questions = Questions { shared, rest, system, parser, last, running: running_here };
         Self {
             questions: Arc::new(questions),
             startup: Arc::new(Startup { scram, needs_tls }),
-            cancel: Arc::new(DefaultCancelHandler::new(manager)),
+            cancel: Arc::new(Cancel { manager, running }),
         }
     }
 }
@@ -225,6 +232,7 @@ struct Questions {
     system: Option<System>,
     /// What the last answer on this connection was missing.
     last: Mutex<Option<Coverage>>,
+    running: Arc<Running>,
 }
 
 /// How a connection wants to hear of what is missing.
@@ -265,6 +273,12 @@ fn failed(error: &QueryError) -> PgWireError {
 
 fn user_of(client: &(impl ClientInfo + ?Sized)) -> String {
     client.metadata().get(METADATA_USER).cloned().unwrap_or_default()
+}
+
+/// What a client was given to cancel by.
+fn connection_of(client: &(impl ClientInfo + ?Sized)) -> CancelKey {
+    let (number, secret) = client.pid_and_secret_key();
+    (number, secret.to_bytes().to_vec())
 }
 
 /// What a user may see; an error once the user is gone.
@@ -387,6 +401,7 @@ impl Questions {
         let user = user_of(client);
         let mut extras = self.shared.extras(&sees(&self.shared, &user)?);
         extras.system.clone_from(&self.system);
+        extras.user = Some(user.clone());
         if let Some(last) = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             // On a connection it is the last answer's.
             extras.tables.retain(|(schema, name, _)| (*schema, *name) != ("rollcall", "coverage"));
@@ -423,7 +438,11 @@ impl Questions {
             }
             Telling::OffOnce => {
                 client.metadata_mut().remove(SETTING);
-                tracing::warn!(user, statement = %statement, summary, "asked without being told what is missing");
+                tracing::warn!(user, "asked without being told what is missing");
+                // Before the answer: what is not recorded is not answered.
+                let row = tables::untold(self.shared.now(), user, &statement.to_string(), &summary);
+                let recorded = self.shared.lake.untold().append_rows(row).await;
+                recorded.map_err(|error| failed(&QueryError::Limit(describe(&error))))?;
             }
             Telling::Note | Telling::Strict => {
                 let severity = if coverage.is_complete() { "NOTICE" } else { "WARNING" };
@@ -440,9 +459,20 @@ impl Questions {
     /// Runs a planned question, whose rows are sent as they are found.
     async fn answer(&self, client: &impl ClientInfo, planned: Planned, format: &Format) -> PgWireResult<Response> {
         let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
-        let found = df::encode_dataframe(planned.into_frame(), format, Some(options)).await?;
-        let rows = in_time(found.data_rows, self.shared.engine.limits().time_max);
-        Ok(Response::Query(QueryResponse::new(found.row_schema, rows)))
+        let stream = planned.stream().await.map_err(|error| failed(&error))?;
+        let fields = Arc::new(arrow_schema_to_pg_fields(&stream.schema(), format, Some(options))?);
+        let of_rows = fields.clone();
+        let encode = move |rows| {
+            let rows: Box<dyn Iterator<Item = _> + Send + Sync> = match rows {
+                Ok(rows) => encode_recordbatch(of_rows.clone(), rows),
+                Err(error) => Box::new(std::iter::once(Err(failed(&QueryError::from(error))))),
+            };
+            futures::stream::iter(rows)
+        };
+        let rows = stream.map(encode).flatten();
+        let longest = self.shared.engine.limits().time_max;
+        let rows = bounded(rows, longest, self.running.begin(connection_of(client)));
+        Ok(Response::Query(QueryResponse::new(fields, rows)))
     }
 
     async fn copy<C>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Response>
@@ -466,98 +496,17 @@ impl Questions {
                     .ok_or_else(|| wrong("nothing to copy"))?
             }
         };
-        let mut form = CopyForm::default();
-        for option in options {
-            match option {
-                CopyOption::Format(name) if name.value.eq_ignore_ascii_case("csv") => form.is_csv = true,
-                CopyOption::Format(name) if name.value.eq_ignore_ascii_case("text") => {}
-                CopyOption::Header(header) => form.header = *header,
-                CopyOption::Delimiter(delimiter) => form.delimiter = Some(*delimiter),
-                other => return Err(wrong(format!("COPY does not know the option {other} here"))),
-            }
-        }
+        let form = CopyForm::new(options).map_err(wrong)?;
         let stream = self.ask(client, &query, None).await?.stream().await.map_err(|error| failed(&error))?;
         let columns = stream.schema().fields().len();
         let mut is_first = true;
-        let stream = stream.map(|rows| rows.map_err(|error| failed(&QueryError::Failed(error))));
-        let data = in_time(stream, self.shared.engine.limits().time_max).map(move |rows| {
+        let stream = stream.map(|rows| rows.map_err(|error| failed(&QueryError::from(error))));
+        let answering = self.running.begin(connection_of(client));
+        let data = bounded(stream, self.shared.engine.limits().time_max, answering).map(move |rows| {
             let text = form.text(&rows?, std::mem::take(&mut is_first)).map_err(|error| wrong(error.to_string()))?;
             Ok(CopyData::new(text.into()))
         });
         Ok(Response::CopyOut(CopyResponse::new(0, columns, data)))
-    }
-}
-
-/// Ends an answer with an error when no row of it is found for this long.
-fn in_time<T: Send + 'static>(
-    rows: impl Stream<Item = PgWireResult<T>> + Send + Unpin + 'static,
-    longest: Duration,
-) -> impl Stream<Item = PgWireResult<T>> + Send + 'static {
-    futures::stream::unfold(Some(rows), move |rows| async move {
-        let mut rows = rows?;
-        match tokio::time::timeout(longest, rows.next()).await {
-            Ok(row) => Some((row?, Some(rows))),
-            Err(_) => {
-                let text = format!("the query found no row for {} s and was cut", longest.as_secs());
-                Some((Err(failed(&QueryError::Limit(text))), None))
-            }
-        }
-    })
-}
-
-/// How COPY writes rows.
-#[derive(Debug, Clone, Copy, Default)]
-struct CopyForm {
-    is_csv: bool,
-    header: bool,
-    delimiter: Option<char>,
-}
-
-impl CopyForm {
-    fn text(self, rows: &RecordBatch, is_first: bool) -> Result<Vec<u8>, arrow_schema::ArrowError> {
-        let delimiter = self.delimiter.unwrap_or(if self.is_csv { ',' } else { '\t' });
-        let mut text = Vec::new();
-        let options = arrow_cast::display::FormatOptions::default()
-            .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f+00"))
-            .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"));
-        let columns =
-            rows.columns().iter().map(|column| arrow_cast::display::ArrayFormatter::try_new(column.as_ref(), &options));
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let mut line = |fields: &mut dyn Iterator<Item = Option<String>>| {
-            for (index, field) in fields.enumerate() {
-                if index > 0 {
-                    text.extend_from_slice(delimiter.encode_utf8(&mut [0; 4]).as_bytes());
-                }
-                text.extend_from_slice(self.field(field, delimiter).as_bytes());
-            }
-            text.push(b'\n');
-        };
-        if is_first && self.header {
-            line(&mut rows.schema().fields().iter().map(|field| Some(field.name().clone())));
-        }
-        for row in 0..rows.num_rows() {
-            let fields = columns.iter().zip(rows.columns());
-            line(&mut fields.map(|(formatter, column)| {
-                arrow_array::Array::is_valid(column, row).then(|| formatter.value(row).to_string())
-            }));
-        }
-        Ok(text)
-    }
-
-    /// One field, quoted as PostgreSQL does.
-    fn field(self, value: Option<String>, delimiter: char) -> String {
-        match (value, self.is_csv) {
-            (None, true) => String::new(),
-            (None, false) => "\\N".to_owned(),
-            (Some(text), true) if text.is_empty() || text.contains([delimiter, '"', '\n', '\r']) => {
-                format!("\"{}\"", text.replace('"', "\"\""))
-            }
-            (Some(text), true) => text,
-            (Some(text), false) => {
-                let text = text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
-                if delimiter == '\t' { text } else { text.replace(delimiter, &format!("\\{delimiter}")) }
-            }
-        }
     }
 }
 

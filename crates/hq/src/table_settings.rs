@@ -1,4 +1,4 @@
-//! What people say of a site table: when its rows happened, and how late they come.
+//! What people say of a site table: when its rows happened, how late they come, what they are worth.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use rollcall_lake::{ColumnType, Lake, LakeError};
 use rollcall_types::TableName;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::HqError, node::Shared};
+use crate::{error::HqError, measures, node::Shared};
 
 const TABLE: &str = "table";
 
@@ -19,6 +19,9 @@ pub(crate) struct TableSettings {
     /// Rows may be written so long after they happened, seconds.
     #[serde(default)]
     pub(crate) lateness_seconds: u64,
+    /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told in money too.
+    #[serde(default)]
+    pub(crate) measure: Option<String>,
 }
 
 /// All settings, by table.
@@ -47,11 +50,15 @@ pub(crate) async fn set(shared: &Shared, name: &str, settings: TableSettings, by
             return Err(HqError::Invalid(text));
         }
     }
+    if let Some(measure) = &settings.measure {
+        measures::verify(shared, &name, measure).await?;
+    }
     let now = shared.now();
     shared
         .lake
         .state()
         .update(|view| Ok::<_, LakeError>((vec![view.next(TABLE, name.as_str(), &settings, now, by)?], ())))
         .await?;
+    shared.measures.refresh(shared).await;
     Ok(())
 }

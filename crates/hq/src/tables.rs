@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{
+    Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use rollcall_lake::Lake;
 use rollcall_roll::Incident;
@@ -31,6 +33,12 @@ impl Columns {
     fn maybe_long(mut self, name: &str, values: impl Iterator<Item = Option<i64>>) -> Self {
         self.fields.push(Field::new(name, DataType::Int64, true));
         self.arrays.push(Arc::new(values.collect::<Int64Array>()));
+        self
+    }
+
+    fn maybe_float(mut self, name: &str, values: impl Iterator<Item = Option<f64>>) -> Self {
+        self.fields.push(Field::new(name, DataType::Float64, true));
+        self.arrays.push(Arc::new(values.collect::<Float64Array>()));
         self
     }
 
@@ -112,6 +120,7 @@ pub(crate) fn coverage(coverage: &Coverage) -> RecordBatch {
         .time("since", missing.iter().map(|entry| entry.since))
         .text("cause", missing.iter().map(|entry| entry.cause.map(|cause| cause.to_string())))
         .maybe_long("expected_rows", missing.iter().map(|entry| entry.expected_rows.map(|rows| rows as i64)))
+        .maybe_float("expected_amount", missing.iter().map(|entry| entry.expected_amount))
         .finish()
 }
 
@@ -126,6 +135,17 @@ pub(crate) fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordB
         .maybe_long("rows_here", all.values().map(|reconciled| reconciled.found.map(|found| found as i64)))
         .maybe_long("last_key", all.values().map(|reconciled| reconciled.stated.last_key))
         .time("received_at", all.values().map(|reconciled| Some(reconciled.at)))
+        .finish()
+}
+
+/// A row of `rollcall.untold`: a question whose asker did not want to be told what the answer was missing.
+pub(crate) fn untold(at: Timestamp, user: &str, question: &str, coverage: &str) -> RecordBatch {
+    let one = |text| std::iter::once(Some(text));
+    Columns::default()
+        .time("at", std::iter::once(Some(at)))
+        .text("asked_by", one(user))
+        .text("question", one(question))
+        .text("coverage", one(coverage))
         .finish()
 }
 

@@ -45,6 +45,7 @@ pub struct Lake {
     quarantine: Arc<Table>,
     contacts: Arc<Table>,
     rhythms: Arc<Table>,
+    untold: Arc<Table>,
     _lock: Option<File>,
 }
 
@@ -90,6 +91,7 @@ impl Lake {
         let quarantine = own("quarantine", quarantine_schema()).await?;
         let contacts = own("contacts", contacts_schema()).await?;
         let rhythms = own("rhythms", rhythms_schema()).await?;
+        let untold = own("untold", untold_schema()).await?;
         let mut tables = BTreeMap::new();
         let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
         for root in listed.common_prefixes {
@@ -109,6 +111,7 @@ impl Lake {
             quarantine,
             contacts,
             rhythms,
+            untold,
             _lock: None,
         })
     }
@@ -141,6 +144,11 @@ impl Lake {
     /// Which minutes of each hour each site was heard.
     pub fn contacts(&self) -> &Arc<Table> {
         &self.contacts
+    }
+
+    /// Questions whose asker did not want to be told what the answer was missing.
+    pub fn untold(&self) -> &Arc<Table> {
+        &self.untold
     }
 
     /// What was learned of each site's rhythm; only the newest is in it.
@@ -213,6 +221,14 @@ fn quarantine_schema() -> TableSchema {
 fn rhythms_schema() -> TableSchema {
     TableSchema::new(
         vec![Column::new(our_columns::SITE, ColumnType::String), Column::new("rhythm", ColumnType::Binary)],
+        Vec::new(),
+    )
+}
+
+fn untold_schema() -> TableSchema {
+    let text = |name: &str| Column::new(name, ColumnType::String);
+    TableSchema::new(
+        vec![Column::new("at", ColumnType::Timestamp), text("asked_by"), text("question"), text("coverage")],
         Vec::new(),
     )
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -17,19 +17,22 @@ use datafusion::{
     config::Dialect,
     datasource::MemTable,
     execution::{
-        SendableRecordBatchStream, SessionState, SessionStateBuilder, context::SQLOptions,
-        memory_pool::GreedyMemoryPool, object_store::ObjectStoreUrl, runtime_env::RuntimeEnvBuilder,
+        SendableRecordBatchStream, SessionState, SessionStateBuilder,
+        context::SQLOptions,
+        memory_pool::{FairSpillPool, MemoryPool},
+        object_store::ObjectStoreUrl,
+        runtime_env::RuntimeEnv,
     },
     logical_expr::LogicalPlan,
-    physical_plan::execute_stream,
-    prelude::{DataFrame, SessionConfig, SessionContext},
+    physical_plan::{execute_stream, stream::RecordBatchReceiverStream},
+    prelude::{SessionConfig, SessionContext},
     sql::{parser::Statement, sqlparser},
 };
 use datafusion_pg_catalog::{
     pg_catalog::{PgCatalogStaticTables, context::EmptyContextProvider},
     setup_pg_catalog,
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use rollcall_lake::{Lake, Snapshot, Table};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
@@ -37,13 +40,18 @@ use crate::{
     current::{Whole, current, history},
     scope::{Scope, scope},
     system::System,
+    turns::{Turn, Turns},
 };
 
 /// Bounds on what a query may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineLimits {
-    /// Memory of all running queries together, bytes; operators spill to disk beyond it where they can.
+    /// Memory of one query, bytes; operators spill to disk beyond it where they can.
     pub memory_bytes: usize,
+    /// Queries that run at a time: with the memory of one, this bounds the memory of all.
+    pub at_once: usize,
+    /// Of these, queries of one user.
+    pub at_once_of_user: usize,
     /// Rows in an answer.
     pub rows_max: usize,
     /// Time for one query.
@@ -51,9 +59,15 @@ pub struct EngineLimits {
 }
 
 impl Default for EngineLimits {
-    /// 2 GiB, a million rows, five minutes.
+    /// 1 GiB for each of eight queries, four of one user; a million rows, five minutes.
     fn default() -> Self {
-        Self { memory_bytes: 2 << 30, rows_max: 1_000_000, time_max: Duration::from_secs(300) }
+        Self {
+            memory_bytes: 1 << 30,
+            at_once: 8,
+            at_once_of_user: 4,
+            rows_max: 1_000_000,
+            time_max: Duration::from_secs(300),
+        }
     }
 }
 
@@ -68,7 +82,19 @@ pub enum QueryError {
     Limit(String),
     /// HQ could not run it.
     #[error("the query failed")]
-    Failed(#[from] DataFusionError),
+    Failed(#[source] DataFusionError),
+}
+
+impl From<DataFusionError> for QueryError {
+    fn from(error: DataFusionError) -> Self {
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(text) => {
+                let line = text.lines().next().unwrap_or_default();
+                Self::Limit(format!("the query needs more memory than one may have; ask for less at a time ({line})"))
+            }
+            _ => Self::Failed(error),
+        }
+    }
 }
 
 /// Makes a table when a query asks for it.
@@ -89,6 +115,8 @@ pub struct Extras {
     pub system: Option<System>,
     /// Further table functions, by name.
     pub functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
+    /// Whose question it is, for the limits on one user; none for HQ's own.
+    pub user: Option<String>,
 }
 
 impl Default for Extras {
@@ -100,6 +128,7 @@ impl Default for Extras {
             only: None,
             system: None,
             functions: Vec::new(),
+            user: None,
         }
     }
 }
@@ -150,6 +179,19 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
     /// Which sites the answer is about, and which of them it lacks.
     pub coverage: Coverage,
+    /// What the answer took.
+    pub took: Took,
+}
+
+/// Where the time of an answer went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Took {
+    /// Waiting for a place, pinning versions, planning.
+    pub plan: Duration,
+    /// Working out the scope and what is missing of it.
+    pub coverage: Duration,
+    /// Finding the rows.
+    pub rows: Duration,
 }
 
 /// A statement, as text or parsed.
@@ -165,8 +207,10 @@ pub enum Question<'a> {
 pub struct Planned {
     context: SessionContext,
     plan: LogicalPlan,
+    turn: Turn,
     /// Which sites the answer is about, and which of them it lacks.
     pub coverage: Coverage,
+    took: Took,
 }
 
 impl std::fmt::Debug for Planned {
@@ -176,16 +220,24 @@ impl std::fmt::Debug for Planned {
 }
 
 impl Planned {
-    /// The rows, as they are found.
+    /// The rows, as they are found: in a task of its own, so that who waits for them can stop waiting at any time.
     pub async fn stream(self) -> Result<SendableRecordBatchStream, QueryError> {
-        let state = self.context.state();
-        let physical = state.query_planner().create_physical_plan(&self.plan, &state).await?;
-        Ok(execute_stream(physical, self.context.task_ctx())?)
-    }
-
-    /// The plan in its session, for whoever runs it otherwise.
-    pub fn into_frame(self) -> DataFrame {
-        DataFrame::new(self.context.state(), self.plan)
+        let Self { context, plan, turn, .. } = self;
+        let state = context.state();
+        let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
+        let mut rows = execute_stream(physical, context.task_ctx())?;
+        let mut stream = RecordBatchReceiverStream::builder(rows.schema(), 2);
+        let found = stream.tx();
+        stream.spawn(async move {
+            let _held = turn;
+            while let Some(rows) = rows.next().await {
+                if found.send(rows).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(stream.build())
     }
 }
 
@@ -198,6 +250,7 @@ pub struct Engine {
     system: Arc<PgCatalogStaticTables>,
     store_url: ObjectStoreUrl,
     limits: EngineLimits,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for Engine {
@@ -209,8 +262,7 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// An engine over `lake`.
     pub fn new(lake: Arc<Lake>, limits: EngineLimits) -> Result<Self, QueryError> {
-        let pool = Arc::new(GreedyMemoryPool::new(limits.memory_bytes));
-        let runtime = Arc::new(RuntimeEnvBuilder::new().with_memory_pool(pool).build()?);
+        let runtime = Arc::new(RuntimeEnv::default());
         let store_url = ObjectStoreUrl::parse("lake://hq")?;
         runtime.register_object_store(store_url.as_ref(), lake.store().clone());
         let mut config = SessionConfig::new()
@@ -220,7 +272,9 @@ impl Engine {
         config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
         let context = SessionContext::new_with_config_rt(config, runtime);
         setup_pg_catalog(&context, "hq", EmptyContextProvider).map_err(|error| *error)?;
-        Ok(Self { lake, base: context.state(), system: Arc::new(PgCatalogStaticTables::try_new()?), store_url, limits })
+        let system = Arc::new(PgCatalogStaticTables::try_new()?);
+        let turns = Turns::new(limits.at_once, limits.at_once_of_user);
+        Ok(Self { lake, base: context.state(), system, store_url, limits, turns })
     }
 
     /// The bounds on what a query may use.
@@ -237,7 +291,8 @@ impl Engine {
     pub async fn query(&self, sql: &str, extras: Extras) -> Result<Answer, QueryError> {
         let run = async {
             let planned = self.plan(Question::Text(sql), None, extras).await?;
-            let coverage = planned.coverage.clone();
+            let (coverage, mut took) = (planned.coverage.clone(), planned.took);
+            let started = Instant::now();
             let mut stream = planned.stream().await?;
             let schema = stream.schema();
             let (mut batches, mut rows) = (Vec::new(), 0);
@@ -251,7 +306,8 @@ impl Engine {
                 }
                 batches.push(batch);
             }
-            Ok(Answer { schema, batches, coverage })
+            took.rows = started.elapsed();
+            Ok(Answer { schema, batches, coverage, took })
         };
         match tokio::time::timeout(self.limits.time_max, run).await {
             Ok(answer) => answer,
@@ -268,16 +324,19 @@ impl Engine {
         parameters: Option<ParamValues>,
         extras: Extras,
     ) -> Result<Planned, QueryError> {
-        let cover = extras.cover.clone();
+        let (started, cover) = (Instant::now(), extras.cover.clone());
+        let turn = self.turns.take(extras.user.as_deref()).await?;
         let (context, plan) = self.parse_in(question, extras).await?;
         let plan = match parameters {
             Some(parameters) => plan.replace_params_with_values(&parameters)?,
             None => plan,
         };
         let plan = context.state().optimize(&plan)?;
+        let planned = Instant::now();
         let event_time = |table: &TableName| cover.event_time(table);
         let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);
-        Ok(Planned { context, plan, coverage })
+        let took = Took { plan: planned - started, coverage: planned.elapsed(), rows: Duration::ZERO };
+        Ok(Planned { context, plan, turn, coverage, took })
     }
 
     /// The plan of one read-only statement, as written: for the types of its parameters and columns.
@@ -321,7 +380,13 @@ impl Engine {
         let shown = with(PinnedCatalog(pinned.0.clone()));
         pinned.0.insert("pg_catalog".to_owned(), system.over(shown));
         let catalogs = with(pinned);
-        let state = SessionStateBuilder::new_from_existing(self.base.clone()).with_catalog_list(catalogs).build();
+        // Each query has memory of its own, so that a greedy one fails alone.
+        let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.limits.memory_bytes));
+        let runtime = RuntimeEnv { memory_pool: memory, ..self.base.runtime_env().as_ref().clone() };
+        let state = SessionStateBuilder::new_from_existing(self.base.clone())
+            .with_catalog_list(catalogs)
+            .with_runtime_env(Arc::new(runtime))
+            .build();
         let context = SessionContext::new_with_state(state);
         for (name, function) in functions {
             context.register_udtf(name, function);
@@ -349,6 +414,7 @@ impl Engine {
             own.insert("quarantine", pin(self.lake.quarantine(), None, false));
             own.insert("site_log", pin(self.lake.site_log(), None, false));
             own.insert("contacts", pin(self.lake.contacts(), None, false));
+            own.insert("untold", pin(self.lake.untold(), None, false));
         }
         for (schema, name, make) in extras.tables {
             schemas.entry(schema).or_default().insert(name, PinnedTable::Made(make, OnceLock::new()));

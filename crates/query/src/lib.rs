@@ -12,11 +12,14 @@ mod render;
 mod scan;
 mod scope;
 mod system;
+mod turns;
 mod visible;
 mod workbook;
 
 pub use datafusion;
-pub use engine::{Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question};
-pub use render::{Format, RenderError, render};
+pub use engine::{
+    Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question, Took,
+};
+pub use render::{Format, RenderError, csv_trailer, render, split_csv_trailer};
 pub use scope::{ScanScope, Scope};
 pub use system::System;

@@ -13,6 +13,7 @@ use parquet::{
     basic::Compression,
     file::{metadata::KeyValue, properties::WriterProperties},
 };
+use rollcall_types::Coverage;
 use serde_json::{Value, json};
 
 use crate::{engine::Answer, workbook::workbook};
@@ -28,6 +29,8 @@ pub enum Format {
     Json,
     /// An Excel workbook with the sheets "Answer" and "Coverage".
     Xlsx,
+    /// An Arrow IPC stream with the coverage in its schema's metadata under `rollcall.coverage`.
+    Arrow,
     /// A Parquet file with the coverage in its metadata under `rollcall.coverage`.
     Parquet,
 }
@@ -39,6 +42,7 @@ impl Format {
             "table" => Self::Table,
             "csv" => Self::Csv,
             "json" => Self::Json,
+            "arrow" => Self::Arrow,
             "parquet" => Self::Parquet,
             "xlsx" => Self::Xlsx,
             _ => return None,
@@ -51,6 +55,7 @@ impl Format {
             Self::Table => "text/plain; charset=utf-8",
             Self::Csv => "text/csv; charset=utf-8",
             Self::Json => "application/json",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
             Self::Parquet => "application/vnd.apache.parquet",
             Self::Xlsx => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
         }
@@ -66,12 +71,32 @@ fn failed(error: impl std::fmt::Display) -> RenderError {
     RenderError(error.to_string())
 }
 
+/// Under this name the coverage is in a file's metadata, and on the last line of a CSV that carries it.
+const COVERAGE: &str = "rollcall.coverage";
+
+/// The line that ends a CSV which carries its coverage: a comment to most readers, JSON behind its name.
+pub fn csv_trailer(coverage: &Coverage) -> String {
+    format!("# {COVERAGE} {}\n", serde_json::to_string(coverage).unwrap_or_default())
+}
+
+/// A CSV's rows and the coverage that its last line carries, if it does.
+pub fn split_csv_trailer(csv: &[u8]) -> (&[u8], Option<Coverage>) {
+    let text = csv.strip_suffix(b"\n").unwrap_or(csv);
+    let start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let mark = format!("# {COVERAGE} ");
+    match text[start..].strip_prefix(mark.as_bytes()).and_then(|json| serde_json::from_slice(json).ok()) {
+        Some(coverage) => (&csv[..start], Some(coverage)),
+        None => (csv, None),
+    }
+}
+
 /// Writes the answer in `format`.
 pub fn render(answer: &Answer, format: Format) -> Result<Vec<u8>, RenderError> {
     match format {
         Format::Table => table(answer),
         Format::Csv => csv(answer),
         Format::Json => json_text(answer),
+        Format::Arrow => arrow_stream(answer),
         Format::Parquet => parquet_file(answer),
         Format::Xlsx => workbook(answer).map_err(failed),
     }
@@ -119,11 +144,24 @@ fn json_text(answer: &Answer) -> Result<Vec<u8>, RenderError> {
     serde_json::to_vec(&json!({"columns": columns, "rows": rows, "coverage": answer.coverage})).map_err(failed)
 }
 
+fn arrow_stream(answer: &Answer) -> Result<Vec<u8>, RenderError> {
+    let coverage = serde_json::to_string(&answer.coverage).map_err(failed)?;
+    let mut metadata = answer.schema.metadata().clone();
+    metadata.insert(COVERAGE.to_owned(), coverage);
+    let schema = Arc::new(answer.schema.as_ref().clone().with_metadata(metadata));
+    let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &schema).map_err(failed)?;
+    for batch in &answer.batches {
+        let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).map_err(failed)?;
+        writer.write(&batch).map_err(failed)?;
+    }
+    writer.into_inner().map_err(failed)
+}
+
 fn parquet_file(answer: &Answer) -> Result<Vec<u8>, RenderError> {
     let coverage = serde_json::to_string(&answer.coverage).map_err(failed)?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
-        .set_key_value_metadata(Some(vec![KeyValue::new("rollcall.coverage".to_owned(), coverage)]))
+        .set_key_value_metadata(Some(vec![KeyValue::new(COVERAGE.to_owned(), coverage)]))
         .build();
     // Views are an in-memory form; files hold plain texts.
     let fields: Vec<Field> = answer

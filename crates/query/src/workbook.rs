@@ -85,9 +85,8 @@ fn write_column(sheet: &mut Worksheet, first: u32, column: u16, values: &dyn Arr
 fn write_coverage(sheet: &mut Worksheet, coverage: &Coverage) -> Result<(), XlsxError> {
     let bold = Format::new().set_bold();
     sheet.write_with_format(0, 0, coverage.summary(), &bold)?;
-    for (column, name) in
-        (0_u16..).zip(["site", "state", "cause", "complete through (UTC)", "rows expected to be missing"])
-    {
+    let names = ["site", "state", "cause", "complete through (UTC)", "rows expected to be missing", "worth about"];
+    for (column, name) in (0_u16..).zip(names) {
         sheet.write_with_format(2, column, name, &bold)?;
     }
     for (row, missing) in (3_u32..).zip(&coverage.missing) {
@@ -97,6 +96,9 @@ fn write_coverage(sheet: &mut Worksheet, coverage: &Coverage) -> Result<(), Xlsx
         sheet.write(row, 3, missing.since.map_or_else(|| "never".to_owned(), |since| since.to_string()))?;
         if let Some(rows) = missing.expected_rows {
             sheet.write(row, 4, rows as f64)?;
+        }
+        if let Some(amount) = missing.expected_amount {
+            sheet.write(row, 5, amount)?;
         }
     }
     let first = 4 + coverage.missing.len() as u32;

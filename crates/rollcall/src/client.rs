@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rollcall_hq::{ENDPOINTS_FILE, OPERATOR_TOKEN_FILE};
+use rollcall_hq::{ENDPOINTS_FILE, OPERATOR_TOKEN_FILE, split_csv_trailer};
+use rollcall_types::Coverage;
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// Where HQ is: a directory on this machine, or an address and a token.
@@ -35,8 +36,8 @@ impl HqAddress {
 /// An answer to SQL.
 pub(crate) struct SqlAnswer {
     pub(crate) body: Vec<u8>,
-    /// What it is missing, as JSON: the first of the sites.
-    pub(crate) coverage: String,
+    /// What it is missing, for a form that has no room for it.
+    pub(crate) coverage: Option<Coverage>,
     /// How many sites it is missing; none if HQ did not say.
     pub(crate) missing: Option<usize>,
     pub(crate) summary: String,
@@ -121,16 +122,20 @@ impl Client {
     }
 
     pub(crate) fn sql(&self, sql: &str, format: &str) -> anyhow::Result<SqlAnswer> {
-        let body = serde_json::json!({"sql": sql, "format": format});
+        let body = serde_json::json!({"sql": sql, "format": format, "trailer": true});
         let request = self.agent.post(format!("{}/api/sql", self.url)).header("Authorization", self.authorization());
         let mut answer = self.checked(request.send_json(body))?;
         let header = |name: &str| {
             answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
-        let (coverage, summary) = (header("x-rollcall-coverage"), header("x-rollcall-coverage-summary"));
+        let summary = header("x-rollcall-coverage-summary");
         // An HQ that does not say is taken for one whose answer is incomplete.
         let missing = header("x-rollcall-missing").parse().ok();
-        let body = answer.body_mut().with_config().limit(4 << 30).read_to_vec()?;
+        let mut body = answer.body_mut().with_config().limit(4 << 30).read_to_vec()?;
+        // Only a CSV ends with its coverage; it goes beside the rows.
+        let (rows, coverage) = split_csv_trailer(&body);
+        let rows = rows.len();
+        body.truncate(rows);
         Ok(SqlAnswer { body, coverage, missing, summary })
     }
 }

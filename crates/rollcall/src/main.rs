@@ -75,6 +75,7 @@ enum SqlFormat {
     Table,
     Csv,
     Json,
+    Arrow,
     Parquet,
     Xlsx,
 }
@@ -85,6 +86,7 @@ impl SqlFormat {
             Self::Table => "table",
             Self::Csv => "csv",
             Self::Json => "json",
+            Self::Arrow => "arrow",
             Self::Parquet => "parquet",
             Self::Xlsx => "xlsx",
         }

@@ -73,20 +73,23 @@ fn import(client: &Client, file: &std::path::Path) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let report: ImportReport = client.post_text("/api/roster", &text)?;
     eprintln!("{} added, {} changed, {} unchanged", report.added, report.changed, report.unchanged);
-    let names = |sites: Vec<String>| sites.join(", ");
-    if !report.not_in_file.is_empty() {
-        eprintln!(
-            "on the roster but not in the file (they stay): {}",
-            names(report.not_in_file.iter().map(ToString::to_string).collect())
-        );
-    }
-    if !report.never_enrolled.is_empty() {
-        eprintln!("never enrolled: {}", names(report.never_enrolled.iter().map(ToString::to_string).collect()));
-    }
-    if !report.unknown_senders.is_empty() {
-        eprintln!("unknown senders that tried to connect: {}", names(report.unknown_senders));
-    }
+    say_names("on the roster but not in the file (they stay)", &report.not_in_file);
+    say_names("never enrolled", &report.never_enrolled);
+    say_names("unknown senders that tried to connect", &report.unknown_senders);
     Ok(())
+}
+
+/// Names that are said before the rest is counted.
+const NAMED_MAX: usize = 20;
+
+fn say_names(what: &str, names: &[impl std::fmt::Display]) {
+    if names.is_empty() {
+        return;
+    }
+    let named: Vec<String> = names.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more (`rollcall roster` lists them)") } else { String::new() };
+    eprintln!("{what}: {}{more}", named.join(", "));
 }
 
 fn invite(client: &Client, site: &str, set: &[String], hours: u64) -> anyhow::Result<()> {

@@ -21,12 +21,12 @@ pub(crate) fn answer(answer: &SqlAnswer, format: SqlFormat, out: Option<&Path>) 
             let mut file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
             file.write_all(&answer.body)?;
             file.sync_all()?;
-            if format == SqlFormat::Csv {
-                // A CSV file has no room for it.
+            if let Some(coverage) = &answer.coverage {
                 let mut beside = path.as_os_str().to_owned();
                 beside.push(".coverage.json");
                 let beside = std::path::PathBuf::from(beside);
-                std::fs::write(&beside, &answer.coverage).with_context(|| format!("writing {}", beside.display()))?;
+                std::fs::write(&beside, serde_json::to_vec(coverage)?)
+                    .with_context(|| format!("writing {}", beside.display()))?;
             }
         }
         None => std::io::stdout().write_all(&answer.body)?,

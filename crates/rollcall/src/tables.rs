@@ -22,7 +22,7 @@ pub(crate) struct TablesArgs {
 
 #[derive(Debug, Subcommand)]
 enum TablesCommand {
-    /// Declare when a table's rows happened: a question about the past then needs no site beyond it.
+    /// Declare when a table's rows happened (a question about the past then needs no site beyond it) and what they are worth.
     Set {
         /// The table.
         table: String,
@@ -32,6 +32,9 @@ enum TablesCommand {
         /// Seconds after the event within which its row is written.
         #[arg(long, default_value_t = 0)]
         lateness: u64,
+        /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told in money too.
+        #[arg(long)]
+        measure: Option<String>,
         #[command(flatten)]
         hq: HqAddress,
     },
@@ -41,12 +44,13 @@ enum TablesCommand {
 struct Declared {
     event_time: Option<String>,
     lateness_seconds: u64,
+    measure: Option<String>,
 }
 
 pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Some(TablesCommand::Set { table, event_time, lateness, hq }) => {
-            let body = json!({"event_time": event_time, "lateness_seconds": lateness});
+        Some(TablesCommand::Set { table, event_time, lateness, measure, hq }) => {
+            let body = json!({"event_time": event_time, "lateness_seconds": lateness, "measure": measure});
             let _: serde_json::Value = Client::find(&hq)?.put(&format!("/api/tables/{table}"), &body)?;
             match event_time {
                 Some(column) => eprintln!("{table}: rows happened at {column}, and come at most {lateness} s later"),
@@ -61,12 +65,13 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
             }
             let declared: BTreeMap<String, Declared> = serde_json::from_str(&text)?;
             let mut table = Table::new();
-            table.load_preset(UTF8_FULL_CONDENSED).set_header(["table", "event time", "lateness"]);
+            table.load_preset(UTF8_FULL_CONDENSED).set_header(["table", "event time", "lateness", "worth of a row"]);
             for (name, declared) in declared {
                 table.add_row([
                     name,
                     declared.event_time.unwrap_or_else(|| "not declared".to_owned()),
                     format!("{} s", declared.lateness_seconds),
+                    declared.measure.unwrap_or_else(|| "not declared".to_owned()),
                 ]);
             }
             println!("{table}");

@@ -49,7 +49,21 @@ enum UsersCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Remove a user.
+    /// Make a token for a program that asks on a user's behalf; it is shown once.
+    Token {
+        user: String,
+        /// What it is for; a token of this name is replaced.
+        name: String,
+        /// It is valid for so many days.
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+        /// Revoke it instead.
+        #[arg(long)]
+        revoke: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Remove a user, and their tokens.
     Remove {
         name: String,
         #[command(flatten)]
@@ -89,6 +103,18 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                     println!("{password}");
                 }
                 None => eprintln!("user {name} is changed"),
+            }
+        }
+        Some(UsersCommand::Token { user, name, days, revoke, hq }) => {
+            let (client, path) = (Client::find(&hq)?, format!("/api/users/{user}/tokens/{name}"));
+            if revoke {
+                let _: Value = client.delete(&path)?;
+                eprintln!("token {name} of {user} is revoked");
+            } else {
+                let answer: Value = client.put(&path, &json!({"days": days}))?;
+                let until = answer["expires_at"].as_str().unwrap_or_default();
+                eprintln!("Token {name} of {user}, valid until {until} (shown once; use it as ROLLCALL_TOKEN):");
+                println!("{}", answer["token"].as_str().unwrap_or_default());
             }
         }
         Some(UsersCommand::Remove { name, hq }) => {

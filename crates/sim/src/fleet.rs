@@ -1,7 +1,7 @@
 //! The fleet generator: many sites over the real protocol, with real TLS and real batches, but no database behind them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Arc,
@@ -45,6 +45,10 @@ pub struct FleetOptions {
     pub duration: Duration,
     /// Batches a site may have unconfirmed.
     pub in_flight: usize,
+    /// Sales happened at any time of the last so many days; 0 for now.
+    pub history_days: u32,
+    /// So many sites of Washington fall silent half-way, without a goodbye.
+    pub falling_silent: usize,
     /// Whether a progress bar is drawn.
     pub progress: bool,
 }
@@ -76,9 +80,34 @@ struct Counters {
     bytes: AtomicU64,
 }
 
-/// The invitation to use for a site.
-pub type Invite =
-    Arc<dyn Fn(SiteId) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<String>> + Send>> + Send + Sync>;
+/// The invitation to use for a site with these attributes.
+pub type Invite = Arc<
+    dyn Fn(SiteId, BTreeMap<String, String>) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<String>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// States that the sites are in, in turn, and their regions.
+const STATES: [(&str, &str); 12] = [
+    ("CA", "West"),
+    ("WA", "West"),
+    ("OR", "West"),
+    ("NV", "West"),
+    ("TX", "South"),
+    ("FL", "South"),
+    ("GA", "South"),
+    ("NY", "North-East"),
+    ("MA", "North-East"),
+    ("PA", "North-East"),
+    ("IL", "Mid-West"),
+    ("OH", "Mid-West"),
+];
+const WASHINGTON: usize = 1;
+
+fn attributes(number: usize) -> BTreeMap<String, String> {
+    let (state, region) = STATES[number % STATES.len()];
+    BTreeMap::from([("state".to_owned(), state.to_owned()), ("region".to_owned(), region.to_owned())])
+}
 
 /// Enrols the sites, sends, and waits until everything sent is confirmed.
 pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyhow::Result<FleetResult> {
@@ -86,7 +115,7 @@ pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyho
     let mut identities = Vec::with_capacity(options.sites);
     for number in 0..options.sites {
         let site = SiteId::new(&format!("fleet-{number:05}"))?;
-        let token = invite(site.clone()).await?;
+        let token = invite(site.clone(), attributes(number)).await?;
         identities.push(enrol(hq, &token).await.with_context(|| format!("enrolling {site}"))?);
         bar.inc(1);
     }
@@ -100,7 +129,9 @@ pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyho
         let generator = SalesGenerator::new(catalogue.clone(), number as u64);
         let pace = (options.rate > 0)
             .then(|| Duration::from_secs_f64((options.batch_rows * options.sites) as f64 / options.rate as f64));
-        let site = FleetSite { hq, identity, generator, pace, options: options.clone(), counters: counters.clone() };
+        let falls_silent = number % STATES.len() == WASHINGTON && number / STATES.len() < options.falling_silent;
+        let options = options.clone();
+        let site = FleetSite { hq, identity, generator, pace, options, falls_silent, counters: counters.clone() };
         sites.spawn(site.run(ready.clone(), go.clone()));
     }
     drop(ready);
@@ -195,6 +226,7 @@ struct FleetSite {
     generator: SalesGenerator,
     pace: Option<Duration>,
     options: FleetOptions,
+    falls_silent: bool,
     counters: Arc<Counters>,
 }
 
@@ -238,7 +270,8 @@ impl FleetSite {
         let mut next_at = Instant::now() + self.pace.unwrap_or_default().mul_f64(phase);
         loop {
             let sending = started.elapsed() < self.options.duration;
-            if !sending && outbox.is_idle() {
+            let is_silent = self.falls_silent && started.elapsed() > self.options.duration / 2;
+            if is_silent || !sending && outbox.is_idle() {
                 return Ok(latencies);
             }
             let room = outbox.may_send() && in_flight.len() < self.options.in_flight;
@@ -247,7 +280,8 @@ impl FleetSite {
                 next_at += self.pace.unwrap_or_default();
                 let made = Instant::now();
                 let after = outbox.sent_through();
-                let rows = self.generator.batch(after.0, self.options.batch_rows, micros_now())?;
+                let ago = rand::random::<f64>() * f64::from(self.options.history_days) * 86_400e6;
+                let rows = self.generator.batch(after.0, self.options.batch_rows, micros_now() - ago as i64)?;
                 let last = Seq(after.0 + self.options.batch_rows as u64);
                 let part = Part { table: TABLE.to_owned(), previous: Seq(0), rows, marks: Vec::new() };
                 let encoded = encoder.encode(&outbox.batch(last, vec![part]))?;

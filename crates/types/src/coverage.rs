@@ -38,7 +38,7 @@ pub struct Share {
 }
 
 /// One site an answer is missing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MissingSite {
     /// Which site.
     pub site: SiteId,
@@ -50,6 +50,9 @@ pub struct MissingSite {
     pub cause: Option<Cause>,
     /// How many rows are expected to be missing; none while no rhythm is known.
     pub expected_rows: Option<u64>,
+    /// What these rows are worth, by the measures declared of their tables; none where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_amount: Option<f64>,
 }
 
 /// One group's coverage.
@@ -97,7 +100,12 @@ impl Coverage {
         }
         let rows: u64 = self.missing.iter().filter_map(|missing| missing.expected_rows).sum();
         if rows > 0 {
-            text.push_str(&format!("; about {rows} rows are missing"));
+            text.push_str(&format!("; about {rows} rows"));
+            let amounts: Vec<f64> = self.missing.iter().filter_map(|missing| missing.expected_amount).collect();
+            if !amounts.is_empty() {
+                text.push_str(&format!(" worth {:.0}", amounts.iter().sum::<f64>()));
+            }
+            text.push_str(" are missing");
             if let Some(share) = self.missing_share {
                 text.push_str(&format!(
                     ", {:.1} % ± {:.1} of those expected",
@@ -158,6 +166,7 @@ mod tests {
             state: SiteState::NeverHeard,
             cause: Some(Cause::NeverEnrolled),
             expected_rows: None,
+            expected_amount: None,
         }
     }
 
@@ -188,7 +197,7 @@ mod tests {
             scope: 40,
             complete: 30,
             until: Some(Timestamp::from_micros(0)),
-            missing: vec![MissingSite { expected_rows: Some(31), ..tacoma() }; 10],
+            missing: vec![MissingSite { expected_rows: Some(31), expected_amount: Some(100.4), ..tacoma() }; 10],
             missing_share: Some(Share { share: 0.013, plus_minus: 0.002 }),
             groups: vec![group("OR", Vec::new()), group("WA", vec![tacoma().site])],
             ..Coverage::default()
@@ -197,7 +206,7 @@ mod tests {
         for part in [
             "30 complete for all before 1970",
             " and 2 more",
-            "about 310 rows",
+            "about 310 rows worth 1004 are missing",
             "1.3 % ± 0.2",
             "groups: WA (20 of 20);",
             "back-dated",

@@ -1,49 +1,24 @@
 //! SQL over current rows and history, against a plain model of the same changes.
 
+mod journal;
 mod scope;
+mod sql;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use arrow::{
-    array::{Int64Array, RecordBatch, StringArray, UInt8Array},
-    datatypes::{DataType, Field, Schema},
-};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rollcall_lake::{CompactionLimits, Lake, LakeOptions, MarkKind, Part, PartMark, SiteClock, Table, conform};
-use rollcall_query::{Cover, Engine, EngineLimits, Extras, Format, QueryError, Scope, render};
-use rollcall_types::{ChainHash, Coverage, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns};
+use rollcall_lake::{CompactionLimits, Lake, LakeOptions, MarkKind, PartMark};
+use rollcall_query::{
+    Cover, Engine, EngineLimits, Extras, Format, QueryError, Scope, csv_trailer, render, split_csv_trailer,
+};
+use rollcall_types::{Coverage, Seq, SiteId, SiteNumber, TableName};
 
-fn site(number: u32) -> SiteId {
-    SiteId::new(&format!("site-{number}")).expect("valid")
-}
+use journal::{Change, Declared, Sent, append, site};
 
-fn sent(rows: &[(u64, char, i64, String)]) -> RecordBatch {
-    let metadata = HashMap::from([(columns::METADATA_KEY.to_owned(), r#"["id"]"#.to_owned())]);
-    let schema = Schema::new_with_metadata(
-        vec![
-            Field::new(columns::SEQ, DataType::Int64, false),
-            Field::new(columns::OP, DataType::UInt8, false),
-            Field::new(columns::CHANGED_AT, DataType::Int64, true),
-            Field::new("id", DataType::Int64, true),
-            Field::new("v", DataType::Utf8, true),
-        ],
-        metadata,
-    );
-    RecordBatch::try_new(
-        Arc::new(schema),
-        vec![
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0 as i64))),
-            Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.1 as u8))),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0 as i64))),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2))),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.3.as_str()))),
-        ],
-    )
-    .expect("columns match")
-}
+const T: Declared = Declared { name: "t", columns: &[("id", "INTEGER"), ("v", "TEXT")] };
 
 struct World {
     lake: Arc<Lake>,
@@ -62,10 +37,6 @@ impl World {
         Self { lake, engine, ids: Arc::new(ids), _directory: directory }
     }
 
-    async fn table(&self) -> Arc<Table> {
-        self.lake.table_or_create(&TableName::new("t").expect("valid"), &["id".to_owned()]).await.expect("creates")
-    }
-
     async fn append(
         &self,
         number: u32,
@@ -75,26 +46,18 @@ impl World {
         last: u64,
         marks: Vec<PartMark>,
     ) {
-        let table = self.table().await;
-        let rows = conform(&sent(rows), table.snapshot().schema(), SiteClock::default()).expect("conforms");
-        let part = Part {
-            site: SiteNumber(number),
-            site_id: site(number),
-            epoch: Epoch(epoch),
-            previous: Seq(previous),
-            last: Seq(last),
-            hash: ChainHash::new(last),
-            marks,
-            rows,
-            received_at: Timestamp::from_micros(0),
-        };
-        table.append(Arc::new(vec![part])).await.expect("appends");
+        let changes: Vec<Change> = rows
+            .iter()
+            .map(|(seq, op, id, value)| (*seq, *op, vec![Some(id.to_string()), Some(value.clone())]))
+            .collect();
+        append(&self.lake, Sent { table: T, site: number, epoch, previous, last, changes: &changes, marks }).await;
     }
 
     async fn compact(&self) {
         let limits = CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 100_000 };
         let number = |site: &str| site.strip_prefix("site-")?.parse().ok().map(SiteNumber);
-        self.table().await.compact(limits, number).await.expect("compacts");
+        let table = self.lake.table(&TableName::new("t").expect("valid")).expect("there");
+        table.compact(limits, number).await.expect("compacts");
     }
 
     async fn ask(&self, sql: &str) -> Result<serde_json::Value, QueryError> {
@@ -234,4 +197,24 @@ async fn the_coverage_goes_with_every_form() {
     assert!(text.contains("rollcall.coverage") && text.contains("\"scope\":3"));
     let book = render(&answer, Format::Xlsx).expect("renders");
     assert!(book.starts_with(b"PK"), "a workbook is a zip file");
+    let stream = render(&answer, Format::Arrow).expect("renders");
+    let reader = arrow::ipc::reader::StreamReader::try_new(stream.as_slice(), None).expect("a stream");
+    assert!(reader.schema().metadata()["rollcall.coverage"].contains("\"scope\":3"));
+    assert_eq!(reader.map(|rows| rows.expect("reads").num_rows()).sum::<usize>(), 1);
+    let rows = render(&answer, Format::Csv).expect("renders");
+    let whole = [&rows[..], csv_trailer(&answer.coverage).as_bytes()].concat();
+    assert_eq!(split_csv_trailer(&whole), (&rows[..], Some(answer.coverage)));
+    assert_eq!(split_csv_trailer(&rows), (&rows[..], None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_greedy_query_fails_alone() {
+    let world = World::new().await;
+    let limits = EngineLimits { memory_bytes: 1 << 20, ..EngineLimits::default() };
+    let engine = Engine::new(world.lake.clone(), limits).expect("starts");
+    let greedy = "SELECT array_agg(a.value) FROM generate_series(1, 2000) a, generate_series(1, 1000) b";
+    let ask = |sql: &'static str| engine.query(sql, Extras::default());
+    let (refused, other) = tokio::join!(ask(greedy), ask("SELECT count(*) FROM generate_series(1, 100000)"));
+    assert!(matches!(&refused, Err(QueryError::Limit(text)) if text.contains("memory")), "{refused:?}");
+    assert!(other.is_ok(), "{other:?}");
 }

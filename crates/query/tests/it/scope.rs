@@ -6,15 +6,15 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt8Array},
+    array::{ArrayRef, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use rollcall_lake::{Lake, LakeOptions, Part, SiteClock, conform};
+use rollcall_lake::{Lake, LakeOptions};
 use rollcall_query::{Cover, Engine, EngineLimits, Extras, Format, MakeTable, QueryError, ScanScope, Scope, render};
-use rollcall_types::{ChainHash, Coverage, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns};
+use rollcall_types::{Coverage, SiteId, SiteNumber, TableName, Timestamp};
 
-use crate::site;
+use crate::journal::{Change, Declared, Sent, append, site};
 
 const SITES: u32 = 6;
 const STATES: [&str; 6] = ["WA", "WA", "OR", "OR", "CA", "CA"];
@@ -50,51 +50,24 @@ async fn stores(changed: Option<u32>) -> Stores {
     let directory = tempfile::tempdir().expect("a directory");
     let lake = Arc::new(Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens"));
     for (name, salt) in [("sales", 1), ("returns", 2)] {
-        let table =
-            lake.table_or_create(&TableName::new(name).expect("valid"), &["id".to_owned()]).await.expect("creates");
         for number in 0..SITES {
             let mut random =
                 StdRng::seed_from_u64(u64::from(number) * 7 + salt + if changed == Some(number) { 1000 } else { 0 });
             let count = random.random_range(5..12_u64);
             let ids: Vec<i64> = (0..count).map(|_| random.random_range(0..6)).collect();
             let mut seen = std::collections::HashSet::new();
-            let ops: Vec<u8> = ids.iter().map(|id| if seen.insert(*id) { b'I' } else { b'U' }).collect();
-            let metadata = HashMap::from([(columns::METADATA_KEY.to_owned(), r#"["id"]"#.to_owned())]);
-            let declared = HashMap::from([(columns::METADATA_DECLARED.to_owned(), "DATETIME".to_owned())]);
-            let schema = Schema::new_with_metadata(
-                vec![
-                    Field::new(columns::SEQ, DataType::Int64, false),
-                    Field::new(columns::OP, DataType::UInt8, false),
-                    Field::new(columns::CHANGED_AT, DataType::Int64, true),
-                    Field::new("id", DataType::Int64, true),
-                    Field::new("qty", DataType::Int64, true),
-                    Field::new("sold_at", DataType::Utf8, true).with_metadata(declared),
-                ],
-                metadata,
-            );
-            let times: Vec<String> =
-                (0..count).map(|_| format!("2026-01-{:02} 10:00:00", random.random_range(1..28))).collect();
-            let arrays: Vec<ArrayRef> = vec![
-                Arc::new(Int64Array::from_iter_values(1..=count as i64)),
-                Arc::new(UInt8Array::from(ops)),
-                Arc::new(Int64Array::from_iter_values(1..=count as i64)),
-                Arc::new(Int64Array::from(ids)),
-                Arc::new(Int64Array::from_iter_values((0..count).map(|_| random.random_range(1..100)))),
-                Arc::new(StringArray::from_iter_values(times)),
-            ];
-            let rows = RecordBatch::try_new(Arc::new(schema), arrays).expect("columns match");
-            let part = Part {
-                site: SiteNumber(number),
-                site_id: site(number),
-                epoch: Epoch(1),
-                previous: Seq(0),
-                last: Seq(count),
-                hash: ChainHash::new(count),
-                marks: Vec::new(),
-                rows: conform(&rows, table.snapshot().schema(), SiteClock::default()).expect("conforms"),
-                received_at: Timestamp::from_micros(0),
+            let mut change = |index: usize, id: &i64| {
+                let op = if seen.insert(*id) { 'I' } else { 'U' };
+                let sold_at = format!("2026-01-{:02} 10:00:00", random.random_range(1..28));
+                let values = [id.to_string(), random.random_range(1..100).to_string(), sold_at];
+                (index as u64 + 1, op, values.map(Some).to_vec())
             };
-            table.append(Arc::new(vec![part])).await.expect("appends");
+            let changes: Vec<Change> = ids.iter().enumerate().map(|(index, id)| change(index, id)).collect();
+            let columns = &[("id", "INTEGER"), ("qty", "INTEGER"), ("sold_at", "DATETIME")];
+            let table = Declared { name, columns };
+            let marks = Vec::new();
+            let sent = Sent { table, site: number, epoch: 1, previous: 0, last: count, changes: &changes, marks };
+            append(&lake, sent).await;
         }
     }
     let engine = Engine::new(lake, EngineLimits::default()).expect("starts");

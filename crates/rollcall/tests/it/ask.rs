@@ -92,6 +92,9 @@ fn clients_of_postgresql_hear_what_is_missing() {
     );
     assert_eq!(out(&off), "24\n6");
     assert_eq!(err(&off).matches("tacoma-01").count(), 1, "only the first is not told of: {}", err(&off));
+    let recorded =
+        hq.value("SELECT concat(asked_by, ': ', question) FROM rollcall.untold WHERE coverage LIKE '%tacoma-01%'");
+    assert_eq!(recorded.as_deref(), Some("ada: SELECT sum(qty) FROM sales"));
     let wrong = ask("SET rollcall.coverage = maybe;");
     assert!(err(&wrong).contains("strict"), "{}", err(&wrong));
     let last = ask("SELECT sum(qty) FROM sales; SELECT site, state FROM rollcall.coverage;");
@@ -112,6 +115,9 @@ fn clients_of_postgresql_hear_what_is_missing() {
     }
     let declared = hq.run(&["tables", "set", "sales", "--event-time", "sold_at"]);
     assert!(declared.status.success(), "{}", err(&declared));
+    let worth = |measure: &str| hq.run(&["tables", "set", "sales", "--event-time", "sold_at", "--measure", measure]);
+    assert!(err(&worth("colour")).contains("no number of a row"), "{}", err(&worth("colour")));
+    assert!(worth("qty * 2").status.success());
     let oregon_then = ask(&format!("{oregon} AND sold_at < '2026-02-01';"));
     assert_eq!(out(&oregon_then), "5");
     assert!(err(&oregon_then).contains("complete for all before 2026-02-01"), "{}", err(&oregon_then));
@@ -157,6 +163,8 @@ fn a_past_that_is_complete_stays_complete_without_the_site() {
     hq.run(&["sql", "SELECT * FROM sales", "--format", "csv", "--out", csv.to_str().expect("text")]);
     let beside = std::fs::read_to_string(directory.path().join("sales.csv.coverage.json")).expect("beside it");
     assert!(beside.contains("salem-01"), "{beside}");
+    let rows = std::fs::read_to_string(&csv).expect("written");
+    assert_eq!(rows.lines().count(), 5, "a header and four rows, nothing else: {rows}");
 }
 
 #[test]
@@ -195,13 +203,24 @@ fn a_user_of_some_sites_sees_no_others() {
     assert!(get("/api/roll").contains("salem-01") && !get("/api/roll").contains("seattle"), "{}", get("/api/roll"));
     assert!(get("/api/incidents").contains("only some sites"), "{}", get("/api/incidents"));
     assert!(get("/api/users").contains("may not"), "{}", get("/api/users"));
+    // So does a program with a token, until it is revoked.
+    let token = out(&hq.run(&["users", "token", "oregon", "till-report"]));
+    let by_token = |token: &str| {
+        let url = format!("http://{}/api/roll", hq.http());
+        let header = format!("Authorization: Bearer {token}");
+        out(&Command::new("curl").args(["-s", "-H", &header, &url]).output().expect("the curl command"))
+    };
+    assert!(by_token(&token).contains("salem-01") && !by_token(&token).contains("seattle"), "{}", by_token(&token));
+    assert!(by_token(&format!("{token}x")).contains("is needed"));
+    hq.run(&["users", "token", "oregon", "till-report", "--revoke"]);
+    assert!(by_token(&token).contains("is needed"), "{}", by_token(&token));
     let removed = hq.run(&["users", "remove", "oregon"]);
     assert!(removed.status.success(), "{}", err(&removed));
     assert!(!ask("SELECT 1;").status.success(), "a removed user is out");
 }
 
 const PSYCOPG: &str = r#"
-import sys
+import sys, threading, time
 try:
     import psycopg
 except ImportError:
@@ -217,6 +236,15 @@ with psycopg.connect(host=host, port=port, user="ada", password=password, dbname
     assert any("1 site in scope" in note for note in notices), notices
     rows = conn.execute("SELECT count(*) FROM sales", prepare=True).fetchall()
     assert rows == [(4,)] and "tacoma-01" in notices[-1], (rows, notices)
+    # What takes long can be stopped, and the connection goes on.
+    threading.Timer(1.0, conn.cancel).start()
+    started = time.time()
+    try:
+        conn.execute("SELECT count(*) FROM generate_series(1, 1000000000) WHERE value % 7 = 3")
+        raise SystemExit("it was not cancelled")
+    except psycopg.errors.QueryCanceled:
+        assert time.time() - started < 30
+    assert conn.execute("SELECT 1 + 1").fetchone() == (2,)
     conn.execute("SET rollcall.coverage = strict")
     try:
         conn.execute("SELECT count(*) FROM sales")
