@@ -1,4 +1,4 @@
-//! How complete each site is for a question, judged by what HQ knew before the question's versions were pinned.
+//! How complete each site is for a question.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,9 +13,9 @@ use rollcall_types::{
 };
 
 use crate::{
-    ledger::Known,
     node::Shared,
     roster::{SiteRecord, Sites},
+    standing::{SiteStanding, Standing},
     table_settings::TableSettings,
 };
 
@@ -44,13 +44,14 @@ pub(crate) struct Covering {
     pub(crate) shared: Arc<Shared>,
     pub(crate) view: Arc<RosterView>,
     pub(crate) settings: BTreeMap<TableName, TableSettings>,
-    /// When the question's versions were pinned, or before: nothing learned later is used.
-    pub(crate) pinned_at: Timestamp,
+    /// Taken before the question's versions were pinned: nothing learned later is used.
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) asked_at: Timestamp,
 }
 
 impl std::fmt::Debug for Covering {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Covering").field("pinned_at", &self.pinned_at).finish_non_exhaustive()
+        f.debug_struct("Covering").field("asked_at", &self.asked_at).finish_non_exhaustive()
     }
 }
 
@@ -72,44 +73,68 @@ impl Cover for Covering {
 
     fn coverage(&self, scope: &Scope) -> Coverage {
         let until = scope.scans.iter().map(|scan| scan.until).collect::<Option<Vec<_>>>();
-        let until = until.and_then(|until| until.into_iter().max()).filter(|until| *until < self.pinned_at);
+        let until = until.and_then(|until| until.into_iter().max()).filter(|until| *until < self.asked_at);
         let mut coverage = Coverage { until, ..Coverage::default() };
-        let mut groups: BTreeMap<Vec<Option<String>>, GroupCoverage> = BTreeMap::new();
+        let mut groups = Groups::new();
         let watch = self.shared.watching.watch();
         let flawed = watch.flawed_sites();
-        let of_site = |index: usize| scope.scans.iter().filter(move |scan| scan.sites.get(index) == Some(&true));
-        let sites = self.view.roster.iter().enumerate().map(|(index, (id, record))| (id, (index, record)));
-        let in_scope = sites.filter(|(_, (index, _))| of_site(*index).next().is_some());
-        self.shared.ledger.each_known(in_scope, self.pinned_at, |id, (index, record), known| {
-            let scans = of_site(index);
-            let scans: Vec<&ScanScope> = scans.filter(|scan| is_about(record, known, scan)).collect();
-            if scans.is_empty() {
-                return;
+        let places = self.standing.places(&self.view.ids);
+        let scans: Vec<Scanned<'_>> =
+            scope.scans.iter().map(|scan| Scanned { scan, through: self.standing.table(&scan.table) }).collect();
+        for (index, (id, record)) in self.view.roster.iter().enumerate() {
+            if !scans.iter().any(|scanned| scanned.scan.sites.get(index) == Some(&true)) {
+                continue;
             }
-            let missing = match flawed.get(id) {
-                Some(cause) => Some(self.missing(&watch, id, known, &scans, Some(*cause))),
-                None if self.is_complete(&watch, id, record, known, &scans) => None,
-                None => Some(self.missing(&watch, id, known, &scans, None)),
-            };
+            let place = places.as_ref().map_or(index, |places| places[index]);
+            let known = self.standing.site(place);
+            let scans: Vec<(&ScanScope, Option<Timestamp>)> = scans
+                .iter()
+                .filter(|scanned| {
+                    scanned.scan.sites.get(index) == Some(&true) && is_about(record, &known, scanned.scan)
+                })
+                .map(|scanned| (scanned.scan, scanned.through(place, &known)))
+                .collect();
+            if scans.is_empty() {
+                continue;
+            }
+            let flaw = flawed.get(id).copied();
+            let missing = (flaw.is_some() || !self.is_complete(&watch, id, record, &known, &scans))
+                .then(|| self.missing(&watch, id, &scans, flaw));
             coverage.scope += 1;
             if missing.is_none() {
                 coverage.complete += 1;
-                let through = known.complete_through();
-                coverage.complete_through = coverage
-                    .complete_through
-                    .map_or(through, |least| through.map(|through| least.min(through)).or(Some(least)));
+                coverage.complete_through = match (coverage.complete_through, known.through) {
+                    (Some(least), Some(through)) => Some(least.min(through)),
+                    (least, through) => least.or(through),
+                };
             }
             if !scope.grouped_by.is_empty() {
                 note(&mut groups, &scope.grouped_by, id, record, missing.is_some());
             }
             coverage.missing.extend(missing);
-        });
+        }
         if !coverage.missing.is_empty() {
             coverage.missing_share = self.share(&watch, scope, &coverage);
         }
         let is_many = groups.len() > GROUPS_MAX;
+        let groups: BTreeMap<_, _> = groups.into_iter().collect();
         coverage.groups = groups.into_values().filter(|group| !is_many || !group.missing.is_empty()).collect();
         coverage
+    }
+}
+
+/// A scan, and through when each site is complete in its table.
+struct Scanned<'a> {
+    scan: &'a ScanScope,
+    through: Option<&'a [Option<Timestamp>]>,
+}
+
+impl Scanned<'_> {
+    /// Through when every row of the table is here. A site that never had a change in it says nothing of it; then its whole
+    /// journal speaks.
+    fn through(&self, place: usize, known: &SiteStanding) -> Option<Timestamp> {
+        let of_table = self.through.and_then(|column| column.get(place).copied().flatten());
+        of_table.max(known.through)
     }
 }
 
@@ -123,12 +148,12 @@ impl Covering {
     }
 
     /// Through when a site must be complete for a scan; none: through about now.
-    fn demand(&self, known: &Known<'_>, scan: &ScanScope) -> Option<Timestamp> {
+    fn demand(&self, known: &SiteStanding, scan: &ScanScope) -> Option<Timestamp> {
         let until = scan.until?;
         let lateness = self.settings.get(&scan.table).map_or(0, |settings| settings.lateness_seconds);
         let micros = i64::try_from(lateness).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000);
-        let demand = until.plus_micros(micros.saturating_add(known.clock_off_micros()));
-        (demand < self.pinned_at).then_some(demand)
+        let demand = until.plus_micros(micros.saturating_add(known.clock_off_micros));
+        (demand < self.asked_at).then_some(demand)
     }
 
     fn is_complete(
@@ -136,25 +161,26 @@ impl Covering {
         watch: &Watch,
         id: &SiteId,
         record: &SiteRecord,
-        known: &Known<'_>,
-        scans: &[&ScanScope],
+        known: &SiteStanding,
+        scans: &[(&ScanScope, Option<Timestamp>)],
     ) -> bool {
-        if known.is_quarantined() {
+        if known.is_quarantined {
             return false;
         }
         if record.retired.is_some() {
-            return known.unconfirmed_rows() == 0;
+            return known.unconfirmed_rows == 0;
         }
         let behind_after = self.shared.behind_after();
         let mut closed = None;
-        scans.iter().all(|scan| {
-            let Some(through) = known.through(&scan.table) else { return false };
+        scans.iter().all(|(scan, through)| {
+            let Some(through) = *through else { return false };
             match self.demand(known, scan) {
                 Some(demand) => through >= demand,
-                None if self.pinned_at.since(through) <= behind_after => true,
+                None if self.asked_at.since(through) <= behind_after => true,
                 None => *closed.get_or_insert_with(|| {
                     let is_closed = watch.verdict(id).is_some_and(|verdict| verdict.state == SiteState::QuietExpected);
-                    is_closed && known.unconfirmed_rows() == 0 && known.quiet_for(self.pinned_at) < CLOSED_MAX
+                    let heard_lately = known.last_heard.is_some_and(|at| self.asked_at.since(at) < CLOSED_MAX);
+                    is_closed && known.unconfirmed_rows == 0 && heard_lately
                 }),
             }
         })
@@ -164,21 +190,20 @@ impl Covering {
         &self,
         watch: &Watch,
         id: &SiteId,
-        known: &Known<'_>,
-        scans: &[&ScanScope],
+        scans: &[(&ScanScope, Option<Timestamp>)],
         flaw: Option<Cause>,
     ) -> MissingSite {
         let verdict = watch.verdict(id);
-        let since = scans.iter().filter_map(|scan| known.through(&scan.table)).min();
+        let since = scans.iter().filter_map(|(_, through)| *through).min();
         let (state, cause) = match verdict {
             None => (SiteState::NeverHeard, Some(Cause::NeverEnrolled)),
             Some(verdict) if verdict.state == SiteState::Ok => (SiteState::Recovering, Some(Cause::Backlog)),
             Some(verdict) => (verdict.state, verdict.cause),
         };
         let (mut expected_rows, mut expected_amount): (Option<f64>, Option<f64>) = (None, None);
-        for scan in since.into_iter().flat_map(|_| scans) {
-            let from = scan.from.max(since).unwrap_or(self.pinned_at);
-            let to = scan.until.map_or(self.pinned_at, |until| until.min(self.pinned_at));
+        for (scan, _) in since.into_iter().flat_map(|_| scans) {
+            let from = scan.from.max(since).unwrap_or(self.asked_at);
+            let to = scan.until.map_or(self.asked_at, |until| until.min(self.asked_at));
             let rows = if from >= to { Some(0.0) } else { watch.expected_rows(id, scan.table.as_str(), from, to) };
             let Some(rows) = rows else { continue };
             *expected_rows.get_or_insert_default() += rows;
@@ -202,7 +227,7 @@ impl Covering {
         let rows: u64 = coverage.missing.iter().map(|missing| missing.expected_rows).sum::<Option<u64>>()?;
         let mut all = 0.0;
         for scan in &scope.scans {
-            let (from, to) = (scan.from?, scan.until.map_or(self.pinned_at, |until| until.min(self.pinned_at)));
+            let (from, to) = (scan.from?, scan.until.map_or(self.asked_at, |until| until.min(self.asked_at)));
             let sites = self.view.ids.iter().zip(&scan.sites).filter(|(_, is_in)| **is_in).map(|(site, _)| site);
             let sites: Vec<&SiteId> = sites.collect();
             let step = sites.len().div_ceil(SAMPLE).max(1);
@@ -219,9 +244,9 @@ impl Covering {
 }
 
 /// Whether a site can have rows that a scan asks for: a retired one only from before, one that opens later none.
-fn is_about(record: &SiteRecord, known: &Known<'_>, scan: &ScanScope) -> bool {
+fn is_about(record: &SiteRecord, known: &SiteStanding, scan: &ScanScope) -> bool {
     if let Some(retired) = &record.retired {
-        return known.was_heard() && scan.from.is_none_or(|from| from <= retired.at);
+        return known.last_heard.is_some() && scan.from.is_none_or(|from| from <= retired.at);
     }
     match (scan.until, record.go_live()) {
         (Some(until), Some(go_live)) => go_live < until,
@@ -229,20 +254,17 @@ fn is_about(record: &SiteRecord, known: &Known<'_>, scan: &ScanScope) -> bool {
     }
 }
 
-fn note(
-    groups: &mut BTreeMap<Vec<Option<String>>, GroupCoverage>,
-    names: &[String],
-    id: &SiteId,
-    record: &SiteRecord,
-    is_missing: bool,
-) {
+/// Groups by the values of their attributes.
+type Groups<'a> = HashMap<Vec<Option<&'a str>>, GroupCoverage>;
+
+fn note<'a>(groups: &mut Groups<'a>, names: &[String], id: &'a SiteId, record: &'a SiteRecord, is_missing: bool) {
     let value = |name: &String| match name.as_str() {
-        "id" => Some(id.to_string()),
-        name => record.attributes.get(name).cloned(),
+        "id" => Some(id.as_str()),
+        name => record.attributes.get(name).map(String::as_str),
     };
-    let key: Vec<Option<String>> = names.iter().map(value).collect();
+    let key: Vec<Option<&str>> = names.iter().map(value).collect();
     let group = groups.entry(key).or_insert_with_key(|key| GroupCoverage {
-        group: names.iter().cloned().zip(key.iter().cloned()).collect(),
+        group: names.iter().cloned().zip(key.iter().map(|value| value.map(str::to_owned))).collect(),
         scope: 0,
         complete: 0,
         missing: Vec::new(),

@@ -383,7 +383,7 @@ impl Control {
                 let tables = tables.filter_map(|head| Some((TableName::at_hq(&head.table).ok()?, Seq(head.head))));
                 let time = Timestamp::from_micros(heads.time_micros).min(self.shared.now());
                 ledger.heads(site, time, session.epoch, tables.collect());
-                ledger.advance(&self.shared.lake, site, session.number, self.shared.now());
+                ledger.advance(&self.shared.lake, site, session.number);
             }
             FromSite::Heads(_) => {}
             FromSite::Goodbye(goodbye) => {

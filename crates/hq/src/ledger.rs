@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,7 +13,11 @@ use rollcall_lake::Lake;
 use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{roster::Sites, watching::Watching};
+use crate::{
+    roster::Sites,
+    standing::{SiteStanding, Standing},
+    watching::Watching,
+};
 
 /// One line of the roll.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,9 +67,8 @@ struct Presence {
     /// Changes waited at the site for more than a minute, by its last beacon.
     is_behind: bool,
     pending: VecDeque<PendingHeads>,
-    table_through: BTreeMap<TableName, Reached>,
-    /// All tables; what a restart left is in `now`.
-    through: Reached,
+    /// Complete through, by table; of all tables together it is in `now`.
+    table_through: BTreeMap<TableName, Timestamp>,
     /// HQ's clock less the site's, by its last beacon.
     clock_off_micros: i64,
     /// Minutes heard in the hour that began at `.0`, as bits.
@@ -73,81 +76,6 @@ struct Presence {
     detail: String,
     /// Since when it is connected, if it states manifests.
     states_since: Option<Timestamp>,
-}
-
-/// A moving "complete through", with its last steps: a question uses what was reached when its versions were pinned, since the
-/// rows of a later step are not in them.
-#[derive(Debug, Clone, Default)]
-struct Reached {
-    /// Complete through, and when that was reached; oldest first.
-    steps: VecDeque<(Timestamp, Timestamp)>,
-}
-
-impl Reached {
-    const STEPS_MAX: usize = 6;
-
-    fn reach(&mut self, through: Timestamp, now: Timestamp) {
-        if self.newest().is_some_and(|newest| newest >= through) {
-            return;
-        }
-        if self.steps.len() == Self::STEPS_MAX {
-            self.steps.pop_front();
-        }
-        self.steps.push_back((through, now));
-    }
-
-    fn newest(&self) -> Option<Timestamp> {
-        self.steps.back().map(|(through, _)| *through)
-    }
-
-    fn as_of(&self, at: Timestamp) -> Option<Timestamp> {
-        self.steps.iter().rev().find(|(_, reached)| *reached <= at).map(|(through, _)| *through)
-    }
-}
-
-/// What was known of one site at an instant.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Known<'a> {
-    presence: &'a Presence,
-    at: Timestamp,
-}
-
-impl Known<'_> {
-    /// Through when every row of a table is here.
-    pub(crate) fn through(&self, table: &TableName) -> Option<Timestamp> {
-        let of_table = self.presence.table_through.get(table).and_then(|reached| reached.as_of(self.at));
-        // A site that never had a change in this table says nothing of it; then its whole journal speaks.
-        of_table.max(self.complete_through())
-    }
-
-    /// Through when every row of every table is here.
-    pub(crate) fn complete_through(&self) -> Option<Timestamp> {
-        match self.presence.through.as_of(self.at) {
-            None if self.presence.through.steps.is_empty() => self.presence.now.complete_through,
-            reached => reached,
-        }
-    }
-
-    pub(crate) fn unconfirmed_rows(&self) -> u64 {
-        self.presence.now.head.0.saturating_sub(self.presence.now.confirmed.0)
-    }
-
-    pub(crate) fn was_heard(&self) -> bool {
-        self.presence.now.last_heard.is_some()
-    }
-
-    pub(crate) fn quiet_for(&self, now: Timestamp) -> Duration {
-        self.presence.now.last_heard.map_or(Duration::MAX, |heard| now.since(heard))
-    }
-
-    pub(crate) fn is_quarantined(&self) -> bool {
-        self.presence.now.quarantined
-    }
-
-    /// How far the site's clock is off, either way.
-    pub(crate) fn clock_off_micros(&self) -> i64 {
-        self.presence.clock_off_micros.saturating_abs()
-    }
 }
 
 /// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
@@ -298,19 +226,19 @@ impl Ledger {
     }
 
     /// Moves a site's completeness as far as the lake's cursors allow.
-    pub(crate) fn advance(&self, lake: &Lake, site: &SiteId, number: SiteNumber, now: Timestamp) {
+    pub(crate) fn advance(&self, lake: &Lake, site: &SiteId, number: SiteNumber) {
         let mut sites = self.sites();
         if let Some(presence) = sites.get_mut(site) {
-            presence.advance(lake, number, now);
+            presence.advance(lake, number);
         }
     }
 
     /// [`Self::advance`] for every site that waits.
-    pub(crate) fn advance_all(&self, lake: &Lake, roster: &Sites, now: Timestamp) {
+    pub(crate) fn advance_all(&self, lake: &Lake, roster: &Sites) {
         let mut sites = self.sites();
         for (site, presence) in sites.iter_mut().filter(|(_, presence)| !presence.pending.is_empty()) {
             if let Some(record) = roster.get(site) {
-                presence.advance(lake, SiteNumber(record.number), now);
+                presence.advance(lake, SiteNumber(record.number));
             }
         }
     }
@@ -412,19 +340,21 @@ impl Ledger {
             .collect()
     }
 
-    /// Hands out what was known of each of these sites at `at`, with what came with it.
-    pub(crate) fn each_known<'a, T>(
-        &self,
-        sites: impl Iterator<Item = (&'a SiteId, T)>,
-        at: Timestamp,
-        mut take: impl FnMut(&'a SiteId, T, &Known<'_>),
-    ) {
+    /// Where these sites, in the roster's order, stand now.
+    pub(crate) fn standing(&self, ids: Arc<Vec<SiteId>>, at: Timestamp) -> Standing {
+        let mut standing = Standing::new(at, ids.clone());
         let presences = self.sites();
-        let nothing = Presence::default();
-        for (site, with) in sites {
-            let presence = presences.get(site).unwrap_or(&nothing);
-            take(site, with, &Known { presence, at });
+        for (place, presence) in ids.iter().enumerate().filter_map(|(place, id)| Some((place, presences.get(id)?))) {
+            let site = SiteStanding {
+                through: presence.now.complete_through,
+                last_heard: presence.now.last_heard,
+                unconfirmed_rows: presence.now.head.0.saturating_sub(presence.now.confirmed.0),
+                clock_off_micros: presence.clock_off_micros.saturating_abs(),
+                is_quarantined: presence.now.quarantined,
+            };
+            standing.enter(place, site, presence.table_through.iter());
         }
+        standing
     }
 
     /// Whether more than a twentieth of the sites heard lately has changes waiting for long: after an absence of HQ.
@@ -442,7 +372,7 @@ impl Ledger {
             .iter()
             .flat_map(|(site, presence)| {
                 let tables = presence.table_through.iter();
-                tables.filter_map(move |(table, reached)| Some((site.clone(), table.clone(), reached.newest()?)))
+                tables.map(move |(table, through)| (site.clone(), table.clone(), *through))
             })
             .collect();
         all.sort();
@@ -464,13 +394,14 @@ impl Presence {
             || age(self.stored.last_heard) > STORED_AGE_MAX
     }
 
-    fn advance(&mut self, lake: &Lake, number: SiteNumber, now: Timestamp) {
+    fn advance(&mut self, lake: &Lake, number: SiteNumber) {
         while let Some(pending) = self.pending.front() {
             let mut all = true;
             for (table, head) in &pending.heads {
                 let cursor = lake.table(table).and_then(|table| table.cursor(number, pending.epoch));
                 if cursor.is_some_and(|cursor| cursor.seq >= *head) {
-                    self.table_through.entry(table.clone()).or_default().reach(pending.time, now);
+                    let through = self.table_through.entry(table.clone()).or_insert(pending.time);
+                    *through = pending.time.max(*through);
                 } else {
                     all = false;
                 }
@@ -479,7 +410,6 @@ impl Presence {
                 break;
             }
             self.now.complete_through = self.now.complete_through.max(Some(pending.time));
-            self.through.reach(pending.time, now);
             self.pending.pop_front();
         }
     }

@@ -23,6 +23,7 @@ mod pg;
 mod reconcile;
 mod roster;
 mod sessions;
+mod standing;
 mod table_settings;
 mod tables;
 mod watching;

@@ -38,7 +38,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             _ = advance.tick() => {
-                shared.ledger.advance_all(&shared.lake, &shared.roster.all(), shared.now());
+                shared.ledger.advance_all(&shared.lake, &shared.roster.all());
+                shared.standings.refresh(&shared);
             }
             _ = remember_tick.tick() => {
                 if let Err(error) = remember(&shared, false).await {

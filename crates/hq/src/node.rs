@@ -37,6 +37,7 @@ use crate::{
     reconcile::{self, Reconciliation},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
     sessions::Sessions,
+    standing::Standings,
     table_settings, tables,
     watching::{self, Heard, WatchParts, Watching},
 };
@@ -120,6 +121,7 @@ pub(crate) struct Shared {
     pub(crate) reconciliation: Reconciliation,
     pub(crate) measures: Measures,
     roster_view: Mutex<Option<Arc<RosterView>>>,
+    pub(crate) standings: Standings,
     pub(crate) watching: Watching,
     pub(crate) notifiers: Notifiers,
 }
@@ -174,7 +176,8 @@ impl Shared {
             shared: self.clone(),
             view: view.clone(),
             settings: table_settings::all(&self.lake),
-            pinned_at: self.now(),
+            standing: self.standings.get(self),
+            asked_at: self.now(),
         });
         let mut tables = vec![];
         let sites = view.clone();
@@ -267,6 +270,7 @@ impl Node {
             reconciliation: Reconciliation::default(),
             measures: Measures::default(),
             roster_view: Mutex::default(),
+            standings: Standings::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
             engine: Engine::new(lake.clone(), EngineLimits::default())?,

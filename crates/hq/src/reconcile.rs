@@ -17,7 +17,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema};
 use rollcall_query::{Answer, Extras, MakeTable};
-use rollcall_roll::Condition;
+use rollcall_roll::{Condition, Kind};
 use rollcall_types::{Epoch, Manifest, Seq, SiteId, Stated, TableName, Timestamp, describe};
 
 use crate::{error::HqError, node::Shared, watching::Heard};
@@ -165,11 +165,24 @@ impl Reconciler {
     /// Reads manifests that arrived since the last round.
     async fn read(&mut self, shared: &Shared) -> Result<(), HqError> {
         let now = shared.now();
-        let sql = format!(
-            "SELECT _site, _epoch, _seq, _received_at, a, b, c FROM rollcall.site_log WHERE _op = 'M' AND _received_at >= '{}'",
-            self.read_from
-        );
-        let answer = shared.engine.query(&sql, Extras::default()).await?;
+        let entries = |op: char| {
+            format!(
+                "SELECT _site, _epoch, _seq, _received_at, a, b, c FROM rollcall.site_log WHERE _op = '{op}' \
+                 AND _received_at >= '{}' ORDER BY _received_at",
+                self.read_from
+            )
+        };
+        for (site, (at, text)) in losses(&shared.engine.query(&entries('L'), Extras::default()).await?) {
+            let is_known = shared.watching.watch().incidents().any(|incident| {
+                incident.kind == Kind::Condition(Condition::Loss)
+                    && incident.members.contains_key(&site)
+                    && incident.opened_at >= at
+            });
+            if !is_known {
+                shared.heard(&site, Heard::Condition(Condition::Loss, Some(text)));
+            }
+        }
+        let answer = shared.engine.query(&entries('M'), Extras::default()).await?;
         for (site, received) in manifests(&answer) {
             let known = self.newest.get(&site);
             let is_new = known.is_none_or(|known| (received.epoch, received.seq) > (known.epoch, known.seq));
@@ -325,6 +338,24 @@ fn judge(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Re
     }
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
     shared.heard(site, Heard::Condition(Condition::Manifest, problem));
+}
+
+/// Changes that sites lost for ever: when HQ heard of it last, and what was said.
+fn losses(answer: &Answer) -> BTreeMap<SiteId, (Timestamp, String)> {
+    let mut all: BTreeMap<SiteId, (Timestamp, String)> = BTreeMap::new();
+    for rows in &answer.batches {
+        let times = rows.column(3).as_primitive::<TimestampMicrosecondType>();
+        let text = |index: usize, row: usize| rows.column(index).as_string_view().value(row);
+        for row in 0..rows.num_rows() {
+            let Ok(site) = SiteId::new(text(0, row)) else { continue };
+            let said = format!("changes {} to {} are lost for ever: {}", text(4, row), text(5, row), text(6, row));
+            let (at, text) = all.entry(site).or_default();
+            *at = Timestamp::from_micros(times.value(row));
+            text.push_str(if text.is_empty() { "" } else { "; " });
+            text.push_str(&said);
+        }
+    }
+    all
 }
 
 fn manifests(answer: &Answer) -> Vec<(SiteId, Received)> {

@@ -33,10 +33,11 @@ use datafusion_pg_catalog::{
     setup_pg_catalog,
 };
 use futures::{StreamExt, TryStreamExt};
-use rollcall_lake::{Lake, Snapshot, Table};
+use rollcall_lake::{Lake, Snapshot, Table, our_columns};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
+    compat::{InformationSchema, Key, add_functions},
     current::{Whole, current, history},
     scope::{Scope, scope},
     system::System,
@@ -259,6 +260,9 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// The one catalog, or database.
+const CATALOG: &str = "hq";
+
 impl Engine {
     /// An engine over `lake`.
     pub fn new(lake: Arc<Lake>, limits: EngineLimits) -> Result<Self, QueryError> {
@@ -266,12 +270,12 @@ impl Engine {
         let store_url = ObjectStoreUrl::parse("lake://hq")?;
         runtime.register_object_store(store_url.as_ref(), lake.store().clone());
         let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema("hq", "public")
-            .with_create_default_catalog_and_schema(true)
-            .with_information_schema(true);
+            .with_default_catalog_and_schema(CATALOG, "public")
+            .with_create_default_catalog_and_schema(true);
         config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
         let context = SessionContext::new_with_config_rt(config, runtime);
-        setup_pg_catalog(&context, "hq", EmptyContextProvider).map_err(|error| *error)?;
+        setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+        add_functions(&context);
         let system = Arc::new(PgCatalogStaticTables::try_new()?);
         let turns = Turns::new(limits.at_once, limits.at_once_of_user);
         Ok(Self { lake, base: context.state(), system, store_url, limits, turns })
@@ -374,11 +378,18 @@ impl Engine {
         let mut pinned = self.pin(extras)?;
         let with = |pinned| {
             let catalogs = MemoryCatalogProviderList::new();
-            catalogs.register_catalog("hq".to_owned(), Arc::new(pinned));
+            catalogs.register_catalog(CATALOG.to_owned(), Arc::new(pinned));
             Arc::new(catalogs)
         };
         let shown = with(PinnedCatalog(pinned.0.clone()));
-        pinned.0.insert("pg_catalog".to_owned(), system.over(shown));
+        pinned.0.insert("pg_catalog".to_owned(), system.over(shown.clone()));
+        let keys = self.lake.tables().into_iter().map(|(name, table)| {
+            let snapshot = table.snapshot();
+            let of_site = std::iter::once(our_columns::SITE.to_owned());
+            Key { table: name.to_string(), columns: of_site.chain(snapshot.schema().key.iter().cloned()).collect() }
+        });
+        let information = InformationSchema::new(CATALOG, shown, keys.collect());
+        pinned.0.insert("information_schema".to_owned(), Arc::new(information));
         let catalogs = with(pinned);
         // Each query has memory of its own, so that a greedy one fails alone.
         let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.limits.memory_bytes));

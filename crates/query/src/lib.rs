@@ -5,6 +5,7 @@
 //! roll) as record batches. This crate knows nothing of sites' connections, and it only reads.
 #![forbid(unsafe_code)]
 
+mod compat;
 mod current;
 mod engine;
 mod only;
@@ -16,6 +17,7 @@ mod turns;
 mod visible;
 mod workbook;
 
+pub use compat::answered_instead;
 pub use datafusion;
 pub use engine::{
     Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question, Took,

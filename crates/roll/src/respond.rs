@@ -446,7 +446,15 @@ impl Watch {
         let Some(incident) = self.incidents.get_mut(&id) else { return false };
         let what = if was_normal { "normal: it is learned from" } else { "an outage: it is not learned from" };
         incident.tell(now, format!("{by} says that this was {what}"));
+        let (kind, site) = (incident.kind, incident.members.keys().next().cloned());
         self.changed.insert(id);
+        // Nothing brings back what is lost: once a person accounts for it, it is over.
+        if kind == Kind::Condition(Condition::Loss) {
+            if let Some(number) = site.and_then(|site| self.index.get(&site).copied()) {
+                self.sites[number as usize].conditions.remove(&Condition::Loss);
+            }
+            self.close(id, &format!("{by} accounted for the loss"), now);
+        }
         true
     }
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use rcgen::{CertificateParams, KeyPair};
-use rollcall_site::{Identity, Outbox, dial};
+use rollcall_site::{Dialed, Identity, Outbox, dial};
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
@@ -136,7 +136,12 @@ pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyho
     }
     drop(ready);
     for _ in 0..options.sites {
-        are_ready.recv().await.context("a site did not get ready")?;
+        tokio::select! {
+            ready = are_ready.recv() => ready.context("a site did not get ready")?,
+            Some(failed) = sites.join_next() => {
+                failed?.context("a site did not get ready")?;
+            }
+        }
     }
     let (started, cpu_before) = (Instant::now(), cpu_seconds());
     go.cancel();
@@ -232,11 +237,29 @@ struct FleetSite {
 
 const TABLE: &str = "sales";
 
+/// Connections that the fleet opens at a time.
+const DIALLING_MAX: usize = 128;
+static DIALLING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(DIALLING_MAX);
+
 impl FleetSite {
+    /// Connects, as an agent does: again, if it fails at first.
+    async fn dial(&self) -> anyhow::Result<Dialed> {
+        const ATTEMPTS: u32 = 8;
+        for attempt in 1..ATTEMPTS {
+            let place = DIALLING.acquire().await?;
+            if let Ok(dialed) = dial(&self.hq.to_string(), &self.identity).await {
+                return Ok(dialed);
+            }
+            drop(place);
+            tokio::time::sleep(Duration::from_secs_f64(f64::from(attempt) * rand::random::<f64>())).await;
+        }
+        Ok(dial(&self.hq.to_string(), &self.identity).await?)
+    }
+
     /// Connects, says so, waits for the start, sends for the time given, and waits for the last confirmation. Returns the
     /// time each batch took.
     async fn run(mut self, ready: mpsc::Sender<()>, go: CancellationToken) -> anyhow::Result<Vec<Duration>> {
-        let dialed = dial(&self.hq.to_string(), &self.identity).await?;
+        let dialed = self.dial().await?;
         let (control, outgoing) = mpsc::channel(8);
         let hello = Hello {
             protocol: PROTOCOL,
