@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -26,6 +26,17 @@ pub(crate) struct RosterView {
     pub(crate) ids: Arc<Vec<SiteId>>,
     pub(crate) numbers: Arc<HashMap<SiteNumber, SiteId>>,
     pub(crate) table: arrow_array::RecordBatch,
+    /// Sites that are neither retired nor yet to open: most of them, whose record need not be looked at.
+    plain: Vec<bool>,
+    /// Attributes that answers were grouped by.
+    columns: Mutex<HashMap<String, Arc<Coded>>>,
+}
+
+/// An attribute of all sites: a code for each, and the value that each code stands for.
+#[derive(Debug, Default)]
+struct Coded {
+    codes: Vec<u32>,
+    values: Vec<Option<String>>,
 }
 
 impl RosterView {
@@ -34,8 +45,33 @@ impl RosterView {
             ids: Arc::new(roster.keys().cloned().collect()),
             numbers: Arc::new(roster.iter().map(|(id, record)| (SiteNumber(record.number), id.clone())).collect()),
             table: crate::tables::sites(&roster),
+            plain: roster.values().map(|record| record.retired.is_none() && record.go_live().is_none()).collect(),
+            columns: Mutex::default(),
             roster,
         }
+    }
+
+    /// The attribute of this name; `id` is one here.
+    fn column(&self, name: &str) -> Arc<Coded> {
+        let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+        let column = columns.entry(name.to_owned()).or_insert_with(|| {
+            let mut numbers: HashMap<Option<&str>, u32> = HashMap::new();
+            let mut coded = Coded::default();
+            for (id, record) in self.roster.iter() {
+                let value = match name {
+                    "id" => Some(id.as_str()),
+                    name => record.attributes.get(name).map(String::as_str),
+                };
+                let next = numbers.len() as u32;
+                let code = *numbers.entry(value).or_insert(next);
+                if code == next {
+                    coded.values.push(value.map(str::to_owned));
+                }
+                coded.codes.push(code);
+            }
+            Arc::new(coded)
+        });
+        column.clone()
     }
 }
 
@@ -75,31 +111,37 @@ impl Cover for Covering {
         let until = scope.scans.iter().map(|scan| scan.until).collect::<Option<Vec<_>>>();
         let until = until.and_then(|until| until.into_iter().max()).filter(|until| *until < self.asked_at);
         let mut coverage = Coverage { until, ..Coverage::default() };
-        let mut groups = Groups::new();
+        let mut groups = Groups::new(&self.view, &scope.grouped_by);
         let watch = self.shared.watching.watch();
         let flawed = watch.flawed_sites();
         let places = self.standing.places(&self.view.ids);
-        let scans: Vec<Scanned<'_>> =
-            scope.scans.iter().map(|scan| Scanned { scan, through: self.standing.table(&scan.table) }).collect();
-        for (index, (id, record)) in self.view.roster.iter().enumerate() {
-            if !scans.iter().any(|scanned| scanned.scan.sites.get(index) == Some(&true)) {
+        let scans: Vec<Scanned<'_>> = scope.scans.iter().map(|scan| self.scanned(scan)).collect();
+        for (index, id) in self.view.ids.iter().enumerate() {
+            let of_site = || scans.iter().filter(|scanned| scanned.scan.sites.get(index) == Some(&true));
+            if of_site().next().is_none() {
                 continue;
             }
             let place = places.as_ref().map_or(index, |places| places[index]);
             let known = self.standing.site(place);
-            let scans: Vec<(&ScanScope, Option<Timestamp>)> = scans
-                .iter()
-                .filter(|scanned| {
-                    scanned.scan.sites.get(index) == Some(&true) && is_about(record, &known, scanned.scan)
-                })
-                .map(|scanned| (scanned.scan, scanned.through(place, &known)))
-                .collect();
-            if scans.is_empty() {
-                continue;
-            }
-            let flaw = flawed.get(id).copied();
-            let missing = (flaw.is_some() || !self.is_complete(&watch, id, record, &known, &scans))
-                .then(|| self.missing(&watch, id, &scans, flaw));
+            // Most sites are well, and nothing more need be looked at.
+            let is_well = self.view.plain[index]
+                && !known.is_quarantined
+                && (flawed.is_empty() || !flawed.contains_key(id))
+                && of_site().all(|scanned| self.is_through(scanned.through(place, &known), &known, scanned));
+            let missing = if is_well {
+                None
+            } else {
+                let Some(record) = self.view.roster.get(id) else { continue };
+                let about = of_site().filter(|scanned| is_about(record, &known, scanned.scan));
+                let about: Vec<(&Scanned<'_>, Option<Timestamp>)> =
+                    about.map(|scanned| (scanned, scanned.through(place, &known))).collect();
+                if about.is_empty() {
+                    continue;
+                }
+                let flaw = flawed.get(id).copied();
+                let is_complete = flaw.is_none() && self.is_complete(&watch, id, record, &known, &about);
+                (!is_complete).then(|| self.missing(&watch, id, &about, flaw))
+            };
             coverage.scope += 1;
             if missing.is_none() {
                 coverage.complete += 1;
@@ -108,17 +150,13 @@ impl Cover for Covering {
                     (least, through) => least.or(through),
                 };
             }
-            if !scope.grouped_by.is_empty() {
-                note(&mut groups, &scope.grouped_by, id, record, missing.is_some());
-            }
+            groups.note(index, id, missing.is_some());
             coverage.missing.extend(missing);
         }
         if !coverage.missing.is_empty() {
             coverage.missing_share = self.share(&watch, scope, &coverage);
         }
-        let is_many = groups.len() > GROUPS_MAX;
-        let groups: BTreeMap<_, _> = groups.into_iter().collect();
-        coverage.groups = groups.into_values().filter(|group| !is_many || !group.missing.is_empty()).collect();
+        coverage.groups = groups.finish();
         coverage
     }
 }
@@ -126,6 +164,8 @@ impl Cover for Covering {
 /// A scan, and through when each site is complete in its table.
 struct Scanned<'a> {
     scan: &'a ScanScope,
+    /// Rows may be written so long after they happened.
+    lateness_micros: i64,
     through: Option<&'a [Option<Timestamp>]>,
 }
 
@@ -147,13 +187,25 @@ impl Covering {
         self.coverage(&Scope { scans, grouped_by: Vec::new() })
     }
 
-    /// Through when a site must be complete for a scan; none: through about now.
-    fn demand(&self, known: &SiteStanding, scan: &ScanScope) -> Option<Timestamp> {
-        let until = scan.until?;
+    fn scanned<'a>(&'a self, scan: &'a ScanScope) -> Scanned<'a> {
         let lateness = self.settings.get(&scan.table).map_or(0, |settings| settings.lateness_seconds);
-        let micros = i64::try_from(lateness).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000);
-        let demand = until.plus_micros(micros.saturating_add(known.clock_off_micros));
-        (demand < self.asked_at).then_some(demand)
+        let lateness_micros = i64::try_from(lateness).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000);
+        Scanned { scan, lateness_micros, through: self.standing.table(&scan.table) }
+    }
+
+    /// Through when a site must be complete for a scan; none: through about now.
+    fn demand(&self, known: &SiteStanding, scanned: &Scanned<'_>) -> Option<Timestamp> {
+        let off = scanned.lateness_micros.saturating_add(known.clock_off_micros);
+        scanned.scan.until.map(|until| until.plus_micros(off)).filter(|demand| *demand < self.asked_at)
+    }
+
+    /// Whether complete through this instant is enough for a scan.
+    fn is_through(&self, through: Option<Timestamp>, known: &SiteStanding, scanned: &Scanned<'_>) -> bool {
+        let Some(through) = through else { return false };
+        match self.demand(known, scanned) {
+            Some(demand) => through >= demand,
+            None => self.asked_at.since(through) <= self.shared.behind_after(),
+        }
     }
 
     fn is_complete(
@@ -162,7 +214,7 @@ impl Covering {
         id: &SiteId,
         record: &SiteRecord,
         known: &SiteStanding,
-        scans: &[(&ScanScope, Option<Timestamp>)],
+        scans: &[(&Scanned<'_>, Option<Timestamp>)],
     ) -> bool {
         if known.is_quarantined {
             return false;
@@ -170,19 +222,16 @@ impl Covering {
         if record.retired.is_some() {
             return known.unconfirmed_rows == 0;
         }
-        let behind_after = self.shared.behind_after();
         let mut closed = None;
-        scans.iter().all(|(scan, through)| {
-            let Some(through) = *through else { return false };
-            match self.demand(known, scan) {
-                Some(demand) => through >= demand,
-                None if self.asked_at.since(through) <= behind_after => true,
-                None => *closed.get_or_insert_with(|| {
-                    let is_closed = watch.verdict(id).is_some_and(|verdict| verdict.state == SiteState::QuietExpected);
-                    let heard_lately = known.last_heard.is_some_and(|at| self.asked_at.since(at) < CLOSED_MAX);
-                    is_closed && known.unconfirmed_rows == 0 && heard_lately
-                }),
-            }
+        scans.iter().all(|(scanned, through)| {
+            self.is_through(*through, known, scanned)
+                || (through.is_some() && self.demand(known, scanned).is_none())
+                    && *closed.get_or_insert_with(|| {
+                        let is_closed =
+                            watch.verdict(id).is_some_and(|verdict| verdict.state == SiteState::QuietExpected);
+                        let heard_lately = known.last_heard.is_some_and(|at| self.asked_at.since(at) < CLOSED_MAX);
+                        is_closed && known.unconfirmed_rows == 0 && heard_lately
+                    })
         })
     }
 
@@ -190,7 +239,7 @@ impl Covering {
         &self,
         watch: &Watch,
         id: &SiteId,
-        scans: &[(&ScanScope, Option<Timestamp>)],
+        scans: &[(&Scanned<'_>, Option<Timestamp>)],
         flaw: Option<Cause>,
     ) -> MissingSite {
         let verdict = watch.verdict(id);
@@ -201,7 +250,7 @@ impl Covering {
             Some(verdict) => (verdict.state, verdict.cause),
         };
         let (mut expected_rows, mut expected_amount): (Option<f64>, Option<f64>) = (None, None);
-        for (scan, _) in since.into_iter().flat_map(|_| scans) {
+        for (Scanned { scan, .. }, _) in since.into_iter().flat_map(|_| scans) {
             let from = scan.from.max(since).unwrap_or(self.asked_at);
             let to = scan.until.map_or(self.asked_at, |until| until.min(self.asked_at));
             let rows = if from >= to { Some(0.0) } else { watch.expected_rows(id, scan.table.as_str(), from, to) };
@@ -254,25 +303,47 @@ fn is_about(record: &SiteRecord, known: &SiteStanding, scan: &ScanScope) -> bool
     }
 }
 
-/// Groups by the values of their attributes.
-type Groups<'a> = HashMap<Vec<Option<&'a str>>, GroupCoverage>;
+/// The coverage of each group, by the codes of its attributes.
+struct Groups<'a> {
+    names: &'a [String],
+    columns: Vec<Arc<Coded>>,
+    found: HashMap<Vec<u32>, GroupCoverage>,
+    key: Vec<u32>,
+}
 
-fn note<'a>(groups: &mut Groups<'a>, names: &[String], id: &'a SiteId, record: &'a SiteRecord, is_missing: bool) {
-    let value = |name: &String| match name.as_str() {
-        "id" => Some(id.as_str()),
-        name => record.attributes.get(name).map(String::as_str),
-    };
-    let key: Vec<Option<&str>> = names.iter().map(value).collect();
-    let group = groups.entry(key).or_insert_with_key(|key| GroupCoverage {
-        group: names.iter().cloned().zip(key.iter().map(|value| value.map(str::to_owned))).collect(),
-        scope: 0,
-        complete: 0,
-        missing: Vec::new(),
-    });
-    group.scope += 1;
-    if is_missing {
-        group.missing.push(id.clone());
-    } else {
-        group.complete += 1;
+impl<'a> Groups<'a> {
+    fn new(view: &RosterView, names: &'a [String]) -> Self {
+        let columns = names.iter().map(|name| view.column(name)).collect();
+        Self { names, columns, found: HashMap::new(), key: Vec::new() }
+    }
+
+    fn note(&mut self, index: usize, id: &SiteId, is_missing: bool) {
+        if self.names.is_empty() {
+            return;
+        }
+        self.key.clear();
+        self.key.extend(self.columns.iter().map(|column| column.codes[index]));
+        if !self.found.contains_key(self.key.as_slice()) {
+            let values = self.columns.iter().zip(&self.key).map(|(column, code)| column.values[*code as usize].clone());
+            let group = self.names.iter().cloned().zip(values).collect();
+            let group = GroupCoverage { group, scope: 0, complete: 0, missing: Vec::new() };
+            self.found.insert(self.key.clone(), group);
+        }
+        let Some(group) = self.found.get_mut(self.key.as_slice()) else { return };
+        group.scope += 1;
+        if is_missing {
+            group.missing.push(id.clone());
+        } else {
+            group.complete += 1;
+        }
+    }
+
+    /// All groups in the order of their values; of very many, only those that miss something.
+    fn finish(self) -> Vec<GroupCoverage> {
+        let is_many = self.found.len() > GROUPS_MAX;
+        let found = self.found.into_values().filter(|group| !is_many || !group.missing.is_empty());
+        let mut groups: Vec<GroupCoverage> = found.collect();
+        groups.sort_by(|left, right| left.group.cmp(&right.group));
+        groups
     }
 }

@@ -170,7 +170,9 @@ impl Shared {
             only = Some(Arc::new(seen.keys().map(ToString::to_string).collect()));
             // Cursors name sites by number, whoever asks.
             let numbers = view.numbers.clone();
-            view = Arc::new(RosterView { numbers, ..RosterView::new(Arc::new(seen)) });
+            let mut of_seen = RosterView::new(Arc::new(seen));
+            of_seen.numbers = numbers;
+            view = Arc::new(of_seen);
         }
         let covering = Arc::new(Covering {
             shared: self.clone(),

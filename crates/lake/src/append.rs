@@ -1,6 +1,6 @@
 //! Exactly once: parts of sites' batches become rows, and the sites' cursors move, in one commit.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -79,6 +79,9 @@ struct Plan {
     batches: Vec<RecordBatch>,
 }
 
+/// A part, and those of its rows that are new.
+type Accepted<'a> = (&'a Part, Cow<'a, RecordBatch>);
+
 impl Table {
     /// Commits `parts`, each exactly once, whoever else writes the table. When this returns, the outcomes are durable.
     ///
@@ -99,6 +102,8 @@ impl Table {
             match self.put_entry(&base, "WRITE", actions).await? {
                 Put::Won => {
                     self.checkpoint_if_due();
+                    // Freeing thousands of small batches takes milliseconds for which nobody should wait.
+                    tokio::task::spawn_blocking(move || drop(parts));
                     return Ok(Appended { outcomes: plan.outcomes, version: base.version() + 1 });
                 }
                 Put::Lost(winner) => {
@@ -178,7 +183,7 @@ impl Plan {
             schema: None,
             batches: Vec::new(),
         };
-        let mut accepted: Vec<(&Part, RecordBatch)> = Vec::new();
+        let mut accepted: Vec<Accepted<'_>> = Vec::new();
         for part in parts {
             let outcome = plan.take(base, part, &mut accepted);
             plan.outcomes.push(outcome);
@@ -199,12 +204,7 @@ impl Plan {
     }
 
     /// The rule of exactly once: accept where the cursor stands, trim what overlaps, refuse a gap.
-    fn take<'a>(
-        &mut self,
-        base: &Snapshot,
-        part: &'a Part,
-        accepted: &mut Vec<(&'a Part, RecordBatch)>,
-    ) -> PartOutcome {
+    fn take<'a>(&mut self, base: &Snapshot, part: &'a Part, accepted: &mut Vec<Accepted<'a>>) -> PartOutcome {
         let key = (part.site, part.epoch);
         let stored = base.cursor(part.site, part.epoch).unwrap_or_default();
         let (_, cursor) = self.cursors.get(&key).copied().unwrap_or((stored, stored));
@@ -250,19 +250,19 @@ fn first_seq(rows: &RecordBatch) -> Option<Seq> {
 }
 
 /// The rows behind `after`; rows are in ascending order.
-fn rows_after(rows: &RecordBatch, after: Seq) -> RecordBatch {
-    let Some(seqs) = seqs(rows) else { return rows.clone() };
+fn rows_after(rows: &RecordBatch, after: Seq) -> Cow<'_, RecordBatch> {
+    let Some(seqs) = seqs(rows) else { return Cow::Borrowed(rows) };
     let from = seqs.values().partition_point(|seq| seq.unsigned_abs() <= after.0);
-    if from == 0 { rows.clone() } else { rows.slice(from, rows.num_rows() - from) }
+    if from == 0 { Cow::Borrowed(rows) } else { Cow::Owned(rows.slice(from, rows.num_rows() - from)) }
 }
 
 /// All accepted rows as one batch in the table's schema.
-fn assemble(schema: &TableSchema, accepted: &[(&Part, RecordBatch)]) -> Result<RecordBatch, LakeError> {
+fn assemble(schema: &TableSchema, accepted: &[Accepted<'_>]) -> Result<RecordBatch, LakeError> {
     let doing = "assembling rows";
-    let recast: Vec<RecordBatch> =
+    let recast: Vec<Cow<'_, RecordBatch>> =
         accepted.iter().map(|(part, rows)| recast(rows, &part.rows, schema)).collect::<Result<_, LakeError>>()?;
-    let total: usize = recast.iter().map(RecordBatch::num_rows).sum();
-    let counts: Vec<usize> = recast.iter().map(RecordBatch::num_rows).collect();
+    let counts: Vec<usize> = recast.iter().map(|rows| rows.num_rows()).collect();
+    let total: usize = counts.iter().sum();
     let repeated = |value: fn(&Part) -> i32| repeat(accepted, &counts, value);
     let repeated_long = |value: fn(&Part) -> i64| repeat(accepted, &counts, value);
     let columns = schema.columns.iter().map(|column| -> Result<ArrayRef, LakeError> {
@@ -305,12 +305,12 @@ fn assemble(schema: &TableSchema, accepted: &[(&Part, RecordBatch)]) -> Result<R
 }
 
 /// A value of each part, once for each of its rows.
-fn repeat<T: Clone>(accepted: &[(&Part, RecordBatch)], counts: &[usize], value: fn(&Part) -> T) -> Vec<T> {
+fn repeat<T: Clone>(accepted: &[Accepted<'_>], counts: &[usize], value: fn(&Part) -> T) -> Vec<T> {
     let parts = accepted.iter().zip(counts);
     parts.flat_map(|((part, _), count)| std::iter::repeat_n(value(part), *count)).collect()
 }
 
-fn ops(batches: &[RecordBatch], total: usize) -> StringArray {
+fn ops(batches: &[Cow<'_, RecordBatch>], total: usize) -> StringArray {
     let mut builder = StringBuilder::with_capacity(total, total);
     for batch in batches {
         if let Some(ops) = batch.column_by_name(columns::OP) {

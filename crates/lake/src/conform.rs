@@ -4,7 +4,7 @@
 //! loses nothing; a value it would change goes to the row's misfit object instead. Local times become UTC by the site's
 //! zone, with the original text kept in a column `<name>_local`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -150,15 +150,19 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
 
 /// Brings rows conformed to an older schema into the types of `schema`, where a column's type was decided otherwise
 /// between the two: only two stores that send a new column at the same time get here.
-pub(crate) fn recast(rows: &RecordBatch, part: &Conformed, schema: &TableSchema) -> Result<RecordBatch, LakeError> {
+pub(crate) fn recast<'a>(
+    rows: &'a RecordBatch,
+    part: &Conformed,
+    schema: &TableSchema,
+) -> Result<Cow<'a, RecordBatch>, LakeError> {
     let differs = part
         .new_columns
         .iter()
         .any(|column| schema.column(&column.name).is_some_and(|known| known.kind != column.kind));
     if !differs {
-        return Ok(rows.clone());
+        return Ok(Cow::Borrowed(rows));
     }
-    Ok(conform(rows, schema, part.clock)?.rows)
+    Ok(Cow::Owned(conform(rows, schema, part.clock)?.rows))
 }
 
 fn key_of(rows: &RecordBatch) -> Result<Vec<String>, LakeError> {

@@ -227,7 +227,7 @@ impl Snapshot {
             return;
         };
         let number = version.unsigned_abs();
-        let is_new = !self.cursors.contains_key(&(site, epoch));
+        let count = self.cursors.len();
         let cursor = self.cursors.entry((site, epoch)).or_default();
         match field {
             CursorField::Seq => cursor.seq = Seq(number),
@@ -235,8 +235,9 @@ impl Snapshot {
             CursorField::Begin => cursor.begin = Seq(number),
             CursorField::Floor => cursor.floor = Seq(number),
         }
+        let is_later = cursor.begin > Seq(1);
         // Counting epochs is dear, and their number changes only with a new cursor.
-        if cursor.begin > Seq(1) || (is_new && self.epochs(site).count() > 1) {
+        if is_later || (self.cursors.len() > count && self.epochs(site).count() > 1) {
             self.special.insert(site);
         }
     }

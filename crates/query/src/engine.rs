@@ -143,7 +143,7 @@ impl std::fmt::Debug for Extras {
 
 /// Knows how complete each site is, and so what an answer is missing.
 pub trait Cover: std::fmt::Debug + Send + Sync {
-    /// All sites of the roster, in order.
+    /// All sites of the roster, in order; a table `public.sites` among the extras has one row for each, by `id`.
     fn sites(&self) -> Arc<Vec<SiteId>>;
 
     /// The column of a table that says when its rows happened, if it was declared.

@@ -8,7 +8,7 @@
 //! The rule by which a restriction passes a join, from one side's key to the other's: only where rows of the other side
 //! without a match leave no trace in the output. A restriction that comes from above passes to the side that has its column.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use datafusion::{
     arrow::{
@@ -83,22 +83,26 @@ pub(crate) async fn scope(
 ) -> Result<Scope> {
     let mut found = Vec::new();
     walk(plan, Vec::new(), &mut found)?;
-    let ids = Arc::new(StringViewArray::from_iter_values(sites.iter().map(SiteId::as_str)));
+    let mut ids = None;
     let mut scans = Vec::new();
     for scan in found {
         let mut is_in = vec![true; sites.len()];
         for restriction in &scan.restrictions {
             match restriction {
                 Restriction::Satisfies(predicate) => {
-                    let satisfied = evaluate(context, predicate, &ids)?;
+                    let ids = ids.get_or_insert_with(|| {
+                        Arc::new(StringViewArray::from_iter_values(sites.iter().map(SiteId::as_str)))
+                    });
+                    let satisfied = evaluate(context, predicate, ids)?;
                     // Null is not true: such a row does not pass the filter.
                     is_in.iter_mut().enumerate().for_each(|(index, is_in)| {
                         *is_in &= satisfied.is_valid(index) && satisfied.value(index);
                     });
                 }
                 Restriction::Among(plan, key) => {
-                    let values = values(context, plan, key).await?;
-                    is_in.iter_mut().zip(sites).for_each(|(is_in, site)| *is_in &= values.contains(site.as_str()));
+                    if let Some(is_among) = among(context, plan, key, sites).await? {
+                        is_in.iter_mut().zip(is_among).for_each(|(is_in, is_among)| *is_in &= is_among);
+                    }
                 }
             }
         }
@@ -370,16 +374,40 @@ fn evaluate(context: &SessionContext, predicate: &Expr, ids: &Arc<StringViewArra
     Ok(cast(&values, &DataType::Boolean)?.as_boolean().clone())
 }
 
-/// The values of an expression over a plan that reads no site table.
-async fn values(context: &SessionContext, plan: &Arc<LogicalPlan>, key: &Expr) -> Result<HashSet<String>> {
+/// Which sites are among the values of an expression over a plan that reads no site table.
+async fn among(
+    context: &SessionContext,
+    plan: &Arc<LogicalPlan>,
+    key: &Expr,
+    sites: &[SiteId],
+) -> Result<Option<Vec<bool>>> {
+    if is_whole_roster(plan, key) {
+        return Ok(None);
+    }
     let projected = LogicalPlanBuilder::from(plan.as_ref().clone()).project([key.clone()])?.build()?;
     let rows = context.execute_logical_plan(projected).await?.collect().await?;
-    let mut values = HashSet::new();
+    let mut is_among = vec![false; sites.len()];
     for rows in rows {
         let texts = cast(rows.column(0), &DataType::Utf8)?;
-        values.extend(texts.as_string::<i32>().iter().flatten().map(str::to_owned));
+        for text in texts.as_string::<i32>().iter().flatten() {
+            if let Ok(index) = sites.binary_search_by(|site| site.as_str().cmp(text)) {
+                is_among[index] = true;
+            }
+        }
     }
-    Ok(values)
+    Ok(Some(is_among))
+}
+
+/// Whether the values are the ids of all sites: most questions join the roster.
+fn is_whole_roster(plan: &LogicalPlan, key: &Expr) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => is_whole_roster(&alias.input, key),
+        LogicalPlan::TableScan(scan) => {
+            let is_id = matches!(key, Expr::Column(column) if column.name == "id");
+            is_id && is_roster(scan) && scan.filters.is_empty() && scan.fetch.is_none()
+        }
+        _ => false,
+    }
 }
 
 /// The event times that filters of a scan let through: from (included), until (excluded).

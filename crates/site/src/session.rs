@@ -35,13 +35,13 @@ const AGE_MAX: Duration = Duration::from_secs(3600);
 /// How often the file is looked at for changes while the store is busy …
 const POLL_BUSY: Duration = Duration::from_millis(50);
 /// … and while it is not.
-const POLL_IDLE: Duration = Duration::from_millis(250);
+const POLL_IDLE: Duration = Duration::from_millis(500);
 /// A store that changed something this recently is busy.
 const BUSY_FOR: Duration = Duration::from_secs(3);
 /// How often capture is checked, the journal pruned, the status written.
 const CARE_EVERY: Duration = Duration::from_secs(2);
 /// A look at the journal even if the file looks unchanged.
-const LOOK_ANYWAY: Duration = Duration::from_secs(5);
+const LOOK_ANYWAY: Duration = Duration::from_secs(15);
 /// Loading waits while this many changes are unconfirmed.
 const LOAD_BACKLOG_MAX: u64 = 20_000;
 /// Nothing heard from HQ for this long ends the connection.
@@ -334,6 +334,7 @@ impl Session<'_> {
                         fingerprint = Some(seen);
                         changed = Instant::now();
                         has_more = true;
+                        load.get_or_insert((Seq(0), Instant::now()));
                     } else if due {
                         has_more = true;
                         load.get_or_insert((Seq(0), Instant::now()));

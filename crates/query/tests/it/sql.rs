@@ -74,11 +74,14 @@ fn roster() -> RecordBatch {
     RecordBatch::try_new(Arc::new(schema), columns).expect("columns match")
 }
 
+/// The last position of a journal, and that of each table in it.
+type Heads = (u64, HashMap<&'static str, u64>);
+
 struct Hq {
     lake: Arc<Lake>,
     engine: Engine,
-    /// The last position by site and epoch, and that of each table.
-    heads: HashMap<(u32, u32), (u64, HashMap<&'static str, u64>)>,
+    /// By site and epoch.
+    heads: HashMap<(u32, u32), Heads>,
     /// Where the load under way began.
     load: u64,
     _directory: tempfile::TempDir,

@@ -1,10 +1,10 @@
-//! Whole fleets: a regional outage, a day with a holiday and clocks that change, HQ off for two hours.
+//! Whole fleets: a regional outage, a day with a holiday and clocks that change, HQ off for two hours, a drop, new sites.
 
 use std::collections::BTreeMap;
 
-use rollcall_roll::{Decision, Incident, Kind, Notice, Watch, WatchConfig};
+use rollcall_roll::{Decision, Incident, Kind, Notice, SiteSpec, Watch, WatchConfig};
 
-use crate::world::{DAY, Fault, World, ZONES, at};
+use crate::world::{DAY, Fault, TABLES, What, World, ZONES, at};
 
 struct Run {
     world: World,
@@ -30,9 +30,10 @@ impl Run {
         for minute in from..to {
             self.watch.tick(at(minute));
             let mut said = Vec::new();
-            self.world.minute(minute, faults, |site, _| said.push(site));
-            for site in said.into_iter().filter(|site| hears(*site, minute)) {
-                self.watch.event(&self.world.sites[site].spec.id, "contact", at(minute), 1.0);
+            self.world.minute(minute, faults, |site, table| said.push((site, table)));
+            for (site, table) in said.into_iter().filter(|(site, _)| hears(*site, minute)) {
+                let stream = table.map_or("contact", |table| TABLES[table].name);
+                self.watch.event(&self.world.sites[site].spec.id, stream, at(minute), 1.0);
             }
             self.told.extend(self.watch.take_decisions());
             self.incidents.extend(self.watch.take_changed().into_iter().map(|incident| (incident.id, incident)));
@@ -65,8 +66,97 @@ pub(crate) fn run() {
     if std::env::var_os("ROLLCALL_EVAL_KINDS").is_none() {
         outage();
         hq_off();
+        drop_to_two_fifths();
+        first_day();
     }
     calendar();
+}
+
+/// Open minutes of a site from a minute until an incident of its own, of this kind.
+fn delays(run: &Run, kind: Kind, faults: &[Fault]) -> Vec<f64> {
+    let opened_at = |fault: &Fault| {
+        let id = &run.world.sites[fault.site].spec.id;
+        let own = run.incidents.values().filter(|incident| incident.kind == kind && incident.members.contains_key(id));
+        own.map(|incident| incident.opened_at).filter(|opened| *opened >= at(fault.from)).min()
+    };
+    let delay = |fault: &Fault| {
+        let Some(opened) = opened_at(fault) else { return f64::INFINITY };
+        let minutes = (fault.from..).take_while(|minute| at(*minute) < opened);
+        minutes.filter(|minute| run.world.is_planned_open(fault.site, *minute)).count() as f64
+    };
+    let mut delays: Vec<f64> = faults.iter().map(delay).collect();
+    delays.sort_by(f64::total_cmp);
+    delays
+}
+
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+/// Rows of one table of 40 sites fall to two fifths; 200 others go on.
+fn drop_to_two_fifths() {
+    const TRAINED: i64 = 42 * DAY;
+    for (table, traffic) in TABLES.iter().enumerate().take(2) {
+        let mut run = Run::of(World::new(21, 240, &ZONES[..3], true));
+        run.run(0, TRAINED, &[], |_, _| true);
+        run.settle();
+        let noon = TRAINED + 19 * 60;
+        let faults: Vec<Fault> = (0..40)
+            .map(|site| Fault { site, from: noon, to: noon + 10 * DAY, what: What::TableDrops(table) })
+            .collect();
+        run.run(TRAINED, TRAINED + 10 * DAY, &faults, |_, _| true);
+        let found = delays(&run, Kind::Drop, &faults);
+        let of_others = |incident: &&Incident| {
+            let is_other = |site: &rollcall_types::SiteId| {
+                run.world.sites.iter().position(|known| known.spec.id == *site).is_none_or(|number| number >= 40)
+            };
+            incident.kind == Kind::Drop && incident.members.keys().all(is_other)
+        };
+        let false_ones = run.incidents.values().filter(of_others).count();
+        println!(
+            "\n240 sites, {} ({} an hour) falls to 40 % at 40 of them: noticed after {:.1} / {:.1} open hours (median / \
+             90th percentile), {:.0} % not within ten days; {false_ones} drops said of the other 200 sites ({:.2} a site-month)",
+            traffic.name,
+            traffic.per_hour,
+            quantile(&found, 0.5) / 60.0,
+            quantile(&found, 0.9) / 60.0,
+            found.iter().filter(|delay| delay.is_infinite()).count() as f64 * 100.0 / found.len() as f64,
+            false_ones as f64 / (200.0 * 10.0 / 30.44)
+        );
+    }
+}
+
+/// 40 sites open for the first time; at 14:00 half of them stop, and as many old ones.
+fn first_day() {
+    const TRAINED: i64 = 42 * DAY;
+    let world = World::new(22, 240, &[chrono_tz::America::Chicago], true);
+    let mut run = Run { watch: Watch::new(WatchConfig::default(), at(0)), ..Run::of(world) };
+    let (old, new) = (0..200, 200..240);
+    for site in &run.world.sites[old] {
+        run.watch.set_site(site.spec.clone());
+    }
+    run.run(0, TRAINED, &[], |site, _| site < 200);
+    for site in &run.world.sites[new] {
+        run.watch.set_site(SiteSpec { expected_from: at(TRAINED), ..site.spec.clone() });
+    }
+    run.settle();
+    // 20:00 UTC is 14:00 in Chicago.
+    let stopped = TRAINED + 20 * 60;
+    let stop = |site| Fault { site, from: stopped, to: stopped + DAY, what: What::Stop };
+    let (mature, fresh): (Vec<Fault>, Vec<Fault>) = ((0..20).map(stop).collect(), (200..220).map(stop).collect());
+    let all = [&mature[..], &fresh[..]].concat();
+    run.run(TRAINED, stopped + 8 * 60, &all, |_, _| true);
+    for (what, faults) in [("42 days old", mature), ("on their first day", fresh)] {
+        let faults: Vec<Fault> =
+            faults.into_iter().filter(|fault| run.world.is_planned_open(fault.site, fault.from)).collect();
+        let found = delays(&run, Kind::Silence, &faults);
+        println!(
+            "\n{} sites {what} stop by day: an incident after {:.0} / {:.0} open minutes (median / 90th percentile)",
+            faults.len(),
+            quantile(&found, 0.5),
+            quantile(&found, 0.9)
+        );
+    }
 }
 
 /// 3,000 of 20,000 sites lose power; then a provider fails as well.
@@ -97,7 +187,7 @@ fn region(site: usize) -> usize {
 /// Alarms on everyday days, a holiday, and the days on which clocks change, over 30 zones.
 fn calendar() {
     const TRAINED: i64 = 28 * DAY;
-    const SITES: usize = 3000;
+    const SITES: usize = 20_000;
     let mut world = World::new(12, SITES, &ZONES, false);
     let day = |month, day| chrono::NaiveDate::from_ymd_opt(2026, month, day).expect("a day");
     world.add_holiday(day(3, 17), false);

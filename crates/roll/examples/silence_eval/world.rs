@@ -60,6 +60,8 @@ pub(crate) enum What {
     Stop,
     /// One table's rows stop; everything else goes on.
     TableStops(usize),
+    /// Two in five of one table's rows still come.
+    TableDrops(usize),
 }
 
 /// Local time of one zone in one minute.
@@ -260,6 +262,7 @@ impl World {
         for table in 0..TABLES.len() {
             let share = match fault {
                 Some(What::TableStops(stopped)) if stopped == table => 0.0,
+                Some(What::TableDrops(dropped)) if dropped == table => 0.4,
                 _ => 1.0,
             };
             if self.random.random_bool((self.rates[site].0[table] * share).min(1.0)) {
