@@ -14,8 +14,10 @@ use std::{
 };
 
 use chrono::NaiveTime;
+use rollcall_lake::{LakeError, StateView};
 use rollcall_roll::{Decision, Incident, Kind, Notice};
-use rollcall_types::Timestamp;
+use rollcall_types::{Timestamp, describe};
+use serde::{Deserialize, Serialize};
 
 use channel::time_of;
 pub use channel::{Channel, How, Mail, MailTls, QuietHours};
@@ -29,6 +31,22 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 5;
 /// How often Alertmanager is told again of what is open, and the outside service that the watch is alive.
 const REFRESH_EVERY: Duration = Duration::from_secs(60);
+
+/// What channels were told last, in the state log by incident and channel.
+const DELIVERED: &str = "delivered";
+/// The end of an incident is told after a restart if it came this lately.
+const RESOLVED_LATELY: Duration = Duration::from_secs(86_400);
+
+/// What a channel was told last of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Delivered {
+    level: u8,
+    resolved: bool,
+}
+
+fn delivered_id(incident: u64, channel: &str) -> String {
+    format!("{incident}/{channel}")
+}
 
 /// All channels, by name.
 pub(crate) type Channels = BTreeMap<String, Channel>;
@@ -113,20 +131,66 @@ async fn deliver(shared: Arc<Shared>, name: String, channel: Channel, telling: T
         }
     }
     let how = channel.how.clone();
-    attempt(&shared, &name, move |notifiers, now| notifiers.send(&how, &telling, now)).await;
+    let id = delivered_id(telling.incident.id, &name);
+    let delivered = Delivered { level: telling.level, resolved: telling.notice == Notice::Resolved };
+    if attempt(&shared, &name, move |notifiers, now| notifiers.send(&how, &telling, now)).await
+        && let Err(error) = remember(&shared, &id, delivered).await
+    {
+        tracing::error!(id, error = %describe(&error), "that people were told could not be stored; they may be told twice");
+    }
 }
 
-/// Tries a delivery, a bounded number of times, and tells the watch how the channel fares.
+async fn remember(shared: &Shared, id: &str, delivered: Delivered) -> Result<(), LakeError> {
+    let is_known = |view: &StateView| {
+        let known = view.get(DELIVERED, id).and_then(|record| record.parse::<Delivered>().ok());
+        known == Some(delivered)
+    };
+    let (state, now) = (shared.lake.state(), shared.now());
+    if is_known(&state.view()) {
+        return Ok(());
+    }
+    state.update(|view| Ok::<_, LakeError>((vec![view.next(DELIVERED, id, &delivered, now, "hq")?], ()))).await
+}
+
+/// Tells what was decided before a stop of HQ and, as far as is known, reached nobody. A notice that did reach them comes
+/// again with the same key.
+fn tell_what_was_not_told(shared: &Arc<Shared>) {
+    let (view, roster, now) = (shared.lake.state().view(), shared.roster.all(), shared.now());
+    let is_told = |incident: &&Incident| {
+        let is_recent = incident.closed_at.is_none_or(|closed| now.since(closed) < RESOLVED_LATELY);
+        incident.level > 0 && incident.held_by.is_none() && is_recent
+    };
+    let incidents: Vec<Incident> = shared.watching.watch().incidents().filter(is_told).cloned().collect();
+    for incident in incidents {
+        for (name, channel) in shared.notifiers.channels().iter() {
+            if !channel.wants(&incident, incident.level, &roster) || concerns_itself(&incident, name) {
+                continue;
+            }
+            let known = view.get(DELIVERED, &delivered_id(incident.id, name));
+            let notice = match (incident.is_open(), known.and_then(|record| record.parse::<Delivered>().ok())) {
+                (true, None) => Notice::Opened,
+                (true, Some(known)) if known.level < incident.level => Notice::Louder,
+                (false, Some(known)) if !known.resolved => Notice::Resolved,
+                _ => continue,
+            };
+            let (level, lake_id) = (incident.level, shared.lake.id().to_owned());
+            let telling = Telling { incident: incident.clone(), notice, level, lake_id };
+            shared.tasks.clone().spawn(deliver(shared.clone(), name.clone(), channel.clone(), telling));
+        }
+    }
+}
+
+/// Tries a delivery, a bounded number of times, and tells the watch how the channel fares; whether it arrived.
 async fn attempt(
     shared: &Arc<Shared>,
     name: &str,
     send: impl Fn(&Notifiers, Timestamp) -> Result<(), String> + Clone + Send + 'static,
-) {
+) -> bool {
     let mut problem = None;
     for number in 0..ATTEMPTS {
         if number > 0 {
             tokio::select! {
-                () = shared.stop.cancelled() => return,
+                () = shared.stop.cancelled() => return false,
                 () = tokio::time::sleep(Duration::from_secs(4_u64.pow(number - 1))) => {}
             }
         }
@@ -135,7 +199,7 @@ async fn attempt(
         match sent.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => {
                 shared.watching.watch().set_channel(name, None, shared.now());
-                return;
+                return true;
             }
             Err(error) => {
                 tracing::warn!(channel = name, attempt = number + 1, error, "people could not be told");
@@ -144,6 +208,7 @@ async fn attempt(
         }
     }
     shared.watching.watch().set_channel(name, problem.as_deref(), shared.now());
+    false
 }
 
 /// What goes out regularly: the daily roll call, what Alertmanager must hear again, the sign that the watch is alive.
@@ -151,6 +216,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(REFRESH_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = shared.now();
+    tell_what_was_not_told(&shared);
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,

@@ -79,7 +79,7 @@ pub(crate) struct Holidays {
 }
 
 /// Silence after so long, in whole contact units: a unit is a minute, less where silence must show sooner.
-fn config_of(silent_after: Duration, beacon_interval: Duration) -> WatchConfig {
+fn config_of(silent_after: Duration, beacon_interval: Duration, (red, page): (f64, f64)) -> WatchConfig {
     let contact_minutes = Thresholds::default().contact_minutes;
     let unit = (silent_after.as_secs_f64() / contact_minutes).clamp(1.0, 60.0) as i64;
     let per_hour = 3600.0 / (unit as f64).max(beacon_interval.as_secs_f64());
@@ -87,7 +87,7 @@ fn config_of(silent_after: Duration, beacon_interval: Duration) -> WatchConfig {
     WatchConfig {
         contact_unit: unit,
         contacts_per_hour: per_hour as f32,
-        thresholds: Thresholds { contact_minutes: longer, ..Thresholds::default() },
+        thresholds: Thresholds { contact_minutes: longer, red, page, ..Thresholds::default() },
         ..WatchConfig::default()
     }
 }
@@ -98,7 +98,8 @@ impl Watching {
         let view = shared.lake.state().view();
         let alive = view.get(WATCH, TICK).and_then(|record| record.parse::<Alive>().ok());
         let last_tick = alive.map_or(shared.now, |alive| alive.at);
-        let mut watch = Watch::new(config_of(shared.silent_after, shared.beacon_interval), last_tick);
+        let mut watch =
+            Watch::new(config_of(shared.silent_after, shared.beacon_interval, shared.red_and_page), last_tick);
         let holidays = holidays(shared.lake);
         for (id, record) in shared.roster.iter() {
             watch.set_site(spec(id, record, &holidays, shared.now));
@@ -183,6 +184,7 @@ pub(crate) struct WatchParts<'a> {
     pub(crate) roster: Arc<Sites>,
     pub(crate) rhythms: Vec<(SiteId, Remembered)>,
     pub(crate) silent_after: Duration,
+    pub(crate) red_and_page: (f64, f64),
     pub(crate) beacon_interval: Duration,
     pub(crate) now: Timestamp,
 }

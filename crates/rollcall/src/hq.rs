@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 use clap::Args;
 use rollcall_hq::{HTTP_PORT, HqConfig, Node, PG_PORT};
 use rollcall_lake::{LakeOptions, PutLayer};
+use rollcall_roll::Thresholds;
 use rollcall_sim::LostReplies;
 
 #[derive(Debug, Args)]
@@ -27,6 +28,12 @@ pub(crate) struct HqArgs {
     /// Nothing heard for this long, in the site's business time, is silence.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     silent_after: u64,
+    /// Nines of surprise at which a silence is an incident; `rollcall replay --tune` proposes it from a history.
+    #[arg(long, default_value_t = Thresholds::default().red)]
+    red: f64,
+    /// Nines at which people are called.
+    #[arg(long, default_value_t = Thresholds::default().page)]
+    page: f64,
     /// An address sites should know besides the one they have, ahead of a move; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     announce: Vec<String>,
@@ -36,6 +43,12 @@ pub(crate) struct HqArgs {
 }
 
 pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        0.0 < args.red && args.red <= args.page,
+        "--red {} --page {}: a page cannot come before red, and both are above 0",
+        args.red,
+        args.page
+    );
     let layer = (args.lose_replies > 0.0).then(|| {
         eprintln!("rehearsal: the replies to {} of commits are lost on purpose", args.lose_replies);
         Arc::new(LostReplies { ratio: args.lose_replies }) as Arc<dyn PutLayer>
@@ -46,6 +59,7 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         listen_pg: args.listen_pg,
         beacon_interval: Duration::from_millis(args.beacon_interval_ms.max(100)),
         silent_after: Duration::from_secs(args.silent_after),
+        red_and_page: (args.red, args.page),
         announce: args.announce,
         lake: LakeOptions { layer, ..LakeOptions::default() },
         ..HqConfig::new(args.data.clone())

@@ -117,6 +117,40 @@ fn alerts(url: &str) -> Vec<Value> {
 }
 
 #[test]
+fn what_nobody_could_be_told_before_a_stop_is_told_after_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut hq = Hq::start(directory.path());
+    let receiver = Receiver::start(directory.path());
+    let target = receiver.http.trim_start_matches("http://").parse().expect("an address");
+    let relay = runtime.block_on(rollcall_sim::Relay::start(target)).expect("relays");
+    let hook = json!({"kind": "webhook", "url": format!("http://{}/hook", relay.address())});
+    set_channel(&hq, directory.path(), "hook", &hook);
+    let mut store = running_store(&hq, directory.path(), "tacoma-01", SCHEMA, "t");
+    let _other = running_store(&hq, directory.path(), "spokane-01", SCHEMA, "t");
+    hq.wait_state("tacoma-01", "ok");
+    hq.wait_state("spokane-01", "ok");
+    relay.cut();
+    store.kill();
+    let level = |hq: &Hq| incidents(hq, &[]).iter().find(|known| known["kind"] == "silence")?["level"].as_u64();
+    wait_for("an incident that calls", || level(&hq).filter(|level| *level > 0));
+    hq.kill();
+    assert!(receiver.got("/hook").is_empty(), "the line was cut");
+    relay.mend();
+    hq.restart();
+    let told = wait_for("the page", || receiver.got("/hook").into_iter().next());
+    assert_eq!((&told["body"]["notice"], &told["body"]["sites"]), (&json!("opened"), &json!(["tacoma-01"])));
+    // What was told, and is known to have been, is not told again.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    hq.kill();
+    hq.restart();
+    hq.wait_state("spokane-01", "ok");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let opened = receiver.got("/hook").iter().filter(|got| got["body"]["notice"] == "opened").count();
+    assert_eq!(opened, 1);
+}
+
+#[test]
 fn people_are_told_and_an_incident_can_be_taken() {
     // Method: a store's agent is killed; real receivers get the page; someone takes it; HQ restarts; the store comes back.
     let directory = tempfile::tempdir().expect("a directory");
