@@ -59,6 +59,12 @@ pub(crate) struct Remembered {
     pub(crate) quarantined: bool,
 }
 
+impl Remembered {
+    fn unconfirmed_rows(&self) -> u64 {
+        self.head.0.saturating_sub(self.confirmed.0)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Presence {
     now: Remembered,
@@ -332,7 +338,7 @@ impl Ledger {
                     cause,
                     last_heard: presence.now.last_heard,
                     complete_through: through,
-                    unconfirmed_rows: presence.now.head.0.saturating_sub(presence.now.confirmed.0),
+                    unconfirmed_rows: presence.now.unconfirmed_rows(),
                     learning_day: verdict.and_then(|verdict| verdict.learning_day),
                     detail: presence.capture_problem.clone().unwrap_or_else(|| presence.detail.clone()),
                 }
@@ -348,7 +354,7 @@ impl Ledger {
             let site = SiteStanding {
                 through: presence.now.complete_through,
                 last_heard: presence.now.last_heard,
-                unconfirmed_rows: presence.now.head.0.saturating_sub(presence.now.confirmed.0),
+                unconfirmed_rows: presence.now.unconfirmed_rows(),
                 clock_off_micros: presence.clock_off_micros.saturating_abs(),
                 is_quarantined: presence.now.quarantined,
             };

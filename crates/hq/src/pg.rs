@@ -37,7 +37,7 @@ use datafusion_postgres::{
 };
 use futures::{Sink, SinkExt, StreamExt};
 use rollcall_query::{
-    Planned, QueryError, Question, System, answered_instead,
+    Planned, QueryError, Question, System,
     datafusion::{
         common::ParamValues,
         logical_expr::LogicalPlan,
@@ -313,8 +313,6 @@ impl QueryHook for ParseHook {
         let plan = async {
             let mut extras = self.0.extras(&sees(&self.0, &user_of(client))?);
             extras.system.clone_from(&self.1);
-            let instead = answered_instead(statement);
-            let statement = instead.as_ref().unwrap_or(statement);
             self.0.engine.parse(Question::Statement(statement), extras).await.map_err(|error| failed(&error))
         };
         Some(plan.await)
@@ -409,11 +407,10 @@ impl Questions {
             extras.tables.retain(|(schema, name, _)| (*schema, *name) != ("rollcall", "coverage"));
             extras.tables.push(("rollcall", "coverage", Arc::new(move || -> RecordBatch { tables::coverage(&last) })));
         }
-        let instead = answered_instead(statement);
         let planned = self
             .shared
             .engine
-            .plan(Question::Statement(instead.as_ref().unwrap_or(statement)), parameters, extras)
+            .plan(Question::Statement(statement), parameters, extras)
             .await
             .map_err(|error| failed(&error))?;
         if planned.coverage.scope > 0 {

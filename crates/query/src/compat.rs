@@ -195,14 +195,13 @@ impl InformationSchema {
                 }
             }
         }
-        let system: Vec<&str> = vec!["pg_catalog"; positions.len()];
         let names =
             ["table_catalog", "table_schema", "table_name", "column_name", "is_nullable", "data_type", "udt_name"];
         let mut columns: Vec<(&str, ArrayRef)> =
             names.into_iter().zip(texts).map(|(name, texts)| (name, Arc::new(StringArray::from(texts)) as _)).collect();
         let none = vec![None::<i64>; positions.len()];
         columns.push(("ordinal_position", Arc::new(Int64Array::from(positions))));
-        columns.push(("udt_schema", Arc::new(StringArray::from(system))));
+        columns.push(("udt_schema", repeated("pg_catalog", none.len())));
         columns.push(("column_default", Arc::new(StringArray::from(vec![None::<&str>; none.len()]))));
         for name in ["character_maximum_length", "numeric_precision", "numeric_scale", "datetime_precision"] {
             columns.push((name, Arc::new(Int64Array::from(none.clone()))));
@@ -210,29 +209,25 @@ impl InformationSchema {
         made(columns)
     }
 
-    fn table(&self, own: [&str; 2], rows: Vec<[String; 2]>, keys: Vec<&Key>) -> Result<Arc<dyn TableProvider>> {
-        let count = rows.len();
-        let texts =
-            |value: &str| Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, count))) as ArrayRef;
+    /// A row for each of these keys: which it is, and what more is told of it.
+    fn of_keys(&self, keys: &[&Key], own: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
         let names = keys.iter().map(|key| format!("{}_pkey", key.table));
         let tables = keys.iter().map(|key| key.table.as_str());
-        let [first, second] = [0, 1].map(|index| rows.iter().map(move |row| row[index].as_str()));
         let mut columns: Vec<(&str, ArrayRef)> = vec![
-            ("constraint_catalog", texts(self.catalog)),
-            ("constraint_schema", texts("public")),
+            ("constraint_catalog", repeated(self.catalog, keys.len())),
+            ("constraint_schema", repeated("public", keys.len())),
             ("constraint_name", Arc::new(StringArray::from_iter_values(names))),
-            ("table_catalog", texts(self.catalog)),
-            ("table_schema", texts("public")),
+            ("table_catalog", repeated(self.catalog, keys.len())),
+            ("table_schema", repeated("public", keys.len())),
             ("table_name", Arc::new(StringArray::from_iter_values(tables))),
-            (own[0], Arc::new(StringArray::from_iter_values(first))),
         ];
-        let second: ArrayRef = match own[1] {
-            "ordinal_position" => Arc::new(second.map(|number| number.parse::<i64>().ok()).collect::<Int64Array>()),
-            _ => Arc::new(StringArray::from_iter_values(second)),
-        };
-        columns.push((own[1], second));
+        columns.extend(own);
         made(columns)
     }
+}
+
+fn repeated(value: &str, count: usize) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, count)))
 }
 
 fn made(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
@@ -273,13 +268,22 @@ impl SchemaProvider for InformationSchema {
         match name {
             "columns" => self.columns().await.map(Some),
             CONSTRAINTS => {
-                let rows = self.keys.iter().map(|_| ["PRIMARY KEY".to_owned(), "NO".to_owned()]).collect();
-                self.table(["constraint_type", "is_deferrable"], rows, self.keys.iter().collect()).map(Some)
+                let keys: Vec<&Key> = self.keys.iter().collect();
+                let own = vec![
+                    ("constraint_type", repeated("PRIMARY KEY", keys.len())),
+                    ("is_deferrable", repeated("NO", keys.len())),
+                ];
+                self.of_keys(&keys, own).map(Some)
             }
             KEY_COLUMNS => {
-                let all = self.keys.iter().flat_map(|key| key.columns.iter().zip(1..).map(move |column| (key, column)));
-                let (keys, rows) = all.map(|(key, (name, number))| (key, [name.clone(), number.to_string()])).unzip();
-                self.table(["column_name", "ordinal_position"], rows, keys).map(Some)
+                let all = self.keys.iter().flat_map(|key| std::iter::repeat_n(key, key.columns.len()));
+                let names = self.keys.iter().flat_map(|key| &key.columns);
+                let positions = self.keys.iter().flat_map(|key| 1..=key.columns.len() as i64);
+                let own: Vec<(&str, ArrayRef)> = vec![
+                    ("column_name", Arc::new(StringArray::from_iter_values(names))),
+                    ("ordinal_position", Arc::new(Int64Array::from_iter_values(positions))),
+                ];
+                self.of_keys(&all.collect::<Vec<_>>(), own).map(Some)
             }
             _ => self.known.table(name).await,
         }
@@ -329,7 +333,7 @@ const INSTEAD: [(&[&str], &str); 6] = [
 ];
 
 /// The question that is answered in place of one that no plan can be made of; none for most.
-pub fn answered_instead(question: &Statement) -> Option<Statement> {
+pub(crate) fn answered_instead(question: &Statement) -> Option<Statement> {
     let text = question.to_string();
     let instead = INSTEAD.iter().find(|(parts, _)| parts.iter().all(|part| text.contains(part)));
     let instead = instead.map(|(_, instead)| (*instead).to_owned()).or_else(|| without_comments(&text))?;

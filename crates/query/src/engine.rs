@@ -37,7 +37,7 @@ use rollcall_lake::{Lake, Snapshot, Table, our_columns};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
-    compat::{InformationSchema, Key, add_functions},
+    compat::{InformationSchema, Key, add_functions, answered_instead},
     current::{Whole, current, history},
     scope::{Scope, scope},
     system::System,
@@ -200,7 +200,7 @@ pub struct Took {
 pub enum Question<'a> {
     /// One statement.
     Text(&'a str),
-    /// One statement, parsed.
+    /// One statement, parsed; a driver's question that cannot be planned is answered by another.
     Statement(&'a sqlparser::ast::Statement),
 }
 
@@ -359,7 +359,8 @@ impl Engine {
         let plan = match question {
             Question::Text(sql) => state.create_logical_plan(sql).await,
             Question::Statement(statement) => {
-                state.statement_to_plan(Statement::Statement(Box::new(statement.clone()))).await
+                let statement = answered_instead(statement).unwrap_or_else(|| statement.clone());
+                state.statement_to_plan(Statement::Statement(Box::new(statement))).await
             }
         };
         let plan = plan.map_err(wrong)?;

@@ -17,7 +17,6 @@ mod turns;
 mod visible;
 mod workbook;
 
-pub use compat::answered_instead;
 pub use datafusion;
 pub use engine::{
     Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question, Took,

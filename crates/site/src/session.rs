@@ -330,12 +330,12 @@ impl Session<'_> {
                     next_look = Instant::now() + if changed.elapsed() < BUSY_FOR { POLL_BUSY } else { POLL_IDLE };
                     let seen = look_at(self.database);
                     let due = looked.is_none_or(|looked: Instant| looked.elapsed() > LOOK_ANYWAY);
-                    if Some(seen) != fingerprint {
+                    let is_changed = Some(seen) != fingerprint;
+                    if is_changed {
                         fingerprint = Some(seen);
                         changed = Instant::now();
-                        has_more = true;
-                        load.get_or_insert((Seq(0), Instant::now()));
-                    } else if due {
+                    }
+                    if is_changed || due {
                         has_more = true;
                         load.get_or_insert((Seq(0), Instant::now()));
                     }
