@@ -30,6 +30,13 @@ pub enum Kind {
     Channel,
 }
 
+impl Kind {
+    /// Whether it is about sites or rows that do not come: a declared closure explains that.
+    pub(crate) fn is_absence(self) -> bool {
+        matches!(self, Self::Silence | Self::Drop | Self::Group | Self::NeverHeard)
+    }
+}
+
 /// What can be wrong with a site that is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,5 +1,7 @@
 //! What the watch does about silence: opens, joins, groups, holds, ends incidents, and has people told.
 
+use std::collections::BTreeSet;
+
 use rollcall_types::{Cause, SiteId, Timestamp};
 
 use crate::{
@@ -179,8 +181,22 @@ impl Watch {
         }
     }
 
+    /// Declared closures that have begun explain the silence of their sites, whether they were declared before or after it.
+    fn begin_closures(&mut self, now: Timestamp) {
+        let quiet = self.quiet_streams.iter().map(|(number, _)| *number);
+        let open = self.open.iter().map(|id| &self.incidents[id]).filter(|incident| incident.kind.is_absence());
+        let absent = open.flat_map(Incident::absent).filter_map(|(site, _)| self.index.get(site).copied());
+        let numbers: BTreeSet<u32> = quiet.chain(absent).collect();
+        for number in numbers {
+            let calendar = self.clock.calendar(self.sites[number as usize].calendar);
+            if let Some(until) = calendar.closed_until(seconds(now)) {
+                self.declared_closed(number, until);
+            }
+        }
+    }
+
     /// A person declared the site closed: that explains its silence, until then.
-    pub(crate) fn declared_closed(&mut self, number: u32, until: i64) {
+    fn declared_closed(&mut self, number: u32, until: i64) {
         for stream in self.sites[number as usize].streams.clone() {
             self.heard_again(number, stream);
             self.clock.excuse(stream, until);
@@ -189,6 +205,9 @@ impl Watch {
         self.recovering.remove(&number);
         let site = &mut self.sites[number as usize];
         site.back_since = None;
+        if site.streams.is_empty() {
+            self.awaited.insert((until, number));
+        }
         if let Some(id) = site.incident.take() {
             self.close(id, &format!("declared closed until {}", instant(until)), now);
         }
@@ -365,6 +384,7 @@ impl Watch {
     /// Lets open incidents get louder.
     pub(crate) fn review(&mut self, now: Timestamp) {
         self.close_questions(now);
+        self.begin_closures(now);
         let ladder = self.config.ladder;
         let deaf = self.guard.deaf().is_some();
         for id in self.open.clone() {

@@ -132,9 +132,6 @@ impl Watch {
                     self.clock.move_stream(stream, calendar);
                     self.repace(stream);
                 }
-                if let Some(until) = spec.calendar.closed_until(self.now) {
-                    self.declared_closed(number, until);
-                }
             }
             return;
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{Datelike, TimeZone, Timelike};
 use chrono_tz::Tz;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use rollcall_roll::{Calendar, Decision, Incident, Kind, Notice, SiteSpec, Watch, WatchConfig};
+use rollcall_roll::{Calendar, Closure, Decision, Incident, Kind, Notice, SiteSpec, Watch, WatchConfig};
 use rollcall_types::{SiteId, Timestamp};
 
 pub(crate) const DAY: i64 = 1440;
@@ -91,6 +91,13 @@ impl Fleet {
                 self.incidents.insert(incident.id, incident);
             }
         }
+    }
+
+    /// Declares a shop closed from one minute to another.
+    pub(crate) fn close(&mut self, shop: usize, from: i64, until: i64) {
+        let [from, until] = [from, until].map(|minute| START + minute * 60);
+        self.specs[shop].calendar.closures.push(Closure { from, until });
+        self.watch.set_site(self.specs[shop].clone());
     }
 
     /// HQ stops at a minute and starts again: what the lake keeps goes through text and back.

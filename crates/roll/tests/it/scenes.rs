@@ -171,3 +171,21 @@ fn a_restart_of_hq_forgets_no_rhythm_and_no_incident() {
     assert!(!after.is_open(), "{}", fleet.summary());
     assert_eq!(fleet.called(Kind::Silence).len(), 1, "{}", fleet.summary());
 }
+
+#[test]
+fn a_closure_that_begins_later_explains_a_silence_that_was_there_before() {
+    let mut fleet = everyday(30, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
+    let incident = fleet.called(Kind::Silence)[0].id;
+    // Declared from a moment that the watch has not come to: HQ's clock is always a little ahead of the last tick.
+    fleet.close(7, NOON + 70, NOON + 4 * DAY);
+    fleet.run(NOON + 60, NOON + 70, &|shop, _| shop != 7);
+    assert!(fleet.watch.incident(incident).expect("known").is_open(), "not yet");
+    fleet.run(NOON + 70, NOON + 3 * DAY, &|shop, _| shop != 7);
+    assert!(!fleet.watch.incident(incident).expect("known").is_open());
+    assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::DeclaredClosed);
+    assert_eq!(fleet.called(Kind::Silence).len(), 1, "{}", fleet.summary());
+    fleet.run(NOON + 3 * DAY, NOON + 5 * DAY, &|shop, _| shop != 7);
+    assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Silent, "it did not reopen");
+}
