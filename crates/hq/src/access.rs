@@ -183,6 +183,8 @@ impl Credentials {
         if password.is_some_and(|password| password.chars().count() < 8) {
             return Err(HqError::Invalid("a password needs at least 8 characters".to_owned()));
         }
+        // Attributes have lower-case names, as they have on the roster.
+        let sees = sees.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
         let _changing = self.changing.lock().await;
         let mut stored = self.read().clone();
         if name == "admin" && role != Role::Admin {

@@ -271,6 +271,11 @@ fn failed(error: &QueryError) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), code.to_owned(), describe(error))))
 }
 
+/// HQ itself failed.
+fn of_server(text: String) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "58000".to_owned(), text)))
+}
+
 fn user_of(client: &(impl ClientInfo + ?Sized)) -> String {
     client.metadata().get(METADATA_USER).cloned().unwrap_or_default()
 }
@@ -442,7 +447,7 @@ impl Questions {
                 // Before the answer: what is not recorded is not answered.
                 let row = tables::untold(self.shared.now(), user, &statement.to_string(), &summary);
                 let recorded = self.shared.lake.untold().append_rows(row).await;
-                recorded.map_err(|error| failed(&QueryError::Limit(describe(&error))))?;
+                recorded.map_err(|error| of_server(describe(&error)))?;
             }
             Telling::Note | Telling::Strict => {
                 let severity = if coverage.is_complete() { "NOTICE" } else { "WARNING" };

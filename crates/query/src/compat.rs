@@ -1,7 +1,7 @@
 //! What clients of PostgreSQL ask of a server that nothing else here answers: some functions, the constraints in
 //! `information_schema`, and questions that cannot be planned as they are written.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -11,11 +11,15 @@ use datafusion::{
         datatypes::{DataType, Field, Schema},
     },
     catalog::{CatalogProviderList, SchemaProvider, TableProvider, information_schema::InformationSchemaProvider},
-    common::{DataFusionError, Result, exec_err},
+    common::{DataFusionError, Result, ScalarValue, exec_err},
     datasource::MemTable,
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, create_udf},
     prelude::SessionContext,
-    sql::sqlparser::{ast::Statement, dialect::PostgreSqlDialect, parser::Parser},
+    sql::sqlparser::{
+        ast::{Ident, SelectItem, SetExpr, Statement},
+        dialect::PostgreSqlDialect,
+        parser::Parser,
+    },
 };
 
 /// The version of PostgreSQL whose ways are followed.
@@ -81,10 +85,17 @@ impl ScalarUDFImpl for OfTexts {
         let rows = if texts.is_empty() { 1 } else { args.number_rows };
         let values = (0..rows).map(value).collect::<Result<StringArray>>()?;
         if texts.is_empty() {
-            return Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&values, 0)?));
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?));
         }
         Ok(ColumnarValue::Array(Arc::new(values)))
     }
+}
+
+/// The function that says who asks; the parser turns `current_user` and `user` into it.
+pub(crate) fn session_user(user: Option<&str>) -> ScalarUDF {
+    let name = ScalarValue::from(user.unwrap_or("hq"));
+    let value = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(name.clone()));
+    create_udf("session_user", vec![], DataType::Utf8, Volatility::Stable, Arc::new(value))
 }
 
 /// Adds the functions to a session.
@@ -296,7 +307,7 @@ impl SchemaProvider for InformationSchema {
 
 /// Clients' questions that cannot be planned, by a part of their text, and what is answered instead. A driver asks for keys
 /// and indexes with a function that makes several rows of one; it is told of none.
-const INSTEAD: [(&[&str], &str); 6] = [
+const INSTEAD: [(&[&str], &str); 7] = [
     (
         &["_pg_expandarray", "KEY_SEQ"],
         "SELECT NULL::text AS \"TABLE_CAT\", NULL::text AS \"TABLE_SCHEM\", NULL::text AS \"TABLE_NAME\", \
@@ -325,6 +336,10 @@ const INSTEAD: [(&[&str], &str); 6] = [
          ('text', 25), ('float8', 701), ('timestamptz', 1184), ('numeric', 1700)) AS t (typname, oid) WHERE typname = $1",
     ),
     (
+        &["array_in'", "typname, pg_type.oid"],
+        "SELECT false AS is_array, typtype, typname, oid FROM pg_catalog.pg_type WHERE typtype = 'b' ORDER BY oid",
+    ),
+    (
         &["SELECT c.relkind = 'c' FROM pg_catalog.pg_class"],
         "SELECT * FROM (VALUES ('bool', 16), ('bytea', 17), ('int8', 20), ('int2', 21), ('int4', 23), ('text', 25), \
          ('float4', 700), ('float8', 701), ('date', 1082), ('timestamp', 1114), ('timestamptz', 1184), \
@@ -332,8 +347,31 @@ const INSTEAD: [(&[&str], &str); 6] = [
     ),
 ];
 
-/// The question that is answered in place of one that no plan can be made of; none for most.
-pub(crate) fn answered_instead(question: &Statement) -> Option<Statement> {
+/// The question as it can be planned: what is answered in its place, or itself with a name for every column.
+pub(crate) fn plannable(question: &Statement) -> Statement {
+    let mut question = instead_of(question).unwrap_or_else(|| question.clone());
+    name_columns_apart(&mut question);
+    question
+}
+
+/// PostgreSQL lets several columns of an answer have one name; here the second of `SELECT 1, 1` is called `1_2`.
+fn name_columns_apart(question: &mut Statement) {
+    let Statement::Query(query) = question else { return };
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expression) = item else { continue };
+        let text = expression.to_string();
+        let times = seen.entry(text.clone()).or_default();
+        *times += 1;
+        if *times > 1 {
+            let alias = Ident::with_quote('"', format!("{text}_{times}"));
+            *item = SelectItem::ExprWithAlias { expr: expression.clone(), alias };
+        }
+    }
+}
+
+fn instead_of(question: &Statement) -> Option<Statement> {
     let text = question.to_string();
     let instead = INSTEAD.iter().find(|(parts, _)| parts.iter().all(|part| text.contains(part)));
     let instead = instead.map(|(_, instead)| (*instead).to_owned()).or_else(|| without_comments(&text))?;

@@ -37,7 +37,7 @@ use rollcall_lake::{Lake, Snapshot, Table, our_columns};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
-    compat::{InformationSchema, Key, add_functions, answered_instead},
+    compat::{InformationSchema, Key, add_functions, plannable, session_user},
     current::{Whole, current, history},
     scope::{Scope, scope},
     system::System,
@@ -359,8 +359,7 @@ impl Engine {
         let plan = match question {
             Question::Text(sql) => state.create_logical_plan(sql).await,
             Question::Statement(statement) => {
-                let statement = answered_instead(statement).unwrap_or_else(|| statement.clone());
-                state.statement_to_plan(Statement::Statement(Box::new(statement))).await
+                state.statement_to_plan(Statement::Statement(Box::new(plannable(statement)))).await
             }
         };
         let plan = plan.map_err(wrong)?;
@@ -376,6 +375,7 @@ impl Engine {
             None => self.system()?,
         };
         let functions = extras.functions.clone();
+        let session_user = session_user(extras.user.as_deref());
         let mut pinned = self.pin(extras)?;
         let with = |pinned| {
             let catalogs = MemoryCatalogProviderList::new();
@@ -400,6 +400,7 @@ impl Engine {
             .with_runtime_env(Arc::new(runtime))
             .build();
         let context = SessionContext::new_with_state(state);
+        context.register_udf(session_user);
         for (name, function) in functions {
             context.register_udtf(name, function);
         }
