@@ -18,10 +18,9 @@ use ring::{
     digest::{SHA256, digest},
     hmac,
 };
-use rollcall_lake::{Vault, VaultKey};
+use rollcall_lake::{Lake, Vault, VaultKey};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
 use crate::{authority::random_bytes, error::HqError};
 
@@ -110,7 +109,6 @@ pub(crate) struct Token {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Stored {
-    operator: String,
     #[serde(default)]
     users: BTreeMap<String, User>,
     /// By user and the name that the token was given.
@@ -122,48 +120,84 @@ struct Stored {
 #[derive(Debug)]
 pub struct Credentials {
     vault: Vault,
-    stored: RwLock<Stored>,
-    changing: tokio::sync::Mutex<()>,
+    /// Hash of the operator's token.
+    operator: String,
+    /// What is stored, and which version of it.
+    stored: RwLock<(u64, Stored)>,
 }
 
 impl Credentials {
-    /// Reads the credentials of this lake, or makes them; then the admin's password is returned, once.
-    pub(crate) async fn open(vault: &Vault, directory: &Path) -> Result<(Self, Option<String>), HqError> {
-        let with = |stored| Self { vault: vault.clone(), stored: RwLock::new(stored), changing: Mutex::default() };
-        if let Some(stored) = vault.get(VAULT_NAME).await? {
-            let stored = serde_json::from_slice(&stored).map_err(|error| HqError::Certificate(error.to_string()))?;
-            return Ok((with(stored), None));
-        }
-        let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
+    /// Reads the credentials of this lake, or makes them; then the admin's password is returned, once. The operator's token
+    /// goes into `directory`: it is made from the node's key, so that every node takes that of any other.
+    pub(crate) async fn open(
+        vault: &Vault,
+        key: &VaultKey,
+        directory: &Path,
+    ) -> Result<(Self, Option<String>), HqError> {
+        let token = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), b"the operator's token");
+        let token = URL_SAFE_NO_PAD.encode(token);
         write_private(&directory.join(OPERATOR_TOKEN_FILE), token.as_bytes())?;
-        let new = with(Stored { operator: token_hash(&token), ..Stored::default() });
-        let password = new.set("admin", Role::Admin, BTreeMap::new(), false, None).await?;
-        Ok((new, password))
+        let opened = Self { vault: vault.clone(), operator: token_hash(&token), stored: RwLock::default() };
+        opened.reload().await?;
+        if opened.user("admin").is_some() {
+            return Ok((opened, None));
+        }
+        let password = opened.set("admin", Role::Admin, BTreeMap::new(), false, None).await?;
+        Ok((opened, password))
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Stored> {
+    /// Takes over what other nodes changed.
+    pub(crate) async fn reload(&self) -> Result<(), HqError> {
+        if let Some((version, stored)) = self.vault.newest(VAULT_NAME).await? {
+            self.take(version, parse(Some(&stored))?);
+        }
+        Ok(())
+    }
+
+    /// The newer of what is known and what was read.
+    fn take(&self, version: u64, stored: Stored) {
+        let mut known = self.stored.write().unwrap_or_else(PoisonError::into_inner);
+        if known.0 <= version {
+            *known = (version, stored);
+        }
+    }
+
+    /// Changes what is stored, as it is in the lake now.
+    async fn change<T>(&self, mut change: impl FnMut(&mut Stored) -> Result<T, HqError>) -> Result<T, HqError> {
+        let work = |known: Option<&[u8]>| {
+            let mut stored = parse(known)?;
+            let result = change(&mut stored)?;
+            let text = serde_json::to_vec(&stored).map_err(|error| HqError::Certificate(error.to_string()))?;
+            Ok::<_, HqError>((text, (stored, result)))
+        };
+        let (version, (stored, result)) = self.vault.update(VAULT_NAME, work).await?;
+        self.take(version, stored);
+        Ok(result)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, (u64, Stored)> {
         self.stored.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All users by name.
     pub(crate) fn users(&self) -> BTreeMap<String, User> {
-        self.read().users.clone()
+        self.read().1.users.clone()
     }
 
     /// One user.
     pub(crate) fn user(&self, name: &str) -> Option<User> {
-        self.read().users.get(name).cloned()
+        self.read().1.users.get(name).cloned()
     }
 
     /// Salt and salted password for SCRAM (RFC 5802); made up, and never right, for a user there is not.
     pub(crate) fn scram(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>), HqError> {
         let stored = self.read();
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| HqError::Certificate(error.to_string()));
-        match stored.users.get(name) {
+        match stored.1.users.get(name) {
             Some(user) => Ok((decode(&user.password.scram_salt)?, decode(&user.password.scram_salted)?)),
             None => {
                 // The same salt each time, as a real user would have.
-                let salt = digest(&SHA256, format!("{name}{}", stored.operator).as_bytes());
+                let salt = digest(&SHA256, format!("{name}{}", self.operator).as_bytes());
                 Ok((salt.as_ref()[..16].to_vec(), random_bytes::<32>()?.to_vec()))
             }
         }
@@ -184,23 +218,21 @@ impl Credentials {
             return Err(HqError::Invalid("a password needs at least 8 characters".to_owned()));
         }
         // Attributes have lower-case names, as they have on the roster.
-        let sees = sees.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        let _changing = self.changing.lock().await;
-        let mut stored = self.read().clone();
+        let sees: BTreeMap<String, String> =
+            sees.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
         if name == "admin" && role != Role::Admin {
             return Err(HqError::Invalid("the user admin stays an admin".to_owned()));
         }
-        let (hashes, made) = match (password, stored.users.get(name)) {
-            (Some(password), _) => (PasswordHashes::new(password)?, None),
-            (None, Some(known)) => (known.password.clone(), None),
-            (None, None) => {
-                let made = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
-                (PasswordHashes::new(&made)?, Some(made))
-            }
-        };
-        stored.users.insert(name.to_owned(), User { role, sees, strict, password: hashes });
-        self.store(stored).await?;
-        Ok(made)
+        let made = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
+        let hashes = PasswordHashes::new(password.unwrap_or(&made))?;
+        self.change(|stored| {
+            let known = stored.users.get(name).filter(|_| password.is_none()).map(|user| user.password.clone());
+            let is_made = known.is_none() && password.is_none();
+            let password = known.unwrap_or_else(|| hashes.clone());
+            stored.users.insert(name.to_owned(), User { role, sees: sees.clone(), strict, password });
+            Ok(is_made.then(|| made.clone()))
+        })
+        .await
     }
 
     /// Removes a user; false if there was none.
@@ -208,17 +240,16 @@ impl Credentials {
         if name == "admin" {
             return Err(HqError::Invalid("the user admin stays".to_owned()));
         }
-        let _changing = self.changing.lock().await;
-        let mut stored = self.read().clone();
-        let was_there = stored.users.remove(name).is_some();
-        stored.tokens.remove(name);
-        self.store(stored).await?;
-        Ok(was_there)
+        self.change(|stored| {
+            stored.tokens.remove(name);
+            Ok(stored.users.remove(name).is_some())
+        })
+        .await
     }
 
     /// The tokens of a user by name.
     pub(crate) fn tokens(&self, user: &str) -> BTreeMap<String, Token> {
-        self.read().tokens.get(user).cloned().unwrap_or_default()
+        self.read().1.tokens.get(user).cloned().unwrap_or_default()
     }
 
     /// Makes a token for a user, in place of one of that name. It is returned here and never again.
@@ -231,44 +262,35 @@ impl Credentials {
     ) -> Result<String, HqError> {
         SiteId::new(name)
             .map_err(|_| HqError::Invalid(format!("{name:?} is no name for a token: use a-z, 0-9, -, _ and .")))?;
-        let _changing = self.changing.lock().await;
-        let mut stored = self.read().clone();
-        if !stored.users.contains_key(user) {
-            return Err(HqError::NotFound(format!("there is no user {user}")));
-        }
         let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
-        let tokens = stored.tokens.entry(user.to_owned()).or_default();
-        tokens.retain(|_, token| token.expires_at > now);
-        tokens.insert(name.to_owned(), Token { hash: token_hash(&token), made_at: now, expires_at });
-        self.store(stored).await?;
+        let kept = Token { hash: token_hash(&token), made_at: now, expires_at };
+        self.change(|stored| {
+            if !stored.users.contains_key(user) {
+                return Err(HqError::NotFound(format!("there is no user {user}")));
+            }
+            let tokens = stored.tokens.entry(user.to_owned()).or_default();
+            tokens.retain(|_, token| token.expires_at > now);
+            tokens.insert(name.to_owned(), kept.clone());
+            Ok(())
+        })
+        .await?;
         Ok(token)
     }
 
     /// Revokes a token; false if there was none.
     pub(crate) async fn remove_token(&self, user: &str, name: &str) -> Result<bool, HqError> {
-        let _changing = self.changing.lock().await;
-        let mut stored = self.read().clone();
-        let was_there = stored.tokens.get_mut(user).is_some_and(|tokens| tokens.remove(name).is_some());
-        self.store(stored).await?;
-        Ok(was_there)
+        self.change(|stored| Ok(stored.tokens.get_mut(user).is_some_and(|tokens| tokens.remove(name).is_some()))).await
     }
 
     /// Whose token this is.
     fn bearer(&self, token: &str, now: Timestamp) -> Option<Identity> {
-        let (hash, stored) = (token_hash(token), self.read());
-        if same(&hash, &stored.operator) {
+        let (hash, stored) = (token_hash(token), &self.read().1);
+        if same(&hash, &self.operator) {
             return Some(Identity { name: "operator".to_owned(), role: Role::Admin, sees: BTreeMap::new() });
         }
         let is_it = |token: &Token| token.expires_at > now && same(&hash, &token.hash);
         let (name, _) = stored.tokens.iter().find(|(_, tokens)| tokens.values().any(is_it))?;
         stored.users.get(name).map(|user| user.identity(name))
-    }
-
-    async fn store(&self, stored: Stored) -> Result<(), HqError> {
-        let text = serde_json::to_vec(&stored).map_err(|error| HqError::Certificate(error.to_string()))?;
-        self.vault.put(VAULT_NAME, &text).await?;
-        *self.stored.write().unwrap_or_else(PoisonError::into_inner) = stored;
-        Ok(())
     }
 
     /// Who sends this `Authorization` header; none when it is not valid. Slow for passwords, on purpose.
@@ -284,6 +306,13 @@ impl Credentials {
     }
 }
 
+fn parse(stored: Option<&[u8]>) -> Result<Stored, HqError> {
+    let parsed = stored.map(serde_json::from_slice).transpose();
+    Ok(parsed
+        .map_err(|error| HqError::Certificate(format!("the users in the vault cannot be read: {error}")))?
+        .unwrap_or_default())
+}
+
 /// Tokens are long and random, so a plain hash is enough.
 pub(crate) fn token_hash(token: &str) -> String {
     STANDARD.encode(digest(&SHA256, token.as_bytes()))
@@ -295,13 +324,20 @@ fn same(left: &str, right: &str) -> bool {
     hmac::verify(&key, left.as_bytes(), hmac::sign(&key, right.as_bytes()).as_ref()).is_ok()
 }
 
-/// The key this node opens secrets with: in the data directory, readable by its owner alone.
-pub(crate) fn node_key(directory: &Path) -> Result<VaultKey, HqError> {
+/// The key this node opens secrets with: in the data directory, readable by its owner alone. A new lake gets a new one; a
+/// lake that has secrets is opened with the key of the node that made it.
+pub(crate) async fn node_key(directory: &Path, lake: &Lake) -> Result<VaultKey, HqError> {
     let path = directory.join(NODE_KEY_FILE);
     match fs::read(&path) {
         Ok(bytes) => VaultKey::from_bytes(&bytes)
             .ok_or_else(|| HqError::Invalid(format!("{} is damaged: it must hold 32 bytes", path.display()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if lake.has_secrets().await? {
+                let wanted = path.display();
+                return Err(HqError::Invalid(format!(
+                    "this lake's secrets are sealed; copy {NODE_KEY_FILE} from the node that made it to {wanted}"
+                )));
+            }
             let key = VaultKey::generate()?;
             write_private(&path, key.as_bytes())?;
             Ok(key)

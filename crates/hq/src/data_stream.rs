@@ -26,6 +26,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     error::HqError,
+    facts::Fact,
     gateway::{HELLO_TIMEOUT, status_of},
     node::Shared,
     sessions::Session,
@@ -110,7 +111,7 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
         Err(reason) => {
             tracing::error!(site = %session.site, %first, %last, reason, "a batch goes to quarantine");
             quarantine(shared, session, &encoded, &reason, received_at).await?;
-            shared.ledger.quarantined(&session.site, &reason);
+            shared.learned(&session.site, Fact::Quarantined { reason: reason.clone() });
             let text = format!("a batch of {} is in quarantine: {reason}", session.site);
             shared.heard(&session.site, Heard::Condition(Condition::Refused, Some(text)));
             // The cursors move on: the rows are in quarantine, and the site carries on.
@@ -287,7 +288,7 @@ async fn confirm(
             finished.push_back(Reply::AskAgain(AskAgain { table, cursor: cursor.0 }));
         } else if batch.first.0 <= confirmed.0 + 1 {
             confirmed = batch.last.max(confirmed);
-            shared.ledger.confirmed(&session.site, confirmed);
+            shared.learned(&session.site, Fact::Confirmed { through: confirmed });
             let lake_id = shared.lake.id().to_owned();
             finished.push_back(Reply::Confirmed(Confirmed { epoch: session.epoch.0, through: confirmed.0, lake_id }));
         }

@@ -18,6 +18,9 @@ pub enum HqError {
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Unavailable(String),
     /// A port or file could not be used.
     #[error("{doing}")]
     Io {

@@ -25,7 +25,9 @@ use crate::{
     authority::{Authority, Peer, peer_of},
     data_stream,
     error::HqError,
+    facts::{Fact, Welcomed},
     node::Shared,
+    roster::SiteRecord,
     sessions::Session,
     watching::{CLOCK_OFF, Heard},
 };
@@ -96,16 +98,20 @@ impl Gateway {
     }
 
     /// Who calls: a valid certificate is not enough, the key must be the one on the roster now.
-    fn caller<T>(&self, request: &Request<T>) -> Result<(Peer, SiteNumber), Status> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<(Peer, SiteNumber), Status> {
         let certificates = request.peer_certs();
         let first = certificates.as_ref().and_then(|chain| chain.first());
         let peer = first.and_then(|der| peer_of(der.as_ref()));
         let peer = peer.ok_or_else(|| Status::unauthenticated("a site's certificate is needed"))?;
-        let record = self.0.roster.get(&peer.site);
+        let is_known = |record: &SiteRecord| record.key_hash.as_deref() == Some(peer.key_hash.as_str());
+        let mut record = self.0.roster.get(&peer.site);
+        if !record.as_ref().is_some_and(is_known) {
+            // It may have enrolled at another node a moment ago.
+            self.0.lake.follow().await.map_err(|error| status_of(error.into()))?;
+            record = self.0.roster.get(&peer.site);
+        }
         match record {
-            Some(record) if record.key_hash.as_deref() == Some(peer.key_hash.as_str()) => {
-                Ok((peer, SiteNumber(record.number)))
-            }
+            Some(record) if is_known(&record) => Ok((peer, SiteNumber(record.number))),
             Some(record) if record.retired.is_some() => Err(Status::permission_denied("this site was retired")),
             _ => {
                 self.0.ledger.unknown_sender(peer.site.as_str(), self.0.now());
@@ -123,7 +129,7 @@ impl Sites for Gateway {
     type DataStream = Outgoing<DataReply>;
 
     async fn control(&self, request: Request<Streaming<SiteControl>>) -> Result<Response<Self::ControlStream>, Status> {
-        let (peer, number) = self.caller(&request)?;
+        let (peer, number) = self.caller(&request).await?;
         let address = request.remote_addr().map_or_else(String::new, |address| address.to_string());
         let (sender, receiver) = mpsc::channel(16);
         let control =
@@ -133,7 +139,7 @@ impl Sites for Gateway {
     }
 
     async fn data(&self, request: Request<Streaming<DataFrame>>) -> Result<Response<Self::DataStream>, Status> {
-        let (peer, _) = self.caller(&request)?;
+        let (peer, _) = self.caller(&request).await?;
         let (sender, receiver) = mpsc::channel(64);
         let shared = self.0.clone();
         self.0.tasks.spawn(async move {
@@ -167,7 +173,7 @@ impl Control {
             Err(Turned::Away { code, cause, message }) => {
                 tracing::warn!(site = %self.peer.site, code, message, "turned away");
                 if let Some(cause) = cause {
-                    self.shared.ledger.refused(&self.peer.site, cause, message.clone());
+                    self.shared.learned(&self.peer.site, Fact::Refused { cause, detail: message.clone() });
                     let condition = match cause {
                         Cause::CloneOrRewind => Condition::CloneOrRewind,
                         _ => Condition::Refused,
@@ -211,6 +217,8 @@ impl Control {
             let message = "two running copies of this site take turns; stop one, then invite the site anew".to_owned();
             return Err(Turned::Away { code: "clone", cause: Some(Cause::CloneOrRewind), message });
         }
+        // Another node may have taken this site's changes until a moment ago.
+        self.shared.lake.follow().await.map_err(HqError::from)?;
         let (epoch, reason) = self.epoch_for(hello).await?;
         self.open(hello, epoch, reason, now).await
     }
@@ -224,8 +232,10 @@ impl Control {
             id: self.shared.sessions.next_id(),
             site: site.clone(),
             number: self.number,
+            key_hash: self.peer.key_hash.clone(),
             epoch,
             confirmed,
+            opened_at: now,
             clock_offset_micros: now.as_micros() - hello.clock_micros,
             has_data: AtomicBool::new(false),
             over: self.shared.stop.child_token(),
@@ -239,10 +249,19 @@ impl Control {
             return Err(Turned::Away { code: "not-on-roster", cause: None, message });
         }
         let detail = format!("agent {} at {}", hello.agent_version, self.address);
-        let is_clean = self.shared.ledger.welcomed(site, !same_epoch, Seq(hello.head), confirmed, detail);
-        self.shared.ledger.states_manifests(site, hello.states_manifests.then_some(now));
+        self.shared.learned(
+            site,
+            Fact::Welcomed(Welcomed {
+                is_new_epoch: !same_epoch,
+                head: Seq(hello.head),
+                confirmed,
+                instance: hello.instance.clone(),
+                detail,
+                states_manifests: hello.states_manifests,
+            }),
+        );
         self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
-        if is_clean {
+        if !self.shared.ledger.is_quarantined(site) {
             self.shared.heard(site, Heard::Condition(Condition::Refused, None));
         }
         let off = Duration::from_micros(session.clock_offset_micros.unsigned_abs());
@@ -259,12 +278,7 @@ impl Control {
                 .collect(),
             now_micros: now.as_micros(),
             credit_bytes: CREDIT_BYTES,
-            settings: Some(Settings {
-                beacon_interval_ms: u32::try_from(self.shared.config.beacon_interval.as_millis()).unwrap_or(u32::MAX),
-                hq_addresses: self.shared.config.announce.clone(),
-                manifest_interval_ms: u32::try_from(self.shared.config.manifest_interval().as_millis())
-                    .unwrap_or(u32::MAX),
-            }),
+            settings: Some(self.settings(self.shared.site_addresses())),
             epoch_reason: reason,
         }))
         .await;
@@ -330,7 +344,18 @@ impl Control {
         Ok(None)
     }
 
+    fn settings(&self, hq_addresses: Vec<String>) -> Settings {
+        let config = &self.shared.config;
+        let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        Settings {
+            beacon_interval_ms: millis(config.beacon_interval),
+            hq_addresses,
+            manifest_interval_ms: millis(config.manifest_interval()),
+        }
+    }
+
     async fn serve(&mut self, session: &Arc<Session>) {
+        let mut addresses = self.shared.site_addresses();
         let mut ask = tokio::time::interval(self.shared.config.beacon_interval);
         ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -347,6 +372,12 @@ impl Control {
                 }
                 () = self.outgoing.closed() => return,
                 _ = ask.tick() => {
+                    let now = self.shared.site_addresses();
+                    if now != addresses {
+                        // A node came or went: when this one goes, the site should know where else to call.
+                        addresses.clone_from(&now);
+                        self.send(ToSite::Settings(self.settings(now))).await;
+                    }
                     let time_micros = self.shared.now().as_micros();
                     self.send(ToSite::Ask(Ask { time_micros })).await;
                 }
@@ -365,14 +396,20 @@ impl Control {
 
     /// Takes one message; false ends the session.
     async fn handle(&self, session: &Session, message: FromSite) -> bool {
-        let (site, ledger) = (&session.site, &self.shared.ledger);
+        let site = &session.site;
         self.shared.heard(site, Heard::Contact);
         match message {
             FromSite::Beacon(beacon) => {
                 let problem = (!beacon.capture_ok).then_some(beacon.capture_problem);
                 let age = Duration::from_millis(beacon.oldest_unconfirmed_age_ms);
                 let clock_off = self.shared.now().as_micros().saturating_sub(beacon.clock_micros);
-                ledger.beacon(site, Seq(beacon.head), age, problem.clone(), clock_off);
+                let fact = Fact::Beacon {
+                    head: Seq(beacon.head),
+                    unconfirmed_age: age,
+                    capture_problem: problem.clone(),
+                    clock_off_micros: clock_off,
+                };
+                self.shared.learned(site, fact);
                 let rows = beacon.head.saturating_sub(beacon.confirmed);
                 self.shared.heard(site, Heard::Backlog { rows, age });
                 self.shared.heard(site, Heard::Condition(Condition::Capture, problem));
@@ -382,19 +419,19 @@ impl Control {
                 let tables = heads.tables.iter();
                 let tables = tables.filter_map(|head| Some((TableName::at_hq(&head.table).ok()?, Seq(head.head))));
                 let time = Timestamp::from_micros(heads.time_micros).min(self.shared.now());
-                ledger.heads(site, time, session.epoch, tables.collect());
-                ledger.advance(&self.shared.lake, site, session.number);
+                self.shared.learned(site, Fact::Heads { time, epoch: session.epoch, heads: tables.collect() });
+                self.shared.ledger.advance(&self.shared.lake, site, session.number);
             }
             FromSite::Heads(_) => {}
             FromSite::Goodbye(goodbye) => {
                 tracing::info!(%site, reason = goodbye.reason, "goodbye");
-                ledger.goodbye(site, Seq(goodbye.head), &goodbye.reason);
+                self.shared.learned(site, Fact::Goodbye { head: Seq(goodbye.head), reason: goodbye.reason });
                 self.shared.heard(site, Heard::Goodbye);
                 return false;
             }
             FromSite::EpochWanted(wanted) => {
                 // The site connects again; its hello gets the new epoch.
-                self.shared.sessions.want_epoch(site, wanted.reason);
+                self.shared.learned(site, Fact::EpochWanted { reason: wanted.reason });
                 return false;
             }
             FromSite::Attempts(attempts) => {

@@ -21,6 +21,7 @@ use crate::{
     error::HqError,
     incidents_api,
     node::Shared,
+    relay::Relay,
     roster::INVITATION_LIFE_SECONDS,
     table_settings::{self, TableSettings},
 };
@@ -32,7 +33,8 @@ pub(crate) fn router(shared: App) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/live", get(|| async { "alive\n" }))
-        .route("/ready", get(|| async { "ready\n" }))
+        .route("/ready", get(ready))
+        .route("/api/nodes", get(nodes))
         .route("/api/sql", post(sql))
         .route("/api/roll", get(roll))
         .route("/api/tables", get(tables))
@@ -130,6 +132,7 @@ impl From<HqError> for ApiError {
         let status = match error {
             HqError::Invalid(_) => StatusCode::BAD_REQUEST,
             HqError::NotFound(_) => StatusCode::NOT_FOUND,
+            HqError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, describe(&error))
@@ -145,6 +148,27 @@ impl From<QueryError> for ApiError {
         };
         Self(status, describe(&error))
     }
+}
+
+/// Whether a load balancer should send anybody here.
+async fn ready(State(shared): State<App>) -> (StatusCode, &'static str) {
+    if shared.stop.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    let is_heard = shared.relay.as_ref().is_none_or(|relay| relay.is_alive(relay.node()));
+    match shared.ingest.is_well() && is_heard {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the lake cannot be written\n"),
+    }
+}
+
+/// The nodes of this HQ that are alive, the one asked first.
+async fn nodes(State(shared): State<App>, _: Viewer) -> Json<serde_json::Value> {
+    let acting = shared.acting_node();
+    let nodes = shared.relay.as_ref().map(Relay::nodes).unwrap_or_default();
+    let node =
+        |(node, sites): (String, String)| json!({"acts": acting.as_ref() == Some(&node), "node": node, "sites": sites});
+    Json(nodes.into_iter().map(node).collect())
 }
 
 async fn index(State(shared): State<App>) -> Json<serde_json::Value> {

@@ -17,6 +17,7 @@ use crate::{
     http::{Admin, ApiError, Operator, Viewer, site_id},
     node::Shared,
     notify::{self, Channel},
+    requests::{self, Answer, Wish},
     roster::DeclaredClosure,
     watching::{self, Holidays},
 };
@@ -68,9 +69,8 @@ struct ListQuery {
 
 /// Open incidents, the loudest first; with `all=true` also those that ended in the last week.
 async fn list(State(shared): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> Json<Vec<IncidentView>> {
-    let watch = shared.watching.watch();
-    let mut incidents: Vec<Incident> =
-        watch.incidents().filter(|incident| query.all || incident.is_open()).cloned().collect();
+    let mut incidents = watching::incidents(&shared);
+    incidents.retain(|incident| query.all || incident.is_open());
     // Members that a group speaks for come after it.
     incidents.sort_by_key(|incident| {
         (!incident.is_open(), incident.held_by.is_some(), std::cmp::Reverse(incident.level), incident.since)
@@ -79,7 +79,7 @@ async fn list(State(shared): State<App>, _: Viewer, Query(query): Query<ListQuer
 }
 
 async fn show(State(shared): State<App>, _: Viewer, Path(id): Path<u64>) -> Result<Json<IncidentView>, ApiError> {
-    let incident = shared.watching.watch().incident(id).cloned();
+    let incident = watching::incidents(&shared).into_iter().find(|incident| incident.id == id);
     incident.map(|incident| Json(incident.into())).ok_or_else(|| missing(id))
 }
 
@@ -106,10 +106,10 @@ async fn acknowledge(
     let now = shared.now();
     let hours = i64::try_from(request.hours.unwrap_or(24 * 3)).unwrap_or(72);
     let until = now.plus_micros(hours.saturating_mul(3_600_000_000));
-    let until = shared.watching.watch().acknowledge(id, &request.by, &request.reason, until, now);
-    let until = until.ok_or_else(|| missing(id))?;
-    watching::keep(&shared, id).await?;
-    Ok(Json(json!({"id": id, "until": until})))
+    match requests::ask(&shared, id, Wish::Acknowledge { by: request.by, reason: request.reason, until }).await? {
+        Answer::Done { until } => Ok(Json(json!({"id": id, "until": until}))),
+        Answer::Unknown => Err(missing(id)),
+    }
 }
 
 #[derive(Deserialize)]
@@ -130,13 +130,11 @@ async fn explain(
         "outage" => false,
         _ => return Err(ApiError(StatusCode::BAD_REQUEST, "it was either \"normal\" or an \"outage\"".to_owned())),
     };
-    let by = if request.by.is_empty() { &caller } else { &request.by };
-    let known = shared.watching.watch().explain(id, was_normal, by, shared.now());
-    if !known {
-        return Err(missing(id));
+    let by = if request.by.is_empty() { caller } else { request.by };
+    match requests::ask(&shared, id, Wish::Explain { was_normal, by }).await? {
+        Answer::Done { .. } => Ok(Json(json!({"id": id, "was": request.was}))),
+        Answer::Unknown => Err(missing(id)),
     }
-    watching::keep(&shared, id).await?;
-    Ok(Json(json!({"id": id, "was": request.was})))
 }
 
 #[derive(Deserialize)]
@@ -188,9 +186,9 @@ async fn set_holidays(
 async fn channels(State(shared): State<App>, _: Viewer) -> Json<Value> {
     let channels = shared.notifiers.channels();
     let problems: Vec<(Option<String>, String)> = {
-        let watch = shared.watching.watch();
-        let open = watch.incidents().filter(|incident| incident.kind == Kind::Channel && incident.is_open());
-        open.map(|incident| (incident.stream.clone(), incident.evidence.clone())).collect()
+        let open = watching::incidents(&shared).into_iter();
+        let open = open.filter(|incident| incident.kind == Kind::Channel && incident.is_open());
+        open.map(|incident| (incident.stream, incident.evidence)).collect()
     };
     let shown = channels.iter().map(|(name, channel)| {
         let mut value = channel.redacted();

@@ -14,6 +14,7 @@ use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, SiteState, TableName
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    facts::{Fact, Welcomed},
     roster::Sites,
     standing::{SiteStanding, Standing},
     watching::Watching,
@@ -82,6 +83,8 @@ struct Presence {
     detail: String,
     /// Since when it is connected, if it states manifests.
     states_since: Option<Timestamp>,
+    /// When its newest session began.
+    welcomed_at: Option<Timestamp>,
 }
 
 /// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
@@ -115,6 +118,9 @@ impl Ledger {
     pub(crate) fn heard(&self, site: &SiteId, now: Timestamp) {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
+        if presence.now.last_heard.is_some_and(|heard| heard > now) {
+            return;
+        }
         presence.now.last_heard = Some(now);
         presence.now.said_goodbye = false;
         let hour = now.as_micros().div_euclid(HOUR_MICROS);
@@ -128,72 +134,48 @@ impl Ledger {
         presence.minutes = (hour, presence.minutes.1 | 1 << minute);
     }
 
-    /// A beacon's report on the site's own journal, capture and clock.
-    pub(crate) fn beacon(
-        &self,
-        site: &SiteId,
-        head: Seq,
-        unconfirmed_age: Duration,
-        capture_problem: Option<String>,
-        clock_off_micros: i64,
-    ) {
+    /// Takes what a site's connection told at `at`. What one of its earlier sessions told says nothing any more.
+    pub(crate) fn take(&self, site: &SiteId, at: Timestamp, fact: Fact) {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
-        presence.clock_off_micros = clock_off_micros;
-        presence.is_behind = unconfirmed_age > Duration::from_secs(60);
-        presence.now.head = head.max(presence.now.head);
-        presence.capture_problem = capture_problem;
+        if presence.welcomed_at.is_some_and(|welcomed| at < welcomed) {
+            return;
+        }
+        match fact {
+            Fact::Welcomed(welcomed) => presence.welcome(at, welcomed),
+            Fact::Beacon { head, unconfirmed_age, capture_problem, clock_off_micros } => {
+                presence.clock_off_micros = clock_off_micros;
+                presence.is_behind = unconfirmed_age > Duration::from_secs(60);
+                presence.now.head = head.max(presence.now.head);
+                presence.capture_problem = capture_problem;
+            }
+            Fact::Heads { time, epoch, heads } => presence.expect(PendingHeads { time, epoch, heads }),
+            Fact::Goodbye { head, reason } => {
+                presence.now.head = head.max(presence.now.head);
+                presence.now.said_goodbye = true;
+                presence.detail = format!("said goodbye: {reason}");
+            }
+            Fact::Confirmed { through } => {
+                presence.now.confirmed = through;
+                presence.now.head = presence.now.head.max(through);
+            }
+            // That is not forgotten until a new epoch states everything again.
+            Fact::Quarantined { reason } => {
+                presence.now.quarantined = true;
+                presence.detail = format!("a batch is in quarantine: {reason}");
+            }
+            Fact::Refused { cause, detail } => {
+                presence.now.refused = Some(cause);
+                presence.detail = detail;
+            }
+            // For the watch, and for sessions.
+            Fact::Heard(_) | Fact::EpochWanted { .. } => {}
+        }
     }
 
-    pub(crate) fn goodbye(&self, site: &SiteId, head: Seq, reason: &str) {
-        let mut sites = self.sites();
-        let presence = sites.entry(site.clone()).or_default();
-        presence.now.head = head.max(presence.now.head);
-        presence.now.said_goodbye = true;
-        presence.detail = format!("said goodbye: {reason}");
-    }
-
-    /// A session began: where the site's journal and HQ's confirmation stand in this epoch.
-    /// Returns whether nothing of it is in quarantine.
-    pub(crate) fn welcomed(
-        &self,
-        site: &SiteId,
-        is_new_epoch: bool,
-        head: Seq,
-        confirmed: Seq,
-        detail: String,
-    ) -> bool {
-        let mut sites = self.sites();
-        let presence = sites.entry(site.clone()).or_default();
-        presence.now.refused = None;
-        presence.now.quarantined &= !is_new_epoch;
-        presence.now.head = head;
-        presence.now.confirmed = confirmed;
-        presence.detail = detail;
-        presence.pending.clear();
-        !presence.now.quarantined
-    }
-
-    /// A batch of the site could not be read. That is not forgotten until a new epoch states everything again.
-    pub(crate) fn quarantined(&self, site: &SiteId, reason: &str) {
-        let mut sites = self.sites();
-        let presence = sites.entry(site.clone()).or_default();
-        presence.now.quarantined = true;
-        presence.detail = format!("a batch is in quarantine: {reason}");
-    }
-
-    pub(crate) fn refused(&self, site: &SiteId, cause: Cause, detail: String) {
-        let mut sites = self.sites();
-        let presence = sites.entry(site.clone()).or_default();
-        presence.now.refused = Some(cause);
-        presence.detail = detail;
-    }
-
-    pub(crate) fn confirmed(&self, site: &SiteId, through: Seq) {
-        let mut sites = self.sites();
-        let presence = sites.entry(site.clone()).or_default();
-        presence.now.confirmed = through;
-        presence.now.head = presence.now.head.max(through);
+    /// Whether rows of the site are in quarantine.
+    pub(crate) fn is_quarantined(&self, site: &SiteId) -> bool {
+        self.sites().get(site).is_some_and(|presence| presence.now.quarantined)
     }
 
     /// How far a site's changes are confirmed.
@@ -209,26 +191,6 @@ impl Ledger {
             Some((site.clone(), presence.states_since?, heard))
         });
         stating.collect()
-    }
-
-    /// A session began with a site that states manifests, or with one that does not.
-    pub(crate) fn states_manifests(&self, site: &SiteId, since: Option<Timestamp>) {
-        self.sites().entry(site.clone()).or_default().states_since = since;
-    }
-
-    /// A site's answer to HQ's time.
-    pub(crate) fn heads(&self, site: &SiteId, time: Timestamp, epoch: Epoch, heads: Vec<(TableName, Seq)>) {
-        if heads.iter().any(|(_, head)| *head == Seq(u64::MAX)) {
-            // A table is still being loaded: this answer can never be reached.
-            return;
-        }
-        let mut sites = self.sites();
-        let presence = sites.entry(site.clone()).or_default();
-        if presence.pending.len() == PENDING_MAX {
-            // Keep the oldest, which is reached first, and the newest, which says most.
-            presence.pending.remove(PENDING_MAX / 2);
-        }
-        presence.pending.push_back(PendingHeads { time, epoch, heads });
     }
 
     /// Moves a site's completeness as far as the lake's cursors allow.
@@ -271,6 +233,11 @@ impl Ledger {
             .filter(|(_, presence)| presence.now != presence.stored && (all || presence.is_worth_storing(now)))
             .map(|(site, presence)| (site.clone(), presence.now.clone()))
             .collect()
+    }
+
+    /// Hours of contact that are over are another node's to store; they are kept a while, in case it is gone.
+    pub(crate) fn leave_hours(&self, before: Timestamp) {
+        self.finished_hours.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, start, _)| *start >= before);
     }
 
     pub(crate) fn stored(&self, records: &[(SiteId, Remembered)]) {
@@ -392,6 +359,30 @@ const ALIVE: Duration = Duration::from_secs(60);
 const STORED_AGE_MAX: Duration = Duration::from_secs(900);
 
 impl Presence {
+    fn welcome(&mut self, at: Timestamp, welcomed: Welcomed) {
+        self.welcomed_at = Some(at);
+        self.now.refused = None;
+        self.now.quarantined &= !welcomed.is_new_epoch;
+        self.now.head = welcomed.head;
+        self.now.confirmed = welcomed.confirmed;
+        self.states_since = welcomed.states_manifests.then_some(at);
+        self.detail = welcomed.detail;
+        self.pending.clear();
+    }
+
+    /// Notes an answer to HQ's time, to be reached by the cursors.
+    fn expect(&mut self, answer: PendingHeads) {
+        if answer.heads.iter().any(|(_, head)| *head == Seq(u64::MAX)) {
+            // A table is still being loaded: this answer can never be reached.
+            return;
+        }
+        if self.pending.len() == PENDING_MAX {
+            // Keep the oldest, which is reached first, and the newest, which says most.
+            self.pending.remove(PENDING_MAX / 2);
+        }
+        self.pending.push_back(answer);
+    }
+
     fn is_worth_storing(&self, now: Timestamp) -> bool {
         let flags = |remembered: &Remembered| (remembered.said_goodbye, remembered.refused, remembered.quarantined);
         let age = |heard: Option<Timestamp>| heard.map_or(Duration::MAX, |heard| now.since(heard));

@@ -4,7 +4,7 @@ use rollcall_types::describe;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use rollcall_lake::{LakeError, Retention, Table};
+use rollcall_lake::{LakeError, Retention, StateView, Table};
 use rollcall_types::SiteNumber;
 
 use crate::node::Shared;
@@ -20,6 +20,13 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(60);
 const ADVANCE_EVERY: Duration = Duration::from_millis(500);
 /// How often the worth of rows is worked out.
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Hours of contact are another node's to store; here they are kept for so long.
+const HOURS_LEFT: Duration = Duration::from_secs(2 * 3600);
+/// How often what other nodes committed is taken over.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How often secrets that another node changed are looked for.
+const RELOAD_EVERY: Duration = Duration::from_secs(5);
 
 /// Takes what was remembered before a restart.
 pub(crate) fn restore(shared: &Shared) {
@@ -50,6 +57,44 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// Takes over what other nodes write, until the node stops.
+pub(crate) async fn follow(shared: Arc<Shared>) {
+    if shared.relay.is_none() {
+        return;
+    }
+    let mut timer = tokio::time::interval(FOLLOW_EVERY);
+    let mut reload_tick = tokio::time::interval(RELOAD_EVERY);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut roster = shared.roster.all();
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = timer.tick() => {
+                if let Err(error) = shared.lake.follow().await {
+                    tracing::error!(error = %describe(&error), "what other nodes wrote cannot be read");
+                }
+                let newest = shared.roster.all();
+                if !Arc::ptr_eq(&roster, &newest) {
+                    roster = newest;
+                    shared.sessions.cut_strangers(|session| {
+                        let record = roster.get(&session.site);
+                        record.and_then(|record| record.key_hash.as_deref()) == Some(session.key_hash.as_str())
+                    });
+                }
+            }
+            _ = reload_tick.tick() => {
+                let reloaded = async {
+                    shared.credentials.reload().await?;
+                    shared.notifiers.reload().await
+                };
+                if let Err(error) = reloaded.await {
+                    tracing::error!(error = %describe(&error), "users and channels cannot be read anew");
+                }
+            }
+        }
+    }
+}
+
 /// Compacts and cleans until the node stops.
 pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
     let mut compact_tick = tokio::time::interval(COMPACT_EVERY);
@@ -59,7 +104,7 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            _ = compact_tick.tick() => {
+            _ = compact_tick.tick(), if shared.is_acting() => {
                 for table in all_tables(&shared) {
                     let ids: HashMap<String, SiteNumber> =
                         shared.roster.ids().into_iter().map(|(number, site)| (site.to_string(), number)).collect();
@@ -73,7 +118,7 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 }
             }
             _ = measure_tick.tick() => shared.measures.refresh(&shared).await,
-            _ = clean_tick.tick() => {
+            _ = clean_tick.tick(), if shared.is_acting() => {
                 for table in all_tables(&shared) {
                     let cleaned = clean(&table).await;
                     if let Err(error) = cleaned {
@@ -100,17 +145,20 @@ async fn clean(table: &Table) -> Result<(), LakeError> {
 
 /// Stores what changed of sites' presence, and hours of contact that are over (with `all`, the running ones too).
 pub(crate) async fn remember(shared: &Shared, all: bool) -> Result<(), LakeError> {
-    let changed = shared.ledger.unstored(shared.now(), all);
+    let now = shared.now();
+    if !shared.is_acting() {
+        // Every node knows the same; the one that acts stores it.
+        shared.ledger.leave_hours(now.before(HOURS_LEFT));
+        return Ok(());
+    }
+    let changed = shared.ledger.unstored(now, all);
     if !changed.is_empty() {
-        let now = shared.now();
-        shared
-            .lake
-            .state()
-            .update(|view| {
-                let records = changed.iter().map(|(site, value)| view.next(PRESENCE, site.as_str(), value, now, "hq"));
-                Ok::<_, LakeError>((records.collect::<Result<_, _>>()?, ()))
-            })
-            .await?;
+        let records = |view: &StateView| {
+            changed.iter().map(|(site, value)| view.next(PRESENCE, site.as_str(), value, now, "hq")).collect()
+        };
+        if !shared.acting(records).await? {
+            return Ok(());
+        }
         shared.ledger.stored(&changed);
     }
     let hours = shared.ledger.take_hours(all);

@@ -30,17 +30,19 @@ use crate::{
     gateway::Gateway,
     http,
     ingest::{GatherLimits, Ingest},
+    lease::{self, Lease},
     ledger::{Ledger, RollEntry},
     maintenance,
     measures::Measures,
     notify::{self, Notifiers},
     pg,
     reconcile::{self, Reconciliation},
+    relay::{self, Relay},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
     sessions::Sessions,
     standing::Standings,
     table_settings, tables,
-    watching::{self, Heard, WatchParts, Watching},
+    watching::{self, WatchParts, Watching},
 };
 
 /// Default port of console and API.
@@ -52,8 +54,12 @@ pub const ENDPOINTS_FILE: &str = "endpoints.json";
 /// How a node runs.
 #[derive(Debug, Clone)]
 pub struct HqConfig {
-    /// The lake's directory.
+    /// The lake's directory; with `store`, what this node needs to itself: its key, the operator's token.
     pub data: PathBuf,
+    /// The object store that holds the lake, such as `s3://bucket/prefix`, in the place of `data`. Several nodes may use it.
+    pub store: Option<String>,
+    /// Where sites reach this node (`host:port`), if that is not where it listens.
+    pub advertise: Option<String>,
     /// Where sites connect.
     pub listen_sites: SocketAddr,
     /// Where clients of PostgreSQL ask.
@@ -82,6 +88,8 @@ impl HqConfig {
     pub fn new(data: PathBuf) -> Self {
         Self {
             data,
+            store: None,
+            advertise: None,
             listen_sites: SocketAddr::from(([127, 0, 0, 1], rollcall_wire::SITES_PORT)),
             listen_http: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
             listen_pg: SocketAddr::from(([127, 0, 0, 1], pg::PG_PORT)),
@@ -112,6 +120,9 @@ pub struct FirstStart {
 pub(crate) struct Shared {
     pub(crate) config: HqConfig,
     pub(crate) lake: Arc<Lake>,
+    /// To and from the other nodes; none where there can be no others.
+    pub(crate) relay: Option<Relay>,
+    pub(crate) lease: Lease,
     pub(crate) roster: Roster,
     pub(crate) ledger: Ledger,
     pub(crate) sessions: Sessions,
@@ -137,13 +148,11 @@ impl Shared {
         chrono::Utc::now().into()
     }
 
-    /// Something was heard of a site, now.
-    pub(crate) fn heard(&self, site: &SiteId, what: Heard) {
-        let now = self.now();
-        if what == Heard::Contact {
-            self.ledger.heard(site, now);
-        }
-        self.watching.heard(site, now, what);
+    /// Where a site may call besides the address it has: what the operator announces, and the other nodes.
+    pub(crate) fn site_addresses(&self) -> Vec<String> {
+        let mut addresses = self.config.announce.clone();
+        addresses.extend(self.relay.as_ref().map(Relay::addresses).unwrap_or_default());
+        addresses
     }
 
     /// Complete through less than this long ago counts as current.
@@ -206,10 +215,7 @@ impl Shared {
                 let make: MakeTable = Arc::new(move || make(&shared));
                 tables.push(("rollcall", name, make));
             };
-            add("incidents", |shared| {
-                let incidents: Vec<_> = shared.watching.watch().incidents().cloned().collect();
-                tables::incidents(&incidents)
-            });
+            add("incidents", |shared| tables::incidents(&watching::incidents(shared)));
             add("complete_through", |shared| tables::complete_through(&shared.ledger.tables_through()));
             add("cursors", |shared| tables::cursors(&shared.lake, &shared.roster.all()));
             add("columns", |shared| tables::columns(&shared.lake));
@@ -252,10 +258,11 @@ async fn listen(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketA
 impl Node {
     /// Opens the lake and serves until [`Node::stop`].
     pub async fn start(config: HqConfig) -> Result<Self, HqError> {
-        let lake = Arc::new(Lake::open_directory(&config.data, config.lake.clone()).await?);
-        let vault = lake.vault(access::node_key(&config.data)?);
+        let lake = Arc::new(open_lake(&config).await?);
+        let key = access::node_key(&config.data, &lake).await?;
+        let vault = lake.vault(key.clone());
         let authority = Authority::open(&vault, config.certificate_life).await?;
-        let (credentials, password) = Credentials::open(&vault, &config.data).await?;
+        let (credentials, password) = Credentials::open(&vault, &key, &config.data).await?;
         let (sites_listener, sites) = listen(config.listen_sites, "sites").await?;
         let (pg_listener, pg) = listen(config.listen_pg, "clients of PostgreSQL").await?;
         let (http_listener, http) = listen(config.listen_http, "the API").await?;
@@ -270,7 +277,10 @@ impl Node {
             beacon_interval: config.beacon_interval,
             now: chrono::Utc::now().into(),
         });
+        let relay = lake.is_shared().then(|| Relay::new(lake.store().clone(), advertised(&config, sites)));
         let shared = Arc::new(Shared {
+            relay,
+            lease: Lease::default(),
             roster,
             watching,
             notifiers: Notifiers::open(vault).await?,
@@ -292,6 +302,11 @@ impl Node {
         });
         write_endpoints(&shared.config, sites, http, pg)?;
         maintenance::restore(&shared);
+        relay::catch_up(&shared).await?;
+        lease::look(&shared).await?;
+        shared.tasks.spawn(relay::run(shared.clone()));
+        shared.tasks.spawn(lease::run(shared.clone()));
+        shared.tasks.spawn(maintenance::follow(shared.clone()));
         shared.tasks.spawn(maintenance::run(shared.clone()));
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
         shared.tasks.spawn(watching::run(shared.clone()));
@@ -352,6 +367,25 @@ impl Node {
             tracing::error!(error = %describe(&error), "sites' presence could not be stored");
         }
         watching::stop(&self.shared).await;
+        lease::give_up(&self.shared).await;
+    }
+}
+
+async fn open_lake(config: &HqConfig) -> Result<Lake, HqError> {
+    let Some(store) = &config.store else {
+        return Ok(Lake::open_directory(&config.data, config.lake.clone()).await?);
+    };
+    let made = std::fs::create_dir_all(&config.data);
+    made.map_err(|source| HqError::Io { doing: format!("creating {}", config.data.display()), source })?;
+    Ok(Lake::open_shared(store, config.lake.clone()).await?)
+}
+
+/// Where sites reach this node, if that can be told.
+fn advertised(config: &HqConfig, listening: SocketAddr) -> String {
+    match &config.advertise {
+        Some(address) => address.clone(),
+        None if listening.ip().is_unspecified() => String::new(),
+        None => listening.to_string(),
     }
 }
 

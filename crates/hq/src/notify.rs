@@ -55,29 +55,42 @@ pub(crate) type Channels = BTreeMap<String, Channel>;
 #[derive(Debug)]
 pub(crate) struct Notifiers {
     vault: rollcall_lake::Vault,
-    channels: RwLock<Arc<Channels>>,
+    /// All channels, and which version of them.
+    channels: RwLock<(u64, Arc<Channels>)>,
     agent: ureq::Agent,
 }
 
 impl Notifiers {
     pub(crate) async fn open(vault: rollcall_lake::Vault) -> Result<Self, HqError> {
-        let stored = vault.get(VAULT_NAME).await?;
-        let channels = match stored {
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| HqError::Invalid(format!("the channels in the vault cannot be read: {error}")))?,
-            None => Channels::new(),
-        };
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(TIMEOUT))
             .max_redirects(0)
             .build()
             .into();
-        Ok(Self { vault, channels: RwLock::new(Arc::new(channels)), agent })
+        let opened = Self { vault, channels: RwLock::default(), agent };
+        opened.reload().await?;
+        Ok(opened)
+    }
+
+    /// Takes over what other nodes changed.
+    pub(crate) async fn reload(&self) -> Result<(), HqError> {
+        if let Some((version, stored)) = self.vault.newest(VAULT_NAME).await? {
+            self.take(version, parse(Some(&stored))?);
+        }
+        Ok(())
+    }
+
+    /// The newer of what is known and what was read.
+    fn take(&self, version: u64, channels: Channels) {
+        let mut known = self.channels.write().unwrap_or_else(PoisonError::into_inner);
+        if known.0 <= version {
+            *known = (version, Arc::new(channels));
+        }
     }
 
     pub(crate) fn channels(&self) -> Arc<Channels> {
-        self.channels.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.channels.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
     /// Adds, replaces or (with none) removes a channel.
@@ -85,16 +98,25 @@ impl Notifiers {
         if let Some(channel) = &channel {
             channel.check()?;
         }
-        let mut channels = (*self.channels()).clone();
-        let was_there = channels.remove(name).is_some();
-        if let Some(channel) = channel {
-            channels.insert(name.to_owned(), channel);
-        }
-        let text = serde_json::to_vec(&channels).map_err(|error| HqError::Invalid(error.to_string()))?;
-        self.vault.put(VAULT_NAME, &text).await?;
-        *self.channels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(channels);
+        let work = |known: Option<&[u8]>| {
+            let mut channels = parse(known)?;
+            let was_there = channels.remove(name).is_some();
+            if let Some(channel) = &channel {
+                channels.insert(name.to_owned(), channel.clone());
+            }
+            let text = serde_json::to_vec(&channels).map_err(|error| HqError::Invalid(error.to_string()))?;
+            Ok::<_, HqError>((text, (channels, was_there)))
+        };
+        let (version, (channels, was_there)) = self.vault.update(VAULT_NAME, work).await?;
+        self.take(version, channels);
         Ok(was_there)
     }
+}
+
+fn parse(stored: Option<&[u8]>) -> Result<Channels, HqError> {
+    let parsed = stored.map(serde_json::from_slice).transpose();
+    let wrong = |error| HqError::Invalid(format!("the channels in the vault cannot be read: {error}"));
+    Ok(parsed.map_err(wrong)?.unwrap_or_default())
 }
 
 /// Hands a decision to every channel that wants it.
@@ -146,15 +168,16 @@ async fn remember(shared: &Shared, id: &str, delivered: Delivered) -> Result<(),
         known == Some(delivered)
     };
     let (state, now) = (shared.lake.state(), shared.now());
-    if is_known(&state.view()) {
-        return Ok(());
+    if !is_known(&state.view()) {
+        // It was told whether or not this node acts still.
+        state.update(|view| Ok::<_, LakeError>((vec![view.next(DELIVERED, id, &delivered, now, "hq")?], ()))).await?;
     }
-    state.update(|view| Ok::<_, LakeError>((vec![view.next(DELIVERED, id, &delivered, now, "hq")?], ()))).await
+    Ok(())
 }
 
 /// Tells what was decided before a stop of HQ and, as far as is known, reached nobody. A notice that did reach them comes
 /// again with the same key.
-fn tell_what_was_not_told(shared: &Arc<Shared>) {
+pub(crate) fn tell_what_was_not_told(shared: &Arc<Shared>) {
     let (view, roster, now) = (shared.lake.state().view(), shared.roster.all(), shared.now());
     let is_told = |incident: &&Incident| {
         let is_recent = incident.closed_at.is_none_or(|closed| now.since(closed) < RESOLVED_LATELY);
@@ -194,6 +217,9 @@ async fn attempt(
                 () = tokio::time::sleep(Duration::from_secs(4_u64.pow(number - 1))) => {}
             }
         }
+        if !shared.is_acting() {
+            return false;
+        }
         let (worker, send) = (shared.clone(), send.clone());
         let sent = tokio::task::spawn_blocking(move || send(&worker.notifiers, worker.now())).await;
         match sent.unwrap_or_else(|error| Err(error.to_string())) {
@@ -216,13 +242,20 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(REFRESH_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = shared.now();
-    tell_what_was_not_told(&shared);
+    if shared.relay.is_none() {
+        tell_what_was_not_told(&shared);
+    }
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             _ = timer.tick() => {}
         }
         let now = shared.now();
+        if !shared.is_acting() {
+            // What was due a moment before this node acts may not have been done.
+            before = before.max(now.before(REFRESH_EVERY * 2));
+            continue;
+        }
         for (name, channel) in shared.notifiers.channels().iter() {
             match &channel.how {
                 How::DeadMan { .. } => ping(&shared, name, channel, now),

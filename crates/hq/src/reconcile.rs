@@ -115,6 +115,8 @@ struct Reconciler {
 
 impl Reconciler {
     async fn round(&mut self, shared: &Shared) -> Result<(), HqError> {
+        // What was heard of a site must not be newer than what is known of its rows.
+        shared.lake.follow().await?;
         self.read(shared).await?;
         let mut windows = Vec::new();
         let mut checked = Vec::new();
@@ -179,7 +181,7 @@ impl Reconciler {
                     && incident.opened_at >= at
             });
             if !is_known {
-                shared.heard(&site, Heard::Condition(Condition::Loss, Some(text)));
+                shared.found(&site, Heard::Condition(Condition::Loss, Some(text)));
             }
         }
         let answer = shared.engine.query(&entries('M'), Extras::default()).await?;
@@ -211,7 +213,7 @@ impl Reconciler {
                     "{site} is heard, but for {minutes:.0} minutes nothing came of what it captured, not even the count of it: \
                      its data path is dead"
                 );
-                shared.heard(&site, Heard::Condition(Condition::Manifest, Some(text)));
+                shared.found(&site, Heard::Condition(Condition::Manifest, Some(text)));
             }
         }
     }
@@ -337,7 +339,7 @@ fn judge(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Re
         tracing::error!(%site, problem, "a manifest does not agree with the lake");
     }
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
-    shared.heard(site, Heard::Condition(Condition::Manifest, problem));
+    shared.found(site, Heard::Condition(Condition::Manifest, problem));
 }
 
 /// Changes that sites lost for ever: when HQ heard of it last, and what was said.

@@ -18,7 +18,11 @@ pub(crate) struct Session {
     pub(crate) id: u64,
     pub(crate) site: SiteId,
     pub(crate) number: SiteNumber,
+    /// The key it came with.
+    pub(crate) key_hash: String,
     pub(crate) epoch: Epoch,
+    /// When it was opened.
+    pub(crate) opened_at: Timestamp,
     /// What the site had confirmed when it came.
     pub(crate) confirmed: Seq,
     /// To be added to the site's clock to get HQ's, microseconds.
@@ -51,12 +55,21 @@ impl Instances {
         }
         // One that is turned away does not become the current one: it is turned away again until the hour is over.
         if !known {
-            self.seen.push_back((instance.to_owned(), now));
-            if self.seen.len() > 8 {
-                self.seen.pop_front();
-            }
+            self.note(instance, now);
         }
         known
+    }
+
+    /// Notes an instance that was let in, here or elsewhere.
+    fn note(&mut self, instance: &str, at: Timestamp) {
+        if self.seen.iter().any(|(seen, _)| seen == instance) {
+            return;
+        }
+        let place = self.seen.partition_point(|(_, seen)| *seen <= at);
+        self.seen.insert(place, (instance.to_owned(), at));
+        if self.seen.len() > 8 {
+            self.seen.pop_front();
+        }
     }
 }
 
@@ -108,6 +121,28 @@ impl Sessions {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.get(&session.site).is_some_and(|current| current.id == session.id) {
             open.remove(&session.site);
+        }
+    }
+
+    /// The site opened a session at another node at `at`: it speaks for the site now.
+    pub(crate) fn moved_away(&self, site: &SiteId, at: Timestamp, instance: &str) {
+        self.instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(site.clone())
+            .or_default()
+            .note(instance, at);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = open.get(site).filter(|session| session.opened_at < at) {
+            session.over.cancel();
+        }
+    }
+
+    /// Cuts off sites that are not on the roster with the key they came with.
+    pub(crate) fn cut_strangers(&self, is_known: impl Fn(&Session) -> bool) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in open.values().filter(|session| !is_known(session)) {
+            session.over.cancel();
         }
     }
 

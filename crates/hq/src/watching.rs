@@ -9,7 +9,7 @@ use std::{
 use arrow_array::{Array, BinaryArray, RecordBatch, StringArray, cast::AsArray, types::GenericBinaryType};
 use arrow_schema::ArrowError;
 use chrono::NaiveDate;
-use rollcall_lake::{Lake, LakeError};
+use rollcall_lake::{Lake, LakeError, StateView};
 use rollcall_roll::{
     CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Watch,
     WatchConfig,
@@ -21,6 +21,7 @@ use crate::{
     error::HqError,
     node::Shared,
     notify,
+    requests::answer_requests,
     roster::{SiteRecord, Sites, parse_csv},
 };
 
@@ -31,7 +32,7 @@ const HOLIDAYS: &str = "holidays";
 /// How often time passes for the watch.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is stored that the watch is alive.
-const ALIVE_EVERY: i64 = 60;
+const ALIVE_EVERY: i64 = 30;
 /// How often rhythms are stored.
 const RHYTHMS_EVERY: i64 = 6 * 3600;
 /// A clock this far off is a condition of its own.
@@ -40,7 +41,7 @@ pub(crate) const CLOCK_OFF: Duration = Duration::from_secs(300);
 const BEHIND_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// Something heard of a site.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Heard {
     /// Anything at all.
     Contact,
@@ -61,8 +62,8 @@ pub(crate) enum Heard {
 pub(crate) struct Watching {
     watch: Mutex<Watch>,
     heard: Mutex<Vec<(SiteId, Timestamp, Heard)>>,
-    /// The roster as the watch knows it.
-    roster: Mutex<Arc<Sites>>,
+    /// The roster and holidays as the watch knows them.
+    known: Mutex<(Arc<Sites>, BTreeMap<String, Holidays>)>,
 }
 
 /// The last sign of the watch's life.
@@ -107,17 +108,12 @@ impl Watching {
                 watch.retire(id, "", retired.at);
             }
         }
-        for record in view.of_kind(INCIDENT) {
-            match record.parse::<Incident>() {
-                Ok(incident) => watch.restore_incident(incident),
-                Err(error) => tracing::error!(%error, id = record.id, "an incident cannot be read"),
-            }
-        }
+        stored_incidents(&view).into_iter().for_each(|incident| watch.restore_incident(incident));
         for (site, remembered) in &shared.rhythms {
             watch.restore(site, remembered.clone());
         }
         watch.restored();
-        Self { watch: Mutex::new(watch), heard: Mutex::default(), roster: Mutex::new(shared.roster.clone()) }
+        Self { watch: Mutex::new(watch), heard: Mutex::default(), known: Mutex::new((shared.roster.clone(), holidays)) }
     }
 
     /// Takes note; the watch looks at it within a second.
@@ -145,14 +141,15 @@ impl Watching {
 
     /// Takes over what changed on the roster.
     fn follow(&self, watch: &mut Watch, lake: &Lake, roster: &Arc<Sites>, now: Timestamp) {
-        let mut known = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&known, roster) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let holidays = holidays(lake);
+        let same_days = known.1 == holidays;
+        if Arc::ptr_eq(&known.0, roster) && same_days {
             return;
         }
-        let holidays = holidays(lake);
         for (id, record) in roster.iter() {
-            let before = known.get(id);
-            if before == Some(record) {
+            let before = known.0.get(id);
+            if before == Some(record) && same_days {
                 continue;
             }
             watch.set_site(spec(id, record, &holidays, now));
@@ -162,17 +159,12 @@ impl Watching {
                 watch.retire(id, &retired.reason, now);
             }
         }
-        *known = roster.clone();
-    }
-
-    /// Takes every site anew: holidays changed.
-    pub(crate) fn forget_roster(&self) {
-        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        *known = (roster.clone(), holidays);
     }
 
     /// Everything to be kept of streams.
     fn remembered(&self) -> Vec<(SiteId, Remembered)> {
-        let roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let roster = self.known.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
         let watch = self.watch();
         roster.keys().filter_map(|site| Some((site.clone(), watch.remember(site)?))).collect()
     }
@@ -226,7 +218,6 @@ pub(crate) async fn set_holidays(shared: &Shared, name: &str, days: Holidays, by
     let now = shared.now();
     let record = |view: &rollcall_lake::StateView| view.next(HOLIDAYS, name, &days, now, by);
     shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await?;
-    shared.watching.forget_roster();
     Ok(())
 }
 
@@ -290,10 +281,16 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             tracing::error!("the watch failed; it goes on");
             continue;
         };
+        if !shared.is_acting() {
+            continue;
+        }
+        answer_requests(&shared).await;
         let is_due = now_s - alive >= ALIVE_EVERY;
         if is_due || !said.incidents.is_empty() {
             match store(&shared, &said.incidents, now).await {
-                Ok(()) => alive = now_s,
+                Ok(true) => alive = now_s,
+                // What this node decided counts no more.
+                Ok(false) => continue,
                 Err(error) => tracing::error!(error = %describe(&error), "incidents could not be stored"),
             }
         }
@@ -309,6 +306,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Stores what must survive a stop.
 pub(crate) async fn stop(shared: &Shared) {
+    if !shared.is_acting() {
+        return;
+    }
     let changed = shared.watching.watch().take_changed();
     if let Err(error) = store(shared, &changed, shared.now()).await {
         tracing::error!(error = %describe(&error), "the watch's state could not be stored");
@@ -316,25 +316,41 @@ pub(crate) async fn stop(shared: &Shared) {
     store_rhythms(shared).await;
 }
 
-/// Stores an incident that a person changed: what they are told is done must be durable.
-pub(crate) async fn keep(shared: &Shared, id: u64) -> Result<(), HqError> {
-    let incident = shared.watching.watch().incident(id).cloned();
-    store(shared, incident.as_slice(), shared.now()).await?;
-    Ok(())
+/// Stores incidents and that the watch is alive; false if another node keeps the watch now.
+pub(crate) async fn store(shared: &Shared, incidents: &[Incident], now: Timestamp) -> Result<bool, LakeError> {
+    let records = |view: &StateView| {
+        let mut records = vec![view.next(WATCH, TICK, &Alive { at: now }, now, "hq")?];
+        for incident in incidents {
+            records.push(view.next(INCIDENT, &incident.id.to_string(), incident, now, "hq")?);
+        }
+        Ok(records)
+    };
+    shared.acting(records).await
 }
 
-async fn store(shared: &Shared, incidents: &[Incident], now: Timestamp) -> Result<(), LakeError> {
-    shared
-        .lake
-        .state()
-        .update(|view| {
-            let mut records = vec![view.next(WATCH, TICK, &Alive { at: now }, now, "hq")?];
-            for incident in incidents {
-                records.push(view.next(INCIDENT, &incident.id.to_string(), incident, now, "hq")?);
-            }
-            Ok::<_, LakeError>((records, ()))
-        })
-        .await
+/// The incidents in the lake.
+fn stored_incidents(view: &StateView) -> Vec<Incident> {
+    let parsed = view.of_kind(INCIDENT).filter_map(|record| {
+        let parsed = record.parse::<Incident>();
+        parsed.inspect_err(|error| tracing::error!(%error, id = record.id, "an incident cannot be read")).ok()
+    });
+    parsed.collect()
+}
+
+/// All incidents known: those of the watch that acts, which is this node's or, by the lake, another's.
+pub(crate) fn incidents(shared: &Shared) -> Vec<Incident> {
+    if shared.is_acting() {
+        return shared.watching.watch().incidents().cloned().collect();
+    }
+    let mut incidents = stored_incidents(&shared.lake.state().view());
+    incidents.sort_by_key(|incident| incident.id);
+    incidents
+}
+
+/// This node acts from now on: what the one before stored is what people know.
+pub(crate) fn lead(shared: &Shared) {
+    let stored = stored_incidents(&shared.lake.state().view());
+    shared.watching.watch().adopt_incidents(stored);
 }
 
 fn tell(shared: &Arc<Shared>, decision: &Decision) {

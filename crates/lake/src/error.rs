@@ -36,6 +36,15 @@ pub enum LakeError {
     /// Another process holds this directory.
     #[error("{0} is in use by another `rollcall hq`; stop that one first, or give this one another --data directory")]
     InUse(String),
+    /// There is no object store at this address.
+    #[error("{0}")]
+    NoStore(String),
+    /// The object store overwrites where it should refuse.
+    #[error(
+        "this object store does not refuse to overwrite (PUT with If-None-Match: *), and several nodes would lose each \
+         other's commits; use one that does, such as S3, MinIO, Ceph or R2"
+    )]
+    NoConditionalPut,
     /// A secret could not be opened: wrong key or damaged.
     #[error("the secret {0:?} cannot be opened with this node's key")]
     Sealed(String),

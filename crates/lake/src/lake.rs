@@ -5,8 +5,10 @@ use std::{
     fs::{self, File, TryLockError},
     path::Path as FilePath,
     sync::{Arc, PoisonError, RwLock},
+    time::Instant,
 };
 
+use futures::future::try_join_all;
 use object_store::{ObjectStore, path::Path};
 use rollcall_types::TableName;
 
@@ -16,6 +18,7 @@ use crate::{
     error::{Doing, LakeError},
     layer::{Layered, PutLayer},
     objects::{get_optional, put_if_absent},
+    remote::{probe, store_at},
     schema::{Column, ColumnType, TableSchema, our_columns},
     state::{self, StateLog},
     table::Table,
@@ -46,6 +49,8 @@ pub struct Lake {
     contacts: Arc<Table>,
     rhythms: Arc<Table>,
     untold: Arc<Table>,
+    /// When the newest look at what others wrote began, and one such look at a time.
+    followed: tokio::sync::Mutex<Option<Instant>>,
     _lock: Option<File>,
 }
 
@@ -74,6 +79,13 @@ impl Lake {
         Ok(lake)
     }
 
+    /// Opens or creates the lake in the object store at `address`, as other nodes may at the same time. See [`store_at`].
+    pub async fn open_shared(address: &str, options: LakeOptions) -> Result<Self, LakeError> {
+        let store = store_at(address)?;
+        probe(store.as_ref()).await?;
+        Self::open(store, options).await
+    }
+
     /// Opens or creates the lake in a store that has conditional put. Several nodes may.
     pub async fn open(store: Arc<dyn ObjectStore>, options: LakeOptions) -> Result<Self, LakeError> {
         let store = match &options.layer {
@@ -93,9 +105,7 @@ impl Lake {
         let rhythms = own("rhythms", rhythms_schema()).await?;
         let untold = own("untold", untold_schema()).await?;
         let mut tables = BTreeMap::new();
-        let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
-        for root in listed.common_prefixes {
-            let Some(name) = root.filename().and_then(|name| TableName::new(name).ok()) else { continue };
+        for (name, root) in table_roots(store.as_ref()).await? {
             if let Some(table) = Table::open(store.clone(), root, options.clock.clone()).await? {
                 tables.insert(name, table);
             }
@@ -112,8 +122,52 @@ impl Lake {
             contacts,
             rhythms,
             untold,
+            followed: tokio::sync::Mutex::default(),
             _lock: None,
         })
+    }
+
+    /// Whether other processes may write it too.
+    pub fn is_shared(&self) -> bool {
+        self._lock.is_none()
+    }
+
+    /// Takes over what other nodes committed, as of now or later. Callers that come together share one look.
+    pub async fn follow(&self) -> Result<(), LakeError> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let asked = Instant::now();
+        let mut followed = self.followed.lock().await;
+        if followed.is_some_and(|begun| begun >= asked) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.find_tables().await?;
+        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold];
+        let tables: Vec<Arc<Table>> = self.tables().into_values().chain(own.into_iter().cloned()).collect();
+        let (state, of_tables) =
+            futures::join!(self.state.refresh(), try_join_all(tables.iter().map(|table| table.refresh())));
+        (state?, of_tables?);
+        *followed = Some(begun);
+        Ok(())
+    }
+
+    /// Opens tables that another node created.
+    async fn find_tables(&self) -> Result<(), LakeError> {
+        for (name, root) in table_roots(self.store.as_ref()).await? {
+            if self.table(&name).is_some() {
+                continue;
+            }
+            let _creating = self.creating.lock().await;
+            if self.table(&name).is_some() {
+                continue;
+            }
+            if let Some(table) = Table::open(self.store.clone(), root, self.options.clock.clone()).await? {
+                self.tables.write().unwrap_or_else(PoisonError::into_inner).insert(name, table);
+            }
+        }
+        Ok(())
     }
 
     /// The lake's id, made when it was created: sites know HQ by it.
@@ -156,6 +210,11 @@ impl Lake {
         &self.rhythms
     }
 
+    /// Whether there are secrets that only the right key opens.
+    pub async fn has_secrets(&self) -> Result<bool, LakeError> {
+        Vault::is_used(self.store.as_ref()).await
+    }
+
     /// The secrets, opened with `key`.
     pub fn vault(&self, key: VaultKey) -> Vault {
         Vault::new(self.store.clone(), key)
@@ -186,6 +245,13 @@ impl Lake {
         self.tables.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), table.clone());
         Ok(table)
     }
+}
+
+/// Where the tables of sites' rows are.
+async fn table_roots(store: &dyn ObjectStore) -> Result<Vec<(TableName, Path)>, LakeError> {
+    let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
+    let named = |root: Path| Some((TableName::new(root.filename()?).ok()?, root));
+    Ok(listed.common_prefixes.into_iter().filter_map(named).collect())
 }
 
 async fn lake_id(store: &dyn ObjectStore) -> Result<String, LakeError> {

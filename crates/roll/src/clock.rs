@@ -235,7 +235,7 @@ impl Clock {
             self.streams[index].slot_rows += rows;
         }
         let unit = if is_contact { self.contact_unit } else { 60 };
-        if large(stream.last) / unit == at / unit {
+        if large(stream.last) / unit >= at / unit {
             return None;
         }
         self.cohorts[stream.cohort as usize].see();

@@ -9,7 +9,7 @@ use crate::{
     incident::{Incident, Kind},
     learn::{Family, Past},
     shape::Unit,
-    stream::StreamId,
+    stream::{Loudness, StreamId},
     watch::{Watch, instant, seconds},
 };
 
@@ -172,5 +172,55 @@ impl Watch {
             }
         }
         self.incidents.insert(incident.id, incident);
+    }
+
+    /// Takes the incidents that another node kept in the place of its own: this watch heard what that one heard, but only one
+    /// of them tells people. What this one knows to be wrong and that one did not come to store is opened anew.
+    pub fn adopt_incidents(&mut self, kept: impl IntoIterator<Item = Incident>) {
+        let own = std::mem::take(&mut self.incidents);
+        self.open.clear();
+        self.changed.clear();
+        self.decisions.clear();
+        self.quiet_families.clear();
+        self.recovering.clear();
+        for site in &mut self.sites {
+            site.incident = None;
+            site.back_since = None;
+            site.conditions.clear();
+        }
+        for incident in kept {
+            self.restore_incident(incident);
+        }
+        self.next_incident = self.next_incident.max(own.keys().next_back().map_or(1, |last| last + 1));
+        self.restored();
+        let now = instant(self.now);
+        for incident in own.into_values().filter(Incident::is_open) {
+            let site = incident.members.keys().next().cloned();
+            match (incident.kind, site) {
+                (Kind::Condition(condition), Some(site)) => {
+                    self.set_condition(&site, condition, Some(&incident.evidence), now);
+                }
+                (Kind::NeverHeard, Some(site)) => {
+                    if let Some(number) = self.index.get(&site).copied() {
+                        self.awaited.insert((self.now, number));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let quiet: Vec<(u32, u32)> = self.quiet_streams.iter().copied().collect();
+        for (number, stream) in quiet {
+            let stream = StreamId(stream);
+            let loudness = self.clock.measure(stream, self.now).loudness;
+            if loudness >= Loudness::Red && self.sites[number as usize].incident.is_none() {
+                self.silent(number, stream, loudness, self.now);
+            }
+        }
+        // This HQ can hear, whatever the one before could.
+        let blind = self.open.iter().copied().find(|id| self.incidents[id].kind == Kind::HqBlind);
+        if let (Some(blind), None) = (blind, self.guard.deaf()) {
+            self.close(blind, "HQ hears again", now);
+        }
+        self.suspects_changed = true;
     }
 }

@@ -53,7 +53,7 @@ impl Watch {
     }
 
     /// A stream is red or louder.
-    fn silent(&mut self, number: u32, stream: StreamId, loudness: Loudness, at: i64) {
+    pub(crate) fn silent(&mut self, number: u32, stream: StreamId, loudness: Loudness, at: i64) {
         let contact = self.contact(number);
         let name = self.name(stream).to_owned();
         // A site that is not heard sends no rows either: contact says it, sooner and better.

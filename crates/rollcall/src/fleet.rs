@@ -39,6 +39,9 @@ pub(crate) struct FleetArgs {
     /// Drive the HQ that runs on this data directory in place of one in this process.
     #[arg(long, value_name = "DIR", conflicts_with = "dir")]
     against: Option<PathBuf>,
+    /// Further nodes of the HQ given by --against, by their addresses for sites: sites are spread over all.
+    #[arg(long, value_name = "HOST:PORT", requires = "against")]
+    also: Vec<SocketAddr>,
     /// Sales happened at any time of the last so many days, not now.
     #[arg(long, default_value_t = 0, value_name = "DAYS")]
     history: u32,
@@ -112,7 +115,8 @@ pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
         progress: true,
     };
     let watch = args.freshness.then(|| tokio::spawn(watch_freshness(data.clone(), args.seconds)));
-    let result = fleet::run(sites, invite, options).await?;
+    let nodes = std::iter::once(sites).chain(args.also).collect();
+    let result = fleet::run(nodes, invite, options).await?;
     let freshness = match watch {
         Some(watch) => watch.await?,
         None => Vec::new(),

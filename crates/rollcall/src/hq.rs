@@ -10,9 +10,15 @@ use rollcall_sim::LostReplies;
 
 #[derive(Debug, Args)]
 pub(crate) struct HqArgs {
-    /// Where the lake is kept; an empty directory becomes a new HQ.
+    /// Where the lake is kept; an empty directory becomes a new HQ. With --store, where this node keeps its key.
     #[arg(long)]
     data: PathBuf,
+    /// Keep the lake in an object store instead (s3://bucket/prefix; also gs:// and az://). Any number of nodes may use it.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Where sites reach this node, if that is not where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// Where sites connect.
     #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], 7400)))]
     listen_sites: SocketAddr,
@@ -61,12 +67,15 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         silent_after: Duration::from_secs(args.silent_after),
         red_and_page: (args.red, args.page),
         announce: args.announce,
+        store: args.store.clone(),
+        advertise: args.advertise,
         lake: LakeOptions { layer, ..LakeOptions::default() },
         ..HqConfig::new(args.data.clone())
     })
     .await?;
     if let Some(first) = node.first_start() {
-        eprintln!("A new HQ in {}.", args.data.display());
+        let place = args.store.clone().unwrap_or_else(|| args.data.display().to_string());
+        eprintln!("A new HQ in {place}.");
         eprintln!("Password of user admin (shown once): {}", first.admin_password);
         eprintln!("Invite a site with: rollcall roster invite SITE --data {}", args.data.display());
     }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use arrow_array::RecordBatch;
 use indicatif::{ProgressBar, ProgressStyle};
 use rcgen::{CertificateParams, KeyPair};
 use rollcall_site::{Dialed, Identity, Outbox, dial};
@@ -60,6 +61,8 @@ pub struct FleetResult {
     pub sites: usize,
     /// Rows confirmed.
     pub rows: u64,
+    /// How often a site lost its node and went on, at another or the same.
+    pub lost_connections: u64,
     /// From the first batch to the last confirmation, seconds.
     pub seconds: f64,
     /// Confirmed rows a second.
@@ -78,6 +81,7 @@ pub struct FleetResult {
 struct Counters {
     rows: AtomicU64,
     bytes: AtomicU64,
+    lost: AtomicU64,
 }
 
 /// The invitation to use for a site with these attributes.
@@ -110,13 +114,14 @@ fn attributes(number: usize) -> BTreeMap<String, String> {
 }
 
 /// Enrols the sites, sends, and waits until everything sent is confirmed.
-pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyhow::Result<FleetResult> {
+pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> anyhow::Result<FleetResult> {
+    let hq = Arc::new(hq);
     let bar = progress(&options, options.sites as u64, "enrolling");
     let mut identities = Vec::with_capacity(options.sites);
     for number in 0..options.sites {
         let site = SiteId::new(&format!("fleet-{number:05}"))?;
         let token = invite(site.clone(), attributes(number)).await?;
-        identities.push(enrol(hq, &token).await.with_context(|| format!("enrolling {site}"))?);
+        identities.push(enrol(hq[number % hq.len()], &token).await.with_context(|| format!("enrolling {site}"))?);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -131,7 +136,22 @@ pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyho
             .then(|| Duration::from_secs_f64((options.batch_rows * options.sites) as f64 / options.rate as f64));
         let falls_silent = number % STATES.len() == WASHINGTON && number / STATES.len() < options.falling_silent;
         let options = options.clone();
-        let site = FleetSite { hq, identity, generator, pace, options, falls_silent, counters: counters.clone() };
+        let site = FleetSite {
+            hq: hq.clone(),
+            identity,
+            journal_id: uuid::Uuid::new_v4().to_string(),
+            instance: uuid::Uuid::new_v4().to_string(),
+            generator,
+            pace,
+            options,
+            falls_silent,
+            counters: counters.clone(),
+            node: number,
+            epoch: Epoch(0),
+            confirmed: (Seq(0), ChainHash::default()),
+            in_flight: VecDeque::new(),
+            latencies: Vec::new(),
+        };
         sites.spawn(site.run(ready.clone(), go.clone()));
     }
     drop(ready);
@@ -161,6 +181,7 @@ pub async fn run(hq: SocketAddr, invite: Invite, options: FleetOptions) -> anyho
     Ok(FleetResult {
         sites: options.sites,
         rows,
+        lost_connections: counters.lost.load(Ordering::Relaxed),
         seconds,
         rows_per_second: rows as f64 / seconds,
         ack_p50_ms: percentile(0.5),
@@ -226,13 +247,23 @@ async fn enrol(hq: SocketAddr, token: &str) -> anyhow::Result<Identity> {
 }
 
 struct FleetSite {
-    hq: SocketAddr,
+    /// Where HQ's nodes are; the site starts at one of them and goes on to the next when one fails.
+    hq: Arc<Vec<SocketAddr>>,
     identity: Identity,
+    journal_id: String,
+    instance: String,
     generator: SalesGenerator,
     pace: Option<Duration>,
     options: FleetOptions,
     falls_silent: bool,
     counters: Arc<Counters>,
+    /// The node it calls next.
+    node: usize,
+    epoch: Epoch,
+    confirmed: (Seq, ChainHash),
+    /// Batches sent and not confirmed: the last position of each, its rows, and when they were made.
+    in_flight: VecDeque<(Seq, RecordBatch, Instant)>,
+    latencies: Vec<Duration>,
 }
 
 const TABLE: &str = "sales";
@@ -240,33 +271,72 @@ const TABLE: &str = "sales";
 /// Connections that the fleet opens at a time.
 const DIALLING_MAX: usize = 128;
 static DIALLING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(DIALLING_MAX);
+/// A site that finds no HQ for so long gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How a session ended.
+enum Ended {
+    /// Everything is confirmed, or the site fell silent.
+    Done,
+    /// HQ went away.
+    Lost,
+}
 
 impl FleetSite {
-    /// Connects, as an agent does: again, if it fails at first.
-    async fn dial(&self) -> anyhow::Result<Dialed> {
-        const ATTEMPTS: u32 = 8;
-        for attempt in 1..ATTEMPTS {
-            let place = DIALLING.acquire().await?;
-            if let Ok(dialed) = dial(&self.hq.to_string(), &self.identity).await {
-                return Ok(dialed);
+    /// Connects, says so, waits for the start, sends for the time given, and waits for the last confirmation. When a node
+    /// goes away it goes on at another, as an agent does. Returns the time each batch took.
+    async fn run(mut self, ready: mpsc::Sender<()>, go: CancellationToken) -> anyhow::Result<Vec<Duration>> {
+        let mut started = None;
+        let mut well = Instant::now();
+        let mut failures = 0_u32;
+        loop {
+            let began = Instant::now();
+            match self.session(&ready, &go, &mut started).await {
+                Ok(Ended::Done) => return Ok(self.latencies),
+                Ok(Ended::Lost) => {
+                    well = Instant::now();
+                    failures = 0;
+                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) if well.elapsed() > PATIENCE => return Err(error),
+                Err(_) => failures += 1,
             }
-            drop(place);
-            tokio::time::sleep(Duration::from_secs_f64(f64::from(attempt) * rand::random::<f64>())).await;
+            self.node += 1;
+            let pause = f64::from(failures.min(8)) * rand::random::<f64>();
+            tokio::time::sleep(Duration::from_secs_f64(pause.max(0.2 * rand::random::<f64>()))).await;
+            if began.elapsed() > PATIENCE {
+                well = Instant::now();
+            }
         }
-        Ok(dial(&self.hq.to_string(), &self.identity).await?)
     }
 
-    /// Connects, says so, waits for the start, sends for the time given, and waits for the last confirmation. Returns the
-    /// time each batch took.
-    async fn run(mut self, ready: mpsc::Sender<()>, go: CancellationToken) -> anyhow::Result<Vec<Duration>> {
+    async fn dial(&self) -> anyhow::Result<Dialed> {
+        let place = DIALLING.acquire().await?;
+        let address = self.hq[self.node % self.hq.len()].to_string();
+        let dialed = dial(&address, &self.identity).await;
+        drop(place);
+        Ok(dialed?)
+    }
+
+    /// A session, from Hello until it ends. An error is one before the site was welcomed, or that nothing can mend.
+    async fn session(
+        &mut self,
+        ready: &mpsc::Sender<()>,
+        go: &CancellationToken,
+        started: &mut Option<Instant>,
+    ) -> anyhow::Result<Ended> {
         let dialed = self.dial().await?;
         let (control, outgoing) = mpsc::channel(8);
+        let head = self.in_flight.back().map_or(self.confirmed.0, |(last, ..)| *last);
         let hello = Hello {
             protocol: PROTOCOL,
             protocol_min: PROTOCOL_MIN,
             agent_version: "fleet".to_owned(),
-            instance: uuid::Uuid::new_v4().to_string(),
-            journal_id: uuid::Uuid::new_v4().to_string(),
+            instance: self.instance.clone(),
+            journal_id: self.journal_id.clone(),
+            epoch: self.epoch.0,
+            head: head.0,
+            confirmed: self.confirmed.0.0,
             oldest: 1,
             clock_micros: micros_now(),
             ..Hello::default()
@@ -274,81 +344,103 @@ impl FleetSite {
         control.send(SiteControl { message: Some(ToHq::Hello(hello)) }).await?;
         let mut client = SitesClient::new(dialed.channel);
         let mut from_control = client.control(ReceiverStream::new(outgoing)).await?.into_inner();
-        let Some(FromHq::Welcome(welcome)) = from_control.message().await?.and_then(|message| message.message) else {
-            bail!("HQ did not welcome {}", self.identity.site);
+        let welcome = match from_control.message().await?.and_then(|message| message.message) {
+            Some(FromHq::Welcome(welcome)) => welcome,
+            other => bail!("HQ did not welcome {}: {other:?}", self.identity.site),
         };
+        if self.epoch != Epoch(0) && self.epoch != Epoch(welcome.epoch) {
+            bail!("HQ gave {} a new epoch: {}", self.identity.site, welcome.epoch_reason);
+        }
+        self.epoch = Epoch(welcome.epoch);
         let (data, outgoing) = mpsc::channel(64);
         data.send(DataFrame { session: welcome.session, ..DataFrame::default() }).await?;
         let mut from_data = client.data(ReceiverStream::new(outgoing)).await?.into_inner();
-        let mut outbox =
-            Outbox::new(Epoch(welcome.epoch), Seq(0), ChainHash::default(), HashMap::new(), welcome.credit_bytes);
+        let tables = HashMap::from([(TABLE.to_owned(), self.confirmed.0)]);
+        let mut outbox = Outbox::new(self.epoch, self.confirmed.0, self.confirmed.1, tables, welcome.credit_bytes);
         let mut encoder = Encoder::new()?;
-        ready.send(()).await?;
-        go.cancelled().await;
-        let started = Instant::now();
-        let mut in_flight: VecDeque<(Seq, Instant)> = VecDeque::new();
-        let mut latencies = Vec::new();
+        if started.is_none() {
+            ready.send(()).await?;
+            go.cancelled().await;
+        }
+        let started = *started.get_or_insert_with(Instant::now);
         // Sites do not beat in step.
         let phase = rand::random::<f64>();
         let mut next_at = Instant::now() + self.pace.unwrap_or_default().mul_f64(phase);
+        // What an earlier session sent and nobody confirmed goes first.
+        let mut again = 0;
         loop {
             let sending = started.elapsed() < self.options.duration;
             let is_silent = self.falls_silent && started.elapsed() > self.options.duration / 2;
-            if is_silent || !sending && outbox.is_idle() {
-                return Ok(latencies);
+            if is_silent || !sending && self.in_flight.is_empty() {
+                return Ok(Ended::Done);
             }
-            let room = outbox.may_send() && in_flight.len() < self.options.in_flight;
-            let due = self.pace.is_none() || Instant::now() >= next_at;
-            if sending && room && due {
-                next_at += self.pace.unwrap_or_default();
-                let made = Instant::now();
-                let after = outbox.sent_through();
-                let ago = rand::random::<f64>() * f64::from(self.options.history_days) * 86_400e6;
-                let rows = self.generator.batch(after.0, self.options.batch_rows, micros_now() - ago as i64)?;
-                let last = Seq(after.0 + self.options.batch_rows as u64);
-                let part = Part { table: TABLE.to_owned(), previous: Seq(0), rows, marks: Vec::new() };
-                let encoded = encoder.encode(&outbox.batch(last, vec![part]))?;
+            let repeats = again < self.in_flight.len();
+            let room = outbox.may_send() && (repeats || self.in_flight.len() < self.options.in_flight);
+            let due = repeats || self.pace.is_none() || Instant::now() >= next_at;
+            let sends = sending || repeats;
+            if sends && room && due {
+                if !repeats {
+                    next_at += self.pace.unwrap_or_default();
+                    let ago = rand::random::<f64>() * f64::from(self.options.history_days) * 86_400e6;
+                    let after = outbox.sent_through();
+                    let rows = self.generator.batch(after.0, self.options.batch_rows, micros_now() - ago as i64)?;
+                    let last = Seq(after.0 + self.options.batch_rows as u64);
+                    self.in_flight.push_back((last, rows, Instant::now()));
+                }
+                let (last, rows, _) = &self.in_flight[again];
+                let part = Part { table: TABLE.to_owned(), previous: Seq(0), rows: rows.clone(), marks: Vec::new() };
+                let encoded = encoder.encode(&outbox.batch(*last, vec![part]))?;
+                again += 1;
                 outbox.sending(&encoded);
                 self.counters.bytes.fetch_add(encoded.payload.len() as u64, Ordering::Relaxed);
-                in_flight.push_back((last, made));
                 for frame in frames(&encoded) {
-                    data.send(frame).await?;
+                    if data.send(frame).await.is_err() {
+                        return Ok(Ended::Lost);
+                    }
                 }
             }
             let wait = match self.pace {
+                _ if again < self.in_flight.len() && outbox.may_send() => Duration::ZERO,
                 Some(_) if sending && room => next_at.saturating_duration_since(Instant::now()),
                 None if sending && room => Duration::ZERO,
                 _ => Duration::from_millis(200),
             };
             tokio::select! {
                 biased;
-                message = from_data.message() => match message?.and_then(|reply| reply.message) {
+                message = from_data.message() => match message.ok().flatten().and_then(|reply| reply.message) {
                     Some(Reply::Confirmed(confirmed)) => {
                         outbox.confirm(Seq(confirmed.through));
-                        while in_flight.front().is_some_and(|(last, _)| last.0 <= confirmed.through) {
-                            if let Some((_, made)) = in_flight.pop_front() {
-                                latencies.push(made.elapsed());
-                                self.counters.rows.fetch_add(self.options.batch_rows as u64, Ordering::Relaxed);
+                        self.confirmed = outbox.confirmed();
+                        while self.in_flight.front().is_some_and(|(last, ..)| last.0 <= confirmed.through) {
+                            if let Some((_, rows, made)) = self.in_flight.pop_front() {
+                                again = again.saturating_sub(1);
+                                self.latencies.push(made.elapsed());
+                                self.counters.rows.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
                             }
                         }
                     }
                     Some(Reply::Credit(credit)) => outbox.add_credit(credit.bytes),
-                    Some(other) => bail!("HQ answered {other:?}"),
-                    None => bail!("HQ closed the data stream"),
+                    Some(Reply::Quarantined(lost)) => bail!("HQ put a batch in quarantine: {}", lost.reason),
+                    // Asked for what came before: the next session begins with it.
+                    Some(Reply::AskAgain(_)) | None => return Ok(Ended::Lost),
                 },
-                message = from_control.message() => match message?.and_then(|message| message.message) {
+                message = from_control.message() => match message.ok().flatten().and_then(|message| message.message) {
                     Some(FromHq::Ask(ask)) => {
                         let head = outbox.sent_through().0;
                         let tables = vec![TableHead { table: TABLE.to_owned(), head }];
                         let heads = Heads { time_micros: ask.time_micros, epoch: welcome.epoch, tables };
-                        control.send(SiteControl { message: Some(ToHq::Heads(heads)) }).await?;
                         let confirmed = outbox.confirmed().0.0;
                         let beacon = Beacon { head, confirmed, capture_ok: true, clock_micros: micros_now(), ..Beacon::default() };
-                        control.send(SiteControl { message: Some(ToHq::Beacon(beacon)) }).await?;
+                        for message in [ToHq::Heads(heads), ToHq::Beacon(beacon)] {
+                            if control.send(SiteControl { message: Some(message) }).await.is_err() {
+                                return Ok(Ended::Lost);
+                            }
+                        }
                     }
+                    Some(FromHq::Refused(refused)) if refused.code == "stopping" => return Ok(Ended::Lost),
                     Some(FromHq::Refused(refused)) => bail!("HQ refused {}: {}", self.identity.site, refused.message),
                     Some(_) => {}
-                    None => bail!("HQ closed the control stream"),
+                    None => return Ok(Ended::Lost),
                 },
                 () = tokio::time::sleep(wait) => {}
             }

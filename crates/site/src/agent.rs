@@ -155,13 +155,11 @@ impl Agent {
                         status: &mut self.status,
                         instance: &self.instance,
                         address,
+                        announced: &mut self.announced,
                     };
                     let resolved = dialed.resolved.map_or_else(String::new, |resolved| resolved.to_string());
                     match session.run(dialed.channel, stop).await {
-                        Ok((ended, announced)) => {
-                            self.announced = announced;
-                            return Ok(ended);
-                        }
+                        Ok(ended) => return Ok(ended),
                         Err(error) => {
                             self.note_attempt(address, resolved, &error)?;
                             last = error;

@@ -59,6 +59,8 @@ pub(crate) struct Session<'a> {
     pub(crate) status: &'a mut StatusFile,
     pub(crate) instance: &'a str,
     pub(crate) address: &'a str,
+    /// Addresses HQ announced, for when this one fails.
+    pub(crate) announced: &'a mut Vec<String>,
 }
 
 /// The streams of an open session and what they carry.
@@ -73,7 +75,6 @@ struct Open {
     beacon_every: Duration,
     /// None: HQ does not ask for manifests.
     manifest_every: Option<Duration>,
-    announced: Vec<String>,
 }
 
 /// HQ may keep a connection alive and never answer a call.
@@ -87,12 +88,12 @@ fn ended(status: tonic::Status) -> SiteError {
 }
 
 impl Session<'_> {
-    /// Runs until the connection ends, `stop` is asked for, or the connection is old. Returns addresses HQ announced.
+    /// Runs until the connection ends, `stop` is asked for, or the connection is old.
     pub(crate) async fn run(
         &mut self,
         channel: Channel,
         stop: &tokio_util::sync::CancellationToken,
-    ) -> Result<(Ended, Vec<String>), SiteError> {
+    ) -> Result<Ended, SiteError> {
         let mut open = self.open(channel).await?;
         self.status.connected(self.address);
         let attempts = self.notes.take_attempts()?;
@@ -101,7 +102,7 @@ impl Session<'_> {
         }
         let result = self.serve(&mut open, stop).await;
         self.keep_position(&open).await?;
-        result.map(|ended| (ended, open.announced))
+        result
     }
 
     async fn open(&mut self, channel: Channel) -> Result<Open, SiteError> {
@@ -139,6 +140,7 @@ impl Session<'_> {
             position.tables,
             welcome.credit_bytes,
         );
+        *self.announced = settings.hq_addresses;
         Ok(Open {
             control,
             from_control,
@@ -150,7 +152,6 @@ impl Session<'_> {
             beacon_every: Duration::from_millis(u64::from(settings.beacon_interval_ms.max(100))),
             manifest_every: (settings.manifest_interval_ms > 0)
                 .then(|| Duration::from_millis(u64::from(settings.manifest_interval_ms))),
-            announced: settings.hq_addresses,
         })
     }
 
@@ -427,7 +428,7 @@ impl Session<'_> {
             FromHq::Refused(refusal) if refusal.code == "stopping" => Err(SiteError::Ended(refusal.message)),
             FromHq::Refused(refusal) => Err(SiteError::Refused { code: refusal.code, message: refusal.message }),
             FromHq::Settings(settings) => {
-                open.announced = settings.hq_addresses;
+                *self.announced = settings.hq_addresses;
                 Ok(())
             }
             FromHq::Welcome(_) => Err(SiteError::Ended("HQ welcomed twice".to_owned())),

@@ -35,7 +35,7 @@ while time.time() < end:
     time.sleep(random.random() * 0.02)
 "#;
 
-const SCHEMA: &str = "PRAGMA journal_mode = WAL;
+pub(crate) const SCHEMA: &str = "PRAGMA journal_mode = WAL;
     CREATE TABLE sales (id INTEGER PRIMARY KEY, sku TEXT, qty INTEGER, price DECIMAL(10,2), sold_at DATETIME);
     CREATE TABLE items (sku TEXT PRIMARY KEY, shelf INTEGER UNIQUE, stock INTEGER);
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<3000)
@@ -43,7 +43,7 @@ const SCHEMA: &str = "PRAGMA journal_mode = WAL;
     INSERT INTO items SELECT 'sku'||id, id, 100 FROM sales WHERE id<=50";
 
 /// Runs `step` with the seed printed, so that a failure can be repeated.
-fn random() -> StdRng {
+pub(crate) fn random() -> StdRng {
     let seed = std::env::var("ROLLCALL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
     println!("seed {seed} (set ROLLCALL_SEED for another)");
     StdRng::seed_from_u64(seed)
@@ -101,20 +101,20 @@ fn kills_and_cuts_lose_and_double_nothing() {
     engines::assert_agree(&hq, "sales", &stores);
 }
 
-fn write_script(directory: &Path) -> PathBuf {
+pub(crate) fn write_script(directory: &Path) -> PathBuf {
     let path = directory.join("writer.py");
     std::fs::write(&path, WRITER).expect("writes");
     path
 }
 
-fn start_writer(script: &Path, store: &Store, seed: usize, seconds: f64) -> Process {
+pub(crate) fn start_writer(script: &Path, store: &Store, seed: usize, seconds: f64) -> Process {
     let mut command = Command::new("python3");
     command.arg(script).arg(&store.database).args([seed.to_string(), seconds.to_string()]);
     Process::start(command, &store.database.with_extension("writer.log"))
 }
 
 /// HQ's current rows are the store's rows; its history has every position once.
-fn assert_same(hq: &Hq, store: &Store) {
+pub(crate) fn assert_same(hq: &Hq, store: &Store) {
     let id = &store.id;
     let at_hq = |sql: &str| hq.value(sql).unwrap_or_else(|| panic!("no answer to {sql}"));
     for (of_hq, of_store) in [

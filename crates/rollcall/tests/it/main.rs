@@ -1,10 +1,12 @@
 //! The product as its users run it: the real binaries, real databases, real trouble.
 
 mod ask;
+mod bucket;
 mod chaos;
 mod engines;
 mod enrolment;
 mod journals;
+mod nodes;
 mod proof;
 mod support;
 mod watch;

@@ -10,6 +10,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::bucket::Bucket;
+
 /// Waiting for anything takes at most this long; on a busy machine much is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -90,22 +92,34 @@ pub(crate) struct Hq {
     pub(crate) pg: SocketAddr,
     log: PathBuf,
     /// More arguments of `rollcall hq`.
-    arguments: Vec<&'static str>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     pub(crate) process: Option<Process>,
 }
 
 impl Hq {
     pub(crate) fn start(directory: &Path) -> Self {
-        Self::start_with(directory, Vec::new())
+        Self::start_with(directory, "hq", Vec::new(), Vec::new())
+    }
+
+    /// One of several nodes on a bucket; those after the first are given the first one's key.
+    pub(crate) fn start_node(directory: &Path, name: &str, bucket: &Bucket) -> Self {
+        let first_key = directory.join("node-1/node.key");
+        let own = directory.join(name);
+        std::fs::create_dir_all(&own).expect("a directory");
+        if first_key.exists() && name != "node-1" {
+            std::fs::copy(&first_key, own.join("node.key")).expect("copies");
+        }
+        Self::start_with(directory, name, vec!["--store".to_owned(), bucket.url()], bucket.environment())
     }
 
     /// An HQ that loses the replies to some of its commits, after they took effect.
     pub(crate) fn start_losing_replies(directory: &Path) -> Self {
-        Self::start_with(directory, vec!["--lose-replies", "0.05"])
+        Self::start_with(directory, "hq", ["--lose-replies", "0.05"].map(str::to_owned).into(), Vec::new())
     }
 
-    fn start_with(directory: &Path, arguments: Vec<&'static str>) -> Self {
-        let (data, log) = (directory.join("hq"), directory.join("hq.log"));
+    fn start_with(directory: &Path, name: &str, arguments: Vec<String>, environment: Vec<(String, String)>) -> Self {
+        let (data, log) = (directory.join(name), directory.join(format!("{name}.log")));
         let mut hq = Self {
             data,
             sites: free_address(),
@@ -113,6 +127,7 @@ impl Hq {
             pg: free_address(),
             log,
             arguments,
+            environment,
             process: None,
         };
         hq.restart();
@@ -139,7 +154,7 @@ impl Hq {
             "--listen-pg",
             &self.pg.to_string(),
         ]);
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.environment.clone());
         command
     }
 
@@ -155,6 +170,13 @@ impl Hq {
         }
     }
 
+    /// Stops and continues the node's process, as a machine that sleeps does.
+    pub(crate) fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("runs");
+        let status = Command::new("kill").args([signal, &process.0.id().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
     pub(crate) fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.stop();
@@ -163,20 +185,28 @@ impl Hq {
 
     /// A second HQ on the same directory, at other ports.
     pub(crate) fn second(&self) -> Output {
+        self.second_on(&self.data)
+    }
+
+    /// A second HQ with a directory of its own, at other ports.
+    pub(crate) fn second_on(&self, data: &Path) -> Output {
         let mut command = Command::new(binary("rollcall"));
-        command
-            .args([
-                "hq",
-                "--listen-sites",
-                "127.0.0.1:0",
-                "--listen-http",
-                "127.0.0.1:0",
-                "--listen-pg",
-                "127.0.0.1:0",
-                "--data",
-            ])
-            .arg(&self.data);
+        command.arg("hq").arg("--data").arg(data).args(&self.arguments).envs(self.environment.clone());
+        for port in ["--listen-sites", "--listen-http", "--listen-pg"] {
+            command.args([port, "127.0.0.1:0"]);
+        }
         command.output().expect("runs")
+    }
+
+    /// What the API answers, as JSON; null if it does not.
+    pub(crate) fn api(&self, path: &str) -> Value {
+        let token = std::fs::read_to_string(self.data.join("operator.token")).unwrap_or_default();
+        let output = Command::new("curl")
+            .args(["-s", "-m", "5", "-H", &format!("authorization: Bearer {}", token.trim())])
+            .arg(format!("http://{}{path}", self.http))
+            .output()
+            .expect("curl is needed by these tests");
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {

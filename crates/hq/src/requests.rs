@@ -1,0 +1,109 @@
+//! What people ask of the watch: they may ask any node, and the one that acts does it.
+//!
+//! At another node the request becomes a record of the state log, which the acting node answers with the record's next
+//! version. What a person is told is done is durable.
+
+use std::{sync::Arc, time::Duration};
+
+use rollcall_lake::LakeError;
+use rollcall_types::{Timestamp, describe};
+use serde::{Deserialize, Serialize};
+
+use crate::{error::HqError, node::Shared, watching};
+
+const REQUEST: &str = "request";
+/// How long a node waits for the answer of the one that acts.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What a person wants done about an incident.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Wish {
+    /// To take it, until then.
+    Acknowledge { by: String, reason: String, until: Timestamp },
+    /// To say whether it was normal, or an outage.
+    Explain { was_normal: bool, by: String },
+}
+
+/// A request, and its answer once there is one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Request {
+    incident: u64,
+    wish: Wish,
+    answer: Option<Answer>,
+}
+
+/// What became of a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// Done; a lease lasts until then.
+    Done { until: Option<Timestamp> },
+    /// There is no such incident, or it is over.
+    Unknown,
+}
+
+/// Does what is wished, durably, here or at the node that acts.
+pub(crate) async fn ask(shared: &Shared, incident: u64, wish: Wish) -> Result<Answer, HqError> {
+    if shared.is_acting() {
+        let answer = carry_out(shared, incident, &wish);
+        let changed = shared.watching.watch().incident(incident).cloned();
+        if watching::store(shared, changed.as_slice(), shared.now()).await? {
+            return Ok(answer);
+        }
+    }
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let (now, request) = (shared.now(), Request { incident, wish, answer: None });
+    let state = shared.lake.state();
+    state.update(|view| Ok::<_, LakeError>((vec![view.next(REQUEST, &id, &request, now, "hq")?], ()))).await?;
+    let answered = async {
+        loop {
+            let view = state.refresh().await?;
+            let request = view.get(REQUEST, &id).map(|record| record.parse::<Request>()).transpose()?;
+            if let Some(answer) = request.and_then(|request| request.answer) {
+                return Ok(answer);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, answered).await.unwrap_or_else(|_| {
+        let text = "no node keeps the watch at the moment; what you asked is noted and done as soon as one does";
+        Err(HqError::Unavailable(text.to_owned()))
+    })
+}
+
+fn carry_out(shared: &Shared, incident: u64, wish: &Wish) -> Answer {
+    let (mut watch, now) = (shared.watching.watch(), shared.now());
+    match wish {
+        Wish::Acknowledge { by, reason, until } => match watch.acknowledge(incident, by, reason, *until, now) {
+            Some(until) => Answer::Done { until: Some(until) },
+            None => Answer::Unknown,
+        },
+        Wish::Explain { was_normal, by } => match watch.explain(incident, *was_normal, by, now) {
+            true => Answer::Done { until: None },
+            false => Answer::Unknown,
+        },
+    }
+}
+
+/// Does what was asked at other nodes.
+pub(crate) async fn answer_requests(shared: &Arc<Shared>) {
+    if shared.relay.is_none() {
+        return;
+    }
+    let view = shared.lake.state().view();
+    let open = view.of_kind(REQUEST).filter_map(|record| Some((record.id.clone(), record.parse::<Request>().ok()?)));
+    let open: Vec<(String, Request)> = open.filter(|(_, request)| request.answer.is_none()).collect();
+    for (id, mut request) in open {
+        request.answer = Some(carry_out(shared, request.incident, &request.wish));
+        let changed = shared.watching.watch().incident(request.incident).cloned();
+        let now = shared.now();
+        let stored = watching::store(shared, changed.as_slice(), now).await;
+        let answered = match stored {
+            Ok(true) => shared.acting(|view| Ok(vec![view.next(REQUEST, &id, &request, now, "hq")?])).await,
+            other => other,
+        };
+        if let Err(error) = answered {
+            tracing::error!(error = %describe(&error), "what a person asked could not be done; it is tried again");
+        }
+    }
+}

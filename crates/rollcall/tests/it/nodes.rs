@@ -1,0 +1,153 @@
+//! Several nodes on one object store: any site on any node, and one of them keeps the watch.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    bucket::Bucket,
+    chaos::{SCHEMA, assert_same, random, start_writer, write_script},
+    support::{Hq, Store, wait_for},
+};
+use rand::Rng;
+
+/// A new store joined at one node, which may go to any.
+fn join(directory: &Path, id: &str, nodes: &[Hq], at: usize) -> Store {
+    let store = Store::new(directory, id, SCHEMA);
+    store.join(nodes[at].sites, &nodes[at].invite(id), "sales,items");
+    store
+}
+
+/// The node that keeps the watch, by what `asked` says.
+fn acting(asked: &Hq) -> Option<String> {
+    let nodes = asked.api("/api/nodes");
+    let acting = nodes.as_array()?.iter().find(|node| node["acts"] == true)?;
+    Some(acting["sites"].as_str()?.to_owned())
+}
+
+#[test]
+fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
+    // Method: two nodes on one bucket, four stores with writers; nodes are killed in turn and agents are restarted at either;
+    // then everything must be at HQ once, whichever node is asked.
+    let directory = tempfile::tempdir().expect("a directory");
+    let bucket = Bucket::start(directory.path());
+    let mut random = random();
+    let mut nodes: Vec<Hq> =
+        ["node-1", "node-2"].map(|name| Hq::start_node(directory.path(), name, &bucket)).into_iter().collect();
+    let writer = write_script(directory.path());
+    let mut stores = Vec::new();
+    let mut writers = Vec::new();
+    for number in 0..4 {
+        let mut store = join(directory.path(), &format!("store-{number}"), &nodes, number % 2);
+        writers.push(start_writer(&writer, &store, number, 15.0));
+        // Invited at one node, it calls at the other.
+        store.run(Some(nodes[(number + 1) % 2].sites));
+        stores.push(store);
+    }
+    let started = Instant::now();
+    let mut turn = 0;
+    while started.elapsed() < Duration::from_secs(15) {
+        std::thread::sleep(Duration::from_millis(random.random_range(300..1500)));
+        if random.random_bool(0.3) {
+            turn = 1 - turn;
+            nodes[turn].kill();
+            std::thread::sleep(Duration::from_millis(random.random_range(0..1000)));
+            nodes[turn].restart();
+        } else {
+            let victim = random.random_range(0..stores.len());
+            stores[victim].kill();
+            stores[victim].run(Some(nodes[random.random_range(0..2)].sites));
+        }
+    }
+    for mut writer in writers {
+        assert!(writer.wait().success(), "a writer was refused");
+    }
+    for store in &stores {
+        store.wait_confirmed();
+    }
+    for node in &nodes {
+        assert_eq!(node.new_epochs(), Vec::<String>::new(), "no database was restored");
+        for store in &stores {
+            let of_store = store.sql("SELECT count(*) FROM sales");
+            let sql = format!("SELECT count(*) FROM sales WHERE _site = '{}'", store.id);
+            wait_for("a node to know what the other committed", || (node.value(&sql)? == of_store).then_some(()));
+            assert_same(node, store);
+        }
+    }
+}
+
+#[test]
+fn the_watch_goes_on_when_its_node_dies_and_a_node_that_slept_has_no_say() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bucket = Bucket::start(directory.path());
+    let mut nodes: Vec<Hq> =
+        ["node-1", "node-2"].map(|name| Hq::start_node(directory.path(), name, &bucket)).into_iter().collect();
+    let first = wait_for("one to act", || acting(&nodes[0]));
+    assert_eq!(first, nodes[0].sites.to_string(), "the first one");
+    wait_for("the other to know", || (acting(&nodes[1])? == first).then_some(()));
+    let mut stores: Vec<Store> =
+        (0..3).map(|number| join(directory.path(), &format!("shop-{number}"), &nodes, 0)).collect();
+    // All at the second node, so that the first knows of them by telling alone.
+    for store in &mut stores {
+        store.run(Some(nodes[1].sites));
+    }
+    for node in &nodes {
+        for store in &stores {
+            node.wait_state(&store.id, "ok");
+        }
+    }
+    stores[0].kill();
+    for node in &nodes {
+        node.wait_state("shop-0", "silent");
+    }
+    let incident = |node: &Hq| -> Option<Value> {
+        let output = node.run(&["incidents", "--json"]);
+        let incidents: Vec<Value> = serde_json::from_slice(&output.stdout).ok()?;
+        incidents.into_iter().find(|incident| incident["members"]["shop-0"].is_object())
+    };
+    let opened = wait_for("an incident, asked at the node that does not act", || incident(&nodes[1]));
+    let id = opened["id"].to_string();
+    // Taken at the node that does not act; the one that acts does it.
+    let taken = nodes[1].run(&["incidents", "ack", &id, "--reason", "a technician comes", "--by", "Ada"]);
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    // The node that acts falls asleep: the other takes over, with the same incident, and hears that the shop is back.
+    nodes[0].signal("-STOP");
+    let asleep = Instant::now();
+    let second = nodes[1].sites.to_string();
+    wait_for("the other to act", || (acting(&nodes[1])? == second).then_some(()));
+    println!("taken over after {:?}", asleep.elapsed());
+    assert_eq!(incident(&nodes[1]).expect("kept")["id"], opened["id"]);
+    assert_eq!(incident(&nodes[1]).expect("kept")["lease"]["by"], "Ada");
+    stores[0].run(Some(nodes[1].sites));
+    wait_for("the incident to end", || incident(&nodes[1]).is_none().then_some(()));
+    nodes[0].signal("-CONT");
+    wait_for("the sleeper to see it", || (acting(&nodes[0])? == second).then_some(()));
+    assert!(incident(&nodes[0]).is_none(), "what it decided before counts no more");
+    for store in &stores {
+        nodes[1].wait_state(&store.id, "ok");
+    }
+    // A node that is stopped hands over at once, its sites too.
+    nodes[1].stop();
+    wait_for("the first to act again", || (acting(&nodes[0])? == first).then_some(()));
+    for store in &stores {
+        nodes[0].wait_state(&store.id, "ok");
+        store.sql("INSERT INTO sales (sku, qty, price) VALUES ('last', 1, 1)");
+        store.wait_confirmed();
+    }
+    let last = "SELECT count(*) FROM sales WHERE sku = 'last'";
+    wait_for("the last rows", || (nodes[0].value(last)? == "3").then_some(()));
+}
+
+#[test]
+fn a_node_without_the_key_is_told_where_to_get_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bucket = Bucket::start(directory.path());
+    let first = Hq::start_node(directory.path(), "node-1", &bucket);
+    let stranger = first.second_on(&directory.path().join("stranger"));
+    let said = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    assert!(!stranger.status.success() && said.contains("copy node.key"), "{said}");
+    assert!(!directory.path().join("stranger/node.key").exists(), "no wrong key is left behind");
+}
