@@ -213,6 +213,11 @@ impl Control {
             );
             return Err(Turned::Away { code: "protocol", cause: Some(Cause::HqRefuses), message });
         }
+        if self.shared.sessions.count() >= self.shared.capacity {
+            let message =
+                format!("this node holds {} sites, all it has open files for; call another", self.shared.capacity);
+            return Err(Turned::Away { code: "full", cause: None, message });
+        }
         if self.shared.sessions.is_clone(&self.peer.site, &hello.instance, now) {
             let message = "two running copies of this site take turns; stop one, then invite the site anew".to_owned();
             return Err(Turned::Away { code: "clone", cause: Some(Cause::CloneOrRewind), message });

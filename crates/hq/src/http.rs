@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::{
     access::{Identity, Role, Token, User},
+    capacity,
     error::HqError,
     incidents_api,
     node::Shared,
@@ -154,6 +155,9 @@ impl From<QueryError> for ApiError {
 async fn ready(State(shared): State<App>) -> (StatusCode, &'static str) {
     if shared.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    if capacity::is_nearly_full(shared.sessions.count(), shared.capacity) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "nearly as many sites as open files\n");
     }
     let is_heard = shared.relay.as_ref().is_none_or(|relay| relay.is_alive(relay.node()));
     match shared.ingest.is_well() && is_heard {

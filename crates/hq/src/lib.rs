@@ -6,6 +6,7 @@
 
 mod access;
 mod authority;
+mod capacity;
 mod coverage;
 mod coverage_function;
 mod data_stream;

@@ -7,7 +7,7 @@ use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArra
 use rollcall_lake::{LakeError, Retention, StateView, Table};
 use rollcall_types::SiteNumber;
 
-use crate::node::Shared;
+use crate::{capacity, node::Shared};
 
 const PRESENCE: &str = "presence";
 /// How often small files are looked for.
@@ -49,6 +49,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 shared.standings.refresh(&shared);
             }
             _ = remember_tick.tick() => {
+                let (count, capacity) = (shared.sessions.count(), shared.capacity);
+                if capacity::is_nearly_full(count, capacity) {
+                    tracing::error!(count, capacity, "nearly as many sites as this process may open files: add a node, or raise the limit");
+                }
                 if let Err(error) = remember(&shared, false).await {
                     tracing::error!(error = %describe(&error), "sites' presence could not be stored");
                 }

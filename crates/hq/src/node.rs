@@ -24,6 +24,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::T
 use crate::{
     access::{self, Credentials, Identity as Caller},
     authority::Authority,
+    capacity,
     coverage::{Covering, RosterView},
     coverage_function::CoverageFunction,
     error::HqError,
@@ -123,6 +124,8 @@ pub(crate) struct Shared {
     /// To and from the other nodes; none where there can be no others.
     pub(crate) relay: Option<Relay>,
     pub(crate) lease: Lease,
+    /// How many sites this process can hold.
+    pub(crate) capacity: usize,
     pub(crate) roster: Roster,
     pub(crate) ledger: Ledger,
     pub(crate) sessions: Sessions,
@@ -281,6 +284,7 @@ impl Node {
         let shared = Arc::new(Shared {
             relay,
             lease: Lease::default(),
+            capacity: capacity::of_this_process(),
             roster,
             watching,
             notifiers: Notifiers::open(vault).await?,

@@ -9,8 +9,8 @@ use rollcall_wire::{
     batch::{Encoded, Encoder},
     framing::frames,
     proto::{
-        Attempts, Beacon, DataFrame, DataReply, EpochWanted, Goodbye, Heads, Hello, HqControl, SiteControl, TableHead,
-        Welcome, data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
+        Attempts, Beacon, DataFrame, DataReply, EpochWanted, Goodbye, Heads, Hello, HqControl, Refused, SiteControl,
+        TableHead, Welcome, data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
         sites_client::SitesClient,
     },
 };
@@ -77,6 +77,16 @@ struct Open {
     manifest_every: Option<Duration>,
 }
 
+/// Why a node sends a site away although nothing is wrong with it.
+const GO_ELSEWHERE: [&str; 2] = ["stopping", "full"];
+
+fn turned_away(refusal: Refused) -> SiteError {
+    match GO_ELSEWHERE.contains(&refusal.code.as_str()) {
+        true => SiteError::Ended(refusal.message),
+        false => SiteError::Refused { code: refusal.code, message: refusal.message },
+    }
+}
+
 /// HQ may keep a connection alive and never answer a call.
 async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, SiteError> {
     let answer = tokio::time::timeout(WELCOME_TIMEOUT, call).await;
@@ -120,9 +130,7 @@ impl Session<'_> {
         let welcome = match first.map_err(|status| refused(self.address, &status))?.and_then(|message| message.message)
         {
             Some(FromHq::Welcome(welcome)) => welcome,
-            Some(FromHq::Refused(refusal)) => {
-                return Err(SiteError::Refused { code: refusal.code, message: refusal.message });
-            }
+            Some(FromHq::Refused(refusal)) => return Err(turned_away(refusal)),
             _ => return Err(SiteError::Ended("HQ did not welcome this site".to_owned())),
         };
         let position = self.take_welcome(position, &welcome, head, &control).await?;
@@ -425,8 +433,7 @@ impl Session<'_> {
                 let answered = self.answer(open, ask.time_micros).await;
                 unless_busy(answered)
             }
-            FromHq::Refused(refusal) if refusal.code == "stopping" => Err(SiteError::Ended(refusal.message)),
-            FromHq::Refused(refusal) => Err(SiteError::Refused { code: refusal.code, message: refusal.message }),
+            FromHq::Refused(refusal) => Err(turned_away(refusal)),
             FromHq::Settings(settings) => {
                 *self.announced = settings.hq_addresses;
                 Ok(())

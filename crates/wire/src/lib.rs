@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod codec;
 pub mod framing;
 pub mod proto {
     //! Messages and services generated from `proto/rollcall.proto`, which documents them.

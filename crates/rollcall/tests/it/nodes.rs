@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     bucket::Bucket,
     chaos::{SCHEMA, assert_same, random, start_writer, write_script},
+    engines,
     support::{Hq, Store, wait_for},
 };
 use rand::Rng;
@@ -77,6 +78,7 @@ fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
             assert_same(node, store);
         }
     }
+    engines::assert_agree_over_s3(&nodes[0], "sales", &stores, &bucket);
 }
 
 #[test]
