@@ -99,7 +99,11 @@ pub(crate) async fn look(shared: &Arc<Shared>) -> Result<(), HqError> {
     match term {
         Some(term) if term != acts => {
             // What the one before stored, and what it did not come to.
-            shared.lake.state().refresh().await?;
+            let newest = shared.lake.state().refresh().await?;
+            if holder(&newest).is_none_or(|(newest, _)| newest != term) {
+                // This node slept, and another took over meanwhile.
+                return Ok(());
+            }
             watching::lead(shared);
             shared.lease.0.store(term, Ordering::Release);
             tracing::info!(term, node = relay.node(), "this node acts: it keeps the watch");

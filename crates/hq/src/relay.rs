@@ -29,8 +29,8 @@ const KEPT: Duration = Duration::from_secs(600);
 const READS_AT_ONCE: usize = 16;
 /// A node not heard of for this long is gone.
 pub(crate) const GONE_AFTER: Duration = Duration::from_secs(8);
-/// Sites are told of a node that is gone for so long.
-const CALLED_FOR: Duration = Duration::from_secs(3600);
+/// What waits to be told while the store does not answer; what is older is learned again when sites say it again.
+const WAITING_MAX: usize = 200_000;
 const LEVEL: i32 = 3;
 
 /// What a node tells at a time.
@@ -115,11 +115,11 @@ impl Relay {
         lock(&self.others).get(node).is_some_and(|other| other.heard.elapsed() < GONE_AFTER)
     }
 
-    /// Where sites may call: at this node, and at those that were there within the hour, since one that is away may be the
-    /// first to be back.
+    /// Where sites may call: at this node, and at those that were there minutes ago, since one that is away may be the first
+    /// to be back.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let others = lock(&self.others);
-        let mut lately: Vec<&Other> = others.values().filter(|other| other.heard.elapsed() < CALLED_FOR).collect();
+        let mut lately: Vec<&Other> = others.values().filter(|other| other.heard.elapsed() < KEPT).collect();
         lately.sort_by_key(|other| other.heard.elapsed() >= GONE_AFTER);
         let mut addresses = vec![lock(&self.address).clone()];
         for other in lately {
@@ -151,7 +151,10 @@ impl Relay {
         let put = self.store.put(&path, packed.into()).await;
         if let Err(source) = put {
             // It is told with the next.
-            lock(&self.outbox).facts.splice(0..0, told.facts);
+            let mut outbox = lock(&self.outbox);
+            outbox.facts.splice(0..0, told.facts);
+            let surplus = outbox.facts.len().saturating_sub(WAITING_MAX);
+            outbox.facts.drain(..surplus);
             return Err(LakeError::Store { doing: "telling the other nodes".to_owned(), source });
         }
         *lock(&self.told) = Instant::now();
@@ -162,7 +165,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Looks for nodes; objects of those long gone are deleted by whoever meets them first.
+    /// Looks for nodes.
     async fn look(&self) -> Result<(), LakeError> {
         let failed = |source| LakeError::Store { doing: "looking for other nodes".to_owned(), source };
         let listed = self.store.list_with_delimiter(Some(&root())).await.map_err(failed)?;
@@ -181,22 +184,26 @@ impl Relay {
     async fn read(&self, node: &str) -> Result<Vec<Told>, LakeError> {
         let failed = |source| LakeError::Store { doing: format!("reading what node {node} tells"), source };
         let prefix = root().join(node);
-        let (read, is_first) = match lock(&self.others).get(node) {
-            Some(other) => (other.read.clone(), other.read.is_none()),
+        let (read, is_gone) = match lock(&self.others).get(node) {
+            Some(other) => (other.read.clone(), other.heard.elapsed() > KEPT),
             None => return Ok(Vec::new()),
         };
+        let is_first = read.is_none();
         let listed = match &read {
-            Some(read) => self.store.list_with_offset(Some(&prefix), read),
-            None => self.store.list(Some(&prefix)),
+            Some(read) if !is_gone => self.store.list_with_offset(Some(&prefix), read),
+            _ => self.store.list(Some(&prefix)),
         };
         let mut found: Vec<_> = listed.try_collect().await.map_err(failed)?;
         found.sort_by(|left, right| left.location.cmp(&right.location));
-        let Some(newest) = found.last().cloned() else { return Ok(Vec::new()) };
+        let newest = found.last().cloned();
         let kept = chrono::Utc::now() - KEPT;
-        if is_first && newest.last_modified < kept {
+        if newest.as_ref().is_none_or(|newest| newest.last_modified < kept) && (is_first || is_gone) {
+            // Nobody needs what a node told that is long gone.
             self.clear(node, found.into_iter().map(|object| object.location).collect()).await;
             return Ok(Vec::new());
         }
+        found.retain(|object| read.as_ref().is_none_or(|read| object.location > *read));
+        let Some(newest) = newest.filter(|_| !found.is_empty()) else { return Ok(Vec::new()) };
         let get = |path: Path| async move {
             match self.store.get(&path).await {
                 Ok(object) => Some(object.bytes().await),
