@@ -68,6 +68,8 @@ fn clients_of_postgresql_hear_what_is_missing() {
 
     let refused = psql(&hq, "ada", "wrong", "SELECT 1");
     assert!(!refused.status.success() && !err(&refused).contains("coverage"), "{}", err(&refused));
+    // Names that drivers ask for, and columns of one name.
+    assert_eq!(out(&ask("SELECT current_user, session_user, 1, 1;")), "ada|ada|1|1");
     let all = ask("SELECT sum(qty) FROM sales;");
     assert_eq!(out(&all), "24");
     assert!(err(&all).contains("WARNING") && err(&all).contains("tacoma-01 never-heard"), "{}", err(&all));
@@ -172,7 +174,7 @@ fn a_user_of_some_sites_sees_no_others() {
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
     let _stores = world(&hq, directory.path());
-    let password = new_user(&hq, &["oregon", "--sees", "state=OR", "--strict"]);
+    let password = new_user(&hq, &["oregon", "--sees", "State=OR", "--strict"]);
     let ask = |script: &str| psql(&hq, "oregon", &password, script);
     let answer = wait_for("a complete answer", || {
         let answer = ask(
