@@ -64,7 +64,7 @@ pub(crate) struct Relay {
     /// This run of this node.
     node: String,
     /// Where sites reach it.
-    address: Mutex<String>,
+    address: String,
     outbox: Mutex<Outbox>,
     others: Mutex<BTreeMap<String, Other>>,
     told: Mutex<Instant>,
@@ -80,13 +80,12 @@ fn root() -> Path {
 
 impl Relay {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, address: String) -> Self {
-        // The names of nodes that started later sort later.
         let started = chrono::Utc::now().timestamp_millis();
         let node = format!("{started:014}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         Self {
             store,
             node,
-            address: Mutex::new(address),
+            address,
             outbox: Mutex::default(),
             others: Mutex::default(),
             told: Mutex::new(Instant::now()),
@@ -121,7 +120,7 @@ impl Relay {
         let others = lock(&self.others);
         let mut lately: Vec<&Other> = others.values().filter(|other| other.heard.elapsed() < KEPT).collect();
         lately.sort_by_key(|other| other.heard.elapsed() >= GONE_AFTER);
-        let mut addresses = vec![lock(&self.address).clone()];
+        let mut addresses = vec![self.address.clone()];
         for other in lately {
             if !addresses.contains(&other.address) {
                 addresses.push(other.address.clone());
@@ -135,13 +134,13 @@ impl Relay {
     pub(crate) fn nodes(&self) -> Vec<(String, String)> {
         let others = lock(&self.others);
         let alive = others.iter().filter(|(_, other)| other.heard.elapsed() < GONE_AFTER);
-        let own = (self.node.clone(), lock(&self.address).clone());
+        let own = (self.node.clone(), self.address.clone());
         std::iter::once(own).chain(alive.map(|(node, other)| (node.clone(), other.address.clone()))).collect()
     }
 
     async fn put(&self, number: u64) -> Result<(), LakeError> {
         let outbox = std::mem::take(&mut *lock(&self.outbox));
-        let told = Told { address: lock(&self.address).clone(), facts: outbox.facts };
+        let told = Told { address: self.address.clone(), facts: outbox.facts };
         let packed = serde_json::to_vec(&told)
             .map_err(std::io::Error::other)
             .and_then(|text| zstd::encode_all(&text[..], LEVEL));
