@@ -51,7 +51,7 @@ struct Live {
 pub(crate) enum Put {
     /// The entry is ours.
     Won,
-    /// Someone else wrote it; these are its actions, already applied.
+    /// Someone else wrote it; these are its actions and those of what came after it, already applied.
     Lost(Vec<Action>),
     /// This process slept since it last read the log. The log was read anew; whatever was prepared must be prepared again,
     /// data files included, since clean-up may have taken them.
@@ -213,7 +213,7 @@ impl Table {
                         return self.won(version, actions, bytes, &commit_id, read_at).await;
                     }
                     self.take_entry(version, found.clone(), bytes, read_at)?;
-                    return Ok(Put::Lost(found));
+                    return Ok(Put::Lost(self.follow_on(version, found).await?));
                 }
                 Ok(None) => {
                     tracing::warn!(table = %self.root, version, attempt, %error, "commit did not take effect, trying again")
@@ -227,6 +227,19 @@ impl Table {
             doing: format!("committing version {version} of {}", self.root),
             source: object_store::Error::Generic { store: "lake", source: "no answer after several attempts".into() },
         })
+    }
+
+    /// Takes the entries after `version` as well, and adds their actions to `lost`: one who is behind by many would lose as
+    /// many races, one after the other.
+    async fn follow_on(&self, version: u64, mut lost: Vec<Action>) -> Result<Vec<Action>, LakeError> {
+        for next in version + 1.. {
+            let read_at = self.clock.now();
+            // What cannot be read now is met again at the next put.
+            let Ok(Some((found, bytes))) = read_entry(self.store.as_ref(), &self.root, next).await else { break };
+            self.take_entry(next, found.clone(), bytes, read_at)?;
+            lost.extend(found);
+        }
+        Ok(lost)
     }
 
     /// Ours is the entry. If this process slept too long since it read the log, the entry may fill a hole that clean-up
