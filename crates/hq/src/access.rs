@@ -1,12 +1,6 @@
 //! Who may use the API: people by password, their programs by tokens, the operator's commands by a token in the data directory.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    path::Path,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
-};
+use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier, password_hash::SaltString};
 use base64::{
@@ -22,7 +16,7 @@ use rollcall_lake::{Lake, Vault, VaultKey};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{authority::random_bytes, error::HqError};
+use crate::{authority::random_bytes, error::HqError, kept_secret::KeptSecret};
 
 /// The file in the data directory that lets this machine's operator use the API.
 pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
@@ -119,11 +113,9 @@ struct Stored {
 /// Users with hashes of their passwords, and the hash of the operator's token.
 #[derive(Debug)]
 pub struct Credentials {
-    vault: Vault,
     /// Hash of the operator's token.
     operator: String,
-    /// What is stored, and which version of it.
-    stored: RwLock<(u64, Stored)>,
+    stored: KeptSecret<Stored>,
 }
 
 impl Credentials {
@@ -137,8 +129,8 @@ impl Credentials {
         let token = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), b"the operator's token");
         let token = URL_SAFE_NO_PAD.encode(token);
         write_private(&directory.join(OPERATOR_TOKEN_FILE), token.as_bytes())?;
-        let opened = Self { vault: vault.clone(), operator: token_hash(&token), stored: RwLock::default() };
-        opened.reload().await?;
+        let stored = KeptSecret::open(vault.clone(), VAULT_NAME).await?;
+        let opened = Self { operator: token_hash(&token), stored };
         if opened.user("admin").is_some() {
             return Ok((opened, None));
         }
@@ -148,52 +140,24 @@ impl Credentials {
 
     /// Takes over what other nodes changed.
     pub(crate) async fn reload(&self) -> Result<(), HqError> {
-        if let Some((version, stored)) = self.vault.newest(VAULT_NAME).await? {
-            self.take(version, parse(Some(&stored))?);
-        }
-        Ok(())
-    }
-
-    /// The newer of what is known and what was read.
-    fn take(&self, version: u64, stored: Stored) {
-        let mut known = self.stored.write().unwrap_or_else(PoisonError::into_inner);
-        if known.0 <= version {
-            *known = (version, stored);
-        }
-    }
-
-    /// Changes what is stored, as it is in the lake now.
-    async fn change<T>(&self, mut change: impl FnMut(&mut Stored) -> Result<T, HqError>) -> Result<T, HqError> {
-        let work = |known: Option<&[u8]>| {
-            let mut stored = parse(known)?;
-            let result = change(&mut stored)?;
-            let text = serde_json::to_vec(&stored).map_err(|error| HqError::Certificate(error.to_string()))?;
-            Ok::<_, HqError>((text, (stored, result)))
-        };
-        let (version, (stored, result)) = self.vault.update(VAULT_NAME, work).await?;
-        self.take(version, stored);
-        Ok(result)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, (u64, Stored)> {
-        self.stored.read().unwrap_or_else(PoisonError::into_inner)
+        self.stored.reload().await
     }
 
     /// All users by name.
     pub(crate) fn users(&self) -> BTreeMap<String, User> {
-        self.read().1.users.clone()
+        self.stored.get().users.clone()
     }
 
     /// One user.
     pub(crate) fn user(&self, name: &str) -> Option<User> {
-        self.read().1.users.get(name).cloned()
+        self.stored.get().users.get(name).cloned()
     }
 
     /// Salt and salted password for SCRAM (RFC 5802); made up, and never right, for a user there is not.
     pub(crate) fn scram(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>), HqError> {
-        let stored = self.read();
+        let stored = self.stored.get();
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| HqError::Certificate(error.to_string()));
-        match stored.1.users.get(name) {
+        match stored.users.get(name) {
             Some(user) => Ok((decode(&user.password.scram_salt)?, decode(&user.password.scram_salted)?)),
             None => {
                 // The same salt each time, as a real user would have.
@@ -225,14 +189,15 @@ impl Credentials {
         }
         let made = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
         let hashes = PasswordHashes::new(password.unwrap_or(&made))?;
-        self.change(|stored| {
-            let known = stored.users.get(name).filter(|_| password.is_none()).map(|user| user.password.clone());
-            let is_made = known.is_none() && password.is_none();
-            let password = known.unwrap_or_else(|| hashes.clone());
-            stored.users.insert(name.to_owned(), User { role, sees: sees.clone(), strict, password });
-            Ok(is_made.then(|| made.clone()))
-        })
-        .await
+        self.stored
+            .change(|stored| {
+                let known = stored.users.get(name).filter(|_| password.is_none()).map(|user| user.password.clone());
+                let is_made = known.is_none() && password.is_none();
+                let password = known.unwrap_or_else(|| hashes.clone());
+                stored.users.insert(name.to_owned(), User { role, sees: sees.clone(), strict, password });
+                Ok(is_made.then(|| made.clone()))
+            })
+            .await
     }
 
     /// Removes a user; false if there was none.
@@ -240,16 +205,17 @@ impl Credentials {
         if name == "admin" {
             return Err(HqError::Invalid("the user admin stays".to_owned()));
         }
-        self.change(|stored| {
-            stored.tokens.remove(name);
-            Ok(stored.users.remove(name).is_some())
-        })
-        .await
+        self.stored
+            .change(|stored| {
+                stored.tokens.remove(name);
+                Ok(stored.users.remove(name).is_some())
+            })
+            .await
     }
 
     /// The tokens of a user by name.
     pub(crate) fn tokens(&self, user: &str) -> BTreeMap<String, Token> {
-        self.read().1.tokens.get(user).cloned().unwrap_or_default()
+        self.stored.get().tokens.get(user).cloned().unwrap_or_default()
     }
 
     /// Makes a token for a user, in place of one of that name. It is returned here and never again.
@@ -264,27 +230,30 @@ impl Credentials {
             .map_err(|_| HqError::Invalid(format!("{name:?} is no name for a token: use a-z, 0-9, -, _ and .")))?;
         let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
         let kept = Token { hash: token_hash(&token), made_at: now, expires_at };
-        self.change(|stored| {
-            if !stored.users.contains_key(user) {
-                return Err(HqError::NotFound(format!("there is no user {user}")));
-            }
-            let tokens = stored.tokens.entry(user.to_owned()).or_default();
-            tokens.retain(|_, token| token.expires_at > now);
-            tokens.insert(name.to_owned(), kept.clone());
-            Ok(())
-        })
-        .await?;
+        self.stored
+            .change(|stored| {
+                if !stored.users.contains_key(user) {
+                    return Err(HqError::NotFound(format!("there is no user {user}")));
+                }
+                let tokens = stored.tokens.entry(user.to_owned()).or_default();
+                tokens.retain(|_, token| token.expires_at > now);
+                tokens.insert(name.to_owned(), kept.clone());
+                Ok(())
+            })
+            .await?;
         Ok(token)
     }
 
     /// Revokes a token; false if there was none.
     pub(crate) async fn remove_token(&self, user: &str, name: &str) -> Result<bool, HqError> {
-        self.change(|stored| Ok(stored.tokens.get_mut(user).is_some_and(|tokens| tokens.remove(name).is_some()))).await
+        self.stored
+            .change(|stored| Ok(stored.tokens.get_mut(user).is_some_and(|tokens| tokens.remove(name).is_some())))
+            .await
     }
 
     /// Whose token this is.
     fn bearer(&self, token: &str, now: Timestamp) -> Option<Identity> {
-        let (hash, stored) = (token_hash(token), &self.read().1);
+        let (hash, stored) = (token_hash(token), self.stored.get());
         if same(&hash, &self.operator) {
             return Some(Identity { name: "operator".to_owned(), role: Role::Admin, sees: BTreeMap::new() });
         }
@@ -304,13 +273,6 @@ impl Credentials {
         let user = self.user(name)?;
         user.password.verify(password).then(|| user.identity(name))
     }
-}
-
-fn parse(stored: Option<&[u8]>) -> Result<Stored, HqError> {
-    let parsed = stored.map(serde_json::from_slice).transpose();
-    Ok(parsed
-        .map_err(|error| HqError::Certificate(format!("the users in the vault cannot be read: {error}")))?
-        .unwrap_or_default())
 }
 
 /// Tokens are long and random, so a plain hash is enough.

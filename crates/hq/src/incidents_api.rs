@@ -79,7 +79,7 @@ async fn list(State(shared): State<App>, _: Viewer, Query(query): Query<ListQuer
 }
 
 async fn show(State(shared): State<App>, _: Viewer, Path(id): Path<u64>) -> Result<Json<IncidentView>, ApiError> {
-    let incident = watching::incidents(&shared).into_iter().find(|incident| incident.id == id);
+    let incident = watching::incident(&shared, id);
     incident.map(|incident| Json(incident.into())).ok_or_else(|| missing(id))
 }
 

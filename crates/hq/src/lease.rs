@@ -4,12 +4,13 @@
 //! only one can. Whoever acts writes to the state log under its term ([`Shared::acting`]): a node that slept finds a higher
 //! term there, and nothing it decided takes effect. Where one process has a directory to itself, it acts, without a lease.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
-
-use std::time::Duration;
 
 use rollcall_lake::{LakeError, Record, StateView};
 use rollcall_types::describe;
@@ -83,6 +84,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// Looks once whether this node acts.
 pub(crate) async fn look(shared: &Arc<Shared>) -> Result<(), HqError> {
     let Some(relay) = &shared.relay else { return Ok(()) };
     let known = holder(&shared.lake.state().view());

@@ -16,6 +16,7 @@ mod gateway;
 mod http;
 mod incidents_api;
 mod ingest;
+mod kept_secret;
 mod lease;
 mod ledger;
 mod maintenance;

@@ -7,11 +7,7 @@ mod channel;
 mod send;
 mod telling;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::NaiveTime;
 use rollcall_lake::{LakeError, StateView};
@@ -23,7 +19,7 @@ use channel::time_of;
 pub use channel::{Channel, How, Mail, MailTls, QuietHours};
 use telling::Telling;
 
-use crate::{error::HqError, ledger::RollEntry, node::Shared, roster::Sites};
+use crate::{error::HqError, kept_secret::KeptSecret, ledger::RollEntry, node::Shared, roster::Sites};
 
 const VAULT_NAME: &str = "channels";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,9 +50,7 @@ pub(crate) type Channels = BTreeMap<String, Channel>;
 /// The notifiers of this node.
 #[derive(Debug)]
 pub(crate) struct Notifiers {
-    vault: rollcall_lake::Vault,
-    /// All channels, and which version of them.
-    channels: RwLock<(u64, Arc<Channels>)>,
+    channels: KeptSecret<Channels>,
     agent: ureq::Agent,
 }
 
@@ -68,29 +62,16 @@ impl Notifiers {
             .max_redirects(0)
             .build()
             .into();
-        let opened = Self { vault, channels: RwLock::default(), agent };
-        opened.reload().await?;
-        Ok(opened)
+        Ok(Self { channels: KeptSecret::open(vault, VAULT_NAME).await?, agent })
     }
 
     /// Takes over what other nodes changed.
     pub(crate) async fn reload(&self) -> Result<(), HqError> {
-        if let Some((version, stored)) = self.vault.newest(VAULT_NAME).await? {
-            self.take(version, parse(Some(&stored))?);
-        }
-        Ok(())
-    }
-
-    /// The newer of what is known and what was read.
-    fn take(&self, version: u64, channels: Channels) {
-        let mut known = self.channels.write().unwrap_or_else(PoisonError::into_inner);
-        if known.0 <= version {
-            *known = (version, Arc::new(channels));
-        }
+        self.channels.reload().await
     }
 
     pub(crate) fn channels(&self) -> Arc<Channels> {
-        self.channels.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.channels.get()
     }
 
     /// Adds, replaces or (with none) removes a channel.
@@ -98,25 +79,14 @@ impl Notifiers {
         if let Some(channel) = &channel {
             channel.check()?;
         }
-        let work = |known: Option<&[u8]>| {
-            let mut channels = parse(known)?;
-            let was_there = channels.remove(name).is_some();
-            if let Some(channel) = &channel {
-                channels.insert(name.to_owned(), channel.clone());
-            }
-            let text = serde_json::to_vec(&channels).map_err(|error| HqError::Invalid(error.to_string()))?;
-            Ok::<_, HqError>((text, (channels, was_there)))
-        };
-        let (version, (channels, was_there)) = self.vault.update(VAULT_NAME, work).await?;
-        self.take(version, channels);
-        Ok(was_there)
+        self.channels
+            .change(|channels| {
+                let was_there = channels.remove(name).is_some();
+                channels.extend(channel.clone().map(|channel| (name.to_owned(), channel)));
+                Ok(was_there)
+            })
+            .await
     }
-}
-
-fn parse(stored: Option<&[u8]>) -> Result<Channels, HqError> {
-    let parsed = stored.map(serde_json::from_slice).transpose();
-    let wrong = |error| HqError::Invalid(format!("the channels in the vault cannot be read: {error}"));
-    Ok(parsed.map_err(wrong)?.unwrap_or_default())
 }
 
 /// Hands a decision to every channel that wants it.

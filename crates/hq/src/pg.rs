@@ -258,22 +258,24 @@ impl Telling {
     }
 }
 
-fn wrong(text: impl Into<String>) -> PgWireError {
-    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "42000".to_owned(), text.into())))
+/// The code of what is HQ's own fault.
+const HQ_FAILED: &str = "58000";
+
+fn error(code: &str, text: String) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), code.to_owned(), text)))
 }
 
-fn failed(error: &QueryError) -> PgWireError {
-    let code = match error {
+fn wrong(text: impl Into<String>) -> PgWireError {
+    error("42000", text.into())
+}
+
+fn failed(failure: &QueryError) -> PgWireError {
+    let code = match failure {
         QueryError::Sql(_) => "42000",
         QueryError::Limit(_) => "54000",
-        QueryError::Failed(_) => "58000",
+        QueryError::Failed(_) => HQ_FAILED,
     };
-    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), code.to_owned(), describe(error))))
-}
-
-/// HQ itself failed.
-fn of_server(text: String) -> PgWireError {
-    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "58000".to_owned(), text)))
+    error(code, describe(failure))
 }
 
 fn user_of(client: &(impl ClientInfo + ?Sized)) -> String {
@@ -447,7 +449,7 @@ impl Questions {
                 // Before the answer: what is not recorded is not answered.
                 let row = tables::untold(self.shared.now(), user, &statement.to_string(), &summary);
                 let recorded = self.shared.lake.untold().append_rows(row).await;
-                recorded.map_err(|error| of_server(describe(&error)))?;
+                recorded.map_err(|failure| error(HQ_FAILED, describe(&failure)))?;
             }
             Telling::Note | Telling::Strict => {
                 let severity = if coverage.is_complete() { "NOTICE" } else { "WARNING" };

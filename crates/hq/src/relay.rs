@@ -28,7 +28,7 @@ const KEPT: Duration = Duration::from_secs(600);
 /// Objects read at once.
 const READS_AT_ONCE: usize = 16;
 /// A node not heard of for this long is gone.
-pub(crate) const GONE_AFTER: Duration = Duration::from_secs(8);
+const GONE_AFTER: Duration = Duration::from_secs(8);
 /// What waits to be told while the store does not answer; what is older is learned again when sites say it again.
 const WAITING_MAX: usize = 200_000;
 const LEVEL: i32 = 3;

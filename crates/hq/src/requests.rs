@@ -45,9 +45,7 @@ pub(crate) enum Answer {
 /// Does what is wished, durably, here or at the node that acts.
 pub(crate) async fn ask(shared: &Shared, incident: u64, wish: Wish) -> Result<Answer, HqError> {
     if shared.is_acting() {
-        let answer = carry_out(shared, incident, &wish);
-        let changed = shared.watching.watch().incident(incident).cloned();
-        if watching::store(shared, changed.as_slice(), shared.now()).await? {
+        if let Some(answer) = carry_out(shared, incident, &wish).await? {
             return Ok(answer);
         }
     }
@@ -71,7 +69,15 @@ pub(crate) async fn ask(shared: &Shared, incident: u64, wish: Wish) -> Result<An
     })
 }
 
-fn carry_out(shared: &Shared, incident: u64, wish: &Wish) -> Answer {
+/// Does what is wished, durably; none if another node acts by now.
+async fn carry_out(shared: &Shared, incident: u64, wish: &Wish) -> Result<Option<Answer>, LakeError> {
+    let answer = apply(shared, incident, wish);
+    let changed = shared.watching.watch().incident(incident).cloned();
+    let is_stored = watching::store(shared, changed.as_slice(), shared.now()).await?;
+    Ok(is_stored.then_some(answer))
+}
+
+fn apply(shared: &Shared, incident: u64, wish: &Wish) -> Answer {
     let (mut watch, now) = (shared.watching.watch(), shared.now());
     match wish {
         Wish::Acknowledge { by, reason, until } => match watch.acknowledge(incident, by, reason, *until, now) {
@@ -94,15 +100,15 @@ pub(crate) async fn answer_requests(shared: &Arc<Shared>) {
     let open = view.of_kind(REQUEST).filter_map(|record| Some((record.id.clone(), record.parse::<Request>().ok()?)));
     let open: Vec<(String, Request)> = open.filter(|(_, request)| request.answer.is_none()).collect();
     for (id, mut request) in open {
-        request.answer = Some(carry_out(shared, request.incident, &request.wish));
-        let changed = shared.watching.watch().incident(request.incident).cloned();
-        let now = shared.now();
-        let stored = watching::store(shared, changed.as_slice(), now).await;
-        let answered = match stored {
-            Ok(true) => shared.acting(|view| Ok(vec![view.next(REQUEST, &id, &request, now, "hq")?])).await,
-            other => other,
+        let answered = async {
+            request.answer = carry_out(shared, request.incident, &request.wish).await?;
+            if request.answer.is_some() {
+                let now = shared.now();
+                shared.acting(|view| Ok(vec![view.next(REQUEST, &id, &request, now, "hq")?])).await?;
+            }
+            Ok::<_, LakeError>(())
         };
-        if let Err(error) = answered {
+        if let Err(error) = answered.await {
             tracing::error!(error = %describe(&error), "what a person asked could not be done; it is tried again");
         }
     }

@@ -347,6 +347,14 @@ pub(crate) fn incidents(shared: &Shared) -> Vec<Incident> {
     incidents
 }
 
+/// One of [`incidents`].
+pub(crate) fn incident(shared: &Shared, id: u64) -> Option<Incident> {
+    if shared.is_acting() {
+        return shared.watching.watch().incident(id).cloned();
+    }
+    shared.lake.state().view().get(INCIDENT, &id.to_string())?.parse().ok()
+}
+
 /// This node acts from now on: what the one before stored is what people know.
 pub(crate) fn lead(shared: &Shared) {
     let stored = stored_incidents(&shared.lake.state().view());

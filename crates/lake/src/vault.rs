@@ -49,6 +49,21 @@ impl std::fmt::Debug for VaultKey {
     }
 }
 
+/// The newest version of every secret, by name.
+async fn versions(store: &dyn ObjectStore) -> Result<BTreeMap<String, u64>, LakeError> {
+    let listed = store.list_with_delimiter(Some(&Path::from(PRIVATE))).await.doing("listing secrets")?;
+    let mut versions = BTreeMap::new();
+    for file in listed.objects.iter().filter_map(|object| object.location.filename()) {
+        let (name, version) = match file.rsplit_once('.') {
+            Some((name, version)) => (name, version.parse().unwrap_or(0)),
+            None => (file, 0),
+        };
+        let newest = versions.entry(name.to_owned()).or_insert(version);
+        *newest = version.max(*newest);
+    }
+    Ok(versions)
+}
+
 /// Sealed objects under `private/`.
 #[derive(Debug, Clone)]
 pub struct Vault {
@@ -64,8 +79,7 @@ impl Vault {
 
     /// Whether anything was sealed in this store, with whatever key.
     pub(crate) async fn is_used(store: &dyn ObjectStore) -> Result<bool, LakeError> {
-        let listed = store.list_with_delimiter(Some(&Path::from(PRIVATE))).await.doing("listing secrets")?;
-        Ok(!listed.objects.is_empty())
+        Ok(!versions(store).await?.is_empty())
     }
 
     fn cipher(&self, file: &str) -> Result<LessSafeKey, LakeError> {
@@ -82,30 +96,16 @@ impl Vault {
         Path::from(PRIVATE).join(file)
     }
 
-    /// The newest version of every secret, by name.
-    pub async fn versions(&self) -> Result<BTreeMap<String, u64>, LakeError> {
-        let listed = self.store.list_with_delimiter(Some(&Path::from(PRIVATE))).await.doing("listing secrets")?;
-        let mut versions = BTreeMap::new();
-        for file in listed.objects.iter().filter_map(|object| object.location.filename()) {
-            let (name, version) = match file.rsplit_once('.') {
-                Some((name, version)) => (name, version.parse().unwrap_or(0)),
-                None => (file, 0),
-            };
-            let newest = versions.entry(name.to_owned()).or_insert(version);
-            *newest = version.max(*newest);
-        }
-        Ok(versions)
-    }
-
     /// The secret called `name`; none when there is none.
     pub async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, LakeError> {
-        Ok(self.newest(name).await?.map(|(_, secret)| secret))
+        Ok(self.newer_than(name, None).await?.map(|(_, secret)| secret))
     }
 
-    /// The secret called `name`, and its version.
-    pub async fn newest(&self, name: &str) -> Result<Option<(u64, Vec<u8>)>, LakeError> {
+    /// The secret called `name` and its version, if that is newer than `known`.
+    pub async fn newer_than(&self, name: &str, known: Option<u64>) -> Result<Option<(u64, Vec<u8>)>, LakeError> {
         for _ in 0..CHANGE_ATTEMPTS {
-            let Some(version) = self.versions().await?.get(name).copied() else { return Ok(None) };
+            let newest = versions(self.store.as_ref()).await?.get(name).copied();
+            let Some(version) = newest.filter(|version| known < Some(*version)) else { return Ok(None) };
             // Replaced and deleted since it was listed: list again.
             if let Some(secret) = self.open(&Self::file(name, version)).await? {
                 return Ok(Some((version, secret)));
@@ -133,7 +133,7 @@ impl Vault {
         mut change: impl FnMut(Option<&[u8]>) -> Result<(Vec<u8>, T), E>,
     ) -> Result<(u64, T), E> {
         for _ in 0..CHANGE_ATTEMPTS {
-            let newest = self.newest(name).await?;
+            let newest = self.newer_than(name, None).await?;
             let (secret, result) = change(newest.as_ref().map(|(_, secret)| secret.as_slice()))?;
             let version = newest.map_or(0, |(version, _)| version) + 1;
             let file = Self::file(name, version);
@@ -199,7 +199,7 @@ mod tests {
         lines.sort_unstable();
         let all: Vec<String> = (0..5).flat_map(|round| (0..3).map(move |node| format!("{round}{node}"))).collect();
         assert_eq!(lines, all);
-        assert_eq!(nodes[1].versions().await.expect("lists")["users"], 15);
+        assert_eq!(versions(store.as_ref()).await.expect("lists")["users"], 15);
         let files = store.list_with_delimiter(Some(&Path::from(PRIVATE))).await.expect("lists").objects.len();
         assert!(files <= 4, "{files} versions are left");
         let stranger = Vault::new(store.clone(), VaultKey::generate().expect("random"));
