@@ -22,6 +22,14 @@ pub enum CaptureError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The store's table cannot take HQ's rows; a person at the store must decide.
+    #[error("table {table:?} cannot take HQ's rows: {reason}")]
+    Differs {
+        /// Which table.
+        table: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A table or column named by the operator does not exist or cannot be left out.
     #[error("{0}")]
     Usage(String),

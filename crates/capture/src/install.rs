@@ -189,7 +189,7 @@ pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -
         for trigger in all {
             transaction.execute_batch(&format!("DROP TRIGGER {}", quote(&trigger))).doing(doing)?;
         }
-        for table in ["journal", "noted", "layout", "load", "meta"] {
+        for table in ["journal", "noted", "layout", "load", "meta", "applied"] {
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS _rollcall_{table}")).doing(doing)?;
         }
     }

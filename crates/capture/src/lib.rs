@@ -11,6 +11,7 @@
 
 mod error;
 mod health;
+mod incoming;
 mod install;
 mod layout;
 mod load;
@@ -23,6 +24,7 @@ mod value;
 
 pub use error::CaptureError;
 pub use health::Health;
+pub use incoming::{AppliedTable, Incoming, IncomingTable, Report, Staged};
 pub use install::TableSpec;
 pub use load::LoadProgress;
 pub use read::{Changes, Heads, LoadMark, TableChanges};

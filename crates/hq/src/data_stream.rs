@@ -141,6 +141,7 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
             marks: part.marks,
             rows: part.rows,
             received_at,
+            whole: false,
         };
         outcomes.push((part.table, shared.ingest.submit(&table, submitted).await));
     }
@@ -214,6 +215,14 @@ fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock) -> Result<Vec<Decode
                 LakeTable::Site(name) => lake.table(name).map(|table| table.snapshot().schema().clone()),
             };
             let empty = rollcall_lake::TableSchema::for_sites(Vec::new());
+            let is_published = matches!(&name, LakeTable::Site(name)
+                if lake.table(name).is_some_and(|table| table.snapshot().is_published()));
+            if is_published {
+                return Err(format!(
+                    "HQ publishes table {}: sites cannot fill it; run `rollcall-site detach --table {}` there",
+                    part.table, part.table
+                ));
+            }
             let schema = schema.as_deref().unwrap_or(&empty);
             let rows = conform(&part.rows, schema, clock).map_err(|error| describe(&error))?;
             let marks = part.marks.iter().filter_map(|mark| {

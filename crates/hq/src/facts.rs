@@ -1,11 +1,11 @@
 //! What a node learns from a site's connection, in a form that every other node can take as well.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rollcall_types::{Cause, Epoch, Seq, SiteId, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{node::Shared, watching::Heard};
+use crate::{node::Shared, published::arrivals::Applied, watching::Heard};
 
 /// Something learned of a site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub(crate) enum Fact {
         capture_problem: Option<String>,
         /// HQ's clock less the site's.
         clock_off_micros: i64,
+        /// What it has of HQ's tables.
+        #[serde(default)]
+        applied: BTreeMap<TableName, Applied>,
     },
     /// Its answer to HQ's time.
     Heads { time: Timestamp, epoch: Epoch, heads: Vec<(TableName, Seq)> },
@@ -46,6 +49,10 @@ pub(crate) struct Welcomed {
     pub(crate) instance: String,
     pub(crate) detail: String,
     pub(crate) states_manifests: bool,
+    #[serde(default)]
+    pub(crate) takes_published: bool,
+    #[serde(default)]
+    pub(crate) applied: BTreeMap<TableName, Applied>,
 }
 
 impl Shared {

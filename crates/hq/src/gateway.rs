@@ -12,9 +12,9 @@ use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     proto::{
-        Ask, Attempt, Cursor, DataFrame, DataReply, EnrolRequest, Hello, HqControl, Identity, Refused, RenewRequest,
-        Settings, SiteControl, Welcome, enrolment_server::Enrolment, hq_control::Message as ToSite,
-        site_control::Message as FromSite, sites_server::Sites,
+        Ask, Attempt, Cursor, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, Hello, HqControl, Identity,
+        Refused, RenewRequest, Settings, SiteControl, WantedTable, Welcome, enrolment_server::Enrolment,
+        hq_control::Message as ToSite, site_control::Message as FromSite, sites_server::Sites,
     },
 };
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ use crate::{
     error::HqError,
     facts::{Fact, Welcomed},
     node::Shared,
+    published::{self, arrivals::Applied},
     roster::SiteRecord,
     sessions::Session,
     watching::{CLOCK_OFF, Heard},
@@ -127,6 +128,26 @@ type Outgoing<T> = ReceiverStream<Result<T, Status>>;
 impl Sites for Gateway {
     type ControlStream = Outgoing<HqControl>;
     type DataStream = Outgoing<DataReply>;
+    type FetchStream = Outgoing<FetchReply>;
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let (peer, _) = self.caller(&request).await?;
+        let (shared, site, request) = (self.0.clone(), peer.site.clone(), request.into_inner());
+        // What is made for many sites is worth a thread of its own.
+        let made = tokio::task::spawn_blocking(move || shared.fetch(&site, &request)).await;
+        let made = made.map_err(|error| Status::internal(error.to_string()))?.map_err(status_of)?;
+        let (sender, receiver) = mpsc::channel(2);
+        let (shared, site) = (self.0.clone(), peer.site);
+        self.0.tasks.spawn(async move {
+            for reply in made.iter() {
+                if sender.send(Ok(reply.clone())).await.is_err() {
+                    return;
+                }
+                shared.heard(&site, Heard::Contact);
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
 
     async fn control(&self, request: Request<Streaming<SiteControl>>) -> Result<Response<Self::ControlStream>, Status> {
         let (peer, number) = self.caller(&request).await?;
@@ -263,6 +284,8 @@ impl Control {
                 instance: hello.instance.clone(),
                 detail,
                 states_manifests: hello.states_manifests,
+                takes_published: hello.takes_published,
+                applied: applied(&hello.applied),
             }),
         );
         self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
@@ -359,7 +382,18 @@ impl Control {
         }
     }
 
+    /// Tells the site what it should have of HQ's tables, unless it knows.
+    async fn send_wanted(&self, site: &SiteId, told: &mut Vec<WantedTable>) {
+        let tables = published::wanted(&self.shared, site);
+        if tables != *told {
+            told.clone_from(&tables);
+            self.send(ToSite::Published(rollcall_wire::proto::Published { tables })).await;
+        }
+    }
+
     async fn serve(&mut self, session: &Arc<Session>) {
+        let (mut published, mut told) = (self.shared.published.subscribe(), Vec::new());
+        self.send_wanted(&session.site, &mut told).await;
         let mut addresses = self.shared.site_addresses();
         let mut ask = tokio::time::interval(self.shared.config.beacon_interval);
         ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -376,6 +410,7 @@ impl Control {
                     return;
                 }
                 () = self.outgoing.closed() => return,
+                Ok(()) = published.changed() => self.send_wanted(&session.site, &mut told).await,
                 _ = ask.tick() => {
                     let now = self.shared.site_addresses();
                     if now != addresses {
@@ -413,6 +448,7 @@ impl Control {
                     unconfirmed_age: age,
                     capture_problem: problem.clone(),
                     clock_off_micros: clock_off,
+                    applied: applied(&beacon.applied),
                 };
                 self.shared.learned(site, fact);
                 let rows = beacon.head.saturating_sub(beacon.confirmed);
@@ -451,6 +487,17 @@ impl Control {
         }
         true
     }
+}
+
+/// What a site says it has of HQ's tables.
+fn applied(told: &[rollcall_wire::proto::Applied]) -> BTreeMap<TableName, Applied> {
+    const TABLES_MAX: usize = 1000;
+    let of_table = |told: &rollcall_wire::proto::Applied| {
+        let problem = (!told.problem.is_empty()).then(|| told.problem.chars().take(1000).collect());
+        let applied = Applied { version: Seq(told.version), audience: told.audience, problem, edits: told.edits };
+        Some((TableName::new(&told.table).ok()?, applied))
+    };
+    told.iter().take(TABLES_MAX).filter_map(of_table).collect()
 }
 
 /// What a site's own log of its attempts says about its absence: one line for each thing it ran into.

@@ -22,6 +22,7 @@ use crate::{
     error::HqError,
     incidents_api,
     node::Shared,
+    published_api,
     relay::Relay,
     roster::INVITATION_LIFE_SECONDS,
     table_settings::{self, TableSettings},
@@ -48,6 +49,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/users/{name}/tokens", get(tokens))
         .route("/api/users/{name}/tokens/{token}", axum::routing::put(make_token).delete(remove_token))
         .merge(incidents_api::routes())
+        .merge(published_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
         .with_state(shared)
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     facts::{Fact, Welcomed},
+    published::arrivals::Applied,
     roster::Sites,
     standing::{SiteStanding, Standing},
     watching::Watching,
@@ -58,6 +59,9 @@ pub(crate) struct Remembered {
     pub(crate) refused: Option<Cause>,
     #[serde(default)]
     pub(crate) quarantined: bool,
+    /// What it has of HQ's tables.
+    #[serde(default)]
+    pub(crate) applied: BTreeMap<TableName, Applied>,
 }
 
 impl Remembered {
@@ -85,6 +89,8 @@ struct Presence {
     states_since: Option<Timestamp>,
     /// When its newest session began.
     welcomed_at: Option<Timestamp>,
+    /// Its agent is too old to take HQ's tables.
+    takes_nothing: bool,
 }
 
 /// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
@@ -143,7 +149,8 @@ impl Ledger {
         }
         match fact {
             Fact::Welcomed(welcomed) => presence.welcome(at, welcomed),
-            Fact::Beacon { head, unconfirmed_age, capture_problem, clock_off_micros } => {
+            Fact::Beacon { head, unconfirmed_age, capture_problem, clock_off_micros, applied } => {
+                presence.now.applied = applied;
                 presence.clock_off_micros = clock_off_micros;
                 presence.is_behind = unconfirmed_age > Duration::from_secs(60);
                 presence.now.head = head.max(presence.now.head);
@@ -171,6 +178,18 @@ impl Ledger {
             // For the watch, and for sessions.
             Fact::Heard(_) | Fact::EpochWanted { .. } => {}
         }
+    }
+
+    /// What a site has of HQ's tables, by what it said last.
+    pub(crate) fn applied(&self, site: &SiteId) -> BTreeMap<TableName, Applied> {
+        self.sites().get(site).map(|presence| presence.now.applied.clone()).unwrap_or_default()
+    }
+
+    /// [`Self::applied`] of every site, and whether it can take such tables at all.
+    pub(crate) fn all_applied(&self) -> HashMap<SiteId, (bool, BTreeMap<TableName, Applied>)> {
+        let sites = self.sites();
+        let of_site = |presence: &Presence| (!presence.takes_nothing, presence.now.applied.clone());
+        sites.iter().map(|(site, presence)| (site.clone(), of_site(presence))).collect()
     }
 
     /// Whether rows of the site are in quarantine.
@@ -366,6 +385,8 @@ impl Presence {
         self.now.head = welcomed.head;
         self.now.confirmed = welcomed.confirmed;
         self.states_since = welcomed.states_manifests.then_some(at);
+        self.takes_nothing = !welcomed.takes_published;
+        self.now.applied = welcomed.applied;
         self.detail = welcomed.detail;
         self.pending.clear();
     }

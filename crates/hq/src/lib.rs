@@ -24,6 +24,8 @@ mod measures;
 mod node;
 mod notify;
 mod pg;
+mod published;
+mod published_api;
 mod reconcile;
 mod relay;
 mod requests;

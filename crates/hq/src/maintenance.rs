@@ -1,13 +1,24 @@
 //! Housekeeping beside ingest: compaction, clean-up, what must be remembered, contact history.
 
 use rollcall_types::describe;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use rollcall_lake::{LakeError, Retention, StateView, Table};
 use rollcall_types::SiteNumber;
 
-use crate::{capacity, node::Shared};
+use crate::{
+    capacity,
+    node::Shared,
+    published::{
+        self,
+        arrivals::{self, LackingSince},
+    },
+};
 
 const PRESENCE: &str = "presence";
 /// How often small files are looked for.
@@ -18,6 +29,8 @@ const CLEAN_EVERY: Duration = Duration::from_secs(1800);
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
 /// How often completeness is looked at again for sites that wait for a cursor.
 const ADVANCE_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether other sites should have other tables, and who is late.
+const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
 /// How often the worth of rows is worked out.
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -41,6 +54,8 @@ pub(crate) fn restore(shared: &Shared) {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut advance = tokio::time::interval(ADVANCE_EVERY);
     let mut remember_tick = tokio::time::interval(REMEMBER_EVERY);
+    let mut published_tick = tokio::time::interval(PUBLISHED_EVERY);
+    let (mut lacking, mut orphans) = (LackingSince::new(), BTreeMap::new());
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -48,7 +63,18 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 shared.ledger.advance_all(&shared.lake, &shared.roster.all());
                 shared.standings.refresh(&shared);
             }
+            _ = published_tick.tick() => {
+                if let Err(error) = published::refresh(&shared).await {
+                    tracing::error!(error = %describe(&error), "what was published cannot be read");
+                }
+                arrivals::watch(&shared, &mut lacking);
+            }
             _ = remember_tick.tick() => {
+                if shared.is_acting()
+                    && let Err(error) = published::note_orphans(&shared, &mut orphans).await
+                {
+                    tracing::error!(error = %describe(&error), "publications cannot be noted");
+                }
                 let (count, capacity) = (shared.sessions.count(), shared.capacity);
                 if capacity::is_nearly_full(count, capacity) {
                     tracing::error!(count, capacity, "nearly as many sites as this process may open files: add a node, or raise the limit");

@@ -37,6 +37,7 @@ use crate::{
     measures::Measures,
     notify::{self, Notifiers},
     pg,
+    published::{self, Published, arrivals},
     reconcile::{self, Reconciliation},
     relay::{self, Relay},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
@@ -143,6 +144,7 @@ pub(crate) struct Shared {
     pub(crate) standings: Standings,
     pub(crate) watching: Watching,
     pub(crate) notifiers: Notifiers,
+    pub(crate) published: Published,
 }
 
 impl Shared {
@@ -218,6 +220,8 @@ impl Shared {
                 let make: MakeTable = Arc::new(move || make(&shared));
                 tables.push(("rollcall", name, make));
             };
+            add("publications", |shared| tables::publications(&arrivals::arrived(shared, &arrivals::arrivals(shared))));
+            add("arrivals", |shared| tables::arrivals(&arrivals::arrivals(shared)));
             add("incidents", |shared| tables::incidents(&watching::incidents(shared)));
             add("complete_through", |shared| tables::complete_through(&shared.ledger.tables_through()));
             add("cursors", |shared| tables::cursors(&shared.lake, &shared.roster.all()));
@@ -288,6 +292,7 @@ impl Node {
             roster,
             watching,
             notifiers: Notifiers::open(vault).await?,
+            published: Published::default(),
             ledger: Ledger::default(),
             reconciliation: Reconciliation::default(),
             measures: Measures::default(),
@@ -308,6 +313,7 @@ impl Node {
         maintenance::restore(&shared);
         relay::catch_up(&shared).await?;
         lease::look(&shared).await?;
+        published::refresh(&shared).await?;
         shared.tasks.spawn(relay::run(shared.clone()));
         shared.tasks.spawn(lease::run(shared.clone()));
         shared.tasks.spawn(maintenance::follow(shared.clone()));

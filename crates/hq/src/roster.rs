@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeZone;
 use chrono_tz::Tz;
 use rollcall_lake::{Lake, LakeError, Record, StateView};
-use rollcall_types::{Epoch, SiteId, SiteNumber, Timestamp};
+use rollcall_types::{Epoch, HQ_SITE, SiteId, SiteNumber, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{access::token_hash, authority::random_bytes, error::HqError};
@@ -197,6 +197,7 @@ impl Roster {
         now: Timestamp,
     ) -> Result<ImportReport, HqError> {
         let rows = parse_csv(text)?;
+        rows.keys().try_for_each(check_name)?;
         self.lake
             .state()
             .update(|view| {
@@ -252,6 +253,7 @@ impl Roster {
         by: &str,
         now: Timestamp,
     ) -> Result<Invitation, HqError> {
+        check_name(site)?;
         check_calendar(attributes)?;
         let secret = URL_SAFE_NO_PAD.encode(random_bytes::<18>()?);
         let expires_at = now.plus_micros(i64::try_from(life_seconds).unwrap_or(i64::MAX / 2).saturating_mul(1_000_000));
@@ -417,6 +419,14 @@ pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, 
         }
     }
     Ok(sites)
+}
+
+/// Refuses the name that stands for HQ itself.
+fn check_name(site: &SiteId) -> Result<(), HqError> {
+    match site.as_str() == HQ_SITE {
+        true => Err(invalid(format!("no site can be called {HQ_SITE}: that is HQ itself"))),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a zone, hours or a go-live date that could not be understood later.

@@ -10,7 +10,12 @@ use rollcall_lake::Lake;
 use rollcall_roll::Incident;
 use rollcall_types::{Coverage, SiteId, TableName, Timestamp};
 
-use crate::{ledger::RollEntry, reconcile::Reconciled, roster::Sites};
+use crate::{
+    ledger::RollEntry,
+    published::arrivals::{Arrival, Arrived},
+    reconcile::Reconciled,
+    roster::Sites,
+};
 
 /// Builds a table column by column.
 #[derive(Default)]
@@ -135,6 +140,36 @@ pub(crate) fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordB
         .maybe_long("rows_here", all.values().map(|reconciled| reconciled.found.map(|found| found as i64)))
         .maybe_long("last_key", all.values().map(|reconciled| reconciled.stated.last_key))
         .time("received_at", all.values().map(|reconciled| Some(reconciled.at)))
+        .finish()
+}
+
+/// `rollcall.publications`: what HQ published, and how many of the sites that should have it do.
+pub(crate) fn publications(all: &[Arrived]) -> RecordBatch {
+    let of = |get: fn(&Arrived) -> u64| all.iter().map(move |arrived| get(arrived) as i64);
+    Columns::default()
+        .text("table_name", all.iter().map(|arrived| Some(arrived.publication.table.as_str())))
+        .long("version", of(|arrived| arrived.publication.version.0))
+        .time("published_at", all.iter().map(|arrived| Some(arrived.publication.at)))
+        .text("published_by", all.iter().map(|arrived| Some(&arrived.publication.by)))
+        .text("note", all.iter().map(|arrived| Some(&arrived.publication.note)))
+        .long("inserted", of(|arrived| arrived.publication.counts.inserted))
+        .long("updated", of(|arrived| arrived.publication.counts.updated))
+        .long("deleted", of(|arrived| arrived.publication.counts.deleted))
+        .long("sites", of(|arrived| arrived.audience as u64))
+        .long("have", of(|arrived| arrived.have as u64))
+        .finish()
+}
+
+/// `rollcall.arrivals`: how every published table stands at every site that should have it.
+pub(crate) fn arrivals(all: &[Arrival]) -> RecordBatch {
+    let lack = |arrival: &Arrival| arrival.lacks.as_ref().map(|lack| lack.detail.clone());
+    Columns::default()
+        .text("site", all.iter().map(|arrival| Some(arrival.site.as_str())))
+        .text("table_name", all.iter().map(|arrival| Some(arrival.table.as_str())))
+        .long("wanted", all.iter().map(|arrival| arrival.wanted.0 as i64))
+        .long("applied", all.iter().map(|arrival| arrival.applied.0 as i64))
+        .text("lacks_because", all.iter().map(lack))
+        .long("edits", all.iter().map(|arrival| arrival.edits as i64))
         .finish()
 }
 

@@ -70,6 +70,7 @@ fn part(table: &Table, site: u32, previous: u64, last: u64) -> Part {
         marks: Vec::new(),
         rows: conform(&rows, table.snapshot().schema(), SiteClock::default()).expect("conforms"),
         received_at: Timestamp::from_micros(1_700_000_000_000_000),
+        whole: false,
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Part {
     pub rows: Conformed,
     /// When HQ received the batch.
     pub received_at: Timestamp,
+    /// Taken whole or not at all: a table that stands further than `previous` makes it a gap.
+    pub whole: bool,
 }
 
 /// What became of a part.
@@ -208,7 +210,7 @@ impl Plan {
         let key = (part.site, part.epoch);
         let stored = base.cursor(part.site, part.epoch).unwrap_or_default();
         let (_, cursor) = self.cursors.get(&key).copied().unwrap_or((stored, stored));
-        if cursor.seq < part.previous {
+        if cursor.seq < part.previous || part.whole && cursor.seq != part.previous {
             return PartOutcome::Gap { cursor: cursor.seq };
         }
         if part.last <= cursor.seq {

@@ -41,7 +41,7 @@ pub use lake::{Lake, LakeOptions};
 pub use layer::{Layered, PutLayer, is_commit};
 pub use remote::store_at;
 pub use schema::{Column, ColumnType, TableSchema, our_columns};
-pub use snapshot::{Cursor, DataFile, FileStats, Snapshot, Visible};
+pub use snapshot::{Cursor, DataFile, FileStats, HQ_EPOCH, Snapshot, Visible};
 pub use state::{Record, StateLog, StateView};
 pub use table::Table;
 pub use vault::{Vault, VaultKey};

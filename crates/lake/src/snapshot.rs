@@ -120,6 +120,9 @@ pub struct Snapshot {
     pub(crate) other_txns: OrdMap<String, i64>,
 }
 
+/// HQ's own rows have one life.
+pub const HQ_EPOCH: Epoch = Epoch(1);
+
 const CONFIG_KEY: &str = "rollcall.key";
 
 impl Snapshot {
@@ -161,6 +164,11 @@ impl Snapshot {
     /// Where a site stands in this table.
     pub fn cursor(&self, site: SiteNumber, epoch: Epoch) -> Option<Cursor> {
         self.cursors.get(&(site, epoch)).copied()
+    }
+
+    /// Whether its rows are HQ's own, for sites to have.
+    pub fn is_published(&self) -> bool {
+        self.cursors.contains_key(&(SiteNumber::HQ, HQ_EPOCH))
     }
 
     /// All cursors.

@@ -37,6 +37,7 @@ use rollcall_lake::{Lake, Snapshot, Table, our_columns};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
+    audience::Audience,
     compat::{InformationSchema, Key, add_functions, plannable, session_user},
     current::{Whole, current, history},
     scope::{Scope, scope},
@@ -343,6 +344,11 @@ impl Engine {
         Ok(Planned { context, plan, turn, coverage, took })
     }
 
+    /// The rule by which sites get rows of a published table; see [`Audience`].
+    pub fn audience(&self, rule: &str, columns: &SchemaRef, attributes: &[String]) -> Result<Audience, QueryError> {
+        Audience::parse(&self.base, rule, columns, attributes)
+    }
+
     /// The plan of one read-only statement, as written: for the types of its parameters and columns.
     pub async fn parse(&self, question: Question<'_>, extras: Extras) -> Result<LogicalPlan, QueryError> {
         Ok(self.parse_in(question, extras).await?.1)
@@ -419,8 +425,10 @@ impl Engine {
             only: extras.only.clone(),
         };
         for (name, table) in self.lake.tables() {
-            schemas.entry("public").or_default().insert(name.as_str(), pin(&table, Some(&name), true));
-            schemas.entry("history").or_default().insert(name.as_str(), pin(&table, Some(&name), false));
+            // What HQ itself wrote lacks no site's rows.
+            let of_sites = Some(&name).filter(|_| !table.snapshot().is_published());
+            schemas.entry("public").or_default().insert(name.as_str(), pin(&table, of_sites, true));
+            schemas.entry("history").or_default().insert(name.as_str(), pin(&table, of_sites, false));
         }
         if extras.only.is_none() {
             let own = schemas.entry("rollcall").or_default();

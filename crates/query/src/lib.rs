@@ -5,6 +5,7 @@
 //! roll) as record batches. This crate knows nothing of sites' connections, and it only reads.
 #![forbid(unsafe_code)]
 
+mod audience;
 mod compat;
 mod current;
 mod engine;
@@ -17,6 +18,7 @@ mod turns;
 mod visible;
 mod workbook;
 
+pub use audience::{Audience, SiteAudience};
 pub use datafusion;
 pub use engine::{
     Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question, Took,

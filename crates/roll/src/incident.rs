@@ -28,6 +28,8 @@ pub enum Kind {
     Condition(Condition),
     /// A way to tell people does not work.
     Channel,
+    /// Sites that are heard have not taken what HQ published, or cannot.
+    Publication,
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl std::fmt::Display for Kind {
             Self::NeverHeard => "never-heard",
             Self::HqBlind => "hq-blind",
             Self::Channel => "channel",
+            Self::Publication => "publication",
             Self::Condition(condition) => return condition.fmt(f),
         })
     }

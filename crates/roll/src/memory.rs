@@ -167,7 +167,7 @@ impl Watch {
                     Kind::Condition(condition) => {
                         site.conditions.insert(condition, incident.id);
                     }
-                    Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel => {}
+                    Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel | Kind::Publication => {}
                 }
             }
         }

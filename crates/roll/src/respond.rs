@@ -1,6 +1,6 @@
 //! What the watch does about silence: opens, joins, groups, holds, ends incidents, and has people told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rollcall_types::{Cause, SiteId, Timestamp};
 
@@ -354,6 +354,39 @@ impl Watch {
             (Some(id), None) => self.close(id, "it works again", now),
             _ => {}
         }
+    }
+
+    /// Opens, changes or ends the incident of a table that HQ publishes: the sites that should have it, are heard, and have
+    /// not, each with the time since when. `detail` says the same in a sentence.
+    pub fn set_publication(&mut self, table: &str, late: &BTreeMap<SiteId, Timestamp>, detail: &str, now: Timestamp) {
+        let open = self.open.iter().copied().find(|id| {
+            let incident = &self.incidents[id];
+            incident.kind == Kind::Publication && incident.stream.as_deref() == Some(table)
+        });
+        let Some(first) = late.values().min().copied() else {
+            if let Some(id) = open {
+                self.close(id, "every site that is heard has it", now);
+            }
+            return;
+        };
+        let id = open.unwrap_or_else(|| self.new_incident(Kind::Publication, first, now));
+        let Some(incident) = self.incidents.get_mut(&id) else { return };
+        let mut members: BTreeMap<SiteId, Member> =
+            late.iter().map(|(site, since)| (site.clone(), Member { since: *since, until: None })).collect();
+        for (site, member) in &incident.members {
+            // Who has it now stays named as one that had not.
+            let known = members.entry(site.clone()).or_insert(Member { until: Some(now), ..*member });
+            known.until = known.until.and(member.until.or(Some(now)));
+        }
+        if incident.members == members && incident.evidence == detail {
+            return;
+        }
+        incident.stream = Some(table.to_owned());
+        incident.cause = Some(Cause::NotUpdated);
+        incident.members = members;
+        detail.clone_into(&mut incident.evidence);
+        incident.calls = true;
+        self.changed.insert(id);
     }
 
     pub(crate) fn tell_of_deafness(&mut self, was_deaf: bool, now: Timestamp) {

@@ -106,6 +106,20 @@ impl Client {
         Ok(self.checked(request.send_json(body))?.body_mut().read_json()?)
     }
 
+    /// Sends bytes as they are, with parameters.
+    pub(crate) fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        body: &[u8],
+    ) -> anyhow::Result<T> {
+        let mut request = self.agent.post(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        for (name, value) in parameters {
+            request = request.query(*name, value);
+        }
+        Ok(self.checked(request.send(body))?.body_mut().read_json()?)
+    }
+
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<T> {
         let request = self.agent.put(format!("{}{path}", self.url)).header("Authorization", self.authorization());
         Ok(self.checked(request.send_json(body))?.body_mut().read_json()?)

@@ -9,6 +9,7 @@ mod demo;
 mod fleet;
 mod hq;
 mod incidents;
+mod published;
 mod replay;
 mod roster;
 mod show;
@@ -58,6 +59,10 @@ enum Command {
     Incidents(incidents::IncidentsArgs),
     /// The sites' tables, and when their rows happened: list, set.
     Tables(tables::TablesArgs),
+    /// Give rows to the sites: new, changed or removed ones of a table that HQ owns.
+    Publish(published::PublishArgs),
+    /// What was published, which sites have it, and why the others have not.
+    Publications(published::PublicationsArgs),
     /// Who may ask, and what they may see: list, set, remove.
     Users(users::UsersArgs),
     /// How people are told: list, set, test, remove.
@@ -130,6 +135,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Roster(args) => roster::run(args),
         Command::Incidents(args) => incidents::run(args),
         Command::Tables(args) => tables::run(args),
+        Command::Publish(args) => published::publish(&args),
+        Command::Publications(args) => published::publications(&args),
         Command::Users(args) => users::run(args),
         Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),

@@ -101,6 +101,7 @@ pub fn measure() -> anyhow::Result<Vec<Stage>> {
                 marks: Vec::new(),
                 rows,
                 received_at: now,
+                whole: false,
             })
         };
         received.iter().enumerate().map(&mut part).collect::<anyhow::Result<Vec<LakePart>>>()

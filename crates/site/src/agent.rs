@@ -13,6 +13,7 @@ use crate::{
     enrol::{is_renewal_due, renew},
     error::SiteError,
     feed::Feed,
+    published::Shelf,
     session::Session,
     state::{Identity, Notes, StateDirectory},
     status::StatusFile,
@@ -52,6 +53,7 @@ pub struct Agent {
     directory: StateDirectory,
     identity: Identity,
     feed: Feed,
+    shelf: Shelf,
     notes: Notes,
     status: StatusFile,
     /// New at every start: tells two copies of one site apart.
@@ -77,6 +79,7 @@ impl Agent {
         }
         Ok(Self {
             feed: Feed::open(&database)?,
+            shelf: Shelf::open(&database, directory.path())?,
             notes: Notes::open(&directory)?,
             status: StatusFile::new(directory.clone()),
             instance: uuid::Uuid::new_v4().to_string(),
@@ -151,6 +154,7 @@ impl Agent {
                         manifest_stated: None,
                         database: &self.identity.database,
                         feed: &self.feed,
+                        shelf: &self.shelf,
                         notes: &self.notes,
                         status: &mut self.status,
                         instance: &self.instance,

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use rollcall_capture::{Source, TableSpec};
+use rollcall_capture::{Incoming, Source, TableSpec};
 use rollcall_site::{
     Agent, AgentConfig, JoinOptions, LoudConfig, Report, SiteError, StateDirectory, be_loud, join, mark_resend, status,
 };
@@ -82,6 +82,14 @@ enum Command {
         #[arg(long)]
         forget: bool,
     },
+    /// Let HQ have a table in which the store has rows of its own: HQ's rows take their place.
+    Adopt {
+        /// The table, which HQ publishes.
+        table: String,
+        /// The store's database.
+        #[arg(long)]
+        db: PathBuf,
+    },
     /// Accept that HQ was restored from a backup, and send again what it lacks.
     Resend {
         /// The store's database.
@@ -126,6 +134,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Detach { db, table, forget } => {
             Source::open(&db)?.detach(table.as_deref(), forget)?;
             eprintln!("detached");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Adopt { table, db } => {
+            let db = db.canonicalize()?;
+            Incoming::open(&db, StateDirectory::beside(&db).path())?.adopt(&table)?;
+            eprintln!("HQ's rows take the place of those in {table} when they come");
             Ok(ExitCode::SUCCESS)
         }
         Command::Resend { db } => {

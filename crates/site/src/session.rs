@@ -24,6 +24,7 @@ use crate::{
     error::SiteError,
     feed::{Feed, parts},
     outbox::Outbox,
+    published::{Shelf, Updates},
     state::{Notes, Position},
     status::StatusFile,
 };
@@ -44,6 +45,8 @@ const CARE_EVERY: Duration = Duration::from_secs(2);
 const LOOK_ANYWAY: Duration = Duration::from_secs(15);
 /// Loading waits while this many changes are unconfirmed.
 const LOAD_BACKLOG_MAX: u64 = 20_000;
+/// HQ's tables are compared with what was applied once in so many beacons: every five minutes as a rule.
+const CHECK_BEACONS: u32 = 10;
 /// Nothing heard from HQ for this long ends the connection.
 const SILENT_HQ: Duration = Duration::from_secs(120);
 
@@ -55,6 +58,7 @@ pub(crate) struct Session<'a> {
     pub(crate) manifest_stated: Option<Instant>,
     pub(crate) database: &'a Path,
     pub(crate) feed: &'a Feed,
+    pub(crate) shelf: &'a Shelf,
     pub(crate) notes: &'a Notes,
     pub(crate) status: &'a mut StatusFile,
     pub(crate) instance: &'a str,
@@ -70,6 +74,8 @@ struct Open {
     data: mpsc::Sender<DataFrame>,
     from_data: Streaming<DataReply>,
     outbox: Outbox,
+    /// HQ's tables on their way here.
+    updates: Updates,
     epoch: Epoch,
     lake_id: String,
     beacon_every: Duration,
@@ -118,6 +124,7 @@ impl Session<'_> {
     async fn open(&mut self, channel: Channel) -> Result<Open, SiteError> {
         let position = self.notes.position()?;
         let hello = self.hello(&position).await?;
+        let applied = hello.applied.clone();
         let head = Seq(hello.head);
         let (control, outgoing) = mpsc::channel(16);
         let hello = SiteControl { message: Some(ToHq::Hello(hello)) };
@@ -149,15 +156,18 @@ impl Session<'_> {
             welcome.credit_bytes,
         );
         *self.announced = settings.hq_addresses;
+        let beacon_every = Duration::from_millis(u64::from(settings.beacon_interval_ms.max(100)));
+        let updates = Updates::start(client, self.shelf.clone(), applied, beacon_every * CHECK_BEACONS);
         Ok(Open {
             control,
             from_control,
             data,
             from_data,
             outbox,
+            updates,
             epoch: position.epoch,
             lake_id: welcome.lake_id,
-            beacon_every: Duration::from_millis(u64::from(settings.beacon_interval_ms.max(100))),
+            beacon_every,
             manifest_every: (settings.manifest_interval_ms > 0)
                 .then(|| Duration::from_millis(u64::from(settings.manifest_interval_ms))),
         })
@@ -180,6 +190,8 @@ impl Session<'_> {
             clock_micros: Source::clock_micros(),
             accept_older_lake: self.notes.text("accept_older_lake")?.is_some(),
             states_manifests: true,
+            takes_published: true,
+            applied: self.shelf.applied().await?,
         })
     }
 
@@ -321,6 +333,7 @@ impl Session<'_> {
                     self.take_control(open, message).await?;
                 }
                 _ = beacon.tick() => unless_busy(self.send_beacon(open).await)?,
+                () = open.updates.changed() => unless_busy(self.send_beacon(open).await)?,
                 _ = care.tick() => {
                     match self.care(open, moved).await {
                         Ok(()) => moved = false,
@@ -438,6 +451,10 @@ impl Session<'_> {
                 *self.announced = settings.hq_addresses;
                 Ok(())
             }
+            FromHq::Published(published) => {
+                open.updates.want(published.tables);
+                Ok(())
+            }
             FromHq::Welcome(_) => Err(SiteError::Ended("HQ welcomed twice".to_owned())),
         }
     }
@@ -480,6 +497,8 @@ impl Session<'_> {
             .await?;
         self.status.journal(head);
         let problem = self.status.capture_problem().unwrap_or_default();
+        let applied = open.updates.applied();
+        self.status.published(&applied);
         open.say(ToHq::Beacon(Beacon {
             head: head.0,
             confirmed: confirmed.0,
@@ -489,6 +508,7 @@ impl Session<'_> {
             capture_problem: problem,
             journal_bytes,
             disk_free_bytes: disk_free(self.database),
+            applied,
         }))
         .await
     }

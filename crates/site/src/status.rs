@@ -1,9 +1,10 @@
 //! The site says so too: whether all is well, for people at the store and for monitoring by exit code.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rollcall_capture::{Health, Source};
 use rollcall_types::{Seq, Timestamp};
+use rollcall_wire::proto::Applied;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -72,6 +73,20 @@ pub struct AgentStatus {
     pub head: Seq,
     /// What is wrong with capture.
     pub capture_problem: Option<String>,
+    /// What the site has of HQ's tables.
+    #[serde(default)]
+    pub published: BTreeMap<String, AppliedStatus>,
+}
+
+/// What the site has of one of HQ's tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedStatus {
+    /// The version applied; 0 if none is.
+    pub version: Seq,
+    /// Why it has no newer one, if it cannot take it.
+    pub problem: Option<String>,
+    /// Rows found changed here and put right, ever.
+    pub edits: u64,
 }
 
 /// The status file as the agent keeps it.
@@ -126,6 +141,15 @@ impl StatusFile {
         self.now.capture_problem = (!health.is_ok()).then(|| health.problems.join("; "));
     }
 
+    pub(crate) fn published(&mut self, applied: &[Applied]) {
+        let status = |applied: &Applied| AppliedStatus {
+            version: Seq(applied.version),
+            problem: Some(applied.problem.clone()).filter(|problem| !problem.is_empty()),
+            edits: applied.edits,
+        };
+        self.now.published = applied.iter().map(|applied| (applied.table.clone(), status(applied))).collect();
+    }
+
     pub(crate) fn capture_problem(&self) -> Option<String> {
         self.now.capture_problem.clone()
     }
@@ -176,6 +200,9 @@ fn judge(agent: Option<&AgentStatus>, rows: u64, age: Duration, max_age: Duratio
     };
     if let Some(problem) = &agent.capture_problem {
         return (Level::Broken, format!("changes are not captured: {problem}"));
+    }
+    if let Some((table, problem)) = agent.published.iter().find_map(|(name, of)| Some((name, of.problem.as_ref()?))) {
+        return (Level::Broken, format!("HQ's table {table} is not up to date here: {problem}"));
     }
     if agent.refused {
         let error = agent.last_error.clone().unwrap_or_default();

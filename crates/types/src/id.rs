@@ -114,6 +114,14 @@ pub fn hq_identifier(name: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SiteNumber(pub u32);
 
+impl SiteNumber {
+    /// HQ itself, as the writer of the tables it publishes; sites' numbers begin at 1.
+    pub const HQ: Self = Self(0);
+}
+
+/// Names HQ itself in `_site` of the tables it publishes; no site may be called so.
+pub const HQ_SITE: &str = "hq";
+
 impl fmt::Display for SiteNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

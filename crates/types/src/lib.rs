@@ -14,7 +14,7 @@ mod time;
 
 pub use coverage::{Coverage, GroupCoverage, MissingSite, Share};
 pub use describe::describe;
-pub use id::{InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
+pub use id::{HQ_SITE, InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
 pub use manifest::{Manifest, Stated};
 pub use position::{ChainHash, Epoch, Seq};
 pub use state::{Cause, SiteState};

@@ -81,6 +81,8 @@ pub enum Cause {
     NoFlow,
     /// What arrived is not what the site counted.
     Mismatch,
+    /// It has not taken what HQ published.
+    NotUpdated,
 }
 
 impl fmt::Display for Cause {
@@ -99,6 +101,7 @@ impl fmt::Display for Cause {
             Self::Disk => "disk",
             Self::NoFlow => "heard, but no rows",
             Self::Mismatch => "counts differ",
+            Self::NotUpdated => "has not taken an update",
         })
     }
 }

@@ -131,7 +131,7 @@ impl Encoder {
     }
 }
 
-fn write_rows(buffer: Vec<u8>, rows: &RecordBatch) -> Result<Vec<u8>, arrow_schema::ArrowError> {
+pub(crate) fn write_rows(buffer: Vec<u8>, rows: &RecordBatch) -> Result<Vec<u8>, arrow_schema::ArrowError> {
     let mut writer = StreamWriter::try_new(buffer, rows.schema_ref())?;
     writer.write(rows)?;
     writer.into_inner()
@@ -219,7 +219,7 @@ pub fn decode(encoded: &Encoded) -> Result<Batch, BatchError> {
     })
 }
 
-fn read_rows(bytes: &[u8]) -> Result<RecordBatch, arrow_schema::ArrowError> {
+pub(crate) fn read_rows(bytes: &[u8]) -> Result<RecordBatch, arrow_schema::ArrowError> {
     let mut reader = StreamReader::try_new(bytes, None)?;
     match reader.next() {
         Some(rows) => rows,

@@ -8,6 +8,7 @@
 pub mod batch;
 mod codec;
 pub mod framing;
+pub mod published;
 pub mod proto {
     //! Messages and services generated from `proto/rollcall.proto`, which documents them.
     #![allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
@@ -24,5 +25,7 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// No batch holds more changes.
 pub const BATCH_ROWS_MAX: usize = 100_000;
+/// No message of a fetch holds more rows' bytes, before compression.
+pub const FETCH_BYTES_MAX: usize = 768 * 1024;
 /// Default port of HQ's gateway.
 pub const SITES_PORT: u16 = 7400;

@@ -57,6 +57,7 @@ pub(crate) fn part_of(table: &Table, site: u32, epoch: u32, previous: u64, last:
         marks: Vec::new(),
         rows,
         received_at: Timestamp::from_micros(1_700_000_000_000_000),
+        whole: false,
     }
 }
 

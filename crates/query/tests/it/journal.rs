@@ -78,6 +78,7 @@ pub(crate) async fn append(lake: &Lake, sent: Sent<'_>) {
         marks: sent.marks,
         rows: rows.expect("conforms"),
         received_at: Timestamp::from_micros(0),
+        whole: false,
     };
     table.append(Arc::new(vec![part])).await.expect("appends");
 }

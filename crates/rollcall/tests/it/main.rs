@@ -8,5 +8,6 @@ mod enrolment;
 mod journals;
 mod nodes;
 mod proof;
+mod published;
 mod support;
 mod watch;

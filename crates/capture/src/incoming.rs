@@ -1,0 +1,747 @@
+//! HQ's tables at the site: rows are staged beside the store's database, then applied in one transaction with their version.
+//!
+//! Staging is durable, so that a fetch goes on where it broke. What is staged is either a change of what is applied, or the
+//! whole table. A table that the store does not have is built aside in short transactions and then renamed into place; one
+//! that it has is compared first, and only what differs is written, so that the store's own programs wait for that alone.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use arrow_array::{
+    Array, RecordBatch, StringArray,
+    cast::AsArray,
+    types::{Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
+};
+use arrow_schema::{DataType, TimeUnit};
+use chrono::{DateTime, Days, NaiveDate};
+use ring::digest;
+use rollcall_types::{Seq, columns};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params_from_iter,
+    types::{Value, ValueRef},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{CaptureError, Doing},
+    install,
+    shape::{Key, Shape, quote},
+};
+
+/// How a published table is to be at the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncomingTable {
+    /// Its name.
+    pub name: String,
+    /// Names and types; the types as Delta calls them.
+    pub columns: Vec<(String, String)>,
+    /// The columns that name a row.
+    pub key: Vec<String>,
+    /// Which rows of HQ's table the site gets: it changes with the rule and with the site's attributes.
+    pub audience: u64,
+    /// Whether rows changed at the site are put right, or only told of.
+    pub mends: bool,
+}
+
+/// What is applied of one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AppliedTable {
+    /// The position of the newest row.
+    pub version: Seq,
+    /// See [`IncomingTable::audience`].
+    pub audience: u64,
+    /// Rows found changed at the site and put right, ever.
+    pub edits: u64,
+    /// Whether they are put right.
+    pub mends: bool,
+}
+
+/// A fetch that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staged {
+    /// See [`IncomingTable::audience`].
+    pub audience: u64,
+    /// Rows published up to here are staged.
+    pub through: Seq,
+    /// Whether it is the whole table, or a change.
+    pub whole: bool,
+}
+
+/// What applying did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Rows written.
+    pub written: u64,
+    /// Rows removed.
+    pub removed: u64,
+    /// How long the store's own writers had to wait at most.
+    pub locked: Duration,
+}
+
+/// The agent's hold on HQ's tables in one store's database. Calls block on the file.
+#[derive(Debug)]
+pub struct Incoming {
+    conn: Connection,
+}
+
+/// How long a write of ours waits for the store's programs.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A transaction that builds a new table aside takes about so long.
+const BUILD_TARGET: Duration = Duration::from_millis(3);
+/// Rows of the first one.
+const BUILD_ROWS: i64 = 200;
+/// The table that is built before it is renamed.
+const ASIDE: &str = "_rollcall_incoming";
+
+const APPLIED: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_applied (
+    name TEXT PRIMARY KEY, version INTEGER NOT NULL, audience INTEGER NOT NULL, digest INTEGER NOT NULL,
+    made INTEGER NOT NULL, spec TEXT NOT NULL, edits INTEGER NOT NULL, at TEXT NOT NULL)";
+
+const STAGING: &str = "PRAGMA incoming.journal_mode = WAL; PRAGMA incoming.synchronous = NORMAL;
+    CREATE TABLE IF NOT EXISTS incoming.staged (name TEXT PRIMARY KEY, number INTEGER NOT NULL, audience INTEGER NOT NULL,
+        through INTEGER NOT NULL, whole INTEGER NOT NULL, spec TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS incoming.adopted (name TEXT PRIMARY KEY);";
+
+/// One row of `_rollcall_applied`.
+struct Applied {
+    table: AppliedTable,
+    digest: u64,
+    /// Whether the table was made here, and so may be given further columns.
+    made: bool,
+    spec: IncomingTable,
+}
+
+impl Incoming {
+    /// Opens the store's database, and what is staged in `directory`.
+    pub fn open(database: &Path, directory: &Path) -> Result<Self, CaptureError> {
+        let doing = "opening the store's database for HQ's tables";
+        fs::create_dir_all(directory).doing(doing)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(database, flags).doing(doing)?;
+        conn.busy_timeout(BUSY_TIMEOUT).doing(doing)?;
+        conn.execute_batch("PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -512;")
+            .doing(doing)?;
+        let staging = directory.join("incoming.sqlite");
+        // What is attached must be there: the store's own database is never made by us.
+        Connection::open(&staging).and_then(|conn| conn.execute_batch("PRAGMA user_version = 1")).doing(doing)?;
+        conn.execute("ATTACH ?1 AS incoming", [staging.to_string_lossy()]).doing(doing)?;
+        conn.execute_batch(STAGING).doing(doing)?;
+        conn.execute_batch("PRAGMA incoming.wal_autocheckpoint = 1000").doing(doing)?;
+        Ok(Self { conn })
+    }
+
+    /// What is applied, by table.
+    pub fn applied(&self) -> Result<BTreeMap<String, AppliedTable>, CaptureError> {
+        let doing = "reading which of HQ's tables are applied";
+        if !has_applied(&self.conn)? {
+            return Ok(BTreeMap::new());
+        }
+        let mut statement = self.conn.prepare_cached("SELECT name FROM main._rollcall_applied").doing(doing)?;
+        let names: Vec<String> =
+            statement.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>().doing(doing)?;
+        let mut all = BTreeMap::new();
+        for name in names {
+            if let Some(applied) = applied(&self.conn, &name)? {
+                all.insert(name, applied.table);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The fetch under way for a table.
+    pub fn staged(&self, table: &str) -> Result<Option<Staged>, CaptureError> {
+        self.conn
+            .query_row("SELECT audience, through, whole FROM incoming.staged WHERE name = ?1", [table], |row| {
+                Ok(Staged { audience: row.get::<_, i64>(0)? as u64, through: seq(row.get(1)?), whole: row.get(2)? })
+            })
+            .optional()
+            .doing("looking for a fetch under way")
+    }
+
+    /// Begins a fetch of what was published behind `after`, or goes on with it if it stands there.
+    pub fn begin(&mut self, table: &IncomingTable, after: Seq, whole: bool) -> Result<(), CaptureError> {
+        let doing = "beginning to fetch one of HQ's tables";
+        let spec = encode_spec(table)?;
+        let goes_on = self.staged(&table.name)? == Some(Staged { audience: table.audience, through: after, whole });
+        let known: Option<(i64, String)> = self
+            .conn
+            .query_row("SELECT number, spec FROM incoming.staged WHERE name = ?1", [&table.name], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()
+            .doing(doing)?;
+        if goes_on && known.as_ref().is_some_and(|(_, known)| *known == spec) {
+            return Ok(());
+        }
+        if whole && after != Seq(0) {
+            return Err(CaptureError::Damaged(format!("what was staged of {} is gone", table.name)));
+        }
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let number = match known {
+            Some((number, _)) => number,
+            None => transaction
+                .query_row("SELECT coalesce(max(number), 0) + 1 FROM incoming.staged", [], |row| row.get(0))
+                .doing(doing)?,
+        };
+        let declared = declare(table, true);
+        transaction
+            .execute_batch(&format!(
+                "DROP TABLE IF EXISTS incoming.r{number};
+                 CREATE TABLE incoming.r{number} (_op TEXT NOT NULL, {declared});"
+            ))
+            .doing(doing)?;
+        transaction
+            .execute(
+                "INSERT OR REPLACE INTO incoming.staged (name, number, audience, through, whole, spec) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                (&table.name, number, table.audience as i64, after.0 as i64, whole, spec),
+            )
+            .doing(doing)?;
+        transaction.commit().doing(doing)
+    }
+
+    /// Stages rows, the last of which was published at `through`. Their first column is the operation.
+    pub fn stage(&mut self, table: &str, rows: &RecordBatch, through: Seq) -> Result<(), CaptureError> {
+        let doing = "staging rows of HQ's";
+        let (number, spec) = self.staging(table)?;
+        let mut columns = Vec::with_capacity(spec.columns.len() + 1);
+        for name in std::iter::once(columns::OP).chain(spec.columns.iter().map(|(name, _)| name.as_str())) {
+            let column = rows.column_by_name(name);
+            columns.push(column.ok_or_else(|| CaptureError::Damaged(format!("HQ's rows lack column {name:?}")))?);
+        }
+        let marks = vec!["?"; columns.len()].join(",");
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        {
+            let mut insert = transaction
+                .prepare(&format!("INSERT OR REPLACE INTO incoming.r{number} VALUES ({marks})"))
+                .doing(doing)?;
+            for row in 0..rows.num_rows() {
+                let values: Result<Vec<Value>, CaptureError> =
+                    columns.iter().map(|column| value(column.as_ref(), row)).collect();
+                insert.execute(params_from_iter(values?)).doing(doing)?;
+            }
+        }
+        transaction
+            .execute("UPDATE incoming.staged SET through = ?2 WHERE name = ?1", (table, through.0 as i64))
+            .doing(doing)?;
+        transaction.commit().doing(doing)
+    }
+
+    /// Makes what is staged the table's content, as of `version`.
+    pub fn apply(&mut self, table: &str, version: Seq) -> Result<Report, CaptureError> {
+        let (number, spec) = self.staging(table)?;
+        let whole: bool = self
+            .conn
+            .query_row("SELECT whole FROM incoming.staged WHERE name = ?1", [table], |row| row.get(0))
+            .doing("looking at what is staged")?;
+        let refuse = |reason: String| CaptureError::Differs { table: table.to_owned(), reason };
+        let captured = install::is_installed(&self.conn)?
+            && install::captured_layouts(&self.conn)?.iter().any(|layout| layout.table.eq_ignore_ascii_case(table));
+        if captured {
+            let why = format!("the site captures it as its own; run `rollcall-site detach --table {table}` there");
+            return Err(refuse(why));
+        }
+        let known = applied(&self.conn, table)?;
+        let shape = match Shape::read(&self.conn, table) {
+            Ok(shape) => Some(shape),
+            Err(CaptureError::NoSuchTable(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let staged = Rows { number, spec: &spec };
+        let report = match shape {
+            None if whole => self.build(&staged, version, known.as_ref())?,
+            None => {
+                // Somebody dropped it: a change of it makes no table.
+                self.forget_applied(table)?;
+                return Err(refuse("it was dropped at the site; it is fetched whole".to_owned()));
+            }
+            Some(shape) => {
+                let made = known.as_ref().is_some_and(|known| known.made);
+                let missing = compare(&shape, &spec, made).map_err(refuse)?;
+                if known.is_none() && !self.is_adopted(table)? && self.count(table)? > 0 {
+                    return Err(refuse(format!(
+                        "the store has a table of this name with rows of its own; rename it, or let HQ have it with \
+                         `rollcall-site adopt {table}`"
+                    )));
+                }
+                if whole {
+                    self.replace(&staged, version, known.as_ref(), &missing)?
+                } else {
+                    self.change(&staged, version, known.as_ref(), &missing)?
+                }
+            }
+        };
+        self.clear(table)?;
+        Ok(report)
+    }
+
+    /// Forgets a fetch under way.
+    pub fn clear(&mut self, table: &str) -> Result<(), CaptureError> {
+        let doing = "clearing what was staged";
+        let number: Option<i64> = self
+            .conn
+            .query_row("SELECT number FROM incoming.staged WHERE name = ?1", [table], |row| row.get(0))
+            .optional()
+            .doing(doing)?;
+        let Some(number) = number else { return Ok(()) };
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        transaction.execute_batch(&format!("DROP TABLE IF EXISTS incoming.r{number}")).doing(doing)?;
+        transaction.execute("DELETE FROM incoming.staged WHERE name = ?1", [table]).doing(doing)?;
+        transaction.commit().doing(doing)
+    }
+
+    /// Lets HQ have a table in which the store has rows of its own: they are replaced by the next fetch.
+    pub fn adopt(&self, table: &str) -> Result<(), CaptureError> {
+        self.conn
+            .execute("INSERT OR IGNORE INTO incoming.adopted (name) VALUES (?1)", [table])
+            .doing("adopting a table")?;
+        Ok(())
+    }
+
+    /// Whether the table is what was applied; reads it whole. A table that is gone is not.
+    pub fn is_as_applied(&self, table: &str) -> Result<bool, CaptureError> {
+        let Some(applied) = applied(&self.conn, table)? else { return Ok(true) };
+        let columns = quoted(applied.spec.columns.iter().map(|(name, _)| name)).join(",");
+        match digest_of(&self.conn, &format!("SELECT {columns} FROM main.{}", quote(table))) {
+            Ok(found) => Ok(found == applied.digest),
+            // A table or a column is gone.
+            Err(CaptureError::Sqlite { source, .. }) if source.sqlite_error_code().is_none_or(is_schema_error) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn staging(&self, table: &str) -> Result<(i64, IncomingTable), CaptureError> {
+        let (number, spec): (i64, String) = self
+            .conn
+            .query_row("SELECT number, spec FROM incoming.staged WHERE name = ?1", [table], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .doing("looking at what is staged")?;
+        Ok((number, decode_spec(&spec)?))
+    }
+
+    fn is_adopted(&self, table: &str) -> Result<bool, CaptureError> {
+        self.conn
+            .query_row("SELECT count(*) > 0 FROM incoming.adopted WHERE name = ?1", [table], |row| row.get(0))
+            .doing("looking for an adopted table")
+    }
+
+    fn count(&self, table: &str) -> Result<i64, CaptureError> {
+        self.conn
+            .query_row(&format!("SELECT count(*) FROM main.{}", quote(table)), [], |row| row.get(0))
+            .doing("counting the store's own rows")
+    }
+
+    fn forget_applied(&mut self, table: &str) -> Result<(), CaptureError> {
+        self.clear(table)?;
+        self.conn
+            .execute("DELETE FROM main._rollcall_applied WHERE name = ?1", [table])
+            .doing("forgetting a table that was dropped")?;
+        Ok(())
+    }
+
+    /// Builds a table that the store does not have, aside, and renames it into place.
+    fn build(&mut self, staged: &Rows<'_>, version: Seq, known: Option<&Applied>) -> Result<Report, CaptureError> {
+        let doing = "building one of HQ's tables";
+        let mut report = Report::default();
+        let spec = staged.spec;
+        let columns = quoted(spec.columns.iter().map(|(name, _)| name)).join(",");
+        self.conn
+            .execute_batch(&format!(
+                "DROP TABLE IF EXISTS main.{ASIDE}; CREATE TABLE main.{ASIDE} ({})",
+                declare(spec, false)
+            ))
+            .doing(doing)?;
+        let (mut after, mut rows) = (i64::MIN, BUILD_ROWS);
+        loop {
+            let last: Option<i64> = self
+                .conn
+                .query_row(
+                    &format!(
+                        "SELECT max(rowid) FROM (SELECT rowid FROM incoming.r{} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
+                        staged.number
+                    ),
+                    (after, rows),
+                    |row| row.get(0),
+                )
+                .doing(doing)?;
+            let Some(last) = last else { break };
+            let began = Instant::now();
+            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+            let written = transaction
+                .execute(
+                    &format!(
+                        "INSERT INTO main.{ASIDE} ({columns}) SELECT {columns} FROM incoming.r{}
+                         WHERE rowid > ?1 AND rowid <= ?2 AND _op <> 'D'",
+                        staged.number
+                    ),
+                    (after, last),
+                )
+                .doing(doing)?;
+            let took = began.elapsed();
+            transaction.commit().doing(doing)?;
+            report.written += written as u64;
+            report.locked = report.locked.max(began.elapsed());
+            // Half of the time is the store's own.
+            std::thread::sleep(began.elapsed().min(Duration::from_millis(50)));
+            after = last;
+            let scale = BUILD_TARGET.as_secs_f64() / took.as_secs_f64().max(1e-5);
+            rows = ((rows as f64 * scale.clamp(0.5, 2.0)) as i64).clamp(20, 20_000);
+        }
+        let digest = digest_of(&self.conn, &format!("SELECT {columns} FROM main.{ASIDE}"))?;
+        let began = Instant::now();
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        transaction.execute_batch(&format!("ALTER TABLE main.{ASIDE} RENAME TO {}", quote(&spec.name))).doing(doing)?;
+        note_applied(&transaction, spec, version, digest, true, known.map_or(0, |known| known.table.edits))?;
+        transaction.commit().doing(doing)?;
+        report.locked = report.locked.max(began.elapsed());
+        Ok(report)
+    }
+
+    /// Makes a table that is there equal to what is staged. What differs is found before anything is locked.
+    fn replace(
+        &mut self,
+        staged: &Rows<'_>,
+        version: Seq,
+        known: Option<&Applied>,
+        missing: &[&(String, String)],
+    ) -> Result<Report, CaptureError> {
+        let doing = "comparing one of HQ's tables";
+        let spec = staged.spec;
+        let rows = format!("incoming.r{}", staged.number);
+        let table = format!("main.{}", quote(&spec.name));
+        let columns = quoted(spec.columns.iter().map(|(name, _)| name));
+        let keys = quoted(&spec.key);
+        // A column that the table lacks is given to it below; nothing in it can be equal yet.
+        let is_same: Vec<String> = spec
+            .columns
+            .iter()
+            .map(|column| match missing.contains(&column) {
+                true => format!("r.{} IS NULL", quote(&column.0)),
+                false => format!("t.{0} IS r.{0}", quote(&column.0)),
+            })
+            .collect();
+        let same_key = on_keys(&keys);
+        self.conn
+            .execute_batch(&format!(
+                "DROP TABLE IF EXISTS temp._rollcall_up; DROP TABLE IF EXISTS temp._rollcall_gone;
+                 CREATE TEMP TABLE _rollcall_up AS SELECT {} FROM {rows} r WHERE r._op <> 'D'
+                     AND NOT EXISTS (SELECT 1 FROM {table} t WHERE {same_key} AND {});
+                 CREATE TEMP TABLE _rollcall_gone AS SELECT {} FROM {table} t
+                     WHERE NOT EXISTS (SELECT 1 FROM {rows} r WHERE {same_key} AND r._op <> 'D');",
+                columns.iter().map(|name| format!("r.{name}")).collect::<Vec<_>>().join(","),
+                is_same.join(" AND "),
+                keys.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(","),
+            ))
+            .doing(doing)?;
+        let digest = digest_of(&self.conn, &format!("SELECT {} FROM {rows} WHERE _op <> 'D'", columns.join(",")))?;
+        let is_repeat =
+            known.is_some_and(|known| known.table.version == version && known.table.audience == spec.audience);
+        let differing: i64 = self
+            .conn
+            .query_row(
+                "SELECT (SELECT count(*) FROM temp._rollcall_up) + (SELECT count(*) FROM temp._rollcall_gone)",
+                [],
+                |row| row.get(0),
+            )
+            .doing(doing)?;
+        // The same version again: whatever differs was changed here.
+        let edits = known.map_or(0, |known| known.table.edits) + if is_repeat { differing.unsigned_abs() } else { 0 };
+        let made = known.is_some_and(|known| known.made);
+        let doing = "applying one of HQ's tables";
+        let began = Instant::now();
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        add_columns(&transaction, &spec.name, missing)?;
+        let removed = transaction
+            .execute(
+                &format!("DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM temp._rollcall_gone)", keys.join(",")),
+                [],
+            )
+            .doing(doing)?;
+        let written = transaction.execute(&upsert(spec, &table, "temp._rollcall_up", "true"), []).doing(doing)?;
+        note_applied(&transaction, spec, version, digest, made, edits)?;
+        transaction.commit().doing(doing)?;
+        let locked = began.elapsed();
+        self.conn.execute_batch("DROP TABLE temp._rollcall_up; DROP TABLE temp._rollcall_gone").doing(doing)?;
+        Ok(Report { written: written as u64, removed: removed as u64, locked })
+    }
+
+    /// Changes the rows that are staged.
+    fn change(
+        &mut self,
+        staged: &Rows<'_>,
+        version: Seq,
+        known: Option<&Applied>,
+        missing: &[&(String, String)],
+    ) -> Result<Report, CaptureError> {
+        let doing = "applying a change of one of HQ's tables";
+        let spec = staged.spec;
+        let known = known.ok_or_else(|| CaptureError::Damaged(format!("nothing of {} is applied yet", spec.name)))?;
+        let rows = format!("incoming.r{}", staged.number);
+        let table = format!("main.{}", quote(&spec.name));
+        let columns = quoted(spec.columns.iter().map(|(name, _)| name));
+        let keys = quoted(&spec.key);
+        let touched = format!(
+            "SELECT {} FROM {rows} r JOIN {table} t ON {}",
+            columns.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(","),
+            on_keys(&keys)
+        );
+        let began = Instant::now();
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        add_columns(&transaction, &spec.name, missing)?;
+        // A column that is added is null in every row: that does not change the digest.
+        let before = digest_of(&transaction, &touched)?;
+        let removed = transaction
+            .execute(
+                &format!("DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM {rows} WHERE _op = 'D')", keys.join(",")),
+                [],
+            )
+            .doing(doing)?;
+        let written = transaction.execute(&upsert(spec, &table, &rows, "_op <> 'D'"), []).doing(doing)?;
+        let digest = known.digest.wrapping_sub(before).wrapping_add(digest_of(&transaction, &touched)?);
+        note_applied(&transaction, spec, version, digest, known.made, known.table.edits)?;
+        transaction.commit().doing(doing)?;
+        Ok(Report { written: written as u64, removed: removed as u64, locked: began.elapsed() })
+    }
+}
+
+/// Staged rows.
+struct Rows<'a> {
+    number: i64,
+    spec: &'a IncomingTable,
+}
+
+fn seq(number: i64) -> Seq {
+    Seq(number.unsigned_abs())
+}
+
+fn quoted<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Vec<String> {
+    names.into_iter().map(|name| quote(name.as_ref())).collect()
+}
+
+fn on_keys(keys: &[String]) -> String {
+    keys.iter().map(|key| format!("t.{key} = r.{key}")).collect::<Vec<_>>().join(" AND ")
+}
+
+/// Inserts rows of `source`, or makes the rows that have their keys equal to them.
+fn upsert(spec: &IncomingTable, table: &str, source: &str, condition: &str) -> String {
+    let columns = quoted(spec.columns.iter().map(|(name, _)| name)).join(",");
+    let others = spec.columns.iter().filter(|(name, _)| !spec.key.contains(name));
+    let changes: Vec<String> = others.map(|(name, _)| format!("{0} = excluded.{0}", quote(name))).collect();
+    let conflict = match changes.is_empty() {
+        true => "NOTHING".to_owned(),
+        false => format!("UPDATE SET {}", changes.join(",")),
+    };
+    format!(
+        "INSERT INTO {table} ({columns}) SELECT {columns} FROM {source} WHERE {condition} ON CONFLICT ({}) DO {conflict}",
+        quoted(&spec.key).join(",")
+    )
+}
+
+fn add_columns(transaction: &Transaction<'_>, table: &str, missing: &[&(String, String)]) -> Result<(), CaptureError> {
+    for (name, kind) in missing {
+        transaction
+            .execute_batch(&format!("ALTER TABLE main.{} ADD COLUMN {} {}", quote(table), quote(name), declared(kind)))
+            .doing("adding a column to one of HQ's tables")?;
+    }
+    Ok(())
+}
+
+fn encode_spec(table: &IncomingTable) -> Result<String, CaptureError> {
+    serde_json::to_string(table).map_err(|error| CaptureError::Damaged(error.to_string()))
+}
+
+fn decode_spec(text: &str) -> Result<IncomingTable, CaptureError> {
+    serde_json::from_str(text).map_err(|error| CaptureError::Damaged(error.to_string()))
+}
+
+/// The column definitions of a table; staged rows have a number of their own, by which they keep their order.
+fn declare(table: &IncomingTable, staged: bool) -> String {
+    let key = quoted(&table.key).join(",");
+    let columns: Vec<String> =
+        table.columns.iter().map(|(name, kind)| format!("{} {}", quote(name), declared(kind))).collect();
+    // A key that is one integer would be the row's number itself; `UNIQUE` is the same key without that.
+    let constraint = if staged { "UNIQUE" } else { "PRIMARY KEY" };
+    format!("{}, {constraint} ({key})", columns.join(", "))
+}
+
+/// SQLite's type for one of Delta's.
+fn declared(kind: &str) -> String {
+    match kind {
+        "boolean" => "BOOLEAN".to_owned(),
+        "integer" | "long" => "INTEGER".to_owned(),
+        "double" => "REAL".to_owned(),
+        "binary" => "BLOB".to_owned(),
+        "date" => "DATE".to_owned(),
+        "timestamp" => "DATETIME".to_owned(),
+        "string" => "TEXT".to_owned(),
+        decimal => decimal.to_ascii_uppercase(),
+    }
+}
+
+/// SQLite's rules for how a declared type bends values (datatype3.html, section 3.1).
+fn affinity(declared: &str) -> &'static str {
+    let upper = declared.to_ascii_uppercase();
+    let has = |word: &str| upper.contains(word);
+    if has("INT") {
+        "INTEGER"
+    } else if has("CHAR") || has("CLOB") || has("TEXT") {
+        "TEXT"
+    } else if has("BLOB") || upper.is_empty() {
+        "BLOB"
+    } else if has("REAL") || has("FLOA") || has("DOUB") {
+        "REAL"
+    } else {
+        "NUMERIC"
+    }
+}
+
+/// Columns that the store's table lacks and may be given; or why it cannot take HQ's rows.
+fn compare<'a>(shape: &Shape, spec: &'a IncomingTable, made: bool) -> Result<Vec<&'a (String, String)>, String> {
+    let mut missing = Vec::new();
+    for column in &spec.columns {
+        let (name, kind) = column;
+        match shape.columns.iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
+            Some(known) if affinity(&known.declared) != affinity(&declared(kind)) => {
+                let wanted = declared(kind);
+                return Err(format!("its column {name} is declared {:?}, HQ's is {wanted}", known.declared));
+            }
+            Some(_) => {}
+            None if made => missing.push(column),
+            None => return Err(format!("it has no column {name} ({})", declared(kind))),
+        }
+    }
+    let same = |names: Vec<&str>| {
+        names.len() == spec.key.len()
+            && names.iter().all(|name| spec.key.iter().any(|key| key.eq_ignore_ascii_case(name)))
+    };
+    let is_primary = matches!(&shape.key, Key::Columns(names) if same(names.iter().map(String::as_str).collect()));
+    let is_unique = shape.uniques.iter().any(|unique| same(unique.iter().map(|column| column.name.as_str()).collect()));
+    if !is_primary && !is_unique {
+        return Err(format!("({}) is no unique key of it", spec.key.join(", ")));
+    }
+    Ok(missing)
+}
+
+fn has_applied(conn: &Connection) -> Result<bool, CaptureError> {
+    conn.query_row("SELECT count(*) > 0 FROM main.sqlite_master WHERE name = '_rollcall_applied'", [], |row| row.get(0))
+        .doing("looking for HQ's tables")
+}
+
+fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>, CaptureError> {
+    if !has_applied(conn)? {
+        return Ok(None);
+    }
+    let found = conn
+        .query_row(
+            "SELECT version, audience, digest, made, spec, edits FROM main._rollcall_applied WHERE name = ?1",
+            [table],
+            |row| {
+                let table = AppliedTable {
+                    version: seq(row.get(0)?),
+                    audience: row.get::<_, i64>(1)? as u64,
+                    edits: row.get::<_, i64>(5)?.unsigned_abs(),
+                    mends: false,
+                };
+                Ok((table, row.get::<_, i64>(2)? as u64, row.get::<_, bool>(3)?, row.get::<_, String>(4)?))
+            },
+        )
+        .optional()
+        .doing("reading what is applied of one of HQ's tables")?;
+    let Some((table, digest, made, spec)) = found else { return Ok(None) };
+    let spec = decode_spec(&spec)?;
+    Ok(Some(Applied { table: AppliedTable { mends: spec.mends, ..table }, digest, made, spec }))
+}
+
+fn note_applied(
+    transaction: &Transaction<'_>,
+    spec: &IncomingTable,
+    version: Seq,
+    digest: u64,
+    made: bool,
+    edits: u64,
+) -> Result<(), CaptureError> {
+    let doing = "noting the version applied";
+    transaction.execute_batch(APPLIED).doing(doing)?;
+    transaction
+        .execute(
+            "INSERT OR REPLACE INTO main._rollcall_applied (name, version, audience, digest, made, spec, edits, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+            (&spec.name, version.0 as i64, spec.audience as i64, digest as i64, made, encode_spec(spec)?, edits as i64),
+        )
+        .doing(doing)?;
+    Ok(())
+}
+
+/// The sum of the rows' digests: the same for the same rows, whatever their order.
+fn digest_of(conn: &Connection, select: &str) -> Result<u64, CaptureError> {
+    let doing = "digesting rows";
+    let mut statement = conn.prepare(select).doing(doing)?;
+    let count = statement.column_count();
+    let mut rows = statement.query([]).doing(doing)?;
+    let (mut sum, mut bytes) = (0_u64, Vec::new());
+    while let Some(row) = rows.next().doing(doing)? {
+        bytes.clear();
+        for index in 0..count {
+            // Nulls at the end of a row say nothing, so that a column more is no change.
+            let (kind, value): (u8, &[u8]) = match row.get_ref(index).doing(doing)? {
+                ValueRef::Null => continue,
+                ValueRef::Integer(number) => (1, &number.to_le_bytes()),
+                ValueRef::Real(number) => (2, &number.to_bits().to_le_bytes()),
+                ValueRef::Text(text) => (3, text),
+                ValueRef::Blob(blob) => (4, blob),
+            };
+            bytes.extend_from_slice(&(index as u32).to_le_bytes());
+            bytes.push(kind);
+            bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(value);
+        }
+        let digest = digest::digest(&digest::SHA256, &bytes);
+        let mut low = [0; 8];
+        low.copy_from_slice(&digest.as_ref()[..8]);
+        sum = sum.wrapping_add(u64::from_le_bytes(low));
+    }
+    Ok(sum)
+}
+
+fn is_schema_error(code: rusqlite::ErrorCode) -> bool {
+    code == rusqlite::ErrorCode::Unknown
+}
+
+/// A value as SQLite keeps it: decimals, days and times as text, which the column's type may turn into a number.
+fn value(column: &dyn Array, row: usize) -> Result<Value, CaptureError> {
+    if column.is_null(row) {
+        return Ok(Value::Null);
+    }
+    let damaged = |what: String| CaptureError::Damaged(format!("HQ sent a {what} that cannot be stored"));
+    Ok(match column.data_type() {
+        DataType::Boolean => Value::Integer(i64::from(column.as_boolean().value(row))),
+        DataType::Int32 => Value::Integer(i64::from(column.as_primitive::<Int32Type>().value(row))),
+        DataType::Int64 => Value::Integer(column.as_primitive::<Int64Type>().value(row)),
+        DataType::Float64 => Value::Real(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Decimal128(..) => Value::Text(column.as_primitive::<Decimal128Type>().value_as_string(row)),
+        DataType::Utf8 => {
+            let texts: &StringArray = column.as_string();
+            Value::Text(texts.value(row).to_owned())
+        }
+        DataType::Binary => Value::Blob(column.as_binary::<i32>().value(row).to_vec()),
+        DataType::Date32 => {
+            let days = column.as_primitive::<Date32Type>().value(row);
+            let shift = Days::new(u64::from(days.unsigned_abs()));
+            let epoch = NaiveDate::default();
+            let day = if days < 0 { epoch.checked_sub_days(shift) } else { epoch.checked_add_days(shift) };
+            Value::Text(day.ok_or_else(|| damaged("day".to_owned()))?.to_string())
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let micros = column.as_primitive::<TimestampMicrosecondType>().value(row);
+            let time = DateTime::from_timestamp_micros(micros).ok_or_else(|| damaged("time".to_owned()))?;
+            Value::Text(time.format("%Y-%m-%d %H:%M:%S%.fZ").to_string())
+        }
+        other => return Err(damaged(other.to_string())),
+    })
+}

@@ -1,0 +1,223 @@
+//! HQ's tables in the store's own database.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use arrow_array::{Array, Decimal128Array, RecordBatch, StringArray};
+use proptest::{collection::vec, prelude::*};
+use rollcall_capture::{CaptureError, Incoming, IncomingTable};
+use rollcall_types::Seq;
+use rusqlite::Connection;
+
+/// A store's database, and HQ's tables in it.
+struct Store {
+    directory: tempfile::TempDir,
+    incoming: Incoming,
+}
+
+impl Store {
+    fn new(sql: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let conn = Connection::open(directory.path().join("store.sqlite")).expect("opens");
+        conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {sql}")).expect("runs");
+        let incoming = open(&directory);
+        Self { directory, incoming }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("store.sqlite")
+    }
+
+    fn sql(&self, sql: &str) {
+        Connection::open(self.path()).expect("opens").execute_batch(sql).expect("runs");
+    }
+
+    /// The agent dies and is started again.
+    fn restart(&mut self) {
+        self.incoming = open(&self.directory);
+    }
+
+    fn prices(&self) -> BTreeMap<String, String> {
+        let conn = Connection::open(self.path()).expect("opens");
+        let mut statement = conn.prepare("SELECT sku, printf('%.2f', price) FROM prices").expect("a table");
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("reads");
+        rows.collect::<Result<_, _>>().expect("reads")
+    }
+
+    /// Fetches and applies, as the agent does.
+    fn take(
+        &mut self,
+        spec: &IncomingTable,
+        whole: bool,
+        after: u64,
+        rows: &[Row],
+        version: u64,
+    ) -> Result<u64, CaptureError> {
+        self.incoming.begin(spec, Seq(after), whole)?;
+        for chunk in rows.chunks(3) {
+            self.incoming.stage(&spec.name, &batch(chunk), Seq(chunk.last().expect("a row").0))?;
+        }
+        let report = self.incoming.apply(&spec.name, Seq(version))?;
+        Ok(report.written + report.removed)
+    }
+}
+
+fn open(directory: &tempfile::TempDir) -> Incoming {
+    Incoming::open(&directory.path().join("store.sqlite"), &directory.path().join("state")).expect("opens")
+}
+
+fn prices(audience: u64) -> IncomingTable {
+    let columns = vec![("sku".to_owned(), "string".to_owned()), ("price".to_owned(), "decimal(10,2)".to_owned())];
+    IncomingTable { name: "prices".to_owned(), columns, key: vec!["sku".to_owned()], audience, mends: true }
+}
+
+/// Position, key, and the price in cents; none deletes.
+type Row = (u64, String, Option<i64>);
+
+fn row(seq: u64, sku: &str, cents: Option<i64>) -> Row {
+    (seq, sku.to_owned(), cents)
+}
+
+fn batch(rows: &[Row]) -> RecordBatch {
+    let ops = StringArray::from_iter_values(rows.iter().map(|row| if row.2.is_some() { "U" } else { "D" }));
+    let skus = StringArray::from_iter_values(rows.iter().map(|row| row.1.as_str()));
+    let cents: Decimal128Array = rows.iter().map(|row| row.2.map(i128::from)).collect();
+    let cents = cents.with_precision_and_scale(10, 2).expect("fits");
+    let columns: [(&str, Arc<dyn Array>); 3] =
+        [("_op", Arc::new(ops)), ("sku", Arc::new(skus)), ("price", Arc::new(cents))];
+    RecordBatch::try_from_iter(columns).expect("rows")
+}
+
+fn expected(rows: &[(&str, &str)]) -> BTreeMap<String, String> {
+    rows.iter().map(|(sku, price)| ((*sku).to_owned(), (*price).to_owned())).collect()
+}
+
+#[test]
+fn a_table_is_made_changed_and_replaced() {
+    let mut store = Store::new("");
+    let spec = prices(1);
+    let first = [row(1, "a", Some(100)), row(2, "b", Some(250)), row(3, "c", Some(7)), row(4, "d", Some(1))];
+    store.take(&spec, true, 0, &first, 4).expect("applies");
+    assert_eq!(store.prices(), expected(&[("a", "1.00"), ("b", "2.50"), ("c", "0.07"), ("d", "0.01")]));
+    store
+        .take(&spec, false, 4, &[row(5, "b", Some(300)), row(6, "c", None), row(7, "e", Some(5))], 7)
+        .expect("applies");
+    assert_eq!(store.prices(), expected(&[("a", "1.00"), ("b", "3.00"), ("d", "0.01"), ("e", "0.05")]));
+    assert!(store.incoming.is_as_applied("prices").expect("reads"));
+    // Another region: some rows stay, some go, some come; only what differs is written.
+    let other = [row(1, "a", Some(100)), row(5, "b", Some(301)), row(8, "z", Some(9))];
+    let touched = store.take(&prices(2), true, 0, &other, 8).expect("applies");
+    assert_eq!((store.prices(), touched), (expected(&[("a", "1.00"), ("b", "3.01"), ("z", "0.09")]), 4));
+    let applied = store.incoming.applied().expect("reads")["prices"].clone();
+    assert_eq!((applied.version, applied.audience, applied.edits), (Seq(8), 2, 0));
+}
+
+#[test]
+fn what_the_store_changed_itself_is_noticed_counted_and_put_right() {
+    let mut store = Store::new("");
+    let rows = [row(1, "a", Some(100)), row(2, "b", Some(250)), row(3, "c", Some(7))];
+    store.take(&prices(1), true, 0, &rows, 3).expect("applies");
+    for edit in
+        ["UPDATE prices SET price = 99 WHERE sku = 'a'; DELETE FROM prices WHERE sku = 'b'", "DROP TABLE prices"]
+    {
+        store.sql(edit);
+        assert!(!store.incoming.is_as_applied("prices").expect("reads"), "{edit}");
+        store.take(&prices(1), true, 0, &rows, 3).expect("applies");
+        assert!(store.incoming.is_as_applied("prices").expect("reads"));
+        assert_eq!(store.prices(), expected(&[("a", "1.00"), ("b", "2.50"), ("c", "0.07")]));
+    }
+    assert_eq!(store.incoming.applied().expect("reads")["prices"].edits, 2);
+}
+
+#[test]
+fn a_table_that_differs_is_reported_and_left_alone() {
+    for (sql, why) in [
+        ("CREATE TABLE prices (sku TEXT PRIMARY KEY)", "no column price"),
+        ("CREATE TABLE prices (sku TEXT PRIMARY KEY, price TEXT)", "is declared"),
+        ("CREATE TABLE prices (sku TEXT, price DECIMAL(10,2))", "no unique key"),
+        (
+            "CREATE TABLE prices (sku TEXT PRIMARY KEY, price DECIMAL(10,2)); INSERT INTO prices VALUES ('own', 1)",
+            "rows of its own",
+        ),
+        ("CREATE VIEW prices AS SELECT 1", "view"),
+    ] {
+        let mut store = Store::new(sql);
+        let error = store.take(&prices(1), true, 0, &[row(1, "a", Some(100))], 1).expect_err(sql);
+        assert!(error.to_string().contains(why), "{sql}: {error}");
+        assert!(store.incoming.applied().expect("reads").is_empty());
+    }
+    let mut store = Store::new(
+        "CREATE TABLE prices (sku TEXT PRIMARY KEY, price NUMERIC, shelf TEXT); INSERT INTO prices VALUES ('own', 1, 'x')",
+    );
+    store.incoming.adopt("prices").expect("notes");
+    store.take(&prices(1), true, 0, &[row(1, "a", Some(100))], 1).expect("applies");
+    assert_eq!(store.prices(), expected(&[("a", "1.00")]));
+}
+
+#[test]
+fn a_column_more_is_added_to_a_table_made_here() {
+    let mut store = Store::new("");
+    store.take(&prices(1), true, 0, &[row(1, "a", Some(100)), row(2, "b", Some(1))], 2).expect("applies");
+    let mut wider = prices(1);
+    wider.columns.push(("note".to_owned(), "string".to_owned()));
+    let narrow = batch(&[row(3, "a", Some(200))]);
+    let mut columns: Vec<(String, Arc<dyn Array>)> = narrow
+        .schema()
+        .fields()
+        .iter()
+        .zip(narrow.columns())
+        .map(|(field, column)| (field.name().clone(), column.clone()))
+        .collect();
+    columns.push(("note".to_owned(), Arc::new(StringArray::from(vec!["new"]))));
+    store.incoming.begin(&wider, Seq(2), false).expect("begins");
+    store.incoming.stage("prices", &RecordBatch::try_from_iter(columns).expect("rows"), Seq(3)).expect("stages");
+    store.incoming.apply("prices", Seq(3)).expect("applies");
+    let conn = Connection::open(store.path()).expect("opens");
+    let note: String = conn.query_row("SELECT note FROM prices WHERE sku = 'a'", [], |row| row.get(0)).expect("a note");
+    assert_eq!(note, "new");
+    assert!(store.incoming.is_as_applied("prices").expect("reads"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever HQ publishes, however much a fetch brings at a time, and wherever the agent dies: the table is what HQ has.
+    #[test]
+    fn the_table_is_what_hq_has(steps in vec((vec((0..12_u8, prop::option::weighted(0.7, 1..500_i64)), 0..12), any::<bool>(), 0..6_usize), 1..12)) {
+        let mut store = Store::new("");
+        let (mut published, mut newest, mut version): (Vec<Row>, BTreeMap<String, i64>, u64) = Default::default();
+        for (changes, whole, dies_after) in steps {
+            for (sku, cents) in changes {
+                version += 1;
+                let sku = format!("sku{sku}");
+                published.retain(|(_, known, _)| *known != sku);
+                published.push((version, sku.clone(), cents));
+                match cents {
+                    Some(cents) => newest.insert(sku, cents),
+                    None => newest.remove(&sku),
+                };
+            }
+            let applied = store.incoming.applied().expect("reads").get("prices").map(|known| known.version);
+            let whole = whole || applied.is_none();
+            let from = if whole { Seq(0) } else { applied.unwrap_or_default() };
+            store.incoming.begin(&prices(1), from, whole).expect("begins");
+            let rows: Vec<Row> = published.iter().filter(|row| row.0 > from.0).cloned().collect();
+            for chunk in rows.chunks(2).take(dies_after) {
+                store.incoming.stage("prices", &batch(chunk), Seq(chunk.last().expect("a row").0)).expect("stages");
+            }
+            store.restart();
+            // It goes on where it was, with what it asked for.
+            let staged = store.incoming.staged("prices").expect("reads").expect("a fetch");
+            prop_assert_eq!(staged.whole, whole);
+            store.incoming.begin(&prices(1), staged.through, whole).expect("goes on");
+            let rest: Vec<Row> = published.iter().filter(|row| row.0 > staged.through.0).cloned().collect();
+            for chunk in rest.chunks(2) {
+                store.incoming.stage("prices", &batch(chunk), Seq(chunk.last().expect("a row").0)).expect("stages");
+            }
+            store.incoming.apply("prices", Seq(version)).expect("applies");
+            let wanted: BTreeMap<String, String> =
+                newest.iter().map(|(sku, cents)| (sku.clone(), format!("{}.{:02}", cents / 100, cents % 100))).collect();
+            prop_assert_eq!(store.prices(), wanted);
+            prop_assert!(store.incoming.is_as_applied("prices").expect("reads"));
+        }
+    }
+}

@@ -1,0 +1,702 @@
+//! Tables that HQ owns and sites have: what is published, for whom, and by whom.
+//!
+//! A published table is a table of the lake like any other, whose one writer is HQ itself ([`SiteNumber::HQ`]): its rows have
+//! positions, its history is whole, its current rows are the newest. A *publication* is one commit of it; its *version* is
+//! the position of its last row, which is where the table's cursor stands. So a version is told with its rows, atomically, and
+//! what a site lacks is whatever lies behind the position it has. See decision 0009.
+
+pub(crate) mod arrivals;
+mod fetch;
+pub(crate) mod image;
+pub(crate) mod rows;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, UInt8Array};
+use arrow_schema::{ArrowError, Field, Schema};
+use futures::TryStreamExt;
+use ring::digest;
+use rollcall_lake::{
+    Column, Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, TableSchema, conform,
+};
+use rollcall_query::{Audience, Extras, Question, SiteAudience};
+use rollcall_types::{ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, hq_identifier};
+use rollcall_wire::proto::WantedTable;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{
+    error::HqError,
+    node::Shared,
+    published::{
+        fetch::Encoded,
+        image::{Image, is_live, row_bytes},
+    },
+    roster::{SiteRecord, Sites},
+};
+
+const DEFINITION: &str = "published_table";
+const PUBLICATION: &str = "publication";
+/// A publication that others get ahead of is worked out anew so often.
+const ATTEMPTS: usize = 10;
+
+/// What was said of a published table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Definition {
+    /// The columns that name a row.
+    pub(crate) key: Vec<String>,
+    /// Which rows a site gets: a condition over the row's columns and, as `site.name`, the site's attributes.
+    pub(crate) to: String,
+    /// Whether rows that a site changed are put right, or only told of.
+    pub(crate) mends: bool,
+}
+
+/// One publication, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Publication {
+    pub(crate) table: TableName,
+    /// The position of its last row.
+    pub(crate) version: Seq,
+    /// The version before it.
+    pub(crate) previous: Seq,
+    pub(crate) at: Timestamp,
+    pub(crate) by: String,
+    pub(crate) note: String,
+    pub(crate) counts: Counts,
+}
+
+/// What a publication did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) inserted: u64,
+    pub(crate) updated: u64,
+    pub(crate) deleted: u64,
+    /// Rows that were given and are in the table already, or not there to be deleted.
+    pub(crate) unchanged: u64,
+}
+
+impl Counts {
+    fn changes(self) -> u64 {
+        self.inserted + self.updated + self.deleted
+    }
+}
+
+/// What is done with rows that are given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mode {
+    /// They are added, or take the place of those with their keys. Columns that are not given stay as they are.
+    #[default]
+    Merge,
+    /// They are the whole table: rows not among them go.
+    Replace,
+    /// Rows with their keys go.
+    Delete,
+}
+
+/// Something to be published.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) table: TableName,
+    pub(crate) rows: RecordBatch,
+    pub(crate) mode: Mode,
+    /// Needed for the first publication of a table; then it may be left out.
+    pub(crate) key: Vec<String>,
+    /// Likewise; for every site if never said.
+    pub(crate) to: Option<String>,
+    pub(crate) mends: Option<bool>,
+    pub(crate) by: String,
+    pub(crate) note: String,
+    /// Only says what it would do.
+    pub(crate) dry_run: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) table: TableName,
+    pub(crate) version: Seq,
+    pub(crate) previous: Seq,
+    pub(crate) counts: Counts,
+    /// Sites that have the table.
+    pub(crate) audience: usize,
+    /// Sites for which something changes.
+    pub(crate) sites_touched: usize,
+    pub(crate) dry_run: bool,
+}
+
+/// Sites that are alike, as far as a table's rule names attributes.
+#[derive(Debug)]
+pub(crate) struct Class {
+    /// Names the rule and the values; see `Wanted.audience` of the protocol.
+    pub(crate) tag: u64,
+    pub(crate) rule: SiteAudience,
+}
+
+/// A table's rule, and what it comes to for each class of sites.
+struct Rules {
+    audience: Audience,
+    definition: Definition,
+    classes: Mutex<HashMap<Vec<Option<String>>, Arc<Class>>>,
+}
+
+/// A published table as this node knows it.
+pub(crate) struct Known {
+    pub(crate) name: TableName,
+    pub(crate) image: Image,
+    rules: Arc<Rules>,
+    /// What was made for sites to fetch.
+    encoded: Mutex<Encoded>,
+}
+
+impl Known {
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.rules.definition
+    }
+
+    /// The class a site belongs to.
+    pub(crate) fn class_of(&self, site: &SiteId, record: &SiteRecord) -> Result<Arc<Class>, HqError> {
+        let rules = &self.rules;
+        let values: Vec<Option<String>> = rules
+            .audience
+            .attributes()
+            .iter()
+            .map(|name| match name.as_str() {
+                "id" => Some(site.to_string()),
+                name => record.attributes.get(name).cloned(),
+            })
+            .collect();
+        let mut classes = rules.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(class) = classes.get(&values) {
+            return Ok(class.clone());
+        }
+        let texts: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
+        let rule = rules.audience.of(&texts)?;
+        let tag = tag_of(&rules.definition, &texts);
+        let class = Arc::new(Class { tag, rule });
+        classes.insert(values, class.clone());
+        Ok(class)
+    }
+}
+
+fn tag_of(definition: &Definition, values: &[Option<&str>]) -> u64 {
+    let text = serde_json::json!([definition.key, definition.to, definition.mends, values]).to_string();
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    let mut low = [0; 8];
+    low.copy_from_slice(&digest.as_ref()[..8]);
+    // 0 says that nothing is applied; SQLite and JSON keep 63 bits safely.
+    (u64::from_le_bytes(low) >> 1).max(1)
+}
+
+/// All published tables of this node.
+pub(crate) struct Published {
+    known: RwLock<BTreeMap<TableName, Arc<Known>>>,
+    /// Counts changes of what sites should have.
+    changed: watch::Sender<u64>,
+    /// One publication at a time; another node's are noticed at the commit.
+    publishing: tokio::sync::Mutex<()>,
+    refreshing: tokio::sync::Mutex<()>,
+    /// The roster as of the last look at whose attributes changed.
+    roster: Mutex<Arc<Sites>>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            known: RwLock::default(),
+            changed: watch::channel(0).0,
+            publishing: tokio::sync::Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            roster: Mutex::default(),
+        }
+    }
+}
+
+impl Published {
+    /// The published tables.
+    pub(crate) fn all(&self) -> BTreeMap<TableName, Arc<Known>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn get(&self, table: &TableName) -> Option<Arc<Known>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(table).cloned()
+    }
+
+    /// Tells when what sites should have may have changed.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn bump(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Arc<Sites>> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was said of tables, by name.
+fn definitions(view: &StateView) -> BTreeMap<TableName, Definition> {
+    let parsed = view.of_kind(DEFINITION).filter_map(|record| Some((record.id.parse().ok()?, record.parse().ok()?)));
+    parsed.collect()
+}
+
+/// The publications that are kept, oldest first.
+pub(crate) fn publications(view: &StateView) -> Vec<Publication> {
+    let mut all: Vec<Publication> = view.of_kind(PUBLICATION).filter_map(|record| record.parse().ok()).collect();
+    all.sort_by(|a, b| (&a.table, a.version, a.at).cmp(&(&b.table, b.version, b.at)));
+    all
+}
+
+/// A change of the rule alone has the version of the rows before it.
+fn publication_id(publication: &Publication) -> String {
+    format!("{}/{:020}/{}", publication.table, publication.version.0, publication.at.as_micros())
+}
+
+fn failed(error: ArrowError) -> HqError {
+    LakeError::Arrow { doing: "working out what is published", source: error }.into()
+}
+
+/// Takes over what was published since, here or at another node.
+pub(crate) async fn refresh(shared: &Shared) -> Result<(), HqError> {
+    let published = &shared.published;
+    let _one = published.refreshing.lock().await;
+    let mut is_new = follow_roster(shared);
+    let view = shared.lake.state().view();
+    for (name, definition) in definitions(&view) {
+        let Some(table) = shared.lake.table(&name) else { continue };
+        let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
+        let known = published.get(&name);
+        if known.as_ref().is_some_and(|known| known.image.version == version && *known.definition() == definition) {
+            continue;
+        }
+        let schema = table.snapshot().schema().as_ref().clone();
+        let empty = Image::empty(&schema);
+        let base = known.as_ref().map_or(&empty, |known| &known.image);
+        let image = read_behind(shared, &name, base, version, &schema).await?;
+        let rules = match &known {
+            Some(known) if known.rules.definition == definition && known.image.schema() == image.schema() => {
+                known.rules.clone()
+            }
+            _ => Arc::new(Rules {
+                audience: shared.engine.audience(&definition.to, &image.schema(), &attributes(&shared.roster.all()))?,
+                definition,
+                classes: Mutex::default(),
+            }),
+        };
+        let known = Arc::new(Known { name: name.clone(), image, rules, encoded: Mutex::default() });
+        published.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, known);
+        is_new = true;
+    }
+    if is_new {
+        published.bump();
+    }
+    Ok(())
+}
+
+/// Whether a site came, went, or has other attributes than before.
+fn follow_roster(shared: &Shared) -> bool {
+    let roster = shared.roster.all();
+    let mut known = shared.published.roster();
+    if Arc::ptr_eq(&known, &roster) {
+        return false;
+    }
+    let same = known.len() == roster.len()
+        && known.iter().zip(roster.iter()).all(|((id, before), (other, now))| {
+            id == other && before.attributes == now.attributes && before.retired == now.retired
+        });
+    *known = roster;
+    !same
+}
+
+/// Attributes that sites have.
+fn attributes(roster: &Sites) -> Vec<String> {
+    let mut names: Vec<String> = roster.values().flat_map(|record| record.attributes.keys().cloned()).collect();
+    names.push("id".to_owned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// `base`, and what the table's history has behind it up to `version`.
+async fn read_behind(
+    shared: &Shared,
+    name: &TableName,
+    base: &Image,
+    version: Seq,
+    schema: &TableSchema,
+) -> Result<Image, HqError> {
+    let columns: Vec<String> = [columns::SEQ, columns::OP]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(image::published_columns(schema).into_iter().map(|column| column.name))
+        .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
+        .collect();
+    let sql = format!(
+        "SELECT {} FROM history.\"{name}\" WHERE _site = '{HQ_SITE}' AND _seq > {} AND _seq <= {version} ORDER BY _seq",
+        columns.join(", "),
+        base.version
+    );
+    let planned = shared.engine.plan(Question::Text(&sql), None, Extras::default()).await?;
+    let newer: Vec<RecordBatch> =
+        planned.stream().await?.try_collect().await.map_err(|error| HqError::Query(error.into()))?;
+    base.with(&newer, schema).map_err(failed)
+}
+
+/// What a site should have now. A table that no row could be for is left out, unless the site has it and must lose its rows.
+pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
+    let all = shared.published.all();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let Some(record) = shared.roster.get(site) else { return Vec::new() };
+    let applied = shared.ledger.applied(site);
+    let mut tables = Vec::with_capacity(all.len());
+    for (name, known) in all {
+        match known.class_of(site, &record) {
+            Ok(class) if class.rule.is_nobody() && !applied.contains_key(&name) => {}
+            Ok(class) => tables.push(WantedTable {
+                table: name.to_string(),
+                version: known.image.version.0,
+                audience: class.tag,
+            }),
+            Err(error) => tracing::error!(%site, table = %name, %error, "an audience cannot be worked out"),
+        }
+    }
+    tables
+}
+
+/// Publishes rows: works out what they change, commits that, and says so to every node and site.
+pub(crate) async fn publish(shared: &Shared, request: Request) -> Result<Outcome, HqError> {
+    let _one = shared.published.publishing.lock().await;
+    for _ in 0..ATTEMPTS {
+        shared.lake.follow().await?;
+        refresh(shared).await?;
+        if let Some(outcome) = try_publish(shared, &request).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(HqError::Unavailable("others publish to this table all the time; try again".to_owned()))
+}
+
+/// One attempt; none if another node was faster.
+async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcome>, HqError> {
+    let invalid = |text: String| HqError::Invalid(text);
+    let name = &request.table;
+    let before = definitions(&shared.lake.state().view()).remove(name);
+    let definition = define(request, before.as_ref())?;
+    let table = shared.lake.table(name);
+    if before.is_none() && table.as_ref().is_some_and(|table| table.snapshot().cursors().next().is_some()) {
+        return Err(invalid(format!("table {name} is filled by sites; HQ publishes tables of its own only")));
+    }
+    let schema = table.as_ref().map_or_else(
+        || TableSchema::for_sites(definition.key.clone()),
+        |table| table.snapshot().schema().as_ref().clone(),
+    );
+    let empty = Image::empty(&schema);
+    let known = shared.published.get(name);
+    let image = known.as_ref().map_or(&empty, |known| &known.image);
+    let mut conformed = in_hqs_types(&request.rows, &schema, &definition.key)?;
+    let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
+    let changes = Changes::new(image, &conformed.rows, &schema, &definition.key, request.mode)?;
+    let roster = shared.roster.all();
+    let audience = shared.engine.audience(&definition.to, &changes.shape(), &attributes(&roster))?;
+    let rules = Rules { audience, definition: definition.clone(), classes: Mutex::default() };
+    let is_redefined = before.as_ref() != Some(&definition);
+    let known =
+        Known { name: name.clone(), image: Image::empty(&schema), rules: Arc::new(rules), encoded: Mutex::default() };
+    let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
+    let previous = image.version;
+    let version = Seq(previous.0 + changes.counts.changes());
+    let outcome = Outcome {
+        table: name.clone(),
+        version,
+        previous,
+        counts: changes.counts,
+        audience,
+        sites_touched,
+        dry_run: request.dry_run,
+    };
+    let (now, by) = (shared.now(), request.by.as_str());
+    if request.dry_run || !is_redefined && changes.counts.changes() == 0 {
+        return Ok(Some(outcome));
+    }
+    if is_redefined {
+        let record = |view: &StateView| view.next(DEFINITION, name.as_str(), &definition, now, by);
+        shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await?;
+    }
+    let table = shared.lake.table_or_create(name, &definition.key).await?;
+    if changes.counts.changes() > 0 {
+        conformed.rows = changes.rows(previous, now)?;
+        let part = Part {
+            site: SiteNumber::HQ,
+            site_id: SiteId::new(HQ_SITE).map_err(|error| invalid(error.to_string()))?,
+            epoch: HQ_EPOCH,
+            previous,
+            last: version,
+            hash: ChainHash::default(),
+            marks: Vec::new(),
+            rows: conformed,
+            received_at: now,
+            whole: true,
+        };
+        let appended = table.append(Arc::new(vec![part])).await?;
+        if matches!(appended.outcomes.first(), Some(PartOutcome::Gap { .. })) {
+            return Ok(None);
+        }
+    }
+    let publication = Publication {
+        table: name.clone(),
+        version,
+        previous,
+        at: now,
+        by: request.by.clone(),
+        note: request.note.clone(),
+        counts: changes.counts,
+    };
+    note(shared, &publication).await?;
+    refresh(shared).await?;
+    tracing::info!(table = %name, %version, by, counts = ?changes.counts, "published");
+    Ok(Some(outcome))
+}
+
+/// Stores what was published.
+async fn note(shared: &Shared, publication: &Publication) -> Result<(), LakeError> {
+    let Publication { at, by, .. } = publication;
+    let record = |view: &StateView| view.next(PUBLICATION, &publication_id(publication), publication, *at, by);
+    shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
+}
+
+/// Notes what is there without a record of it, since the node that published it died before it could. What was found so at
+/// the last look is; what is new may be noted in this moment.
+pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName, Seq>) -> Result<(), HqError> {
+    let view = shared.lake.state().view();
+    let noted = publications(&view);
+    let before = std::mem::take(found);
+    for name in definitions(&view).into_keys() {
+        let Some(table) = shared.lake.table(&name) else { continue };
+        let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
+        let newest = noted.iter().filter(|known| known.table == name).map(|known| known.version).max();
+        let previous = newest.unwrap_or_default();
+        if version > previous {
+            found.insert(name.clone(), version);
+        }
+        if version > previous && before.get(&name) == Some(&version) {
+            let note_text = "the node that published this stopped before it could say who asked for it".to_owned();
+            let counts = Counts::default();
+            let (at, by) = (shared.now(), "unknown".to_owned());
+            note(shared, &Publication { table: name, version, previous, at, by, note: note_text, counts }).await?;
+        }
+    }
+    Ok(())
+}
+
+fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, HqError> {
+    let name = &request.table;
+    let key: Vec<String> = request.key.iter().map(|column| hq_identifier(column)).collect();
+    match before {
+        Some(known) if !key.is_empty() && key != known.key => Err(HqError::Invalid(format!(
+            "the key of {name} is ({}); a table with another key needs another name",
+            known.key.join(", ")
+        ))),
+        Some(known) => Ok(Definition {
+            key: known.key.clone(),
+            to: request.to.clone().unwrap_or_else(|| known.to.clone()),
+            mends: request.mends.unwrap_or(known.mends),
+        }),
+        None if key.is_empty() => Err(HqError::Invalid(format!(
+            "{name} was never published: say with --key which columns name a row, and with --to which sites get which rows"
+        ))),
+        None => Ok(Definition {
+            key,
+            to: request.to.clone().unwrap_or_else(|| "true".to_owned()),
+            mends: request.mends.unwrap_or(true),
+        }),
+    }
+}
+
+/// Rows as given, in the table's types and under its names.
+fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Result<Conformed, HqError> {
+    let key_text = serde_json::to_string(key).unwrap_or_default();
+    let metadata = HashMap::from([(columns::METADATA_KEY.to_owned(), key_text)]);
+    let given = rows.schema().as_ref().clone().with_metadata(metadata);
+    let rows = RecordBatch::try_new(Arc::new(given), rows.columns().to_vec()).map_err(failed)?;
+    let conformed =
+        conform(&rows, schema, SiteClock::default()).map_err(|error| HqError::Invalid(error.to_string()))?;
+    if conformed.misfits > 0 {
+        let text = format!("{} rows have values that the table's types cannot hold", conformed.misfits);
+        return Err(HqError::Invalid(text));
+    }
+    Ok(conformed)
+}
+
+/// What rows that are given change.
+struct Changes {
+    counts: Counts,
+    /// `_op`s, and the rows; deleted ones by their keys alone.
+    ops: Vec<u8>,
+    rows: RecordBatch,
+    /// Rows as they were, of those that change or go.
+    before: RecordBatch,
+}
+
+impl Changes {
+    fn new(
+        image: &Image,
+        given: &RecordBatch,
+        schema: &TableSchema,
+        key: &[String],
+        mode: Mode,
+    ) -> Result<Self, HqError> {
+        let all: Vec<Column> = image::published_columns(schema);
+        for column in key {
+            let array = given.column_by_name(column);
+            let array =
+                array.ok_or_else(|| HqError::Invalid(format!("the rows have no column {column}, which names them")))?;
+            if array.null_count() > 0 {
+                return Err(HqError::Invalid(format!("{column} names rows, and is empty in some")));
+            }
+        }
+        let old = image.rows();
+        let keys = row_bytes(given, key).map_err(failed)?;
+        let old_keys = if image.columns.is_empty() { Vec::new() } else { row_bytes(old, key).map_err(failed)? };
+        let places: HashMap<&[u8], usize> =
+            old_keys.iter().enumerate().map(|(place, key)| (key.as_ref(), place)).collect();
+        let mut seen: HashMap<&[u8], usize> = HashMap::new();
+        for (row, key) in keys.iter().enumerate() {
+            if let Some(first) = seen.insert(key, row) {
+                return Err(HqError::Invalid(format!("rows {} and {} have the same key", first + 1, row + 1)));
+            }
+        }
+        let live = is_live(old);
+        let live_at = |place: usize| live.value(place);
+        // Columns that were not given stay as they are.
+        let keeps = |row: usize| match mode {
+            Mode::Merge => places.get(keys[row].as_ref()).copied().filter(|place| live_at(*place)),
+            Mode::Replace | Mode::Delete => None,
+        };
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(all.len());
+        let mut old_arrays: Vec<ArrayRef> = Vec::with_capacity(all.len());
+        for column in &all {
+            let kind = column.kind.arrow();
+            let null = arrow_array::new_null_array(&kind, 1);
+            let was = match old.column_by_name(&column.name) {
+                Some(array) => array.clone(),
+                None => arrow_array::new_null_array(&kind, old.num_rows()),
+            };
+            arrays.push(match given.column_by_name(&column.name) {
+                Some(array) => array.clone(),
+                None => {
+                    let from: Vec<(usize, usize)> =
+                        (0..keys.len()).map(|row| keeps(row).map_or((1, 0), |place| (0, place))).collect();
+                    arrow_select::interleave::interleave(&[was.as_ref(), null.as_ref()], &from).map_err(failed)?
+                }
+            });
+            old_arrays.push(was);
+        }
+        let fields: Vec<Field> = all.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
+        let shape = Arc::new(Schema::new(fields));
+        let new = RecordBatch::try_new(shape.clone(), arrays).map_err(failed)?;
+        let was = RecordBatch::try_new(shape.clone(), old_arrays).map_err(failed)?;
+        let names: Vec<String> = all.iter().map(|column| column.name.clone()).collect();
+        let (new_bytes, old_bytes) =
+            (row_bytes(&new, &names).map_err(failed)?, row_bytes(&was, &names).map_err(failed)?);
+        let mut counts = Counts::default();
+        let mut ops = Vec::new();
+        // (0, row) is a row that is given, (1, place) one that was there.
+        let (mut after, mut before): (Vec<(usize, usize)>, Vec<(usize, usize)>) = Default::default();
+        for (row, bytes) in new_bytes.iter().enumerate() {
+            let place = places.get(keys[row].as_ref()).copied();
+            let is_there = place.filter(|place| live_at(*place));
+            let same = is_there.is_some_and(|place| mode != Mode::Delete && old_bytes[place] == *bytes);
+            match (mode, is_there) {
+                (Mode::Delete, None) => counts.unchanged += 1,
+                (Mode::Delete, Some(place)) => {
+                    counts.deleted += 1;
+                    ops.push(b'D');
+                    after.push((1, place));
+                }
+                _ if same => counts.unchanged += 1,
+                (_, there) => {
+                    // A row that was there once and went is no new one: what is new supersedes nothing.
+                    ops.push(if place.is_some() { b'U' } else { b'I' });
+                    *(if there.is_some() { &mut counts.updated } else { &mut counts.inserted }) += 1;
+                    after.push((0, row));
+                }
+            }
+            before.extend(is_there.filter(|_| !same).map(|place| (1, place)));
+        }
+        if mode == Mode::Replace {
+            for place in
+                (0..old.num_rows()).filter(|place| live_at(*place) && !seen.contains_key(old_keys[*place].as_ref()))
+            {
+                counts.deleted += 1;
+                ops.push(b'D');
+                after.push((1, place));
+                before.push((1, place));
+            }
+        }
+        let pick = |from: &[(usize, usize)]| arrow_select::interleave::interleave_record_batch(&[&new, &was], from);
+        let rows = only_keys(&pick(&after).map_err(failed)?, &ops, key)?;
+        Ok(Self { counts, ops, rows, before: pick(&before).map_err(failed)? })
+    }
+
+    fn shape(&self) -> Arc<Schema> {
+        self.rows.schema()
+    }
+
+    /// The rows as the lake takes them, with positions behind `previous`.
+    fn rows(&self, previous: Seq, now: Timestamp) -> Result<RecordBatch, HqError> {
+        let seqs = (1..).map(|number| (previous.0 + number) as i64).take(self.ops.len());
+        let mut fields = vec![
+            Field::new(columns::SEQ, arrow_schema::DataType::Int64, true),
+            Field::new(columns::OP, arrow_schema::DataType::UInt8, true),
+            Field::new(columns::CHANGED_AT, arrow_schema::DataType::Int64, true),
+        ];
+        let mut arrays: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(seqs)),
+            Arc::new(UInt8Array::from(self.ops.clone())),
+            Arc::new(Int64Array::from(vec![now.as_micros(); self.ops.len()])),
+        ];
+        // The lake keeps times in its own type.
+        arrays[2] = arrow_cast::cast(&arrays[2], &rollcall_lake::ColumnType::Timestamp.arrow()).map_err(failed)?;
+        fields[2] = Field::new(columns::CHANGED_AT, arrays[2].data_type().clone(), true);
+        fields.extend(self.rows.schema().fields().iter().map(|field| field.as_ref().clone()));
+        arrays.extend(self.rows.columns().iter().cloned());
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(failed)
+    }
+}
+
+/// Rows that are deleted say nothing but their keys.
+fn only_keys(rows: &RecordBatch, ops: &[u8], key: &[String]) -> Result<RecordBatch, HqError> {
+    let goes: arrow_array::BooleanArray = ops.iter().map(|op| Some(*op == b'D')).collect();
+    let columns =
+        rows.schema_ref().fields().iter().zip(rows.columns()).map(|(field, array)| match key.contains(field.name()) {
+            true => Ok(array.clone()),
+            false => arrow_select::nullif::nullif(array, &goes),
+        });
+    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    RecordBatch::try_new(rows.schema(), columns).map_err(failed)
+}
+
+/// How many sites have the table, and for how many something changes.
+fn touched(known: &Known, changes: &Changes, roster: &Sites, is_redefined: bool) -> Result<(usize, usize), HqError> {
+    let mut by_class: HashMap<u64, (Arc<Class>, usize)> = HashMap::new();
+    for (site, record) in roster.iter().filter(|(_, record)| record.retired.is_none()) {
+        let class = known.class_of(site, record)?;
+        by_class.entry(class.tag).or_insert_with(|| (class, 0)).1 += 1;
+    }
+    let (mut audience, mut touched) = (0, 0);
+    for (class, sites) in by_class.into_values().filter(|(class, _)| !class.rule.is_nobody()) {
+        audience += sites;
+        let changes_it = is_redefined
+            || class.rule.mask(&changes.rows)?.true_count() > 0
+            || class.rule.mask(&changes.before)?.true_count() > 0;
+        touched += if changes_it { sites } else { 0 };
+    }
+    Ok((audience, touched))
+}

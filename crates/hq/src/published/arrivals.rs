@@ -1,0 +1,195 @@
+//! Who has what was published, who has not, and why.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use rollcall_types::{Seq, SiteId, SiteState, TableName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Known, Publication, publications};
+use crate::{ledger::RollEntry, node::Shared};
+
+/// What a site says it has of a published table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    /// 0: nothing yet.
+    pub(crate) version: Seq,
+    /// See [`super::Class::tag`].
+    pub(crate) audience: u64,
+    /// Why it has no newer one, if it cannot take it.
+    pub(crate) problem: Option<String>,
+    /// Rows found changed there and put right, ever.
+    pub(crate) edits: u64,
+}
+
+/// How a published table stands at one site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Arrival {
+    pub(crate) site: SiteId,
+    pub(crate) table: TableName,
+    /// What it should have.
+    pub(crate) wanted: Seq,
+    /// What it has of that, 0 if nothing: what it has for another audience does not count.
+    pub(crate) applied: Seq,
+    pub(crate) edits: u64,
+    /// Why it lacks the newest version; none if it has it.
+    pub(crate) lacks: Option<Lack>,
+}
+
+/// Why a site lacks a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Lack {
+    pub(crate) reason: Reason,
+    /// The same for people, with what the site says.
+    pub(crate) detail: String,
+}
+
+/// See [`Lack`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reason {
+    /// The site is heard, and will have it soon.
+    OnItsWay,
+    /// The site says that it cannot take it.
+    CannotTake,
+    /// The site is not heard.
+    NotHeard,
+}
+
+/// A publication, and who has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Arrived {
+    #[serde(flatten)]
+    pub(crate) publication: Publication,
+    /// Sites that should have it.
+    pub(crate) audience: usize,
+    /// Those that have it, or a newer one.
+    pub(crate) have: usize,
+}
+
+/// Heard less than this ago: the site is there.
+const HEARD: Duration = Duration::from_secs(90);
+/// Sites named in an incident's sentence.
+const NAMED_MAX: usize = 5;
+
+/// How every published table stands at every site that should have it.
+pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
+    let tables = shared.published.all();
+    if tables.is_empty() {
+        return Vec::new();
+    }
+    let roll: HashMap<SiteId, RollEntry> = shared.roll().into_iter().map(|entry| (entry.site.clone(), entry)).collect();
+    let all_applied = shared.ledger.all_applied();
+    let nothing = BTreeMap::new();
+    let mut all = Vec::new();
+    for (site, record) in shared.roster.all().iter().filter(|(_, record)| record.retired.is_none()) {
+        let (takes, applied) = all_applied.get(site).map_or((true, &nothing), |(takes, applied)| (*takes, applied));
+        for (name, known) in &tables {
+            let Ok(class) = known.class_of(site, record) else { continue };
+            let has = applied.get(name);
+            if class.rule.is_nobody() && has.is_none() {
+                continue;
+            }
+            let of_class = has.filter(|has| has.audience == class.tag).map_or(Seq(0), |has| has.version);
+            let is_newest = has.is_some_and(|has| has.audience == class.tag && has.version >= known.image.version);
+            let problem = has.and_then(|has| has.problem.as_deref());
+            let lack = || why(roll.get(site), problem, takes, shared.now());
+            all.push(Arrival {
+                site: site.clone(),
+                table: name.clone(),
+                wanted: known.image.version,
+                applied: of_class,
+                edits: has.map_or(0, |has| has.edits),
+                lacks: (!is_newest || problem.is_some()).then(lack),
+            });
+        }
+    }
+    all
+}
+
+fn why(entry: Option<&RollEntry>, problem: Option<&str>, takes: bool, now: Timestamp) -> Lack {
+    let heard = entry.and_then(|entry| entry.last_heard);
+    let is_heard = heard.is_some_and(|heard| now.since(heard) < HEARD);
+    let lack = |reason, detail: String| Lack { reason, detail };
+    match (entry, problem) {
+        (_, Some(problem)) if is_heard => lack(Reason::CannotTake, problem.to_owned()),
+        _ if is_heard && !takes => lack(Reason::CannotTake, "its agent is too old for published tables".to_owned()),
+        (Some(entry), _) if !is_heard => {
+            let since = entry.since.or(entry.last_heard).map_or_else(String::new, |since| format!(" since {since}"));
+            let cause = entry.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+            // The watch may not call it silent yet, or never: a closed site is not.
+            let state = if entry.state == SiteState::Ok { "not heard".to_owned() } else { entry.state.to_string() };
+            lack(Reason::NotHeard, format!("{state}{since}{cause}"))
+        }
+        _ => lack(Reason::OnItsWay, "on its way".to_owned()),
+    }
+}
+
+/// Every publication that is kept, and who has it; the newest first.
+pub(crate) fn arrived(shared: &Shared, arrivals: &[Arrival]) -> Vec<Arrived> {
+    let mut by_table: BTreeMap<&TableName, Vec<Seq>> = BTreeMap::new();
+    for arrival in arrivals {
+        by_table.entry(&arrival.table).or_default().push(arrival.applied);
+    }
+    by_table.values_mut().for_each(|versions| versions.sort_unstable());
+    let nobody = Vec::new();
+    let with_sites = publications(&shared.lake.state().view()).into_iter().map(|publication| {
+        let versions = by_table.get(&publication.table).unwrap_or(&nobody);
+        let lacking = versions.partition_point(|version| *version < publication.version);
+        Arrived { audience: versions.len(), have: versions.len() - lacking, publication }
+    });
+    let mut all: Vec<Arrived> = with_sites.collect();
+    all.sort_by_key(|arrived| std::cmp::Reverse(arrived.publication.at));
+    all
+}
+
+/// Since when sites lack the newest version, as this node saw it.
+pub(crate) type LackingSince = BTreeMap<(TableName, SiteId), Timestamp>;
+
+/// Looks who is late, and tells the watch: a site that is heard and has not taken a version, or says that it cannot.
+pub(crate) fn watch(shared: &Arc<Shared>, lacking: &mut LackingSince) {
+    let now = shared.now();
+    let arrivals = arrivals(shared);
+    let late_after = (shared.config.beacon_interval * 20).max(Duration::from_secs(10));
+    let mut late: BTreeMap<TableName, Vec<(&Arrival, Timestamp)>> = BTreeMap::new();
+    let mut still = LackingSince::new();
+    for arrival in &arrivals {
+        let Some(lack) = &arrival.lacks else { continue };
+        let key = (arrival.table.clone(), arrival.site.clone());
+        // While a site is not heard, the watch speaks of that; its time begins when it is back.
+        let since = match lack.reason {
+            Reason::NotHeard => now,
+            _ => lacking.get(&key).copied().unwrap_or(now),
+        };
+        let is_late = match lack.reason {
+            Reason::NotHeard => false,
+            Reason::CannotTake => true,
+            Reason::OnItsWay => now.since(since) > late_after,
+        };
+        still.insert(key, since);
+        if is_late {
+            late.entry(arrival.table.clone()).or_default().push((arrival, since));
+        }
+    }
+    *lacking = still;
+    for (name, known) in shared.published.all() {
+        let late = late.remove(&name).unwrap_or_default();
+        let text = sentence(&known, &late);
+        let members = late.iter().map(|(arrival, since)| (arrival.site.clone(), *since)).collect();
+        shared.watching.watch().set_publication(name.as_str(), &members, &text, now);
+    }
+}
+
+fn sentence(known: &Known, late: &[(&Arrival, Timestamp)]) -> String {
+    let named = late.iter().take(NAMED_MAX).map(|(arrival, _)| {
+        let detail = arrival.lacks.as_ref().map_or("", |lack| lack.detail.as_str());
+        format!("{} ({detail})", arrival.site)
+    });
+    let named: Vec<String> = named.collect();
+    let more = if late.len() > NAMED_MAX { format!(" and {} more", late.len() - NAMED_MAX) } else { String::new() };
+    let (count, name, version) = (late.len(), &known.name, known.image.version);
+    format!("{count} sites that are heard have not taken version {version} of {name}: {}{more}", named.join(", "))
+}

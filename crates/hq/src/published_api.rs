@@ -1,0 +1,122 @@
+//! The API's part about tables that HQ publishes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use rollcall_types::{SiteId, TableName};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::HqError,
+    http::{ApiError, Operator, Viewer},
+    node::Shared,
+    published::{
+        self, Definition, Mode, Outcome, Request,
+        arrivals::{Arrival, Arrived, arrivals, arrived},
+        rows::{self, Form},
+    },
+};
+
+type App = Arc<Shared>;
+
+/// A file of rows may be so large.
+const BODY_MAX: usize = 1 << 30;
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/published", get(tables))
+        .route("/api/published/{table}", post(publish).layer(axum::extract::DefaultBodyLimit::max(BODY_MAX)))
+        .route("/api/publications", get(list))
+        .route("/api/arrivals", get(list_arrivals))
+}
+
+fn table_name(name: &str) -> Result<TableName, ApiError> {
+    TableName::new(name).map_err(|error| ApiError(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// What was said of every published table.
+async fn tables(State(shared): State<App>, _: Viewer) -> Json<BTreeMap<TableName, Definition>> {
+    let all = shared.published.all().into_iter();
+    Json(all.map(|(name, known)| (name, known.definition().clone())).collect())
+}
+
+#[derive(Deserialize)]
+struct PublishQuery {
+    format: String,
+    #[serde(default)]
+    mode: Mode,
+    /// Column names with commas between them.
+    #[serde(default)]
+    key: String,
+    to: Option<String>,
+    mends: Option<bool>,
+    #[serde(default)]
+    note: String,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn publish(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(table): Path<String>,
+    Query(query): Query<PublishQuery>,
+    body: Bytes,
+) -> Result<Json<Outcome>, ApiError> {
+    let table = table_name(&table)?;
+    let form: Form = query.format.parse()?;
+    let known = shared.lake.table(&table).map(|table| table.snapshot().schema().as_ref().clone());
+    let read = tokio::task::spawn_blocking(move || rows::read(&body, form, known.as_ref())).await;
+    let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
+    let key = query.key.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
+    let PublishQuery { mode, to, mends, note, dry_run, .. } = query;
+    let request = Request { table, rows, mode, key, to, mends, by, note, dry_run };
+    Ok(Json(published::publish(&shared, request).await?))
+}
+
+#[derive(Deserialize, Default)]
+struct ListQuery {
+    table: Option<TableName>,
+    /// So many of the newest.
+    limit: Option<usize>,
+}
+
+async fn list(State(shared): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> Json<Vec<Arrived>> {
+    let mut all = arrived(&shared, &arrivals(&shared));
+    all.retain(|arrived| query.table.as_ref().is_none_or(|table| arrived.publication.table == *table));
+    all.truncate(query.limit.unwrap_or(usize::MAX));
+    Json(all)
+}
+
+#[derive(Deserialize, Default)]
+struct ArrivalsQuery {
+    table: Option<TableName>,
+    site: Option<SiteId>,
+    /// Only sites that lack the newest version.
+    #[serde(default)]
+    lacking: bool,
+}
+
+#[derive(Serialize)]
+struct Arrivals {
+    /// Sites that should have a table, counted for each table.
+    sites: usize,
+    arrivals: Vec<Arrival>,
+}
+
+async fn list_arrivals(State(shared): State<App>, _: Viewer, Query(query): Query<ArrivalsQuery>) -> Json<Arrivals> {
+    let mut all = arrivals(&shared);
+    all.retain(|arrival| {
+        query.table.as_ref().is_none_or(|table| arrival.table == *table)
+            && query.site.as_ref().is_none_or(|site| arrival.site == *site)
+    });
+    let sites = all.len();
+    all.retain(|arrival| !query.lacking || arrival.lacks.is_some());
+    Json(Arrivals { sites, arrivals: all })
+}

@@ -1,0 +1,214 @@
+//! Which rows of a published table a site gets: a condition over the row's columns and the site's attributes.
+//!
+//! The condition names attributes as `site.region`; of it, `region = site.region` is the usual one. Sites whose attributes are
+//! alike, as far as the rule names them, get the same rows: it is evaluated once for all of them, with their values in its
+//! place.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{Array, AsArray, BooleanArray},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+        record_batch::{RecordBatch, RecordBatchOptions},
+    },
+    common::{
+        Column, DFSchema, DataFusionError, ScalarValue, TableReference,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    execution::SessionState,
+    logical_expr::{Expr, ExprSchemable, Volatility, utils::split_conjunction},
+    physical_expr::PhysicalExpr,
+};
+
+use crate::engine::QueryError;
+
+/// The qualifier of a site's attributes.
+const SITE: &str = "site";
+
+/// A rule, parsed against a table's columns.
+#[derive(Debug, Clone)]
+pub struct Audience {
+    rule: Expr,
+    attributes: Vec<String>,
+    columns: DFSchema,
+    state: SessionState,
+}
+
+fn wrong(rule: &str, why: impl std::fmt::Display) -> QueryError {
+    QueryError::Sql(format!("the audience {rule:?} cannot be used: {why}"))
+}
+
+impl Audience {
+    /// Parses `rule` over `columns` and the sites' `attributes`.
+    pub(crate) fn parse(
+        state: &SessionState,
+        rule: &str,
+        columns: &SchemaRef,
+        attributes: &[String],
+    ) -> Result<Self, QueryError> {
+        let failed = |error: datafusion::common::DataFusionError| wrong(rule, error.strip_backtrace());
+        let columns = DFSchema::try_from(columns.as_ref().clone()).map_err(failed)?;
+        let of_site: Vec<Field> = attributes.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+        let of_site = DFSchema::try_from_qualified_schema(SITE, &Schema::new(of_site)).map_err(failed)?;
+        let mut both = columns.clone();
+        both.merge(&of_site);
+        let parsed = state.create_logical_expr(rule, &both).map_err(failed)?;
+        let mut used = BTreeSet::new();
+        let mut refused = None;
+        parsed
+            .apply(|part| {
+                match part {
+                    Expr::Column(Column { relation: Some(relation), name, .. }) if relation.table() == SITE => {
+                        used.insert(name.clone());
+                    }
+                    Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+                        refused = Some(format!("{} gives another answer each time", call.func.name()));
+                    }
+                    Expr::AggregateFunction(_) | Expr::WindowFunction(_) => {
+                        refused = Some("it must be about one row and one site".to_owned());
+                    }
+                    Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+                        refused = Some("it may not ask other tables".to_owned());
+                    }
+                    _ => {}
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+            .map_err(failed)?;
+        if let Some(why) = refused {
+            return Err(wrong(rule, why));
+        }
+        let kind = parsed.get_type(&both).map_err(failed)?;
+        if kind != DataType::Boolean && kind != DataType::Null {
+            return Err(wrong(rule, format!("it is {kind}, and must be true or false")));
+        }
+        let audience = Self { rule: parsed, attributes: used.into_iter().collect(), columns, state: state.clone() };
+        // What cannot be worked out for a site is refused now, not when it is published.
+        audience.of(&vec![None; audience.attributes.len()]).map_err(|error| wrong(rule, error))?;
+        Ok(audience)
+    }
+
+    /// The attributes it names, in order.
+    pub fn attributes(&self) -> &[String] {
+        &self.attributes
+    }
+
+    /// The rule for sites with these values of [`Self::attributes`].
+    pub fn of(&self, values: &[Option<&str>]) -> Result<SiteAudience, QueryError> {
+        let value = |name: &str| {
+            let place = self.attributes.iter().position(|known| known == name);
+            place.and_then(|place| values.get(place).copied().flatten())
+        };
+        let with_values = self.rule.clone().transform(|part| match &part {
+            Expr::Column(Column { relation: Some(relation), name, .. }) if *relation == TableReference::bare(SITE) => {
+                let literal = ScalarValue::Utf8(value(name).map(str::to_owned));
+                Ok(Transformed::yes(Expr::Literal(literal, None)))
+            }
+            _ => Ok(Transformed::no(part)),
+        })?;
+        let rule = with_values.data;
+        // Conditions of the site alone decide for all rows.
+        let mut constant = None;
+        for part in split_conjunction(&rule).into_iter().filter(|part| part.column_refs().is_empty()) {
+            let physical = self.state.create_physical_expr(part.clone(), &self.columns)?;
+            let one = RecordBatch::try_new_with_options(
+                Arc::new(Schema::empty()),
+                Vec::new(),
+                &RecordBatchOptions::new().with_row_count(Some(1)),
+            )
+            .map_err(DataFusionError::from)?;
+            let holds = physical.evaluate(&one)?.into_array(1)?;
+            let holds = holds.as_boolean_opt().is_some_and(|holds| holds.is_valid(0) && holds.value(0));
+            constant = if holds { constant } else { Some(false) };
+        }
+        if rule.column_refs().is_empty() {
+            constant = constant.or(Some(true));
+        }
+        let physical = self.state.create_physical_expr(rule, &self.columns)?;
+        Ok(SiteAudience { physical, constant })
+    }
+}
+
+/// A rule for sites that are alike.
+#[derive(Debug, Clone)]
+pub struct SiteAudience {
+    physical: Arc<dyn PhysicalExpr>,
+    constant: Option<bool>,
+}
+
+impl SiteAudience {
+    /// Whether no row could ever be for these sites.
+    pub fn is_nobody(&self) -> bool {
+        self.constant == Some(false)
+    }
+
+    /// Which rows are for these sites; never null.
+    pub fn mask(&self, rows: &RecordBatch) -> Result<BooleanArray, QueryError> {
+        if let Some(constant) = self.constant {
+            return Ok(BooleanArray::from(vec![constant; rows.num_rows()]));
+        }
+        let mask = self.physical.evaluate(rows)?.into_array(rows.num_rows())?;
+        let mask = mask.as_boolean_opt().cloned().ok_or_else(|| QueryError::Sql("no condition".to_owned()))?;
+        Ok(match mask.nulls() {
+            Some(valid) => BooleanArray::new(mask.values() & valid.inner(), None),
+            None => mask,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::array::{Int64Array, StringArray},
+        prelude::SessionContext,
+    };
+
+    use super::*;
+
+    fn prices() -> RecordBatch {
+        RecordBatch::try_from_iter([
+            ("region", Arc::new(StringArray::from(vec![Some("north"), Some("south"), None])) as Arc<dyn Array>),
+            ("zone", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ])
+        .expect("rows")
+    }
+
+    fn parse(rule: &str) -> Result<Audience, QueryError> {
+        let state = SessionContext::new().state();
+        Audience::parse(&state, rule, &prices().schema(), &["id".to_owned(), "region".to_owned(), "zone".to_owned()])
+    }
+
+    fn rows_for(rule: &str, values: &[Option<&str>]) -> Vec<bool> {
+        let audience = parse(rule).expect("a rule").of(values).expect("works out");
+        audience.mask(&prices()).expect("evaluates").values().iter().collect()
+    }
+
+    #[test]
+    fn a_site_gets_the_rows_its_attributes_choose() {
+        assert_eq!(rows_for("region = site.region", &[Some("south")]), [false, true, false]);
+        assert_eq!(rows_for("region = site.region", &[None]), [false; 3], "a site without a region gets nothing");
+        assert_eq!(rows_for("zone = site.zone", &[Some("3")]), [false, false, true], "attributes are texts");
+        assert_eq!(rows_for("region IS NULL OR region = site.region", &[Some("north")]), [true, false, true]);
+        assert_eq!(rows_for("true", &[]), [true; 3]);
+        let of_ids = parse("site.id IN ('a-1', 'b-2') AND zone > 1").expect("a rule");
+        assert_eq!(of_ids.attributes(), ["id"]);
+        assert!(of_ids.of(&[Some("c-3")]).expect("works out").is_nobody());
+        assert!(!of_ids.of(&[Some("a-1")]).expect("works out").is_nobody());
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused_with_a_reason() {
+        for (rule, why) in [
+            ("region = site.regoin", "regoin"),
+            ("zone + 1", "true or false"),
+            ("random() < 0.5", "each time"),
+            ("zone < (SELECT 1)", "other tables"),
+            ("max(zone) > 1", "one row"),
+            ("region =", "audience"),
+        ] {
+            let error = parse(rule).expect_err(rule).to_string();
+            assert!(error.contains(why), "{rule}: {error}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `rollcall publish` and `rollcall publications`: what HQ gives to sites, and who has it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_types::{Seq, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    FINDING,
+    client::{Client, HqAddress},
+    show::short,
+};
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Edits {
+    /// HQ's rows are put back, and it is told how many were changed.
+    Mend,
+    /// They are left, and it is told.
+    Report,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FileFormat {
+    Csv,
+    Json,
+    Parquet,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// The table, at HQ and at the sites.
+    table: String,
+    /// The rows: CSV with a header, JSON with one object a line, or Parquet.
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// The form of the file, if its name does not tell.
+    #[arg(long)]
+    format: Option<FileFormat>,
+    /// Columns that name a row; needed when a table is published for the first time.
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    key: Vec<String>,
+    /// Which rows a site gets, such as "region = site.region"; every row if never said.
+    #[arg(long, value_name = "CONDITION")]
+    to: Option<String>,
+    /// The file is the whole table: rows that are not in it go.
+    #[arg(long, conflicts_with = "delete")]
+    replace: bool,
+    /// Rows with the keys in the file go.
+    #[arg(long)]
+    delete: bool,
+    /// What happens to rows that a site changes.
+    #[arg(long)]
+    edits: Option<Edits>,
+    /// Why, for those who read about it later.
+    #[arg(long, default_value = "")]
+    note: String,
+    /// Only say what it would do.
+    #[arg(long)]
+    dry_run: bool,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    hq: HqAddress,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Counts {
+    inserted: u64,
+    updated: u64,
+    deleted: u64,
+    unchanged: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Outcome {
+    table: String,
+    version: Seq,
+    previous: Seq,
+    counts: Counts,
+    audience: usize,
+    sites_touched: usize,
+    dry_run: bool,
+}
+
+impl PublishArgs {
+    fn format(&self) -> anyhow::Result<&'static str> {
+        let extension = self.from.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        Ok(match (self.format, extension) {
+            (Some(FileFormat::Csv), _) | (None, "csv") => "csv",
+            (Some(FileFormat::Json), _) | (None, "json" | "jsonl" | "ndjson") => "json",
+            (Some(FileFormat::Parquet), _) | (None, "parquet") => "parquet",
+            _ => bail!("say with --format what {} is: csv, json or parquet", self.from.display()),
+        })
+    }
+}
+
+pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
+    let rows = std::fs::read(&args.from).with_context(|| format!("reading {}", args.from.display()))?;
+    let mode = match (args.replace, args.delete) {
+        (true, _) => "replace",
+        (_, true) => "delete",
+        _ => "merge",
+    };
+    let mut parameters = vec![
+        ("format", args.format()?.to_owned()),
+        ("mode", mode.to_owned()),
+        ("key", args.key.join(",")),
+        ("note", args.note.clone()),
+        ("dry_run", args.dry_run.to_string()),
+    ];
+    parameters.extend(args.to.clone().map(|to| ("to", to)));
+    parameters.extend(args.edits.map(|edits| ("mends", matches!(edits, Edits::Mend).to_string())));
+    let path = format!("/api/published/{}", args.table);
+    let outcome: Outcome = Client::find(&args.hq)?.post_bytes(&path, &parameters, &rows)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&outcome)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Outcome { table, version, previous, counts, audience, sites_touched, dry_run } = outcome;
+    let Counts { inserted, updated, deleted, unchanged } = counts;
+    let rows = format!("{inserted} rows new, {updated} changed, {deleted} gone, {unchanged} as they were");
+    let sites = format!("{audience} sites have the table, for {sites_touched} of them something changes");
+    match (dry_run, version == previous) {
+        (true, _) => eprintln!("{table}: would be version {version}: {rows}; {sites}"),
+        (false, true) => eprintln!("{table}: still version {version}: {rows}; {sites}"),
+        (false, false) => eprintln!("{table}: version {version}: {rows}; {sites}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublicationsArgs {
+    /// Only of this table; with it, the sites that lack its newest version are named.
+    table: Option<String>,
+    /// So many of the newest.
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    hq: HqAddress,
+}
+
+#[derive(Debug, Deserialize)]
+struct Arrived {
+    table: String,
+    version: Seq,
+    at: Timestamp,
+    by: String,
+    note: String,
+    counts: Counts,
+    audience: usize,
+    have: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct Arrivals {
+    arrivals: Vec<Arrival>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Arrival {
+    site: String,
+    table: String,
+    applied: Seq,
+    edits: u64,
+    lacks: Option<Lack>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lack {
+    detail: String,
+}
+
+/// Shows what was published and who has it; a finding if a site lacks the newest version of a table.
+pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::find(&args.hq)?;
+    let of_table = args.table.as_ref().map_or_else(String::new, |table| format!("&table={table}"));
+    let list = client.get(&format!("/api/publications?limit={}{of_table}", args.limit))?;
+    let lacking = client.get(&format!("/api/arrivals?lacking=true{of_table}"))?;
+    let arrivals: Arrivals = serde_json::from_str(&lacking)?;
+    let code = if arrivals.arrivals.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDING) };
+    if args.json {
+        let lacking: serde_json::Value = serde_json::from_str(&lacking)?;
+        let list: serde_json::Value = serde_json::from_str(&list)?;
+        println!("{}", serde_json::json!({"publications": list, "lacking": lacking["arrivals"]}));
+        return Ok(code);
+    }
+    let arrived: Vec<Arrived> = serde_json::from_str(&list)?;
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["table", "version", "published", "by", "new", "changed", "gone", "sites that have it", "note"]);
+    for of in arrived {
+        let color = if of.have == of.audience { Color::Green } else { Color::Yellow };
+        table.add_row([
+            Cell::new(of.table),
+            Cell::new(of.version),
+            Cell::new(short(of.at)),
+            Cell::new(of.by),
+            Cell::new(of.counts.inserted),
+            Cell::new(of.counts.updated),
+            Cell::new(of.counts.deleted),
+            Cell::new(format!("{} of {}", of.have, of.audience)).fg(color),
+            Cell::new(of.note),
+        ]);
+    }
+    println!("{table}");
+    if arrivals.arrivals.is_empty() {
+        eprintln!("every site has the newest version");
+        return Ok(code);
+    }
+    if args.table.is_some() {
+        let mut table = Table::new();
+        table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(["site", "table", "has version", "rows put right", "why it lacks the newest"]);
+        for of in &arrivals.arrivals {
+            let why = of.lacks.as_ref().map_or("", |lack| lack.detail.as_str());
+            let cells = [&of.site, &of.table, &of.applied.to_string(), &of.edits.to_string(), why];
+            table.add_row(cells.map(str::to_owned));
+        }
+        println!("{table}");
+    }
+    eprintln!("{} sites lack the newest version of a table", arrivals.arrivals.len());
+    Ok(code)
+}

@@ -1,0 +1,257 @@
+//! HQ's tables at the stores: each has exactly what is for it, whatever is killed on the way, and who has not is named.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, rngs::StdRng};
+
+use crate::{
+    chaos::random,
+    support::{Hq, Store, wait_for},
+};
+
+const REGIONS: [&str; 8] = ["north", "south", "east", "west", "mid", "coast", "hills", "isles"];
+
+/// A size from the environment, for runs larger than a test's.
+fn size(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// What HQ has: region and cents by article and region.
+type Prices = BTreeMap<(u32, usize), u32>;
+
+fn csv(rows: impl Iterator<Item = ((u32, usize), u32)>) -> String {
+    let mut text = "sku,region,price\n".to_owned();
+    for ((sku, region), cents) in rows {
+        writeln!(text, "a{sku:05},{},{}.{:02}", REGIONS[region], cents / 100, cents % 100).expect("text");
+    }
+    text
+}
+
+/// Publishes until HQ says that it did: what it did without saying so changes nothing the second time.
+fn publish(hq: &Hq, directory: &Path, text: &str, arguments: &[&str]) {
+    let path = directory.join("prices.csv");
+    std::fs::write(&path, text).expect("writes");
+    let from = path.to_str().expect("text");
+    let all = [&["publish", "prices", "--from", from, "--key", "sku,region"], arguments].concat();
+    wait_for("HQ to publish", || {
+        let output = hq.run(&all);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() || said.contains("cannot be reached") || said.contains("io:"), "{said}");
+        output.status.success().then_some(())
+    });
+}
+
+fn roster(regions: &BTreeMap<String, usize>) -> String {
+    let lines = regions.iter().map(|(site, region)| format!("{site},{},24/7\n", REGIONS[*region]));
+    std::iter::once("id,region,hours\n".to_owned()).chain(lines).collect()
+}
+
+fn import(hq: &Hq, directory: &Path, regions: &BTreeMap<String, usize>) {
+    let path = directory.join("roster.csv");
+    std::fs::write(&path, roster(regions)).expect("writes");
+    wait_for("the roster to be taken", || {
+        let output = hq.run(&["roster", "import", path.to_str().expect("text")]);
+        output.status.success().then_some(())
+    });
+}
+
+fn invitation(hq: &Hq, site: &str) -> String {
+    let output = hq.run(&["roster", "invite", site]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+/// What a store has, once it is what it should have.
+fn wait_has(store: &Store, region: usize, prices: &Prices) {
+    let of_region = prices.iter().filter(|((_, of), _)| *of == region);
+    let wanted: Vec<String> = of_region
+        .map(|((sku, _), cents)| format!("a{sku:05}|{}|{}.{:02}", REGIONS[region], cents / 100, cents % 100))
+        .collect();
+    let wanted = wanted.join("\n");
+    wait_for(&format!("{} to have the prices of {}", store.id, REGIONS[region]), || {
+        let there = store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'prices'");
+        let has = || store.sql("SELECT sku, region, printf('%.2f', price) FROM prices ORDER BY sku");
+        (there == "1" && has() == wanted).then_some(())
+    });
+}
+
+fn change(random: &mut StdRng, prices: &mut Prices, share: f64) -> String {
+    let changed: Vec<(u32, usize)> = prices.keys().filter(|_| random.random_bool(share)).copied().collect();
+    for key in &changed {
+        prices.insert(*key, random.random_range(1..100_000));
+    }
+    csv(changed.into_iter().map(|key| (key, prices[&key])))
+}
+
+#[test]
+fn every_store_has_the_prices_that_are_for_it() {
+    // Method: agents on SQLite in eight regions; prices are published, changed and deleted, stores move between regions,
+    // agents and HQ are killed meanwhile; then every store's table must be exactly what the rule says.
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sites, articles) = (size("ROLLCALL_AGENTS", 8), size("ROLLCALL_ARTICLES", 150));
+    let seconds = size("ROLLCALL_SECONDS", 12);
+    let mut random = random();
+    let mut hq = Hq::start(directory.path());
+    let mut regions: BTreeMap<String, usize> =
+        (0..sites).map(|number| (format!("store-{number:03}"), number % REGIONS.len())).collect();
+    import(&hq, directory.path(), &regions);
+    let mut prices: Prices = (0..articles as u32)
+        .flat_map(|sku| (0..REGIONS.len()).map(move |region| (sku, region)))
+        .map(|key| (key, random.random_range(1..100_000)))
+        .collect();
+    publish(&hq, directory.path(), &csv(prices.clone().into_iter()), &["--to", "region = site.region"]);
+    let mut stores = Vec::new();
+    for id in regions.keys() {
+        let mut store = Store::new(
+            directory.path(),
+            id,
+            "PRAGMA journal_mode = WAL; CREATE TABLE sales (id INTEGER PRIMARY KEY, sku TEXT)",
+        );
+        store.join(hq.sites, &invitation(&hq, id), "sales");
+        store.run(None);
+        stores.push(store);
+    }
+    let started = Instant::now();
+    let (mut publications, mut kills) = (1, 0);
+    while started.elapsed() < Duration::from_secs(seconds as u64) {
+        match random.random_range(0..8) {
+            0 => {
+                hq.kill();
+                std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
+                hq.restart();
+                kills += 1;
+            }
+            1 | 2 => {
+                let victim = random.random_range(0..stores.len());
+                stores[victim].kill();
+                stores[victim].run(None);
+                kills += 1;
+            }
+            3 => {
+                let site = stores[random.random_range(0..stores.len())].id.clone();
+                regions.insert(site, random.random_range(0..REGIONS.len()));
+                import(&hq, directory.path(), &regions);
+            }
+            4 => {
+                let gone: Vec<(u32, usize)> = prices.keys().filter(|_| random.random_bool(0.005)).copied().collect();
+                prices.retain(|key, _| !gone.contains(key));
+                publish(&hq, directory.path(), &csv(gone.into_iter().map(|key| (key, 0))), &["--delete"]);
+                publications += 1;
+            }
+            5 => {
+                // The whole table again, with some articles changed, one gone and one new.
+                let first = *prices.keys().next().expect("some");
+                prices.remove(&first);
+                prices.insert((100_000 + publications, 3), 1);
+                change(&mut random, &mut prices, 0.01);
+                publish(&hq, directory.path(), &csv(prices.clone().into_iter()), &["--replace"]);
+                publications += 1;
+            }
+            _ => {
+                let text = change(&mut random, &mut prices, 0.01);
+                publish(&hq, directory.path(), &text, &[]);
+                publications += 1;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(random.random_range(50..400)));
+    }
+    println!("{publications} publications, {kills} kills");
+    for store in &stores {
+        wait_has(store, regions[&store.id], &prices);
+    }
+    assert_eq!(hq.value("SELECT count(*) FROM prices"), Some(prices.len().to_string()));
+    wait_for("every site to say that it has the newest version", || {
+        let lacking = "SELECT count(*) FROM rollcall.arrivals WHERE lacks_because IS NOT NULL";
+        (hq.value(lacking)? == "0").then_some(())
+    });
+    assert_eq!(hq.value("SELECT count(*) FROM rollcall.arrivals"), Some(stores.len().to_string()));
+    // A question about HQ's own rows lacks no site's, whoever is away.
+    stores[0].stop();
+    let output = hq.run(&["sql", "SELECT count(*) FROM prices"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn who_has_not_taken_a_version_is_named_with_the_reason() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let mut stores = Vec::new();
+    for (id, sql) in [
+        ("a-1", "CREATE TABLE sales (id INTEGER PRIMARY KEY)"),
+        ("b-2", "CREATE TABLE sales (id INTEGER PRIMARY KEY)"),
+        (
+            "own-3",
+            "CREATE TABLE sales (id INTEGER PRIMARY KEY); CREATE TABLE prices (sku TEXT PRIMARY KEY, price NUMERIC); INSERT INTO prices VALUES ('mine', 1)",
+        ),
+    ] {
+        let mut store = Store::new(directory.path(), id, sql);
+        store.join(hq.sites, &hq.invite(id), "sales");
+        store.run(None);
+        stores.push(store);
+    }
+    let path = directory.path().join("prices.csv");
+    let publish = |text: &str, more: &[&str]| {
+        std::fs::write(&path, text).expect("writes");
+        let output = hq.run(&[&["publish", "prices", "--from", path.to_str().expect("text")], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // What is wrong is said before anything is done.
+    for (text, more, why) in [
+        ("sku,price\na,1\n", &[][..], "--key"),
+        ("sku,price\na,1\na,2\n", &["--key", "sku"], "same key"),
+        ("sku,price\na,1\n", &["--key", "code"], "code"),
+        ("sku,price\na,1\n", &["--key", "sku", "--to", "site.regoin = 'x'"], "regoin"),
+    ] {
+        let (code, said) = publish(text, more);
+        assert!(code == Some(3) && said.contains(why), "{said}");
+    }
+    let (_, said) = publish("sku,price\na,1.50\nb,2\n", &["--key", "sku", "--dry-run"]);
+    assert!(said.contains("2 rows new") && said.contains("3 sites"), "{said}");
+    let (code, said) = publish("sku,price\na,1.50\nb,2\n", &["--key", "sku"]);
+    assert_eq!(code, Some(0), "{said}");
+    let lacking = |site: &str| hq.value(&format!("SELECT lacks_because FROM rollcall.arrivals WHERE site = '{site}'"));
+    wait_for("two stores to have the prices", || {
+        (lacking("a-1")? == "null" && lacking("b-2")? == "null").then_some(())
+    });
+    wait_for("the third to say why it has not", || lacking("own-3").filter(|why| why.contains("rows of its own")));
+    wait_for("an incident", || {
+        let incident =
+            hq.value("SELECT evidence FROM rollcall.incidents WHERE kind = 'publication' AND closed_at IS NULL")?;
+        (incident.contains("own-3") && incident.contains("rows of its own")).then_some(())
+    });
+    let output = hq.run(&["publications", "prices"]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(1) && shown.contains("2 of 3") && shown.contains("own-3"), "{shown}");
+    assert_eq!(stores[2].sql("SELECT * FROM prices"), "mine|1", "nothing of the store's is touched");
+    let adopted = stores[2].agent_command(&["adopt", "prices"]).output().expect("runs");
+    assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
+    wait_for("the store to have HQ's rows", || (stores[2].sql("SELECT * FROM prices") == "a|1.5\nb|2").then_some(()));
+    wait_for("the incident to end", || {
+        let open = "SELECT count(*) FROM rollcall.incidents WHERE kind = 'publication' AND closed_at IS NULL";
+        (hq.value(open)? == "0").then_some(())
+    });
+    // What a store changes itself is put right and counted.
+    stores[0].sql("UPDATE prices SET price = 99 WHERE sku = 'a'");
+    wait_for("the row to be put right", || {
+        (stores[0].sql("SELECT price FROM prices WHERE sku = 'a'") == "1.5").then_some(())
+    });
+    wait_for("the edit to be counted", || {
+        (hq.value("SELECT edits FROM rollcall.arrivals WHERE site = 'a-1'")? == "1").then_some(())
+    });
+    // A store that is away is named, and has the present state when it is back.
+    stores[1].stop();
+    publish("sku,price\na,3\nc,4\n", &["--replace"]);
+    wait_for("the store to be named", || lacking("b-2").filter(|why| why != "null"));
+    stores[1].run(None);
+    wait_for("the store to have it", || {
+        (stores[1].sql("SELECT * FROM prices ORDER BY sku") == "a|3\nc|4").then_some(())
+    });
+    // Nobody but HQ fills its tables.
+    let refused = stores[1].agent_command(&["status", "--json"]).output().expect("runs");
+    assert!(String::from_utf8_lossy(&refused.stdout).contains("\"prices\""));
+}

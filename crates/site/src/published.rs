@@ -1,0 +1,304 @@
+//! HQ's tables at this site: asks for what it should have, applies it, looks whether it stays so, and says what it has.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rollcall_capture::{
+    AppliedTable, CaptureError, Fingerprint, Incoming, IncomingTable, Report, Staged, fingerprint as look_at,
+};
+use rollcall_types::{Seq, describe};
+use rollcall_wire::{
+    proto::{Applied, FetchRequest, WantedTable, fetch_reply::Message as Fetched, sites_client::SitesClient},
+    published::decode,
+};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+use tonic::transport::Channel;
+
+use crate::error::SiteError;
+
+/// Shared access to HQ's tables in the store's database; one call at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    incoming: Arc<Mutex<Incoming>>,
+    database: PathBuf,
+}
+
+impl Shelf {
+    pub(crate) fn open(database: &Path, directory: &Path) -> Result<Self, SiteError> {
+        let incoming = Arc::new(Mutex::new(Incoming::open(database, directory)?));
+        Ok(Self { incoming, database: database.to_owned() })
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Incoming) -> Result<T, CaptureError> + Send + 'static,
+    ) -> Result<T, SiteError> {
+        let incoming = self.incoming.clone();
+        // SQLite rolled back whatever a panic interrupted.
+        let done =
+            tokio::task::spawn_blocking(move || work(&mut incoming.lock().unwrap_or_else(PoisonError::into_inner)));
+        Ok(done.await.map_err(|error| SiteError::state("applying HQ's tables", error))??)
+    }
+
+    /// What the site has of HQ's tables.
+    pub(crate) async fn applied(&self) -> Result<Vec<Applied>, SiteError> {
+        Ok(told(&self.call(|incoming| incoming.applied()).await?, &BTreeMap::new()))
+    }
+}
+
+fn told(applied: &BTreeMap<String, AppliedTable>, problems: &BTreeMap<String, String>) -> Vec<Applied> {
+    let nothing = AppliedTable::default();
+    let mut tables: Vec<&String> = applied.keys().chain(problems.keys()).collect();
+    tables.sort();
+    tables.dedup();
+    let tell = |table: &String| {
+        let known = applied.get(table).unwrap_or(&nothing);
+        Applied {
+            table: table.clone(),
+            version: known.version.0,
+            audience: known.audience,
+            problem: problems.get(table).cloned().unwrap_or_default(),
+            edits: known.edits,
+        }
+    };
+    tables.into_iter().map(tell).collect()
+}
+
+/// Keeps HQ's tables up to date while a connection lasts.
+#[derive(Debug)]
+pub(crate) struct Updates {
+    wanted: watch::Sender<Vec<WantedTable>>,
+    applied: watch::Receiver<Vec<Applied>>,
+    task: JoinHandle<()>,
+}
+
+impl Updates {
+    /// Begins; whether tables are what was applied is looked at every `check_every`.
+    pub(crate) fn start(
+        client: SitesClient<Channel>,
+        shelf: Shelf,
+        applied: Vec<Applied>,
+        check_every: Duration,
+    ) -> Self {
+        let (wanted, hears_wanted) = watch::channel(Vec::new());
+        let (tells_applied, applied) = watch::channel(applied);
+        let task = Task {
+            client,
+            shelf,
+            wanted: hears_wanted,
+            applied: tells_applied,
+            problems: BTreeMap::new(),
+            check_every,
+            seen: None,
+        };
+        Self { wanted, applied, task: tokio::spawn(task.run()) }
+    }
+
+    /// What HQ says the site should have.
+    pub(crate) fn want(&self, tables: Vec<WantedTable>) {
+        // The task ends with this.
+        let _ = self.wanted.send(tables);
+    }
+
+    /// Returns when something was applied, or could not be.
+    pub(crate) async fn changed(&mut self) {
+        if self.applied.changed().await.is_err() {
+            // It can only have failed; the connection goes on without it.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What the site has.
+    pub(crate) fn applied(&self) -> Vec<Applied> {
+        self.applied.borrow().clone()
+    }
+}
+
+impl Drop for Updates {
+    fn drop(&mut self) {
+        // What is being applied is applied to its end: only waiting is given up.
+        self.task.abort();
+    }
+}
+
+struct Task {
+    client: SitesClient<Channel>,
+    shelf: Shelf,
+    wanted: watch::Receiver<Vec<WantedTable>>,
+    applied: watch::Sender<Vec<Applied>>,
+    problems: BTreeMap<String, String>,
+    check_every: Duration,
+    /// The store's file as it was when all tables were what was applied.
+    seen: Option<Fingerprint>,
+}
+
+/// What could not be done is tried again after so long.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+/// Looking whether tables are what was applied may take so much of a processor, one part in so many.
+const CHECK_SHARE: u32 = 200;
+
+/// Why a table is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// HQ has a newer version, or one for another audience.
+    Newer,
+    /// Its rows were changed here.
+    Changed,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut check_at = Instant::now() + self.check_every;
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            self.problems.retain(|table, _| wanted.iter().any(|wanted| wanted.table == *table));
+            let mut retry_at = None;
+            for table in &wanted {
+                if let Err(error) = self.bring(table).await {
+                    self.note(table, &error);
+                    retry_at = Some(Instant::now() + RETRY_AFTER);
+                }
+                self.tell().await;
+            }
+            if Instant::now() >= check_at {
+                let began = Instant::now();
+                for table in &wanted {
+                    if let Err(error) = self.check(table).await {
+                        self.note(table, &error);
+                    }
+                }
+                self.tell().await;
+                check_at = Instant::now() + self.check_every.max(began.elapsed() * CHECK_SHARE);
+            }
+            tokio::select! {
+                changed = self.wanted.changed() => if changed.is_err() { return },
+                () = sleep_until(retry_at.map_or(check_at, |retry| check_at.min(retry))) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, table: &WantedTable, error: &SiteError) {
+        tracing::warn!(table = table.table, error = %describe(error), "HQ's table could not be brought up to date");
+        let problem = match error {
+            // The connection broke, or HQ could not: that is no trouble with the store.
+            SiteError::Ended(_) => return,
+            error => describe(error),
+        };
+        self.problems.insert(table.table.clone(), problem);
+    }
+
+    async fn tell(&self) {
+        if let Ok(applied) = self.shelf.call(|incoming| incoming.applied()).await {
+            let now = told(&applied, &self.problems);
+            self.applied.send_if_modified(|before| {
+                let is_new = *before != now;
+                *before = now;
+                is_new
+            });
+        }
+    }
+
+    /// Fetches and applies a table, unless it is what HQ wants.
+    async fn bring(&mut self, wanted: &WantedTable) -> Result<(), SiteError> {
+        let name = wanted.table.clone();
+        let applied = self.shelf.call(|incoming| incoming.applied()).await?;
+        let applied = applied.get(&name);
+        if applied.is_some_and(|known| known.audience == wanted.audience && known.version.0 >= wanted.version) {
+            return Ok(());
+        }
+        self.fetch(wanted, applied, Why::Newer).await
+    }
+
+    /// Looks whether a table is what was applied, and puts it right if that is wanted.
+    async fn check(&mut self, wanted: &WantedTable) -> Result<(), SiteError> {
+        let now = look_at(&self.shelf.database);
+        if self.seen == Some(now) {
+            return Ok(());
+        }
+        let name = wanted.table.clone();
+        let (applied, is_as_applied) = self
+            .shelf
+            .call(move |incoming| Ok((incoming.applied()?.remove(&name), incoming.is_as_applied(&name)?)))
+            .await?;
+        if is_as_applied {
+            if self.problems.get(&wanted.table).is_some_and(|problem| problem == CHANGED_HERE) {
+                self.problems.remove(&wanted.table);
+            }
+            self.seen = Some(now);
+            return Ok(());
+        }
+        tracing::warn!(table = wanted.table, "rows of HQ's were changed here");
+        self.seen = None;
+        match applied {
+            Some(applied) if applied.mends => self.fetch(wanted, Some(&applied), Why::Changed).await,
+            _ => {
+                self.problems.insert(wanted.table.clone(), CHANGED_HERE.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    async fn fetch(&mut self, wanted: &WantedTable, applied: Option<&AppliedTable>, why: Why) -> Result<(), SiteError> {
+        let table = wanted.table.clone();
+        let staged = self.shelf.call(move |incoming| incoming.staged(&table)).await?;
+        let is_change = |known: &&AppliedTable| why == Why::Newer && known.audience == wanted.audience;
+        let (after, whole) = match (staged, applied.filter(is_change)) {
+            (Some(Staged { audience, through, whole: true }), _) if audience == wanted.audience => (through, true),
+            (Some(Staged { audience, through, whole: false }), Some(_)) if audience == wanted.audience => {
+                (through, false)
+            }
+            (_, Some(known)) => (known.version, false),
+            (_, None) => (Seq(0), true),
+        };
+        let request = FetchRequest { table: wanted.table.clone(), audience: wanted.audience, after: after.0, whole };
+        let ended = |status: tonic::Status| SiteError::Ended(status.message().to_owned());
+        let mut stream = self.client.fetch(request).await.map_err(ended)?.into_inner();
+        while let Some(reply) = stream.message().await.map_err(ended)? {
+            let name = wanted.table.clone();
+            match reply.message {
+                Some(Fetched::Begin(begin)) => {
+                    let spec = IncomingTable {
+                        name: wanted.table.clone(),
+                        columns: begin.columns.into_iter().map(|column| (column.name, column.r#type)).collect(),
+                        key: begin.key,
+                        audience: begin.audience,
+                        mends: begin.mends,
+                    };
+                    let (after, whole) = (Seq(begin.after), begin.whole);
+                    let begun = self.shelf.call(move |incoming| incoming.begin(&spec, after, whole)).await;
+                    if begun.is_err() {
+                        // What was staged does not go on; the next attempt begins anew.
+                        self.shelf.call(move |incoming| incoming.clear(&name)).await?;
+                        return begun;
+                    }
+                }
+                Some(Fetched::Rows(rows)) => {
+                    let through = Seq(rows.through);
+                    let rows = decode(&rows).map_err(|error| SiteError::state("reading rows of HQ's", error))?;
+                    self.shelf.call(move |incoming| incoming.stage(&name, &rows, through)).await?;
+                }
+                Some(Fetched::End(end)) => {
+                    let version = Seq(end.version);
+                    let Report { written, removed, locked } =
+                        self.shelf.call(move |incoming| incoming.apply(&name, version)).await?;
+                    let table = &wanted.table;
+                    tracing::info!(table, %version, written, removed, ?locked, "HQ's table is up to date");
+                    self.problems.remove(table);
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+        Err(SiteError::Ended("HQ did not send the table to its end".to_owned()))
+    }
+}
+
+const CHANGED_HERE: &str = "rows were changed at the site, and are left so as HQ asks";
