@@ -11,7 +11,8 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use rollcall_hq::{ENDPOINTS_FILE, HqConfig, Node};
-use rollcall_sim::fleet::{self, FleetOptions, Invite};
+use rollcall_sim::fleet::{self, FleetOptions, Invite, Taken};
+use rollcall_types::{Seq, Timestamp};
 use serde_json::json;
 
 use crate::client::{Client, HqAddress};
@@ -121,6 +122,7 @@ pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
         Some(watch) => watch.await?,
         None => Vec::new(),
     };
+    let arrivals = arrivals(data.clone(), result.taken.clone()).await.unwrap_or_default();
     let checked = Instant::now();
     let check = check(data.clone()).await?;
     let mut out = serde_json::to_value(&result)?;
@@ -128,6 +130,9 @@ pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     out["distinct_site_seq"] = check["distinct"].clone();
     out["check_seconds"] = json!(checked.elapsed().as_secs_f64());
     out["bytes_per_row_at_rest"] = json!(data_bytes(&data) as f64 / result.rows.max(1) as f64);
+    if !arrivals.is_empty() {
+        out["published"] = json!(arrivals);
+    }
     if !freshness.is_empty() {
         out["freshness_p50_ms"] = json!(freshness[freshness.len() / 2]);
         out["freshness_p99_ms"] = json!(freshness[(freshness.len() * 99 / 100).min(freshness.len() - 1)]);
@@ -146,6 +151,28 @@ pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
 fn address(data: &std::path::Path) -> anyhow::Result<Client> {
     let address = HqAddress::of(data);
     Client::find(&address)
+}
+
+/// For each version of a published table that sites took: how long after it was published they had it.
+async fn arrivals(data: PathBuf, taken: Vec<Taken>) -> anyhow::Result<Vec<serde_json::Value>> {
+    #[derive(serde::Deserialize)]
+    struct Publication {
+        table: String,
+        version: Seq,
+        at: Timestamp,
+    }
+    let read = move || address(&data)?.get("/api/publications");
+    let publications: Vec<Publication> = serde_json::from_str(&tokio::task::spawn_blocking(read).await??)?;
+    let measured = publications.into_iter().map(|of| {
+        let of_version = taken.iter().filter(|taken| taken.table == of.table && taken.version == of.version);
+        let mut delays: Vec<f64> =
+            of_version.map(|taken| (taken.at_micros - of.at.as_micros()) as f64 / 1000.0).collect();
+        delays.sort_by(f64::total_cmp);
+        let at = |share: f64| delays.get(((delays.len() as f64 - 1.0) * share).max(0.0) as usize).copied();
+        json!({"table": of.table, "version": of.version, "sites": delays.len(),
+               "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0)})
+    });
+    Ok(measured.collect())
 }
 
 /// Counts what SQL sees: rows, and distinct (site, position).

@@ -21,15 +21,16 @@ use rollcall_wire::{
     batch::{Encoder, Part},
     framing::frames,
     proto::{
-        Beacon, DataFrame, EnrolRequest, Heads, Hello, SiteControl, TableHead, data_reply::Message as Reply,
-        enrolment_client::EnrolmentClient, hq_control::Message as FromHq, site_control::Message as ToHq,
-        sites_client::SitesClient,
+        Applied, Beacon, DataFrame, EnrolRequest, FetchRequest, Heads, Hello, SiteControl, TableHead, WantedTable,
+        data_reply::Message as Reply, enrolment_client::EnrolmentClient, fetch_reply::Message as Fetched,
+        hq_control::Message as FromHq, site_control::Message as ToHq, sites_client::SitesClient,
     },
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use crate::retail::{SalesGenerator, articles};
 
@@ -75,6 +76,22 @@ pub struct FleetResult {
     pub wire_bytes_per_row: f64,
     /// Processor seconds of this process (which may include HQ) while sending, per million rows.
     pub cpu_seconds_per_million_rows: f64,
+    /// Versions of published tables that sites took.
+    #[serde(skip)]
+    pub taken: Vec<Taken>,
+    /// Bytes of their rows after compression.
+    pub taken_bytes: u64,
+}
+
+/// A site took a version of a published table.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The table.
+    pub table: String,
+    /// The version.
+    pub version: Seq,
+    /// When, microseconds since the Unix epoch.
+    pub at_micros: i64,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +99,7 @@ struct Counters {
     rows: AtomicU64,
     bytes: AtomicU64,
     lost: AtomicU64,
+    taken_bytes: AtomicU64,
 }
 
 /// The invitation to use for a site with these attributes.
@@ -151,6 +169,8 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
             confirmed: (Seq(0), ChainHash::default()),
             in_flight: VecDeque::new(),
             latencies: Vec::new(),
+            applied: BTreeMap::new(),
+            taken: Vec::new(),
         };
         sites.spawn(site.run(ready.clone(), go.clone()));
     }
@@ -166,9 +186,11 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
     let (started, cpu_before) = (Instant::now(), cpu_seconds());
     go.cancel();
     let watch = tokio::spawn(show(options.clone(), counters.clone()));
-    let mut latencies = Vec::new();
+    let (mut latencies, mut taken) = (Vec::new(), Vec::new());
     while let Some(site) = sites.join_next().await {
-        latencies.extend(site??);
+        let site = site??;
+        latencies.extend(site.latencies);
+        taken.extend(site.taken);
     }
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
     watch.abort();
@@ -188,6 +210,8 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
         ack_p99_ms: percentile(0.99),
         wire_bytes_per_row: counters.bytes.load(Ordering::Relaxed) as f64 / rows.max(1) as f64,
         cpu_seconds_per_million_rows: cpu / (rows.max(1) as f64 / 1e6),
+        taken,
+        taken_bytes: counters.taken_bytes.load(Ordering::Relaxed),
     })
 }
 
@@ -264,6 +288,9 @@ struct FleetSite {
     /// Batches sent and not confirmed: the last position of each, its rows, and when they were made.
     in_flight: VecDeque<(Seq, RecordBatch, Instant)>,
     latencies: Vec<Duration>,
+    /// What it has of HQ's tables: version and audience. The rows themselves are counted and let go.
+    applied: BTreeMap<String, Applied>,
+    taken: Vec<Taken>,
 }
 
 const TABLE: &str = "sales";
@@ -284,15 +311,15 @@ enum Ended {
 
 impl FleetSite {
     /// Connects, says so, waits for the start, sends for the time given, and waits for the last confirmation. When a node
-    /// goes away it goes on at another, as an agent does. Returns the time each batch took.
-    async fn run(mut self, ready: mpsc::Sender<()>, go: CancellationToken) -> anyhow::Result<Vec<Duration>> {
+    /// goes away it goes on at another, as an agent does. Returns with what it measured.
+    async fn run(mut self, ready: mpsc::Sender<()>, go: CancellationToken) -> anyhow::Result<Self> {
         let mut started = None;
         let mut well = Instant::now();
         let mut failures = 0_u32;
         loop {
             let began = Instant::now();
             match self.session(&ready, &go, &mut started).await {
-                Ok(Ended::Done) => return Ok(self.latencies),
+                Ok(Ended::Done) => return Ok(self),
                 Ok(Ended::Lost) => {
                     well = Instant::now();
                     failures = 0;
@@ -339,6 +366,8 @@ impl FleetSite {
             confirmed: self.confirmed.0.0,
             oldest: 1,
             clock_micros: micros_now(),
+            takes_published: true,
+            applied: self.applied.values().cloned().collect(),
             ..Hello::default()
         };
         control.send(SiteControl { message: Some(ToHq::Hello(hello)) }).await?;
@@ -430,11 +459,22 @@ impl FleetSite {
                         let tables = vec![TableHead { table: TABLE.to_owned(), head }];
                         let heads = Heads { time_micros: ask.time_micros, epoch: welcome.epoch, tables };
                         let confirmed = outbox.confirmed().0.0;
-                        let beacon = Beacon { head, confirmed, capture_ok: true, clock_micros: micros_now(), ..Beacon::default() };
+                        let beacon = Beacon { head, confirmed, ..self.beacon() };
                         for message in [ToHq::Heads(heads), ToHq::Beacon(beacon)] {
                             if control.send(SiteControl { message: Some(message) }).await.is_err() {
                                 return Ok(Ended::Lost);
                             }
+                        }
+                    }
+                    Some(FromHq::Published(published)) => {
+                        for wanted in published.tables {
+                            if self.fetch(&mut client, wanted).await.is_err() {
+                                return Ok(Ended::Lost);
+                            }
+                        }
+                        let beacon = Beacon { head: outbox.sent_through().0, confirmed: outbox.confirmed().0.0, ..self.beacon() };
+                        if control.send(SiteControl { message: Some(ToHq::Beacon(beacon)) }).await.is_err() {
+                            return Ok(Ended::Lost);
                         }
                     }
                     Some(FromHq::Refused(refused)) if refused.code == "stopping" => return Ok(Ended::Lost),
@@ -445,5 +485,40 @@ impl FleetSite {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    fn beacon(&self) -> Beacon {
+        let applied = self.applied.values().cloned().collect();
+        Beacon { capture_ok: true, clock_micros: micros_now(), applied, ..Beacon::default() }
+    }
+
+    /// Takes a published table up to the version wanted, as an agent does; a fetch that breaks is asked again later.
+    async fn fetch(&mut self, client: &mut SitesClient<Channel>, wanted: WantedTable) -> anyhow::Result<()> {
+        let WantedTable { table, version, audience } = wanted;
+        let known = self.applied.get(&table).filter(|known| known.audience == audience);
+        let after = known.map_or(0, |known| known.version);
+        if known.is_some() && after >= version {
+            return Ok(());
+        }
+        let request = FetchRequest { table: table.clone(), audience, after, whole: known.is_none() };
+        let mut replies = client.fetch(request).await?.into_inner();
+        let mut of_whom = audience;
+        while let Some(reply) = replies.message().await? {
+            match reply.message {
+                Some(Fetched::Begin(begin)) => of_whom = begin.audience,
+                Some(Fetched::Rows(rows)) => {
+                    self.counters.taken_bytes.fetch_add(rows.rows.len() as u64, Ordering::Relaxed);
+                }
+                Some(Fetched::End(end)) => {
+                    let version = end.version;
+                    let applied = Applied { table: table.clone(), version, audience: of_whom, ..Applied::default() };
+                    self.applied.insert(table.clone(), applied);
+                    self.taken.push(Taken { table, version: Seq(version), at_micros: micros_now() });
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+        bail!("a fetch of {table} broke off")
     }
 }
