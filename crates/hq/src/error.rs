@@ -6,8 +6,8 @@ pub enum HqError {
     /// The lake refused or failed.
     #[error(transparent)]
     Lake(#[from] rollcall_lake::LakeError),
-    /// The query engine could not start.
-    #[error("the query engine could not start")]
+    /// The query engine failed.
+    #[error("the query engine failed")]
     Query(#[from] rollcall_query::QueryError),
     /// Certificates could not be made or read.
     #[error("certificates: {0}")]
@@ -18,6 +18,12 @@ pub enum HqError {
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
+    /// What is to be made exists.
+    #[error("{0}")]
+    Exists(String),
+    /// It was worked out on a version that is not the newest any more.
+    #[error("others changed the table at the same time; try again")]
+    Outdated,
     /// It cannot be done now.
     #[error("{0}")]
     Unavailable(String),

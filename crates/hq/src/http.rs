@@ -136,6 +136,7 @@ impl From<HqError> for ApiError {
             HqError::Invalid(_) => StatusCode::BAD_REQUEST,
             HqError::NotFound(_) => StatusCode::NOT_FOUND,
             HqError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            HqError::Exists(_) | HqError::Outdated => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, describe(&error))

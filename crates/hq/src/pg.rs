@@ -1,7 +1,7 @@
 //! The PostgreSQL port: any client of PostgreSQL can ask, and is told what its answer is missing.
 //!
 //! Questions are answered here, each on versions of its own; what else a client says (settings, transactions that change
-//! nothing) is answered by `datafusion-postgres`. Nothing can be written.
+//! nothing) is answered by `datafusion-postgres`. What is written are the tables that HQ publishes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,7 +30,7 @@ use datafusion_postgres::{
             store::PortalStore,
         },
         error::{ErrorInfo, PgWireError, PgWireResult},
-        messages::{PgWireBackendMessage, PgWireFrontendMessage, copy::CopyData},
+        messages::{PgWireBackendMessage, PgWireFrontendMessage, copy::CopyData, response::TransactionStatus},
         tokio::{TlsAcceptor, process_socket},
         types::format::FormatOptions,
     },
@@ -44,6 +44,7 @@ use rollcall_query::{
         prelude::SessionContext,
         sql::sqlparser::ast::{CopySource, CopyTarget, Set, Statement},
     },
+    is_change,
 };
 use rollcall_types::{Coverage, describe};
 use rustls::{
@@ -56,7 +57,7 @@ use self::{
     copy::CopyForm,
     running::{Cancel, CancelKey, Running, bounded},
 };
-use crate::{error::HqError, node::Shared, tables};
+use crate::{access::Role, error::HqError, node::Shared, published, tables};
 
 mod copy;
 mod running;
@@ -314,13 +315,18 @@ impl QueryHook for ParseHook {
         _: &SessionContext,
         client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        if !is_question(statement) {
+        if !is_question(statement) && !is_change(statement) {
             return (!is_harmless(statement)).then(|| Err(read_only()));
         }
         let plan = async {
             let mut extras = self.0.extras(&sees(&self.0, &user_of(client))?);
             extras.system.clone_from(&self.1);
-            self.0.engine.parse(Question::Statement(statement), extras).await.map_err(|error| failed(&error))
+            let engine = &self.0.engine;
+            let plan = match is_change(statement) {
+                true => engine.parse_change(statement, extras).await,
+                false => engine.parse(Question::Statement(statement), extras).await,
+            };
+            plan.map_err(|error| failed(&error))
         };
         Some(plan.await)
     }
@@ -358,7 +364,8 @@ fn is_harmless(statement: &Statement) -> bool {
 }
 
 fn read_only() -> PgWireError {
-    let text = "only reading is possible here: SELECT, WITH, EXPLAIN, COPY (SELECT …) TO STDOUT, SET and SHOW";
+    let text = "this is not possible here; what is: SELECT, WITH, EXPLAIN, COPY (SELECT …) TO STDOUT, SET, SHOW, and INSERT, \
+                UPDATE and DELETE on tables that HQ publishes";
     PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "25006".to_owned(), text.to_owned())))
 }
 
@@ -482,6 +489,36 @@ impl Questions {
         Ok(Response::Query(QueryResponse::new(fields, rows)))
     }
 
+    /// Publishes what a statement changes. It takes effect at once.
+    async fn change(
+        &self,
+        client: &impl ClientInfo,
+        statement: &Statement,
+        parameters: Option<ParamValues>,
+    ) -> PgWireResult<Response> {
+        if client.transaction_status() != TransactionStatus::Idle {
+            let text =
+                "a change takes effect at once and cannot be rolled back: make it outside a transaction (autocommit)";
+            return Err(error("25001", text.to_owned()));
+        }
+        let user = user_of(client);
+        let known = self.shared.credentials.user(&user).ok_or_else(|| wrong("this user was removed"))?;
+        if known.role < Role::Operator || !known.sees.is_empty() {
+            let text = format!("user {user} may not change tables: it takes an operator who sees all sites");
+            return Err(error("42501", text));
+        }
+        let changed = published::sql::change(&self.shared, statement, parameters, &user).await;
+        let (tag, count) = changed.map_err(|failure| match &failure {
+            HqError::Exists(text) => error("23505", text.clone()),
+            HqError::Outdated => error("40001", failure.to_string()),
+            HqError::Invalid(text) | HqError::NotFound(text) => wrong(text),
+            HqError::Query(failure) => failed(failure),
+            _ => error(HQ_FAILED, describe(&failure)),
+        })?;
+        let tag = Tag::new(tag).with_rows(count);
+        Ok(Response::Execution(if matches!(statement, Statement::Insert(_)) { tag.with_oid(0) } else { tag }))
+    }
+
     async fn copy<C>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Response>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -538,6 +575,8 @@ impl SimpleQueryHandler for Questions {
             } else if is_question(&statement) {
                 let planned = self.ask(client, &statement, None).await?;
                 responses.push(self.answer(client, planned, &Format::UnifiedText).await?);
+            } else if is_change(&statement) {
+                responses.push(self.change(client, &statement, None).await?);
             } else if matches!(statement, Statement::Copy { .. }) {
                 responses.push(self.copy(client, &statement).await?);
             } else if is_harmless(&statement) {
@@ -575,6 +614,9 @@ impl ExtendedQueryHandler for Questions {
         if let Some(value) = coverage_setting(statement) {
             self.set_telling(client, &value)?;
             return Ok(Response::Execution(Tag::new("SET")));
+        }
+        if is_change(statement) {
+            return self.change(client, statement, Some(parameters(portal, plan)?)).await;
         }
         if !is_question(statement) {
             return ExtendedQueryHandler::do_query(&self.rest, client, portal, max_rows).await;

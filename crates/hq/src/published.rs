@@ -9,9 +9,10 @@ pub(crate) mod arrivals;
 mod fetch;
 pub(crate) mod image;
 pub(crate) mod rows;
+pub(crate) mod sql;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -91,6 +92,8 @@ pub(crate) enum Mode {
     /// They are added, or take the place of those with their keys. Columns that are not given stay as they are.
     #[default]
     Merge,
+    /// They are added, and none may be there.
+    Insert,
     /// They are the whole table: rows not among them go.
     Replace,
     /// Rows with their keys go.
@@ -112,6 +115,8 @@ pub(crate) struct Request {
     pub(crate) note: String,
     /// Only says what it would do.
     pub(crate) dry_run: bool,
+    /// The version on which the rows were worked out; nothing is published on another.
+    pub(crate) based_on: Option<Seq>,
 }
 
 /// What came of it.
@@ -283,7 +288,7 @@ pub(crate) async fn refresh(shared: &Shared) -> Result<(), HqError> {
                 known.rules.clone()
             }
             _ => Arc::new(Rules {
-                audience: shared.engine.audience(&definition.to, &image.schema(), &attributes(&shared.roster.all()))?,
+                audience: shared.engine.audience(&definition.to, &image.schema())?,
                 definition,
                 classes: Mutex::default(),
             }),
@@ -313,13 +318,18 @@ fn follow_roster(shared: &Shared) -> bool {
     !same
 }
 
-/// Attributes that sites have.
-fn attributes(roster: &Sites) -> Vec<String> {
-    let mut names: Vec<String> = roster.values().flat_map(|record| record.attributes.keys().cloned()).collect();
-    names.push("id".to_owned());
-    names.sort();
-    names.dedup();
-    names
+/// Refuses a rule that names what no site has: more likely a slip than a wish. While there are no sites, nobody knows.
+fn check_attributes(audience: &Audience, roster: &Sites) -> Result<(), HqError> {
+    let mut known: BTreeSet<&str> =
+        roster.values().flat_map(|record| record.attributes.keys().map(String::as_str)).collect();
+    known.insert("id");
+    match audience.attributes().iter().find(|name| !known.contains(name.as_str())) {
+        Some(name) if !roster.is_empty() => {
+            let known: Vec<&str> = known.into_iter().collect();
+            Err(HqError::Invalid(format!("no site has the attribute {name}; they have {}", known.join(", "))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `base`, and what the table's history has behind it up to `version`.
@@ -400,11 +410,16 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     let empty = Image::empty(&schema);
     let known = shared.published.get(name);
     let image = known.as_ref().map_or(&empty, |known| &known.image);
+    if request.based_on.is_some_and(|version| version != image.version) {
+        return Err(HqError::Outdated);
+    }
     let mut conformed = in_hqs_types(&request.rows, &schema, &definition.key)?;
     let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
     let changes = Changes::new(image, &conformed.rows, &schema, &definition.key, request.mode)?;
     let roster = shared.roster.all();
-    let audience = shared.engine.audience(&definition.to, &changes.shape(), &attributes(&roster))?;
+    let audience = shared.engine.audience(&definition.to, &changes.shape());
+    let audience = audience.map_err(|error| invalid(error.to_string()))?;
+    check_attributes(&audience, &roster)?;
     let rules = Rules { audience, definition: definition.clone(), classes: Mutex::default() };
     let is_redefined = before.as_ref() != Some(&definition);
     let known =
@@ -577,7 +592,7 @@ impl Changes {
         // Columns that were not given stay as they are.
         let keeps = |row: usize| match mode {
             Mode::Merge => places.get(keys[row].as_ref()).copied().filter(|place| live_at(*place)),
-            Mode::Replace | Mode::Delete => None,
+            Mode::Insert | Mode::Replace | Mode::Delete => None,
         };
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(all.len());
         let mut old_arrays: Vec<ArrayRef> = Vec::with_capacity(all.len());
@@ -614,6 +629,7 @@ impl Changes {
             let is_there = place.filter(|place| live_at(*place));
             let same = is_there.is_some_and(|place| mode != Mode::Delete && old_bytes[place] == *bytes);
             match (mode, is_there) {
+                (Mode::Insert, Some(_)) => return Err(HqError::Exists(format!("row {} is there already", row + 1))),
                 (Mode::Delete, None) => counts.unchanged += 1,
                 (Mode::Delete, Some(place)) => {
                     counts.deleted += 1;

@@ -76,7 +76,7 @@ async fn publish(
     let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
     let key = query.key.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
     let PublishQuery { mode, to, mends, note, dry_run, .. } = query;
-    let request = Request { table, rows, mode, key, to, mends, by, note, dry_run };
+    let request = Request { table, rows, mode, key, to, mends, by, note, dry_run, based_on: None };
     Ok(Json(published::publish(&shared, request).await?))
 }
 

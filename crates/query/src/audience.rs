@@ -4,7 +4,7 @@
 //! alike, as far as the rule names them, get the same rows: it is evaluated once for all of them, with their values in its
 //! place.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -19,6 +19,11 @@ use datafusion::{
     execution::SessionState,
     logical_expr::{Expr, ExprSchemable, Volatility, utils::split_conjunction},
     physical_expr::PhysicalExpr,
+    sql::sqlparser::{
+        ast::{self, Ident, visit_expressions},
+        dialect::PostgreSqlDialect,
+        parser::Parser,
+    },
 };
 
 use crate::engine::QueryError;
@@ -40,28 +45,20 @@ fn wrong(rule: &str, why: impl std::fmt::Display) -> QueryError {
 }
 
 impl Audience {
-    /// Parses `rule` over `columns` and the sites' `attributes`.
-    pub(crate) fn parse(
-        state: &SessionState,
-        rule: &str,
-        columns: &SchemaRef,
-        attributes: &[String],
-    ) -> Result<Self, QueryError> {
+    /// Parses `rule` over `columns` and whatever attributes of a site it names.
+    pub(crate) fn parse(state: &SessionState, rule: &str, columns: &SchemaRef) -> Result<Self, QueryError> {
         let failed = |error: datafusion::common::DataFusionError| wrong(rule, error.strip_backtrace());
         let columns = DFSchema::try_from(columns.as_ref().clone()).map_err(failed)?;
+        let attributes = named(rule)?;
         let of_site: Vec<Field> = attributes.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
         let of_site = DFSchema::try_from_qualified_schema(SITE, &Schema::new(of_site)).map_err(failed)?;
         let mut both = columns.clone();
         both.merge(&of_site);
         let parsed = state.create_logical_expr(rule, &both).map_err(failed)?;
-        let mut used = BTreeSet::new();
         let mut refused = None;
         parsed
             .apply(|part| {
                 match part {
-                    Expr::Column(Column { relation: Some(relation), name, .. }) if relation.table() == SITE => {
-                        used.insert(name.clone());
-                    }
                     Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
                         refused = Some(format!("{} gives another answer each time", call.func.name()));
                     }
@@ -83,7 +80,7 @@ impl Audience {
         if kind != DataType::Boolean && kind != DataType::Null {
             return Err(wrong(rule, format!("it is {kind}, and must be true or false")));
         }
-        let audience = Self { rule: parsed, attributes: used.into_iter().collect(), columns, state: state.clone() };
+        let audience = Self { rule: parsed, attributes, columns, state: state.clone() };
         // What cannot be worked out for a site is refused now, not when it is published.
         audience.of(&vec![None; audience.attributes.len()]).map_err(|error| wrong(rule, error))?;
         Ok(audience)
@@ -128,6 +125,28 @@ impl Audience {
         let physical = self.state.create_physical_expr(rule, &self.columns)?;
         Ok(SiteAudience { physical, constant })
     }
+}
+
+/// The attributes of a site that a rule names, in order.
+fn named(rule: &str) -> Result<Vec<String>, QueryError> {
+    let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(rule).map_err(|error| wrong(rule, error))?;
+    let parsed = { parser }.parse_expr().map_err(|error| wrong(rule, error))?;
+    let text = |ident: &Ident| match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    };
+    let mut names = BTreeSet::new();
+    let visited: ControlFlow<()> = visit_expressions(&parsed, |part| {
+        if let ast::Expr::CompoundIdentifier(parts) = part
+            && let [first, name] = parts.as_slice()
+            && text(first) == SITE
+        {
+            names.insert(text(name));
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(visited.is_continue());
+    Ok(names.into_iter().collect())
 }
 
 /// A rule for sites that are alike.
@@ -176,7 +195,7 @@ mod tests {
 
     fn parse(rule: &str) -> Result<Audience, QueryError> {
         let state = SessionContext::new().state();
-        Audience::parse(&state, rule, &prices().schema(), &["id".to_owned(), "region".to_owned(), "zone".to_owned()])
+        Audience::parse(&state, rule, &prices().schema())
     }
 
     fn rows_for(rule: &str, values: &[Option<&str>]) -> Vec<bool> {
@@ -200,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_no_rule_is_refused_with_a_reason() {
         for (rule, why) in [
-            ("region = site.regoin", "regoin"),
+            ("regoin = site.region", "regoin"),
             ("zone + 1", "true or false"),
             ("random() < 0.5", "each time"),
             ("zone < (SELECT 1)", "other tables"),

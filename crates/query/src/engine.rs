@@ -38,6 +38,7 @@ use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
     audience::Audience,
+    change::{self, Change},
     compat::{InformationSchema, Key, add_functions, plannable, session_user},
     current::{Whole, current, history},
     scope::{Scope, scope},
@@ -331,7 +332,7 @@ impl Engine {
     ) -> Result<Planned, QueryError> {
         let (started, cover) = (Instant::now(), extras.cover.clone());
         let turn = self.turns.take(extras.user.as_deref()).await?;
-        let (context, plan) = self.parse_in(question, extras).await?;
+        let (context, plan) = self.parse_in(question, extras, false).await?;
         let plan = match parameters {
             Some(parameters) => plan.replace_params_with_values(&parameters)?,
             None => plan,
@@ -345,19 +346,41 @@ impl Engine {
     }
 
     /// The rule by which sites get rows of a published table; see [`Audience`].
-    pub fn audience(&self, rule: &str, columns: &SchemaRef, attributes: &[String]) -> Result<Audience, QueryError> {
-        Audience::parse(&self.base, rule, columns, attributes)
+    pub fn audience(&self, rule: &str, columns: &SchemaRef) -> Result<Audience, QueryError> {
+        Audience::parse(&self.base, rule, columns)
+    }
+
+    /// The rows that an `INSERT`, `UPDATE` or `DELETE` is about, by this moment's versions.
+    pub async fn change(
+        &self,
+        statement: &sqlparser::ast::Statement,
+        parameters: Option<ParamValues>,
+        extras: Extras,
+    ) -> Result<Change, QueryError> {
+        let _turn = self.turns.take(extras.user.as_deref()).await?;
+        let (context, plan) = self.parse_in(Question::Statement(statement), extras, true).await?;
+        change::find(&context, statement, plan, parameters, self.limits.rows_max).await
+    }
+
+    /// The plan of such a statement, for the types of its parameters.
+    pub async fn parse_change(
+        &self,
+        statement: &sqlparser::ast::Statement,
+        extras: Extras,
+    ) -> Result<LogicalPlan, QueryError> {
+        Ok(self.parse_in(Question::Statement(statement), extras, true).await?.1)
     }
 
     /// The plan of one read-only statement, as written: for the types of its parameters and columns.
     pub async fn parse(&self, question: Question<'_>, extras: Extras) -> Result<LogicalPlan, QueryError> {
-        Ok(self.parse_in(question, extras).await?.1)
+        Ok(self.parse_in(question, extras, false).await?.1)
     }
 
     async fn parse_in(
         &self,
         question: Question<'_>,
         extras: Extras,
+        changes: bool,
     ) -> Result<(SessionContext, LogicalPlan), QueryError> {
         let wrong = |error: DataFusionError| QueryError::Sql(explain(&error));
         let context = self.context(extras)?;
@@ -369,7 +392,7 @@ impl Engine {
             }
         };
         let plan = plan.map_err(wrong)?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(changes).with_allow_statements(false);
         options.verify_plan(&plan).map_err(wrong)?;
         Ok((context, plan))
     }

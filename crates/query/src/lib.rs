@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod audience;
+mod change;
 mod compat;
 mod current;
 mod engine;
@@ -19,6 +20,7 @@ mod visible;
 mod workbook;
 
 pub use audience::{Audience, SiteAudience};
+pub use change::{Change, ChangeKind, columns_set, is_change};
 pub use datafusion;
 pub use engine::{
     Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question, Took,

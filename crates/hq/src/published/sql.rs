@@ -1,0 +1,77 @@
+//! `INSERT`, `UPDATE` and `DELETE` on tables that HQ publishes.
+
+use std::sync::Arc;
+
+use rollcall_query::{
+    ChangeKind, columns_set,
+    datafusion::{common::ParamValues, sql::sqlparser::ast::Statement},
+};
+
+use super::{ATTEMPTS, Mode, Request, failed, publish, refresh};
+use crate::{error::HqError, node::Shared};
+
+/// Publishes what a statement changes: its name as PostgreSQL has it, and how many rows.
+pub(crate) async fn change(
+    shared: &Arc<Shared>,
+    statement: &Statement,
+    parameters: Option<ParamValues>,
+    by: &str,
+) -> Result<(&'static str, usize), HqError> {
+    for _ in 0..ATTEMPTS {
+        shared.lake.follow().await?;
+        refresh(shared).await?;
+        // Taken before the statement pins its versions: if it is the newest still when the rows are published, they were
+        // worked out on nothing older.
+        let versions = shared.published.all();
+        let mut extras = shared.extras(&Default::default());
+        extras.user = Some(by.to_owned());
+        let change = shared.engine.change(statement, parameters.clone(), extras).await?;
+        let known = versions.get(&change.table).ok_or_else(|| {
+            HqError::Invalid(format!(
+                "{} is not a table that HQ publishes, and only those can be changed here; `rollcall publish` makes one",
+                change.table
+            ))
+        })?;
+        let key = &known.definition().key;
+        if let Some(column) = columns_set(statement).into_iter().find(|column| key.contains(column)) {
+            let text = format!("{column} names the rows of {}: delete a row and insert another", change.table);
+            return Err(HqError::Invalid(text));
+        }
+        let Some(first) = change.rows.first() else { return Ok((tag(change.kind), 0)) };
+        let rows = arrow_select::concat::concat_batches(&first.schema(), &change.rows).map_err(failed)?;
+        let count = rows.num_rows();
+        if count == 0 {
+            return Ok((tag(change.kind), 0));
+        }
+        let mode = match change.kind {
+            ChangeKind::Insert => Mode::Insert,
+            ChangeKind::Update => Mode::Merge,
+            ChangeKind::Delete => Mode::Delete,
+        };
+        let request = Request {
+            table: change.table,
+            rows,
+            mode,
+            key: Vec::new(),
+            to: None,
+            mends: None,
+            by: by.to_owned(),
+            note: statement.to_string().chars().take(200).collect(),
+            dry_run: false,
+            based_on: Some(known.image.version),
+        };
+        match publish(shared, request).await {
+            Err(HqError::Outdated) => {}
+            outcome => return outcome.map(|_| (tag(change.kind), count)),
+        }
+    }
+    Err(HqError::Outdated)
+}
+
+fn tag(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Insert => "INSERT",
+        ChangeKind::Update => "UPDATE",
+        ChangeKind::Delete => "DELETE",
+    }
+}

@@ -1,0 +1,108 @@
+//! `INSERT`, `UPDATE` and `DELETE`, as far as SQL is concerned: which rows, and what they are to be. Nothing is written here.
+
+use datafusion::{
+    arrow::record_batch::RecordBatch,
+    common::ParamValues,
+    logical_expr::{LogicalPlan, WriteOp},
+    prelude::SessionContext,
+    sql::sqlparser::ast::{AssignmentTarget, Statement},
+};
+use futures::TryStreamExt;
+use rollcall_types::TableName;
+
+use crate::engine::QueryError;
+
+/// What a statement does to a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The rows are new.
+    Insert,
+    /// The rows take the place of those with their keys.
+    Update,
+    /// The rows go.
+    Delete,
+}
+
+/// The rows that a statement is about: as they are to be, or, if they go, as they are.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The table, of schema `public`.
+    pub table: TableName,
+    /// What is done to it.
+    pub kind: ChangeKind,
+    /// The rows, in columns of the table without Rollcall's own.
+    pub rows: Vec<RecordBatch>,
+}
+
+/// Whether a statement changes rows.
+pub fn is_change(statement: &Statement) -> bool {
+    matches!(statement, Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_))
+}
+
+/// The columns that an `UPDATE` sets.
+pub fn columns_set(statement: &Statement) -> Vec<String> {
+    let Statement::Update(update) = statement else { return Vec::new() };
+    let names = update.assignments.iter().flat_map(|assignment| match &assignment.target {
+        AssignmentTarget::ColumnName(name) => vec![name],
+        AssignmentTarget::Tuple(names) => names.iter().collect(),
+    });
+    names
+        .filter_map(|name| Some(name.0.last()?.as_ident()?))
+        .map(|ident| if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+        .collect()
+}
+
+/// Why a statement cannot be carried out as it is, although it could be planned.
+fn unsupported(statement: &Statement) -> Option<&'static str> {
+    match statement {
+        Statement::Insert(insert) if insert.on.is_some() => Some("ON CONFLICT"),
+        Statement::Insert(insert) if insert.returning.is_some() => Some("RETURNING"),
+        Statement::Update(update) if update.returning.is_some() => Some("RETURNING"),
+        Statement::Delete(delete) if delete.returning.is_some() => Some("RETURNING"),
+        _ => None,
+    }
+}
+
+/// Finds the rows of a change that was planned.
+pub(crate) async fn find(
+    context: &SessionContext,
+    statement: &Statement,
+    plan: LogicalPlan,
+    parameters: Option<ParamValues>,
+    rows_max: usize,
+) -> Result<Change, QueryError> {
+    if let Some(what) = unsupported(statement) {
+        return Err(QueryError::Sql(format!("{what} is not supported")));
+    }
+    let plan = match parameters {
+        Some(parameters) => plan.replace_params_with_values(&parameters)?,
+        None => plan,
+    };
+    let LogicalPlan::Dml(change) = plan else { return Err(QueryError::Sql("this changes no rows".to_owned())) };
+    let kind = match change.op {
+        WriteOp::Insert(_) => ChangeKind::Insert,
+        WriteOp::Update => ChangeKind::Update,
+        WriteOp::Delete => ChangeKind::Delete,
+        ref other => return Err(QueryError::Sql(format!("{} is not supported", other.name()))),
+    };
+    let name = change.table_name.table();
+    let is_current = change.table_name.schema().is_none_or(|schema| schema == "public");
+    let table = TableName::new(name).ok().filter(|_| is_current);
+    let table = table.ok_or_else(|| QueryError::Sql(format!("{} cannot be changed", change.table_name)))?;
+    let state = context.state();
+    let input = state.optimize(change.input.as_ref())?;
+    let physical = state.query_planner().create_physical_plan(&input, &state).await?;
+    let mut stream = datafusion::physical_plan::execute_stream(physical, context.task_ctx())?;
+    let (mut rows, mut count) = (Vec::new(), 0);
+    while let Some(batch) = stream.try_next().await? {
+        count += batch.num_rows();
+        if count > rows_max {
+            return Err(QueryError::Limit(format!("more than {rows_max} rows would change; publish them from a file")));
+        }
+        let own: Vec<usize> = (0..batch.num_columns())
+            .filter(|place| !batch.schema_ref().field(*place).name().starts_with('_'))
+            .collect();
+        rows.push(batch.project(&own).map_err(datafusion::error::DataFusionError::from)?);
+    }
+    Ok(Change { table, kind, rows })
+}
