@@ -12,12 +12,13 @@ pub(crate) mod rows;
 pub(crate) mod sql;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, UInt8Array};
+use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array};
 use arrow_schema::{ArrowError, Field, Schema};
+use arrow_select::filter::filter_record_batch;
 use futures::TryStreamExt;
 use ring::digest;
 use rollcall_lake::{
@@ -86,18 +87,14 @@ impl Counts {
 }
 
 /// What is done with rows that are given.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// They are added, or take the place of those with their keys. Columns that are not given stay as they are.
-    #[default]
     Merge,
     /// They are added, and none may be there.
     Insert,
     /// They are the whole table: rows not among them go.
     Replace,
-    /// Rows with their keys go.
-    Delete,
 }
 
 /// Something to be published.
@@ -105,6 +102,8 @@ pub(crate) enum Mode {
 pub(crate) struct Request {
     pub(crate) table: TableName,
     pub(crate) rows: RecordBatch,
+    /// Rows with these keys go at the same time.
+    pub(crate) gone: Option<RecordBatch>,
     pub(crate) mode: Mode,
     /// Needed for the first publication of a table; then it may be left out.
     pub(crate) key: Vec<String>,
@@ -415,7 +414,9 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     }
     let mut conformed = in_hqs_types(&request.rows, &schema, &definition.key)?;
     let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
-    let changes = Changes::new(image, &conformed.rows, &schema, &definition.key, request.mode)?;
+    let gone = request.gone.as_ref().map(|gone| in_hqs_types(gone, &schema, &definition.key)).transpose()?;
+    let gone = gone.map(|gone| gone.rows);
+    let changes = Changes::new(image, &conformed.rows, gone.as_ref(), &schema, &definition.key, request.mode)?;
     let roster = shared.roster.all();
     let audience = shared.engine.audience(&definition.to, &changes.shape());
     let audience = audience.map_err(|error| invalid(error.to_string()))?;
@@ -563,21 +564,15 @@ impl Changes {
     fn new(
         image: &Image,
         given: &RecordBatch,
+        gone: Option<&RecordBatch>,
         schema: &TableSchema,
         key: &[String],
         mode: Mode,
     ) -> Result<Self, HqError> {
         let all: Vec<Column> = image::published_columns(schema);
-        for column in key {
-            let array = given.column_by_name(column);
-            let array =
-                array.ok_or_else(|| HqError::Invalid(format!("the rows have no column {column}, which names them")))?;
-            if array.null_count() > 0 {
-                return Err(HqError::Invalid(format!("{column} names rows, and is empty in some")));
-            }
-        }
         let old = image.rows();
-        let keys = row_bytes(given, key).map_err(failed)?;
+        let keys = keys_of(given, key)?;
+        let gone = gone.map(|gone| keys_of(gone, key)).transpose()?.unwrap_or_default();
         let old_keys = if image.columns.is_empty() { Vec::new() } else { row_bytes(old, key).map_err(failed)? };
         let places: HashMap<&[u8], usize> =
             old_keys.iter().enumerate().map(|(place, key)| (key.as_ref(), place)).collect();
@@ -592,7 +587,7 @@ impl Changes {
         // Columns that were not given stay as they are.
         let keeps = |row: usize| match mode {
             Mode::Merge => places.get(keys[row].as_ref()).copied().filter(|place| live_at(*place)),
-            Mode::Insert | Mode::Replace | Mode::Delete => None,
+            Mode::Insert | Mode::Replace => None,
         };
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(all.len());
         let mut old_arrays: Vec<ArrayRef> = Vec::with_capacity(all.len());
@@ -627,15 +622,9 @@ impl Changes {
         for (row, bytes) in new_bytes.iter().enumerate() {
             let place = places.get(keys[row].as_ref()).copied();
             let is_there = place.filter(|place| live_at(*place));
-            let same = is_there.is_some_and(|place| mode != Mode::Delete && old_bytes[place] == *bytes);
+            let same = is_there.is_some_and(|place| old_bytes[place] == *bytes);
             match (mode, is_there) {
                 (Mode::Insert, Some(_)) => return Err(HqError::Exists(format!("row {} is there already", row + 1))),
-                (Mode::Delete, None) => counts.unchanged += 1,
-                (Mode::Delete, Some(place)) => {
-                    counts.deleted += 1;
-                    ops.push(b'D');
-                    after.push((1, place));
-                }
                 _ if same => counts.unchanged += 1,
                 (_, there) => {
                     // A row that was there once and went is no new one: what is new supersedes nothing.
@@ -646,16 +635,19 @@ impl Changes {
             }
             before.extend(is_there.filter(|_| !same).map(|place| (1, place)));
         }
-        if mode == Mode::Replace {
-            for place in
-                (0..old.num_rows()).filter(|place| live_at(*place) && !seen.contains_key(old_keys[*place].as_ref()))
-            {
-                counts.deleted += 1;
-                ops.push(b'D');
-                after.push((1, place));
-                before.push((1, place));
-            }
+        let gone: HashSet<&[u8]> = gone.iter().map(AsRef::as_ref).collect();
+        let goes = |place: &usize| {
+            let key = old_keys[*place].as_ref();
+            live_at(*place) && !seen.contains_key(key) && (mode == Mode::Replace || gone.contains(key))
+        };
+        for place in (0..old.num_rows()).filter(goes) {
+            counts.deleted += 1;
+            ops.push(b'D');
+            after.push((1, place));
+            before.push((1, place));
         }
+        let was_there = |key: &&&[u8]| places.get(**key).is_some_and(|place| live_at(*place));
+        counts.unchanged += (gone.len() - gone.iter().filter(was_there).count()) as u64;
         let pick = |from: &[(usize, usize)]| arrow_select::interleave::interleave_record_batch(&[&new, &was], from);
         let rows = only_keys(&pick(&after).map_err(failed)?, &ops, key)?;
         Ok(Self { counts, ops, rows, before: pick(&before).map_err(failed)? })
@@ -684,6 +676,105 @@ impl Changes {
         fields.extend(self.rows.schema().fields().iter().map(|field| field.as_ref().clone()));
         arrays.extend(self.rows.columns().iter().cloned());
         RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(failed)
+    }
+}
+
+/// The keys of rows that were given; each must have one.
+fn keys_of(rows: &RecordBatch, key: &[String]) -> Result<Vec<Box<[u8]>>, HqError> {
+    if rows.num_rows() == 0 {
+        return Ok(Vec::new());
+    }
+    for column in key {
+        let array = rows.column_by_name(column);
+        let array =
+            array.ok_or_else(|| HqError::Invalid(format!("the rows have no column {column}, which names them")))?;
+        if array.null_count() > 0 {
+            return Err(HqError::Invalid(format!("{column} names rows, and is empty in some")));
+        }
+    }
+    row_bytes(rows, key).map_err(failed)
+}
+
+/// Takes a publication back: rows that were not published again since are what they were before it. How many were is told.
+pub(crate) async fn withdraw(
+    shared: &Shared,
+    table: &TableName,
+    version: Seq,
+    by: &str,
+    dry_run: bool,
+) -> Result<(Outcome, usize), HqError> {
+    let gone = || HqError::NotFound(format!("{table} has no publication with version {version}"));
+    let all = publications(&shared.lake.state().view());
+    let of = all.iter().find(|of| of.table == *table && of.version == version && of.counts.changes() > 0);
+    let previous = of.ok_or_else(gone)?.previous;
+    for _ in 0..ATTEMPTS {
+        shared.lake.follow().await?;
+        refresh(shared).await?;
+        let known = shared.published.get(table).ok_or_else(gone)?;
+        let schema = shared.lake.table(table).ok_or_else(gone)?.snapshot().schema().as_ref().clone();
+        let empty = Image::empty(&schema);
+        let before = read_behind(shared, table, &empty, previous, &schema).await?;
+        let changed = read_behind(shared, table, &empty.standing_at(previous), version, &schema).await?;
+        let back = Back::new(&known.image, &before, &changed).map_err(failed)?;
+        let request = Request {
+            table: table.clone(),
+            rows: back.rows,
+            gone: Some(back.gone),
+            mode: Mode::Merge,
+            key: Vec::new(),
+            to: None,
+            mends: None,
+            by: by.to_owned(),
+            note: format!("takes version {version} back"),
+            dry_run,
+            based_on: Some(known.image.version),
+        };
+        match publish(shared, request).await {
+            Err(HqError::Outdated) => {}
+            outcome => return Ok((outcome?, back.published_since)),
+        }
+    }
+    Err(HqError::Outdated)
+}
+
+/// What takes a publication back.
+struct Back {
+    rows: RecordBatch,
+    gone: RecordBatch,
+    /// Rows of it that were published again since; they stay.
+    published_since: usize,
+}
+
+impl Back {
+    /// From the present rows, those before the publication, and those of it.
+    fn new(now: &Image, before: &Image, changed: &Image) -> Result<Self, ArrowError> {
+        let key = &now.key;
+        let newest: HashSet<(Box<[u8]>, i64)> =
+            row_bytes(now.rows(), key)?.into_iter().zip(image::seqs(now.rows()).values().iter().copied()).collect();
+        let of_publication = row_bytes(changed.rows(), key)?;
+        let (mut back, mut published_since) = (HashSet::new(), 0);
+        for (key, seq) in of_publication.into_iter().zip(image::seqs(changed.rows()).values()) {
+            if newest.contains(&(key.clone(), *seq)) {
+                back.insert(key);
+            } else {
+                published_since += 1;
+            }
+        }
+        let pick = |rows: &RecordBatch, keys: &HashSet<Box<[u8]>>, live: bool| {
+            let is_live = is_live(rows);
+            let mask: BooleanArray = row_bytes(rows, key)?
+                .iter()
+                .zip(is_live.values().iter())
+                .map(|(key, of)| Some(keys.contains(key) && (of || !live)))
+                .collect();
+            let own: Vec<usize> = (2..rows.num_columns()).collect();
+            filter_record_batch(rows, &mask)?.project(&own)
+        };
+        let rows = pick(before.rows(), &back, true)?;
+        for key in row_bytes(&rows, key)? {
+            back.remove(&key);
+        }
+        Ok(Self { gone: pick(changed.rows(), &back, false)?, rows, published_since })
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use rollcall_types::{SiteId, TableName};
+use rollcall_types::{Seq, SiteId, TableName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -32,6 +32,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/api/published", get(tables))
         .route("/api/published/{table}", post(publish).layer(axum::extract::DefaultBodyLimit::max(BODY_MAX)))
+        .route("/api/published/{table}/{version}/withdraw", post(withdraw))
         .route("/api/publications", get(list))
         .route("/api/arrivals", get(list_arrivals))
 }
@@ -46,11 +47,24 @@ async fn tables(State(shared): State<App>, _: Viewer) -> Json<BTreeMap<TableName
     Json(all.map(|(name, known)| (name, known.definition().clone())).collect())
 }
 
+/// What is done with the rows of a file.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FileMode {
+    /// They are added, or take the place of those with their keys.
+    #[default]
+    Merge,
+    /// They are the whole table.
+    Replace,
+    /// Rows with their keys go.
+    Delete,
+}
+
 #[derive(Deserialize)]
 struct PublishQuery {
     format: String,
     #[serde(default)]
-    mode: Mode,
+    mode: FileMode,
     /// Column names with commas between them.
     #[serde(default)]
     key: String,
@@ -76,8 +90,40 @@ async fn publish(
     let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
     let key = query.key.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
     let PublishQuery { mode, to, mends, note, dry_run, .. } = query;
-    let request = Request { table, rows, mode, key, to, mends, by, note, dry_run, based_on: None };
+    let none = rows.slice(0, 0);
+    let (rows, gone, mode) = match mode {
+        FileMode::Merge => (rows, None, Mode::Merge),
+        FileMode::Replace => (rows, None, Mode::Replace),
+        FileMode::Delete => (none, Some(rows), Mode::Merge),
+    };
+    let request = Request { table, rows, gone, mode, key, to, mends, by, note, dry_run, based_on: None };
     Ok(Json(published::publish(&shared, request).await?))
+}
+
+#[derive(Deserialize, Default)]
+struct WithdrawRequest {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Withdrawn {
+    #[serde(flatten)]
+    outcome: Outcome,
+    /// Rows of that version that were published again since; they stay.
+    published_since: usize,
+}
+
+async fn withdraw(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path((table, version)): Path<(String, u64)>,
+    Json(request): Json<WithdrawRequest>,
+) -> Result<Json<Withdrawn>, ApiError> {
+    let table = table_name(&table)?;
+    let withdrawn = published::withdraw(&shared, &table, Seq(version), &by, request.dry_run).await?;
+    let (outcome, published_since) = withdrawn;
+    Ok(Json(Withdrawn { outcome, published_since }))
 }
 
 #[derive(Deserialize, Default)]

@@ -1,6 +1,9 @@
 //! `rollcall publish` and `rollcall publications`: what HQ gives to sites, and who has it.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -34,8 +37,11 @@ pub(crate) struct PublishArgs {
     /// The table, at HQ and at the sites.
     table: String,
     /// The rows: CSV with a header, JSON with one object a line, or Parquet.
-    #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "withdraw")]
+    from: Option<PathBuf>,
+    /// Take this version back: its rows are again what they were before, unless they were published anew since.
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["from", "key", "to", "replace", "delete"])]
+    withdraw: Option<u64>,
     /// The form of the file, if its name does not tell.
     #[arg(long)]
     format: Option<FileFormat>,
@@ -84,29 +90,43 @@ struct Outcome {
     audience: usize,
     sites_touched: usize,
     dry_run: bool,
+    #[serde(default)]
+    published_since: u64,
 }
 
 impl PublishArgs {
-    fn format(&self) -> anyhow::Result<&'static str> {
-        let extension = self.from.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    fn format(&self, from: &Path) -> anyhow::Result<&'static str> {
+        let extension = from.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         Ok(match (self.format, extension) {
             (Some(FileFormat::Csv), _) | (None, "csv") => "csv",
             (Some(FileFormat::Json), _) | (None, "json" | "jsonl" | "ndjson") => "json",
             (Some(FileFormat::Parquet), _) | (None, "parquet") => "parquet",
-            _ => bail!("say with --format what {} is: csv, json or parquet", self.from.display()),
+            _ => bail!("say with --format what {} is: csv, json or parquet", from.display()),
         })
     }
 }
 
 pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
-    let rows = std::fs::read(&args.from).with_context(|| format!("reading {}", args.from.display()))?;
+    let outcome = match (args.withdraw, &args.from) {
+        (Some(version), _) => {
+            let path = format!("/api/published/{}/{version}/withdraw", args.table);
+            Client::find(&args.hq)?.post(&path, &serde_json::json!({"dry_run": args.dry_run}))?
+        }
+        (None, Some(from)) => publish_file(args, from)?,
+        (None, None) => bail!("say with --from which rows"),
+    };
+    tell(args, outcome)
+}
+
+fn publish_file(args: &PublishArgs, from: &Path) -> anyhow::Result<Outcome> {
+    let rows = std::fs::read(from).with_context(|| format!("reading {}", from.display()))?;
     let mode = match (args.replace, args.delete) {
         (true, _) => "replace",
         (_, true) => "delete",
         _ => "merge",
     };
     let mut parameters = vec![
-        ("format", args.format()?.to_owned()),
+        ("format", args.format(from)?.to_owned()),
         ("mode", mode.to_owned()),
         ("key", args.key.join(",")),
         ("note", args.note.clone()),
@@ -115,12 +135,15 @@ pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     parameters.extend(args.to.clone().map(|to| ("to", to)));
     parameters.extend(args.edits.map(|edits| ("mends", matches!(edits, Edits::Mend).to_string())));
     let path = format!("/api/published/{}", args.table);
-    let outcome: Outcome = Client::find(&args.hq)?.post_bytes(&path, &parameters, &rows)?;
+    Client::find(&args.hq)?.post_bytes(&path, &parameters, &rows)
+}
+
+fn tell(args: &PublishArgs, outcome: Outcome) -> anyhow::Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string(&outcome)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Outcome { table, version, previous, counts, audience, sites_touched, dry_run } = outcome;
+    let Outcome { table, version, previous, counts, audience, sites_touched, dry_run, published_since } = outcome;
     let Counts { inserted, updated, deleted, unchanged } = counts;
     let rows = format!("{inserted} rows new, {updated} changed, {deleted} gone, {unchanged} as they were");
     let sites = format!("{audience} sites have the table, for {sites_touched} of them something changes");
@@ -128,6 +151,9 @@ pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
         (true, _) => eprintln!("{table}: would be version {version}: {rows}; {sites}"),
         (false, true) => eprintln!("{table}: still version {version}: {rows}; {sites}"),
         (false, false) => eprintln!("{table}: version {version}: {rows}; {sites}"),
+    }
+    if published_since > 0 {
+        eprintln!("{published_since} rows were published again since, and stay as they are");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -70,7 +70,8 @@ fn aligned(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowE
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, _>>()?)
 }
 
-fn seqs(rows: &RecordBatch) -> &Int64Array {
+/// The positions of an image's rows.
+pub(crate) fn seqs(rows: &RecordBatch) -> &Int64Array {
     rows.column(0).as_primitive::<Int64Type>()
 }
 
@@ -81,6 +82,12 @@ impl Image {
         let rows = RecordBatch::new_empty(schema_of(&columns));
         let key = schema.key.clone();
         Self { version: Seq(0), columns, key, replaced: rows.clone(), rows, known_from: Seq(0) }
+    }
+
+    /// The same rows as of another version: what is read behind it is what came then.
+    pub(crate) fn standing_at(mut self, version: Seq) -> Self {
+        self.version = version;
+        self
     }
 
     /// The image after these rows of the table's history, in the order of publication, all behind this image's version.

@@ -43,14 +43,16 @@ pub(crate) async fn change(
         if count == 0 {
             return Ok((tag(change.kind), 0));
         }
-        let mode = match change.kind {
-            ChangeKind::Insert => Mode::Insert,
-            ChangeKind::Update => Mode::Merge,
-            ChangeKind::Delete => Mode::Delete,
+        let none = rows.slice(0, 0);
+        let (rows, gone, mode) = match change.kind {
+            ChangeKind::Insert => (rows, None, Mode::Insert),
+            ChangeKind::Update => (rows, None, Mode::Merge),
+            ChangeKind::Delete => (none, Some(rows), Mode::Merge),
         };
         let request = Request {
             table: change.table,
             rows,
+            gone,
             mode,
             key: Vec::new(),
             to: None,

@@ -10,7 +10,7 @@ use crate::support::{Hq, Store, running_store, wait_for};
 const SCHEMA: &str = "CREATE TABLE sales (id INTEGER PRIMARY KEY, qty INTEGER, sold_at DATETIME);
     INSERT INTO sales VALUES (1, 5, '2026-01-10 10:00:00'), (2, 7, '2026-02-10 10:00:00')";
 
-fn psql(hq: &Hq, user: &str, password: &str, script: &str) -> Output {
+pub(crate) fn psql(hq: &Hq, user: &str, password: &str, script: &str) -> Output {
     let mut psql = Command::new("psql");
     psql.env("PGPASSWORD", password).args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
     psql.args(["-h", &hq.pg.ip().to_string(), "-p", &hq.pg.port().to_string(), "-U", user, "-d", "hq"]);
@@ -24,15 +24,15 @@ fn psql(hq: &Hq, user: &str, password: &str, script: &str) -> Output {
     child.wait_with_output().expect("ends")
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim().to_owned()
 }
 
-fn new_user(hq: &Hq, arguments: &[&str]) -> String {
+pub(crate) fn new_user(hq: &Hq, arguments: &[&str]) -> String {
     let output = hq.run(&[&["users", "set"], arguments].concat());
     assert!(output.status.success(), "{}", err(&output));
     out(&output)

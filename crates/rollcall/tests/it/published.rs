@@ -10,8 +10,9 @@ use std::{
 use rand::{Rng, rngs::StdRng};
 
 use crate::{
+    ask::{err, new_user, out, psql},
     chaos::random,
-    support::{Hq, Store, wait_for},
+    support::{Hq, Store, running_store, wait_for},
 };
 
 const REGIONS: [&str; 8] = ["north", "south", "east", "west", "mid", "coast", "hills", "isles"];
@@ -254,4 +255,88 @@ fn who_has_not_taken_a_version_is_named_with_the_reason() {
     // Nobody but HQ fills its tables.
     let refused = stores[1].agent_command(&["status", "--json"]).output().expect("runs");
     assert!(String::from_utf8_lossy(&refused.stdout).contains("\"prices\""));
+}
+
+/// The same by a driver: with parameters, and inside a transaction, where it is refused.
+const DRIVER: &str = r#"
+import sys
+try:
+    import psycopg
+except ImportError:
+    print("without psycopg: pip install psycopg[binary]"); sys.exit(0)
+host, port, password = sys.argv[1:]
+with psycopg.connect(host=host, port=port, user="ada", password=password, dbname="hq", autocommit=True) as conn:
+    changed = conn.execute("UPDATE prices SET price = %s WHERE sku = %s", (7.25, "b"))
+    assert changed.rowcount == 1, changed.rowcount
+    try:
+        with conn.transaction():
+            conn.execute("DELETE FROM prices")
+        raise SystemExit("a change in a transaction was taken")
+    except psycopg.errors.ActiveSqlTransaction:
+        pass
+    assert conn.execute("SELECT price FROM prices WHERE sku = 'b'").fetchone()[0] == 7.25
+print("psycopg is served")
+"#;
+
+#[test]
+fn hqs_tables_are_changed_in_sql() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let store = running_store(
+        &hq,
+        directory.path(),
+        "a-1",
+        "CREATE TABLE sales (id INTEGER PRIMARY KEY); INSERT INTO sales VALUES (1)",
+        "sales",
+    );
+    let path = directory.path().join("prices.csv");
+    std::fs::write(&path, "sku,price,note\na,1.50,x\nb,2.25,y\nc,3.00,z\n").expect("writes");
+    let published = hq.run(&["publish", "prices", "--from", path.to_str().expect("text"), "--key", "sku"]);
+    assert!(published.status.success(), "{}", err(&published));
+    let password = new_user(&hq, &["ada", "--role", "operator"]);
+    let ask = |script: &str| psql(&hq, "ada", &password, script);
+    store.wait_confirmed();
+    for (statement, why) in [
+        ("UPDATE sales SET id = 2;", "not a table that HQ publishes"),
+        ("INSERT INTO prices (sku, price) VALUES ('a', 9);", "there already"),
+        ("UPDATE prices SET sku = 'q' WHERE sku = 'a';", "delete a row and insert another"),
+        ("BEGIN; DELETE FROM prices; COMMIT;", "outside a transaction"),
+        ("DELETE FROM prices RETURNING sku;", "RETURNING"),
+        ("DROP TABLE prices;", "not possible here"),
+    ] {
+        let refused = ask(statement);
+        assert!(!refused.status.success() && err(&refused).contains(why), "{statement}: {}", err(&refused));
+    }
+    let viewer = new_user(&hq, &["eve", "--role", "viewer"]);
+    let refused = psql(&hq, "eve", &viewer, "DELETE FROM prices;");
+    assert!(err(&refused).contains("may not change"), "{}", err(&refused));
+    let changed = ask("INSERT INTO prices (sku, price) VALUES ('d', 4), ('e', 5.5);
+         UPDATE prices SET price = price * 2 WHERE sku IN ('a', 'd');
+         DELETE FROM prices WHERE price = 3;");
+    assert!(changed.status.success(), "{}", err(&changed));
+    assert_eq!(out(&ask("SELECT sku, price, note FROM prices ORDER BY sku;")), "a|3.00|x\nb|2.25|y\nd|8.00|\ne|5.50|");
+    let driver = std::process::Command::new("python3")
+        .args(["-c", DRIVER, &hq.pg.ip().to_string(), &hq.pg.port().to_string(), &password])
+        .output()
+        .expect("python3 runs");
+    assert!(driver.status.success(), "{}{}", out(&driver), err(&driver));
+    let is_there = out(&driver).contains("is served");
+    let of_b = if is_there { "7.25" } else { "2.25" };
+    wait_for("the store to have it", || {
+        let has = "SELECT sku || ' ' || printf('%.2f', price) || ' ' || coalesce(note, '-') FROM prices ORDER BY sku";
+        let there = store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'prices'") == "1";
+        (there && store.sql(has) == format!("a 3.00 x\nb {of_b} y\nd 8.00 -\ne 5.50 -")).then_some(())
+    });
+    // A price raised again since stays; what was added with the first goes.
+    let raised =
+        hq.value("SELECT min(version) FROM rollcall.publications WHERE published_by = 'ada'").expect("a version");
+    assert!(ask("UPDATE prices SET price = 1 WHERE sku = 'e';").status.success());
+    let back = hq.run(&["publish", "prices", "--withdraw", &raised]);
+    assert!(back.status.success() && err(&back).contains("2 rows were published again"), "{}", err(&back));
+    let of_update = hq.value("SELECT version FROM rollcall.publications WHERE updated = 2").expect("a version");
+    let back = hq.run(&["publish", "prices", "--withdraw", &of_update]);
+    assert!(back.status.success(), "{}", err(&back));
+    assert_eq!(out(&ask("SELECT sku, price FROM prices ORDER BY sku;")), format!("a|1.50\nb|{of_b}\nd|4.00\ne|1.00"));
+    let by = "SELECT count(*) FROM rollcall.publications WHERE published_by = 'ada'";
+    assert_eq!(hq.value(by), Some(if is_there { "5" } else { "4" }.to_owned()));
 }
