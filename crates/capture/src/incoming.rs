@@ -94,6 +94,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const BUILD_TARGET: Duration = Duration::from_millis(3);
 /// Rows of the first one.
 const BUILD_ROWS: i64 = 200;
+/// After so many of them, what was written is moved out of the WAL.
+const CHUNKS_PER_CHECKPOINT: u32 = 8;
 /// The table that is built before it is renamed.
 const ASIDE: &str = "_rollcall_incoming";
 
@@ -127,7 +129,9 @@ impl Incoming {
             .doing(doing)?;
         let staging = directory.join("incoming.sqlite");
         // What is attached must be there: the store's own database is never made by us.
-        Connection::open(&staging).and_then(|conn| conn.execute_batch("PRAGMA user_version = 1")).doing(doing)?;
+        Connection::open(&staging)
+            .and_then(|conn| conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA user_version = 1"))
+            .doing(doing)?;
         conn.execute("ATTACH ?1 AS incoming", [staging.to_string_lossy()]).doing(doing)?;
         conn.execute_batch(STAGING).doing(doing)?;
         conn.execute_batch("PRAGMA incoming.wal_autocheckpoint = 1000").doing(doing)?;
@@ -274,6 +278,7 @@ impl Incoming {
                 }
             }
         };
+        self.checkpoint();
         self.clear(table)?;
         Ok(report)
     }
@@ -290,7 +295,21 @@ impl Incoming {
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS incoming.r{number}")).doing(doing)?;
         transaction.execute("DELETE FROM incoming.staged WHERE name = ?1", [table]).doing(doing)?;
-        transaction.commit().doing(doing)
+        transaction.commit().doing(doing)?;
+        // The space is given back.
+        let mut freed = self.conn.prepare("PRAGMA incoming.incremental_vacuum").doing(doing)?;
+        let mut steps = freed.query([]).doing(doing)?;
+        while steps.next().doing(doing)?.is_some() {}
+        Ok(())
+    }
+
+    /// Moves what we wrote from the WAL into the database, as far as nobody is kept waiting: else a store's own commit would
+    /// do all of it at once. Where there is no WAL there is nothing to do.
+    fn checkpoint(&self) {
+        let done = self.conn.query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = done {
+            tracing::debug!(%error, "no checkpoint now");
+        }
     }
 
     /// Lets HQ have a table in which the store has rows of its own: they are replaced by the next fetch.
@@ -357,7 +376,7 @@ impl Incoming {
                 declare(spec, false)
             ))
             .doing(doing)?;
-        let (mut after, mut rows) = (i64::MIN, BUILD_ROWS);
+        let (mut after, mut rows, mut chunks) = (i64::MIN, BUILD_ROWS, 0);
         loop {
             let last: Option<i64> = self
                 .conn
@@ -387,6 +406,10 @@ impl Incoming {
             transaction.commit().doing(doing)?;
             report.written += written as u64;
             report.locked = report.locked.max(began.elapsed());
+            chunks += 1;
+            if chunks % CHUNKS_PER_CHECKPOINT == 0 {
+                self.checkpoint();
+            }
             // Half of the time is the store's own.
             std::thread::sleep(began.elapsed().min(Duration::from_millis(50)));
             after = last;

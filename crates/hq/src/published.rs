@@ -140,11 +140,28 @@ pub(crate) struct Class {
     pub(crate) rule: SiteAudience,
 }
 
+impl Class {
+    /// Which rows of an image are for these sites.
+    fn mask(&self, rows: &RecordBatch) -> Result<BooleanArray, HqError> {
+        // The rule knows columns by their place among the published ones.
+        let published: Vec<usize> = (image::OURS..rows.num_columns()).collect();
+        Ok(self.rule.mask(&rows.project(&published).map_err(failed)?)?)
+    }
+}
+
 /// A table's rule, and what it comes to for each class of sites.
 struct Rules {
     audience: Audience,
     definition: Definition,
     classes: Mutex<HashMap<Vec<Option<String>>, Arc<Class>>>,
+    /// By class: which version was looked at last, and the newest that changed something for the class.
+    concerned: Mutex<HashMap<u64, (Seq, Seq)>>,
+}
+
+impl Rules {
+    fn new(audience: Audience, definition: Definition) -> Self {
+        Self { audience, definition, classes: Mutex::default(), concerned: Mutex::default() }
+    }
 }
 
 /// A published table as this node knows it.
@@ -159,6 +176,26 @@ pub(crate) struct Known {
 impl Known {
     pub(crate) fn definition(&self) -> &Definition {
         &self.rules.definition
+    }
+
+    /// The newest version that changed something for a class, or a newer one: its sites need no other.
+    pub(crate) fn version_for(&self, class: &Class) -> Result<Seq, HqError> {
+        let newest = self.image.version;
+        let mut concerned = self.rules.concerned.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = match concerned.get(&class.tag).copied() {
+            Some((seen, version)) if seen >= newest => return Ok(version),
+            Some((seen, version)) => match self.image.replaced_behind(seen) {
+                Some(replaced) => {
+                    let is_for = class.mask(&self.image.behind(seen))?.true_count() > 0;
+                    let was_for = class.mask(&replaced)?.true_count() > 0;
+                    if is_for || was_for { newest } else { version }
+                }
+                None => newest,
+            },
+            None => newest,
+        };
+        concerned.insert(class.tag, (newest, version));
+        Ok(version)
     }
 
     /// The class a site belongs to.
@@ -286,11 +323,7 @@ pub(crate) async fn refresh(shared: &Shared) -> Result<(), HqError> {
             Some(known) if known.rules.definition == definition && known.image.schema() == image.schema() => {
                 known.rules.clone()
             }
-            _ => Arc::new(Rules {
-                audience: shared.engine.audience(&definition.to, &image.schema())?,
-                definition,
-                classes: Mutex::default(),
-            }),
+            _ => Arc::new(Rules::new(shared.engine.audience(&definition.to, &image.schema())?, definition)),
         };
         let known = Arc::new(Known { name: name.clone(), image, rules, encoded: Mutex::default() });
         published.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, known);
@@ -366,13 +399,16 @@ pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
     let applied = shared.ledger.applied(site);
     let mut tables = Vec::with_capacity(all.len());
     for (name, known) in all {
-        match known.class_of(site, &record) {
-            Ok(class) if class.rule.is_nobody() && !applied.contains_key(&name) => {}
-            Ok(class) => tables.push(WantedTable {
-                table: name.to_string(),
-                version: known.image.version.0,
-                audience: class.tag,
-            }),
+        let want = || -> Result<Option<WantedTable>, HqError> {
+            let class = known.class_of(site, &record)?;
+            if class.rule.is_nobody() && !applied.contains_key(&name) {
+                return Ok(None);
+            }
+            let version = known.version_for(&class)?.0;
+            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag }))
+        };
+        match want() {
+            Ok(wanted) => tables.extend(wanted),
             Err(error) => tracing::error!(%site, table = %name, %error, "an audience cannot be worked out"),
         }
     }
@@ -421,7 +457,7 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     let audience = shared.engine.audience(&definition.to, &changes.shape());
     let audience = audience.map_err(|error| invalid(error.to_string()))?;
     check_attributes(&audience, &roster)?;
-    let rules = Rules { audience, definition: definition.clone(), classes: Mutex::default() };
+    let rules = Rules::new(audience, definition.clone());
     let is_redefined = before.as_ref() != Some(&definition);
     let known =
         Known { name: name.clone(), image: Image::empty(&schema), rules: Arc::new(rules), encoded: Mutex::default() };
@@ -767,7 +803,7 @@ impl Back {
                 .zip(is_live.values().iter())
                 .map(|(key, of)| Some(keys.contains(key) && (of || !live)))
                 .collect();
-            let own: Vec<usize> = (2..rows.num_columns()).collect();
+            let own: Vec<usize> = (image::OURS..rows.num_columns()).collect();
             filter_record_batch(rows, &mask)?.project(&own)
         };
         let rows = pick(before.rows(), &back, true)?;

@@ -52,28 +52,13 @@ pub fn columns_set(statement: &Statement) -> Vec<String> {
         .collect()
 }
 
-/// Why a statement cannot be carried out as it is, although it could be planned.
-fn unsupported(statement: &Statement) -> Option<&'static str> {
-    match statement {
-        Statement::Insert(insert) if insert.on.is_some() => Some("ON CONFLICT"),
-        Statement::Insert(insert) if insert.returning.is_some() => Some("RETURNING"),
-        Statement::Update(update) if update.returning.is_some() => Some("RETURNING"),
-        Statement::Delete(delete) if delete.returning.is_some() => Some("RETURNING"),
-        _ => None,
-    }
-}
-
 /// Finds the rows of a change that was planned.
 pub(crate) async fn find(
     context: &SessionContext,
-    statement: &Statement,
     plan: LogicalPlan,
     parameters: Option<ParamValues>,
     rows_max: usize,
 ) -> Result<Change, QueryError> {
-    if let Some(what) = unsupported(statement) {
-        return Err(QueryError::Sql(format!("{what} is not supported")));
-    }
     let plan = match parameters {
         Some(parameters) => plan.replace_params_with_values(&parameters)?,
         None => plan,

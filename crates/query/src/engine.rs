@@ -359,7 +359,7 @@ impl Engine {
     ) -> Result<Change, QueryError> {
         let _turn = self.turns.take(extras.user.as_deref()).await?;
         let (context, plan) = self.parse_in(Question::Statement(statement), extras, true).await?;
-        change::find(&context, statement, plan, parameters, self.limits.rows_max).await
+        change::find(&context, plan, parameters, self.limits.rows_max).await
     }
 
     /// The plan of such a statement, for the types of its parameters.

@@ -93,15 +93,17 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
             if class.rule.is_nobody() && has.is_none() {
                 continue;
             }
+            let Ok(version) = known.version_for(&class) else { continue };
             let of_class = has.filter(|has| has.audience == class.tag).map_or(Seq(0), |has| has.version);
-            let is_newest = has.is_some_and(|has| has.audience == class.tag && has.version >= known.image.version);
+            let is_newest = has.is_some_and(|has| has.audience == class.tag) && of_class >= version;
             let problem = has.and_then(|has| has.problem.as_deref());
             let lack = || why(roll.get(site), problem, takes, shared.now());
             all.push(Arrival {
                 site: site.clone(),
                 table: name.clone(),
                 wanted: known.image.version,
-                applied: of_class,
+                // What came since concerns other sites.
+                applied: if is_newest { known.image.version } else { of_class },
                 edits: has.map_or(0, |has| has.edits),
                 lacks: (!is_newest || problem.is_some()).then(lack),
             });

@@ -2,9 +2,12 @@
 //!
 //! Sites that are alike and stand alike fetch the same bytes; they are made once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+};
 
-use arrow_array::{RecordBatch, StringArray};
+use arrow_array::{BooleanArray, RecordBatch, StringArray, cast::AsArray, types::Int64Type};
 use arrow_schema::{Field, Schema};
 use arrow_select::{concat::concat_batches, filter::filter_record_batch};
 use rollcall_lake::our_columns;
@@ -61,7 +64,7 @@ impl Known {
     fn made(&self, class: &Class, after: Seq, whole: bool) -> Result<Made, HqError> {
         let key = (class.tag, after, whole);
         let kept = |known: &Self| {
-            let encoded = known.encoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let encoded = known.encoded.lock().unwrap_or_else(PoisonError::into_inner);
             encoded.made.get(&key).cloned()
         };
         if let Some(made) = kept(self) {
@@ -69,7 +72,7 @@ impl Known {
         }
         let made = Arc::new(self.make(class, after, whole)?);
         let bytes: usize = made.iter().map(prost::Message::encoded_len).sum();
-        let mut encoded = self.encoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         if encoded.bytes + bytes > KEPT_MAX {
             *encoded = Encoded::default();
         }
@@ -96,8 +99,7 @@ impl Known {
             mends: self.definition().mends,
         };
         let mut replies = vec![reply(Fetched::Begin(begin))];
-        let seqs = rows.column(0);
-        let seqs = arrow_array::cast::AsArray::as_primitive::<arrow_array::types::Int64Type>(seqs).clone();
+        let seqs = rows.column(0).as_primitive::<Int64Type>();
         let indices: Vec<usize> = (1..rows.num_columns()).collect();
         let sent = rows.project(&indices).map_err(failed)?;
         let row_bytes = sent.get_array_memory_size().div_ceil(sent.num_rows().max(1)).max(1);
@@ -123,14 +125,8 @@ impl Known {
     /// `_seq`, `_op` (`U` or `D`), and the columns, in the order of publication.
     fn for_class(&self, class: &Class, after: Seq, whole: bool) -> Result<RecordBatch, HqError> {
         let behind = self.image.behind(after);
-        let is_for = arrow_array::BooleanArray::from_iter(
-            class
-                .rule
-                .mask(&columns_of(&behind)?)?
-                .iter()
-                .zip(image::is_live(&behind).iter())
-                .map(|(of, live)| Some(of == Some(true) && live == Some(true))),
-        );
+        // A mask of a rule has no nulls.
+        let is_for = BooleanArray::new(class.mask(&behind)?.values() & image::is_live(&behind).values(), None);
         let upserts = with_op(&filter_record_batch(&behind, &is_for).map_err(failed)?, "U")?;
         if whole && after == Seq(0) {
             return Ok(upserts);
@@ -138,7 +134,7 @@ impl Known {
         // Rows that were for the site and are no more. Where it is not known what they were, all keys that changed.
         let others = match self.image.replaced_behind(after) {
             Some(replaced) => {
-                let was_for = class.rule.mask(&columns_of(&replaced)?)?;
+                let was_for = class.mask(&replaced)?;
                 let lost = filter_record_batch(&replaced, &was_for).map_err(failed)?;
                 let keys = image::row_bytes(&lost, &self.image.key).map_err(failed)?;
                 let kept = image::row_bytes(&upserts, &self.image.key).map_err(failed)?;
@@ -158,17 +154,11 @@ impl Known {
     fn only_keys(&self, rows: &RecordBatch) -> Result<RecordBatch, HqError> {
         let columns =
             rows.schema_ref().fields().iter().zip(rows.columns()).enumerate().map(|(place, (field, array))| {
-                let stays = place < 2 || self.image.key.contains(field.name());
+                let stays = place < image::OURS || self.image.key.contains(field.name());
                 if stays { array.clone() } else { arrow_array::new_null_array(array.data_type(), array.len()) }
             });
         RecordBatch::try_new(rows.schema(), columns.collect()).map_err(failed)
     }
-}
-
-/// The rows without our two columns.
-fn columns_of(rows: &RecordBatch) -> Result<RecordBatch, HqError> {
-    let indices: Vec<usize> = (2..rows.num_columns()).collect();
-    rows.project(&indices).map_err(failed)
 }
 
 fn with_op(rows: &RecordBatch, op: &str) -> Result<RecordBatch, HqError> {

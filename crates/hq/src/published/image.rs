@@ -53,6 +53,9 @@ pub(crate) fn published_columns(schema: &TableSchema) -> Vec<Column> {
     schema.columns.iter().filter(|column| !column.name.starts_with('_')).cloned().collect()
 }
 
+/// Columns of an image before the published ones.
+pub(crate) const OURS: usize = 2;
+
 /// `_seq`, `_op`, and these columns.
 fn schema_of(columns: &[Column]) -> SchemaRef {
     use arrow_schema::DataType::{Int64, Utf8};
