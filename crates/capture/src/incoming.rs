@@ -312,6 +312,15 @@ impl Incoming {
         }
     }
 
+    /// Makes the next fetch of every table a whole one: HQ may not remember what it published.
+    pub fn distrust(&self) -> Result<(), CaptureError> {
+        if has_applied(&self.conn)? {
+            let doing = "forgetting which versions are applied";
+            self.conn.execute("UPDATE main._rollcall_applied SET audience = 0", []).doing(doing)?;
+        }
+        Ok(())
+    }
+
     /// Lets HQ have a table in which the store has rows of its own: they are replaced by the next fetch.
     pub fn adopt(&self, table: &str) -> Result<(), CaptureError> {
         self.conn

@@ -384,6 +384,17 @@ impl Control {
 
     /// Tells the site what it should have of HQ's tables, unless it knows.
     async fn send_wanted(&self, site: &SiteId, told: &mut Vec<WantedTable>) {
+        if published::is_ahead(&self.shared, site) {
+            // It took a version at another node a moment ago.
+            let caught_up = async {
+                self.shared.lake.follow().await?;
+                published::refresh(&self.shared).await
+            };
+            if let Err(error) = caught_up.await {
+                tracing::error!(error = %describe(&error), "what was published cannot be read");
+                return;
+            }
+        }
         let tables = published::wanted(&self.shared, site);
         if tables != *told {
             told.clone_from(&tables);

@@ -29,8 +29,10 @@ const CLEAN_EVERY: Duration = Duration::from_secs(1800);
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
 /// How often completeness is looked at again for sites that wait for a cursor.
 const ADVANCE_EVERY: Duration = Duration::from_millis(500);
-/// How often it is looked whether other sites should have other tables, and who is late.
+/// How often it is looked whether other sites should have other tables.
 const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked who has not taken what was published.
+const ARRIVALS_EVERY: Duration = Duration::from_secs(5);
 /// How often the worth of rows is worked out.
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -55,6 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut advance = tokio::time::interval(ADVANCE_EVERY);
     let mut remember_tick = tokio::time::interval(REMEMBER_EVERY);
     let mut published_tick = tokio::time::interval(PUBLISHED_EVERY);
+    let mut arrivals_tick = tokio::time::interval(ARRIVALS_EVERY);
     let (mut lacking, mut orphans) = (LackingSince::new(), BTreeMap::new());
     loop {
         tokio::select! {
@@ -67,8 +70,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 if let Err(error) = published::refresh(&shared).await {
                     tracing::error!(error = %describe(&error), "what was published cannot be read");
                 }
-                arrivals::watch(&shared, &mut lacking);
             }
+            _ = arrivals_tick.tick() => arrivals::watch(&shared, &mut lacking),
             _ = remember_tick.tick() => {
                 if shared.is_acting()
                     && let Err(error) = published::note_orphans(&shared, &mut orphans).await

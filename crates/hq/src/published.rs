@@ -389,6 +389,15 @@ async fn read_behind(
     base.with(&newer, schema).map_err(failed)
 }
 
+/// Whether a site has a version that this node does not know.
+pub(crate) fn is_ahead(shared: &Shared, site: &SiteId) -> bool {
+    let known = shared.published.all();
+    let is_newer = |(name, has): (&TableName, &arrivals::Applied)| {
+        known.get(name).is_some_and(|known| has.version > known.image.version)
+    };
+    !known.is_empty() && shared.ledger.applied(site).iter().any(is_newer)
+}
+
 /// What a site should have now. A table that no row could be for is left out, unless the site has it and must lose its rows.
 pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
     let all = shared.published.all();
@@ -405,7 +414,8 @@ pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
                 return Ok(None);
             }
             let version = known.version_for(&class)?.0;
-            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag }))
+            let newest = known.image.version.0;
+            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag, newest }))
         };
         match want() {
             Ok(wanted) => tables.extend(wanted),

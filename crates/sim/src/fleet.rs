@@ -494,7 +494,7 @@ impl FleetSite {
 
     /// Takes a published table up to the version wanted, as an agent does; a fetch that breaks is asked again later.
     async fn fetch(&mut self, client: &mut SitesClient<Channel>, wanted: WantedTable) -> anyhow::Result<()> {
-        let WantedTable { table, version, audience } = wanted;
+        let WantedTable { table, version, audience, .. } = wanted;
         let known = self.applied.get(&table).filter(|known| known.audience == audience);
         let after = known.map_or(0, |known| known.version);
         if known.is_some() && after >= version {

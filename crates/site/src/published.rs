@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -29,12 +29,14 @@ use crate::error::SiteError;
 pub(crate) struct Shelf {
     incoming: Arc<Mutex<Incoming>>,
     database: PathBuf,
+    /// Why tables are not up to date, beyond a connection's life.
+    problems: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Shelf {
     pub(crate) fn open(database: &Path, directory: &Path) -> Result<Self, SiteError> {
         let incoming = Arc::new(Mutex::new(Incoming::open(database, directory)?));
-        Ok(Self { incoming, database: database.to_owned() })
+        Ok(Self { incoming, database: database.to_owned(), problems: Arc::default() })
     }
 
     async fn call<T: Send + 'static>(
@@ -50,7 +52,17 @@ impl Shelf {
 
     /// What the site has of HQ's tables.
     pub(crate) async fn applied(&self) -> Result<Vec<Applied>, SiteError> {
-        Ok(told(&self.call(|incoming| incoming.applied()).await?, &BTreeMap::new()))
+        let applied = self.call(|incoming| incoming.applied()).await?;
+        Ok(told(&applied, &self.problems()))
+    }
+
+    /// HQ was restored from a backup: what it says it published may not be what came here.
+    pub(crate) async fn distrust(&self) -> Result<(), SiteError> {
+        self.call(|incoming| incoming.distrust()).await
+    }
+
+    fn problems(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,15 +102,7 @@ impl Updates {
     ) -> Self {
         let (wanted, hears_wanted) = watch::channel(Vec::new());
         let (tells_applied, applied) = watch::channel(applied);
-        let task = Task {
-            client,
-            shelf,
-            wanted: hears_wanted,
-            applied: tells_applied,
-            problems: BTreeMap::new(),
-            check_every,
-            seen: None,
-        };
+        let task = Task { client, shelf, wanted: hears_wanted, applied: tells_applied, check_every, seen: None };
         Self { wanted, applied, task: tokio::spawn(task.run()) }
     }
 
@@ -134,7 +138,6 @@ struct Task {
     shelf: Shelf,
     wanted: watch::Receiver<Vec<WantedTable>>,
     applied: watch::Sender<Vec<Applied>>,
-    problems: BTreeMap<String, String>,
     check_every: Duration,
     /// The store's file as it was when all tables were what was applied.
     seen: Option<Fingerprint>,
@@ -159,7 +162,7 @@ impl Task {
         let mut check_at = Instant::now() + self.check_every;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            self.problems.retain(|table, _| wanted.iter().any(|wanted| wanted.table == *table));
+            self.shelf.problems().retain(|table, _| wanted.iter().any(|wanted| wanted.table == *table));
             let mut retry_at = None;
             for table in &wanted {
                 if let Err(error) = self.bring(table).await {
@@ -188,16 +191,16 @@ impl Task {
     fn note(&mut self, table: &WantedTable, error: &SiteError) {
         tracing::warn!(table = table.table, error = %describe(error), "HQ's table could not be brought up to date");
         let problem = match error {
-            // The connection broke, or HQ could not: that is no trouble with the store.
+            // The connection broke, or HQ could not: that is no trouble with the store. Nor is a store that is busy.
             SiteError::Ended(_) => return,
+            SiteError::Capture(error) if error.is_busy() => return,
             error => describe(error),
         };
-        self.problems.insert(table.table.clone(), problem);
+        self.shelf.problems().insert(table.table.clone(), problem);
     }
 
     async fn tell(&self) {
-        if let Ok(applied) = self.shelf.call(|incoming| incoming.applied()).await {
-            let now = told(&applied, &self.problems);
+        if let Ok(now) = self.shelf.applied().await {
             self.applied.send_if_modified(|before| {
                 let is_new = *before != now;
                 *before = now;
@@ -211,7 +214,10 @@ impl Task {
         let name = wanted.table.clone();
         let applied = self.shelf.call(|incoming| incoming.applied()).await?;
         let applied = applied.get(&name);
-        if applied.is_some_and(|known| known.audience == wanted.audience && known.version.0 >= wanted.version) {
+        let is_wanted = |known: &AppliedTable| {
+            known.audience == wanted.audience && (wanted.version..=wanted.newest).contains(&known.version.0)
+        };
+        if applied.is_some_and(is_wanted) {
             return Ok(());
         }
         self.fetch(wanted, applied, Why::Newer).await
@@ -229,8 +235,9 @@ impl Task {
             .call(move |incoming| Ok((incoming.applied()?.remove(&name), incoming.is_as_applied(&name)?)))
             .await?;
         if is_as_applied {
-            if self.problems.get(&wanted.table).is_some_and(|problem| problem == CHANGED_HERE) {
-                self.problems.remove(&wanted.table);
+            let mut problems = self.shelf.problems();
+            if problems.get(&wanted.table).is_some_and(|problem| problem == CHANGED_HERE) {
+                problems.remove(&wanted.table);
             }
             self.seen = Some(now);
             return Ok(());
@@ -240,7 +247,7 @@ impl Task {
         match applied {
             Some(applied) if applied.mends => self.fetch(wanted, Some(&applied), Why::Changed).await,
             _ => {
-                self.problems.insert(wanted.table.clone(), CHANGED_HERE.to_owned());
+                self.shelf.problems().insert(wanted.table.clone(), CHANGED_HERE.to_owned());
                 Ok(())
             }
         }
@@ -249,7 +256,9 @@ impl Task {
     async fn fetch(&mut self, wanted: &WantedTable, applied: Option<&AppliedTable>, why: Why) -> Result<(), SiteError> {
         let table = wanted.table.clone();
         let staged = self.shelf.call(move |incoming| incoming.staged(&table)).await?;
-        let is_change = |known: &&AppliedTable| why == Why::Newer && known.audience == wanted.audience;
+        let is_change = |known: &&AppliedTable| {
+            why == Why::Newer && known.audience == wanted.audience && known.version.0 <= wanted.newest
+        };
         let (after, whole) = match (staged, applied.filter(is_change)) {
             (Some(Staged { audience, through, whole: true }), _) if audience == wanted.audience => (through, true),
             (Some(Staged { audience, through, whole: false }), Some(_)) if audience == wanted.audience => {
@@ -274,10 +283,13 @@ impl Task {
                     };
                     let (after, whole) = (Seq(begin.after), begin.whole);
                     let begun = self.shelf.call(move |incoming| incoming.begin(&spec, after, whole)).await;
-                    if begun.is_err() {
-                        // What was staged does not go on; the next attempt begins anew.
+                    if let Err(error) = begun {
+                        // The next attempt begins anew.
                         self.shelf.call(move |incoming| incoming.clear(&name)).await?;
-                        return begun;
+                        return Err(match error {
+                            SiteError::Capture(CaptureError::Damaged(text)) => SiteError::Ended(text),
+                            other => other,
+                        });
                     }
                 }
                 Some(Fetched::Rows(rows)) => {
@@ -291,7 +303,7 @@ impl Task {
                         self.shelf.call(move |incoming| incoming.apply(&name, version)).await?;
                     let table = &wanted.table;
                     tracing::info!(table, %version, written, removed, ?locked, "HQ's table is up to date");
-                    self.problems.remove(table);
+                    self.shelf.problems().remove(table);
                     return Ok(());
                 }
                 None => {}

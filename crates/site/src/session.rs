@@ -215,6 +215,9 @@ impl Session<'_> {
             if !is_first {
                 tracing::warn!(epoch = welcome.epoch, reason = welcome.epoch_reason, "HQ starts a new epoch");
             }
+            if self.notes.text("accept_older_lake")?.is_some() {
+                self.shelf.distrust().await?;
+            }
             let oldest = self.feed.call(|source| source.oldest()).await?;
             if !(is_first && oldest.0 <= 1) {
                 // Everything is stated again; what the journal still holds is sent as well, so history stays whole.

@@ -1,6 +1,7 @@
 //! Who has what was published, who has not, and why.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
@@ -81,7 +82,9 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
     if tables.is_empty() {
         return Vec::new();
     }
-    let roll: HashMap<SiteId, RollEntry> = shared.roll().into_iter().map(|entry| (entry.site.clone(), entry)).collect();
+    // The roll is called only if somebody lacks something.
+    let roll: LazyCell<HashMap<SiteId, RollEntry>, _> =
+        LazyCell::new(|| shared.roll().into_iter().map(|entry| (entry.site.clone(), entry)).collect());
     let all_applied = shared.ledger.all_applied();
     let nothing = BTreeMap::new();
     let mut all = Vec::new();
@@ -95,7 +98,9 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
             }
             let Ok(version) = known.version_for(&class) else { continue };
             let of_class = has.filter(|has| has.audience == class.tag).map_or(Seq(0), |has| has.version);
-            let is_newest = has.is_some_and(|has| has.audience == class.tag) && of_class >= version;
+            // More than there is: HQ was restored from a backup, and the site fetches the table whole.
+            let is_possible = of_class <= known.image.version;
+            let is_newest = has.is_some_and(|has| has.audience == class.tag) && of_class >= version && is_possible;
             let problem = has.and_then(|has| has.problem.as_deref());
             let lack = || why(roll.get(site), problem, takes, shared.now());
             all.push(Arrival {

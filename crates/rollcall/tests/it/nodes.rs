@@ -11,6 +11,7 @@ use crate::{
     bucket::Bucket,
     chaos::{SCHEMA, assert_same, random, start_writer, write_script},
     engines,
+    published::publish_to,
     support::{Hq, Store, wait_for},
 };
 use rand::Rng;
@@ -49,7 +50,7 @@ fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
         stores.push(store);
     }
     let started = Instant::now();
-    let mut turn = 0;
+    let (mut turn, mut rate) = (0, 0);
     while started.elapsed() < Duration::from_secs(15) {
         std::thread::sleep(Duration::from_millis(random.random_range(300..1500)));
         if random.random_bool(0.3) {
@@ -62,6 +63,10 @@ fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
             stores[victim].kill();
             stores[victim].run(Some(nodes[random.random_range(0..2)].sites));
         }
+        // Published at either node, wherever the stores are.
+        rate += 1;
+        let text = format!("code,rate\nnow,{rate}\nn{},{rate}\n", rate % 7);
+        publish_to(&nodes[random.random_range(0..2)], directory.path(), "rates", "code", &text, &[]);
     }
     for mut writer in writers {
         assert!(writer.wait().success(), "a writer was refused");
@@ -77,6 +82,11 @@ fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
             wait_for("a node to know what the other committed", || (node.value(&sql)? == of_store).then_some(()));
             assert_same(node, store);
         }
+    }
+    for store in &stores {
+        let newest = format!("now {rate}\n{}", rate.min(7));
+        let has = "SELECT 'now ' || rate FROM rates WHERE code = 'now' UNION ALL SELECT count(*) FROM rates WHERE code <> 'now'";
+        wait_for(&format!("{} to have the newest rates", store.id), || (store.sql(has) == newest).then_some(()));
     }
     engines::assert_agree_over_s3(&nodes[0], "sales", &stores, &bucket);
 }
