@@ -28,7 +28,7 @@ use rollcall_query::{Audience, Extras, Question, SiteAudience};
 use rollcall_types::{ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, hq_identifier};
 use rollcall_wire::proto::WantedTable;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::block_in_place};
 
 use crate::{
     error::HqError,
@@ -386,7 +386,8 @@ async fn read_behind(
     let planned = shared.engine.plan(Question::Text(&sql), None, Extras::default()).await?;
     let newer: Vec<RecordBatch> =
         planned.stream().await?.try_collect().await.map_err(|error| HqError::Query(error.into()))?;
-    base.with(&newer, schema).map_err(failed)
+    // A large table takes its time; sites are served meanwhile.
+    block_in_place(|| base.with(&newer, schema)).map_err(failed)
 }
 
 /// Whether a site has a version that this node does not know.
@@ -458,20 +459,10 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     if request.based_on.is_some_and(|version| version != image.version) {
         return Err(HqError::Outdated);
     }
-    let mut conformed = in_hqs_types(&request.rows, &schema, &definition.key)?;
-    let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
-    let gone = request.gone.as_ref().map(|gone| in_hqs_types(gone, &schema, &definition.key)).transpose()?;
-    let gone = gone.map(|gone| gone.rows);
-    let changes = Changes::new(image, &conformed.rows, gone.as_ref(), &schema, &definition.key, request.mode)?;
-    let roster = shared.roster.all();
-    let audience = shared.engine.audience(&definition.to, &changes.shape());
-    let audience = audience.map_err(|error| invalid(error.to_string()))?;
-    check_attributes(&audience, &roster)?;
-    let rules = Rules::new(audience, definition.clone());
     let is_redefined = before.as_ref() != Some(&definition);
-    let known =
-        Known { name: name.clone(), image: Image::empty(&schema), rules: Arc::new(rules), encoded: Mutex::default() };
-    let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
+    // A large table takes its time; sites are served meanwhile.
+    let worked_out = block_in_place(|| WorkedOut::new(shared, request, &definition, schema, image, is_redefined));
+    let WorkedOut { mut conformed, changes, audience, sites_touched } = worked_out?;
     let previous = image.version;
     let version = Seq(previous.0 + changes.counts.changes());
     let outcome = Outcome {
@@ -524,6 +515,42 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     refresh(shared).await?;
     tracing::info!(table = %name, %version, by, counts = ?changes.counts, "published");
     Ok(Some(outcome))
+}
+
+/// What a publication would come to.
+struct WorkedOut {
+    conformed: Conformed,
+    changes: Changes,
+    /// Sites that have the table, and for how many of them something changes.
+    audience: usize,
+    sites_touched: usize,
+}
+
+impl WorkedOut {
+    fn new(
+        shared: &Shared,
+        request: &Request,
+        definition: &Definition,
+        schema: TableSchema,
+        image: &Image,
+        is_redefined: bool,
+    ) -> Result<Self, HqError> {
+        let key = &definition.key;
+        let conformed = in_hqs_types(&request.rows, &schema, key)?;
+        let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
+        let gone = request.gone.as_ref().map(|gone| in_hqs_types(gone, &schema, key)).transpose()?;
+        let gone = gone.map(|gone| gone.rows);
+        let changes = Changes::new(image, &conformed.rows, gone.as_ref(), &schema, key, request.mode)?;
+        let roster = shared.roster.all();
+        let audience = shared.engine.audience(&definition.to, &changes.shape());
+        let audience = audience.map_err(|error| HqError::Invalid(error.to_string()))?;
+        check_attributes(&audience, &roster)?;
+        let rules = Arc::new(Rules::new(audience, definition.clone()));
+        let known =
+            Known { name: request.table.clone(), image: Image::empty(&schema), rules, encoded: Mutex::default() };
+        let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
+        Ok(Self { conformed, changes, audience, sites_touched })
+    }
 }
 
 /// Stores what was published.
@@ -589,6 +616,10 @@ fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Res
     let rows = RecordBatch::try_new(Arc::new(given), rows.columns().to_vec()).map_err(failed)?;
     let conformed =
         conform(&rows, schema, SiteClock::default()).map_err(|error| HqError::Invalid(error.to_string()))?;
+    if let Some(column) = conformed.new_columns.iter().find(|column| column.name.starts_with('_')) {
+        let text = format!("a column cannot be called {}: names that begin with _ are Rollcall's own", column.name);
+        return Err(HqError::Invalid(text));
+    }
     if conformed.misfits > 0 {
         let text = format!("{} rows have values that the table's types cannot hold", conformed.misfits);
         return Err(HqError::Invalid(text));

@@ -8,7 +8,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use rollcall_lake::Lake;
 use rollcall_roll::Incident;
-use rollcall_types::{Coverage, SiteId, TableName, Timestamp};
+use rollcall_types::{Coverage, HQ_SITE, SiteId, SiteNumber, TableName, Timestamp};
 
 use crate::{
     ledger::RollEntry,
@@ -201,7 +201,8 @@ pub(crate) fn cursors(lake: &Lake, roster: &Sites) -> RecordBatch {
     for (name, table) in lake.tables() {
         for (number, epoch, cursor) in table.snapshot().cursors() {
             tables.push(name.to_string());
-            sites.push(ids.get(&number.0).map(|site| site.to_string()));
+            let of_hq = (number == SiteNumber::HQ).then(|| HQ_SITE.to_owned());
+            sites.push(of_hq.or_else(|| ids.get(&number.0).map(|site| site.to_string())));
             epochs.push(epoch.0 as i32);
             seqs.push(cursor.seq.0 as i64);
         }
