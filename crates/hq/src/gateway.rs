@@ -322,10 +322,12 @@ impl Control {
             Some(journal) if journal.id != hello.journal_id => {
                 Some("the journal was created anew at the site".to_owned())
             }
-            Some(journal) if journal.epoch.0 != hello.epoch => Some(format!(
-                "the site came with epoch {}, HQ knows {}: its database or state was restored",
-                hello.epoch, journal.epoch
-            )),
+            Some(journal) if journal.epoch.0 != hello.epoch && !self.never_began(hello, journal.epoch) => {
+                Some(format!(
+                    "the site came with epoch {}, HQ knows {}: its database or state was restored",
+                    hello.epoch, journal.epoch
+                ))
+            }
             Some(journal) => match self.shared.sessions.take_wanted_epoch(site) {
                 Some(reason) => Some(reason),
                 None => self.compare(hello, journal.epoch)?,
@@ -344,6 +346,12 @@ impl Control {
                 Ok((epoch, reason))
             }
         }
+    }
+
+    /// The site was allotted this epoch and never heard so: it sent nothing in it.
+    fn never_began(&self, hello: &Hello, epoch: Epoch) -> bool {
+        let log = self.shared.lake.site_log().cursor(self.number, epoch);
+        hello.epoch == 0 && log.is_none() && cursors(&self.shared.lake, self.number, epoch).is_empty()
     }
 
     /// Compares positions within the same epoch; a reason for a new one if they are at odds.
