@@ -14,6 +14,11 @@ pub(crate) fn site(number: u32) -> SiteId {
     SiteId::new(&format!("site-{number}")).expect("valid")
 }
 
+/// Its number in the lake: 0 is HQ itself.
+pub(crate) fn number(number: u32) -> SiteNumber {
+    SiteNumber(number + 1)
+}
+
 /// One change: its position, what was done, and the row's values as text.
 pub(crate) type Change = (u64, char, Vec<Option<String>>);
 
@@ -69,7 +74,7 @@ pub(crate) async fn append(lake: &Lake, sent: Sent<'_>) {
     let table = lake.table_or_create(&name, &[sent.table.columns[0].0.to_owned()]).await.expect("creates");
     let rows = conform(&sent.table.rows(sent.changes), table.snapshot().schema(), SiteClock::default());
     let part = Part {
-        site: SiteNumber(sent.site),
+        site: number(sent.site),
         site_id: site(sent.site),
         epoch: Epoch(sent.epoch),
         previous: Seq(sent.previous),

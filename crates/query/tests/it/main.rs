@@ -16,7 +16,7 @@ use rollcall_query::{
 };
 use rollcall_types::{Coverage, Seq, SiteId, SiteNumber, TableName};
 
-use journal::{Change, Declared, Sent, append, site};
+use journal::{Change, Declared, Sent, append, number, site};
 
 const T: Declared = Declared { name: "t", columns: &[("id", "INTEGER"), ("v", "TEXT")] };
 
@@ -33,7 +33,7 @@ impl World {
         let lake = Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens");
         let lake = Arc::new(lake);
         let engine = Engine::new(lake.clone(), EngineLimits::default()).expect("starts");
-        let ids = (0..4).map(|number| (SiteNumber(number), site(number))).collect();
+        let ids = (0..4).map(|place| (number(place), site(place))).collect();
         Self { lake, engine, ids: Arc::new(ids), _directory: directory }
     }
 
@@ -55,9 +55,9 @@ impl World {
 
     async fn compact(&self) {
         let limits = CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 100_000 };
-        let number = |site: &str| site.strip_prefix("site-")?.parse().ok().map(SiteNumber);
+        let of_site = |site: &str| site.strip_prefix("site-")?.parse().ok().map(number);
         let table = self.lake.table(&TableName::new("t").expect("valid")).expect("there");
-        table.compact(limits, number).await.expect("compacts");
+        table.compact(limits, of_site).await.expect("compacts");
     }
 
     async fn ask(&self, sql: &str) -> Result<serde_json::Value, QueryError> {

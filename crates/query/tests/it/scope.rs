@@ -14,7 +14,7 @@ use rollcall_lake::{Lake, LakeOptions};
 use rollcall_query::{Cover, Engine, EngineLimits, Extras, Format, MakeTable, QueryError, ScanScope, Scope, render};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName, Timestamp};
 
-use crate::journal::{Change, Declared, Sent, append, site};
+use crate::journal::{Change, Declared, Sent, append, number, site};
 
 const SITES: u32 = 6;
 const STATES: [&str; 6] = ["WA", "WA", "OR", "OR", "CA", "CA"];
@@ -71,7 +71,7 @@ async fn stores(changed: Option<u32>) -> Stores {
         }
     }
     let engine = Engine::new(lake, EngineLimits::default()).expect("starts");
-    let ids = Arc::new((0..SITES).map(|number| (SiteNumber(number), site(number))).collect());
+    let ids = Arc::new((0..SITES).map(|place| (number(place), site(place))).collect());
     Stores { engine, ids, _directory: directory }
 }
 

@@ -16,10 +16,10 @@ use arrow::{
 };
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions, MarkKind, PartMark};
 use rollcall_query::{Answer, Cover, Engine, EngineLimits, Extras, MakeTable, Scope};
-use rollcall_types::{Coverage, Seq, SiteId, SiteNumber, TableName};
+use rollcall_types::{Coverage, Seq, SiteId, TableName};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 
-use crate::journal::{Change, Declared, Sent, append, site};
+use crate::journal::{Change, Declared, Sent, append, number, site};
 
 const TABLES: [Declared; 2] = [
     Declared {
@@ -130,15 +130,15 @@ impl Hq {
     async fn compact(&self) -> Result<(), Wrong> {
         let limits = CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 100_000 };
         for table in self.lake.tables().into_values() {
-            let number = |site: &str| site.strip_prefix("site-")?.parse().ok().map(SiteNumber);
-            table.compact(limits, number).await.map_err(wrong)?;
+            let of_site = |site: &str| site.strip_prefix("site-")?.parse().ok().map(number);
+            table.compact(limits, of_site).await.map_err(wrong)?;
         }
         Ok(())
     }
 
     async fn ask(&self, sql: &str) -> Result<(Answer, Scope), Wrong> {
         let (asked, make): (_, MakeTable) = (Arc::new(Asked::default()), Arc::new(roster));
-        let site_ids = Arc::new((0..SITES.len() as u32).map(|number| (SiteNumber(number), site(number))).collect());
+        let site_ids = Arc::new((0..SITES.len() as u32).map(|place| (number(place), site(place))).collect());
         let tables = vec![("public", "sites", make)];
         let extras = Extras { site_ids, tables, cover: asked.clone(), ..Extras::default() };
         let answer = self.engine.query(sql, extras).await.map_err(|error| wrong(rollcall_types::describe(&error)))?;
