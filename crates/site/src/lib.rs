@@ -11,6 +11,7 @@ mod enrol;
 mod error;
 mod feed;
 mod loud;
+mod nudge;
 mod outbox;
 mod published;
 mod session;

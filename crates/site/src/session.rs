@@ -23,6 +23,7 @@ use crate::{
     enrol::refused,
     error::SiteError,
     feed::{Feed, parts},
+    nudge::Nudges,
     outbox::Outbox,
     published::{Shelf, Updates},
     state::{Notes, Position},
@@ -35,13 +36,15 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 const AGE_MAX: Duration = Duration::from_secs(3600);
 /// How often the file is looked at for changes while the store is busy …
 const POLL_BUSY: Duration = Duration::from_millis(50);
-/// … and while it is not.
+/// … while it is not …
 const POLL_IDLE: Duration = Duration::from_millis(500);
+/// … and while it is not, and the system tells of changes.
+const POLL_TOLD: Duration = Duration::from_secs(5);
 /// A store that changed something this recently is busy.
 const BUSY_FOR: Duration = Duration::from_secs(3);
-/// How often capture is checked, the journal pruned, the status written.
+/// How often capture is checked, the journal pruned, the status written, if the file looks changed or HQ confirmed something.
 const CARE_EVERY: Duration = Duration::from_secs(2);
-/// A look at the journal even if the file looks unchanged.
+/// The same, and a look at the journal, even if nothing seems to have happened.
 const LOOK_ANYWAY: Duration = Duration::from_secs(15);
 /// Loading waits while this many changes are unconfirmed.
 const LOAD_BACKLOG_MAX: u64 = 20_000;
@@ -300,7 +303,9 @@ impl Session<'_> {
         let born = Instant::now();
         let (mut heard, mut looked) = (Instant::now(), None);
         let (mut fingerprint, mut changed, mut next_look) = (None, Instant::now(), Instant::now());
-        let (mut has_more, mut moved) = (true, false);
+        let (mut nudges, mut is_told) = (Nudges::of(self.database), false);
+        let (mut has_more, mut moved) = (true, true);
+        let (mut cared_for, mut cared) = (None, Instant::now());
         // A load: how far the journal goes, when the next chunk may be stated; none while there is nothing to load.
         let mut load = Some((Seq(0), Instant::now()));
         loop {
@@ -309,6 +314,7 @@ impl Session<'_> {
                 looked = Some(Instant::now());
             }
             let busy = has_more && open.outbox.may_send();
+            let is_quiet = changed.elapsed() >= BUSY_FOR;
             let confirmed = open.outbox.confirmed().0;
             let load_at =
                 load.filter(|(head, _)| head.0.saturating_sub(confirmed.0) < LOAD_BACKLOG_MAX).map(|(_, at)| at);
@@ -338,10 +344,14 @@ impl Session<'_> {
                 _ = beacon.tick() => unless_busy(self.send_beacon(open).await)?,
                 () = open.updates.changed() => unless_busy(self.send_beacon(open).await)?,
                 _ = care.tick() => {
-                    match self.care(open, moved).await {
-                        Ok(()) => moved = false,
-                        // What was not done now is done next time.
-                        busy => unless_busy(busy)?,
+                    let happened = moved || cared_for != fingerprint || cared.elapsed() > LOOK_ANYWAY;
+                    if happened || self.is_manifest_due(open) {
+                        let seen = fingerprint;
+                        match self.care(open, moved).await {
+                            Ok(()) => (moved, cared_for, cared) = (false, seen, Instant::now()),
+                            // What was not done now is done next time.
+                            busy => unless_busy(busy)?,
+                        }
                     }
                     if heard.elapsed() > SILENT_HQ {
                         return Err(SiteError::Ended(format!("HQ said nothing for {} s", SILENT_HQ.as_secs())));
@@ -350,12 +360,17 @@ impl Session<'_> {
                         return Ok(Ended::Old);
                     }
                 }
+                // While the store is busy its file is looked at often enough.
+                () = nudges.changed(), if !busy && is_quiet => (next_look, is_told) = (Instant::now(), true),
                 // A fixed time, not a pause: other messages must not put it off for ever.
                 () = tokio::time::sleep_until(next_look), if !busy => {
-                    next_look = Instant::now() + if changed.elapsed() < BUSY_FOR { POLL_BUSY } else { POLL_IDLE };
                     let seen = look_at(self.database);
                     let due = looked.is_none_or(|looked: Instant| looked.elapsed() > LOOK_ANYWAY);
                     let is_changed = Some(seen) != fingerprint;
+                    if is_changed && fingerprint.is_some() && is_quiet && !is_told {
+                        nudges.distrust();
+                    }
+                    is_told = false;
                     if is_changed {
                         fingerprint = Some(seen);
                         changed = Instant::now();
@@ -364,6 +379,12 @@ impl Session<'_> {
                         has_more = true;
                         load.get_or_insert((Seq(0), Instant::now()));
                     }
+                    next_look = Instant::now()
+                        + match (changed.elapsed() < BUSY_FOR, nudges.are_told()) {
+                            (true, _) => POLL_BUSY,
+                            (false, false) => POLL_IDLE,
+                            (false, true) => POLL_TOLD,
+                        };
                 }
                 () = tokio::time::sleep_until(load_at.unwrap_or(next_look)), if load_at.is_some() && !busy => {
                     load = self.load().await?;
@@ -516,6 +537,11 @@ impl Session<'_> {
         .await
     }
 
+    fn is_manifest_due(&self, open: &Open) -> bool {
+        let is_due = |every| self.manifest_stated.is_none_or(|stated| stated.elapsed() >= every);
+        open.manifest_every.is_some_and(is_due)
+    }
+
     /// Looks after capture, the journal and the status file.
     async fn care(&mut self, open: &Open, moved: bool) -> Result<(), SiteError> {
         if moved {
@@ -526,8 +552,7 @@ impl Session<'_> {
         if look_for_bypassed {
             self.bypass_looked = Some(Instant::now());
         }
-        let is_due = |every| self.manifest_stated.is_none_or(|stated| stated.elapsed() >= every);
-        if open.manifest_every.is_some_and(is_due) {
+        if self.is_manifest_due(open) {
             self.feed.call(Source::state_manifest).await?;
             self.manifest_stated = Some(Instant::now());
         }
