@@ -32,7 +32,8 @@ pub(crate) fn is_installed(conn: &Connection) -> Result<bool, CaptureError> {
         .doing("looking for the journal")
 }
 
-/// Installs capture of `specs`. Tables captured before stay captured; their rows are not loaded again.
+/// Installs capture of `specs`. Tables captured before stay captured; their rows are loaded again only if columns of them
+/// were excluded and are not any more.
 pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &str) -> Result<(), CaptureError> {
     let doing = "installing the journal";
     let shapes = specs.iter().map(|spec| Shape::read(conn, &spec.table)).collect::<Result<Vec<_>, _>>()?;
@@ -63,7 +64,13 @@ pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &s
             continue;
         }
         let layout = lay_out(&transaction, shape, &spec.excluded)?;
-        if known.is_none() || load::is_loading(&transaction, &layout.table)? {
+        // What a column holds that was excluded until now, HQ never heard.
+        let has_column = |name: &String| shape.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        let is_wider = known.is_some_and(|known| {
+            let mut were = known.excluded.iter().filter(|name| has_column(name));
+            were.any(|name| !spec.excluded.iter().any(|other| other.eq_ignore_ascii_case(name)))
+        });
+        if known.is_none() || is_wider || load::is_loading(&transaction, &layout.table)? {
             load::begin(&transaction, &layout, load::Kind::State)?;
         }
     }

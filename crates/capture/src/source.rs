@@ -112,6 +112,23 @@ impl Source {
         install::install(&mut self.conn, tables, journal_id)
     }
 
+    /// Captures a table with these exclusions besides those captured already, or another way than before; true if that is a
+    /// change. Rows already there are loaded if they, or columns of them, were not captured so far.
+    pub fn capture(&mut self, spec: &TableSpec) -> Result<bool, CaptureError> {
+        let numbers = |conn: &Connection| -> Result<Vec<i64>, CaptureError> {
+            Ok(install::captured_layouts(conn)?.iter().map(|layout| layout.number).collect())
+        };
+        let (journal_id, before) = (self.journal_id()?, numbers(&self.conn)?);
+        self.install(std::slice::from_ref(spec), &journal_id)?;
+        Ok(numbers(&self.conn)? != before)
+    }
+
+    /// The columns of a captured table that are not; none if it is not captured.
+    pub fn excluded(&self, table: &str) -> Result<Option<Vec<String>>, CaptureError> {
+        let layouts = install::captured_layouts(&self.conn)?.into_iter();
+        Ok(layouts.into_iter().find(|layout| layout.table.eq_ignore_ascii_case(table)).map(|layout| layout.excluded))
+    }
+
     /// Whether a table could be captured so; changes nothing.
     pub fn check_table(&self, spec: &TableSpec) -> Result<(), CaptureError> {
         install::check(&self.conn, spec)

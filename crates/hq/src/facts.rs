@@ -48,6 +48,8 @@ pub(crate) struct Welcomed {
     /// Which run of the agent it is.
     pub(crate) instance: String,
     pub(crate) detail: String,
+    #[serde(default)]
+    pub(crate) agent_version: String,
     pub(crate) states_manifests: bool,
     #[serde(default)]
     pub(crate) takes_published: bool,

@@ -283,6 +283,7 @@ impl Control {
                 confirmed,
                 instance: hello.instance.clone(),
                 detail,
+                agent_version: hello.agent_version.chars().take(80).collect(),
                 states_manifests: hello.states_manifests,
                 takes_published: hello.takes_published,
                 applied: applied(&hello.applied),
@@ -306,7 +307,7 @@ impl Control {
                 .collect(),
             now_micros: now.as_micros(),
             credit_bytes: CREDIT_BYTES,
-            settings: Some(self.settings(self.shared.site_addresses())),
+            settings: Some(self.shared.settings_of(site)),
             epoch_reason: reason,
         }))
         .await;
@@ -380,16 +381,6 @@ impl Control {
         Ok(None)
     }
 
-    fn settings(&self, hq_addresses: Vec<String>) -> Settings {
-        let config = &self.shared.config;
-        let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        Settings {
-            beacon_interval_ms: millis(config.beacon_interval),
-            hq_addresses,
-            manifest_interval_ms: millis(config.manifest_interval()),
-        }
-    }
-
     /// Tells the site what it should have of HQ's tables, unless it knows.
     async fn send_wanted(&self, site: &SiteId, told: &mut Vec<WantedTable>) {
         if published::is_ahead(&self.shared, site) {
@@ -410,12 +401,22 @@ impl Control {
         }
     }
 
+    /// Tells the site how it is to behave, unless it knows; true if that is news.
+    async fn send_settings(&self, site: &SiteId, told: &mut Settings) -> bool {
+        let settings = self.shared.settings_of(site);
+        let is_news = settings != *told;
+        if is_news {
+            told.clone_from(&settings);
+            self.send(ToSite::Settings(settings)).await;
+        }
+        is_news
+    }
+
     async fn serve(&mut self, session: &Arc<Session>) {
         let (mut published, mut told) = (self.shared.published.subscribe(), Vec::new());
         self.send_wanted(&session.site, &mut told).await;
-        let mut addresses = self.shared.site_addresses();
-        let mut ask = tokio::time::interval(self.shared.config.beacon_interval);
-        ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut settings = self.shared.settings_of(&session.site);
+        let mut ask = asking(&settings);
         loop {
             tokio::select! {
                 () = session.over.cancelled() => {
@@ -429,14 +430,15 @@ impl Control {
                     return;
                 }
                 () = self.outgoing.closed() => return,
-                Ok(()) = published.changed() => self.send_wanted(&session.site, &mut told).await,
-                _ = ask.tick() => {
-                    let now = self.shared.site_addresses();
-                    if now != addresses {
-                        // A node came or went: when this one goes, the site should know where else to call.
-                        addresses.clone_from(&now);
-                        self.send(ToSite::Settings(self.settings(now))).await;
+                Ok(()) = published.changed() => {
+                    self.send_wanted(&session.site, &mut told).await;
+                    if self.send_settings(&session.site, &mut settings).await {
+                        ask = asking(&settings);
                     }
+                }
+                _ = ask.tick() => {
+                    // A node may have come or gone: when this one goes, the site should know where else to call.
+                    self.send_settings(&session.site, &mut settings).await;
                     let time_micros = self.shared.now().as_micros();
                     self.send(ToSite::Ask(Ask { time_micros })).await;
                 }
@@ -506,6 +508,13 @@ impl Control {
         }
         true
     }
+}
+
+/// When HQ tells its time to a site with these settings.
+fn asking(settings: &Settings) -> tokio::time::Interval {
+    let mut ask = tokio::time::interval(Duration::from_millis(u64::from(settings.beacon_interval_ms.max(1))));
+    ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ask
 }
 
 /// What a site says it has of HQ's tables.

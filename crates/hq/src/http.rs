@@ -25,6 +25,7 @@ use crate::{
     published_api,
     relay::Relay,
     roster::INVITATION_LIFE_SECONDS,
+    settings_api,
     table_settings::{self, TableSettings},
 };
 
@@ -50,6 +51,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/users/{name}/tokens/{token}", axum::routing::put(make_token).delete(remove_token))
         .merge(incidents_api::routes())
         .merge(published_api::routes())
+        .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
         .with_state(shared)
 }

@@ -70,6 +70,16 @@ impl Remembered {
     }
 }
 
+/// What a site says of what HQ gave it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AtSite {
+    /// Its agent is too old to take HQ's tables.
+    pub(crate) takes_nothing: bool,
+    /// Empty if it was not heard since this node began.
+    pub(crate) agent_version: String,
+    pub(crate) applied: BTreeMap<TableName, Applied>,
+}
+
 #[derive(Debug, Default)]
 struct Presence {
     now: Remembered,
@@ -85,6 +95,8 @@ struct Presence {
     /// Minutes heard in the hour that began at `.0`, as bits.
     minutes: (i64, u64),
     detail: String,
+    /// Of its newest session.
+    agent_version: String,
     /// Since when it is connected, if it states manifests.
     states_since: Option<Timestamp>,
     /// When its newest session began.
@@ -185,10 +197,14 @@ impl Ledger {
         self.sites().get(site).map(|presence| presence.now.applied.clone()).unwrap_or_default()
     }
 
-    /// [`Self::applied`] of every site, and whether it can take such tables at all.
-    pub(crate) fn all_applied(&self) -> HashMap<SiteId, (bool, BTreeMap<TableName, Applied>)> {
+    /// What every site says of what HQ gave it.
+    pub(crate) fn all_applied(&self) -> HashMap<SiteId, AtSite> {
         let sites = self.sites();
-        let of_site = |presence: &Presence| (!presence.takes_nothing, presence.now.applied.clone());
+        let of_site = |presence: &Presence| AtSite {
+            takes_nothing: presence.takes_nothing,
+            agent_version: presence.agent_version.clone(),
+            applied: presence.now.applied.clone(),
+        };
         sites.iter().map(|(site, presence)| (site.clone(), of_site(presence))).collect()
     }
 
@@ -388,6 +404,7 @@ impl Presence {
         self.takes_nothing = !welcomed.takes_published;
         self.now.applied = welcomed.applied;
         self.detail = welcomed.detail;
+        self.agent_version = welcomed.agent_version;
         self.pending.clear();
     }
 

@@ -31,6 +31,8 @@ mod relay;
 mod requests;
 mod roster;
 mod sessions;
+mod settings;
+mod settings_api;
 mod standing;
 mod table_settings;
 mod tables;

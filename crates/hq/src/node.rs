@@ -42,6 +42,7 @@ use crate::{
     relay::{self, Relay},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
     sessions::Sessions,
+    settings::Settings,
     standing::Standings,
     table_settings, tables,
     watching::{self, WatchParts, Watching},
@@ -145,6 +146,7 @@ pub(crate) struct Shared {
     pub(crate) watching: Watching,
     pub(crate) notifiers: Notifiers,
     pub(crate) published: Published,
+    pub(crate) settings: Settings,
 }
 
 impl Shared {
@@ -293,6 +295,7 @@ impl Node {
             watching,
             notifiers: Notifiers::open(vault).await?,
             published: Published::default(),
+            settings: Settings::default(),
             ledger: Ledger::default(),
             reconciliation: Reconciliation::default(),
             measures: Measures::default(),

@@ -38,6 +38,7 @@ use crate::{
         image::{Image, is_live, row_bytes},
     },
     roster::{SiteRecord, Sites},
+    settings,
 };
 
 const DEFINITION: &str = "published_table";
@@ -201,15 +202,8 @@ impl Known {
     /// The class a site belongs to.
     pub(crate) fn class_of(&self, site: &SiteId, record: &SiteRecord) -> Result<Arc<Class>, HqError> {
         let rules = &self.rules;
-        let values: Vec<Option<String>> = rules
-            .audience
-            .attributes()
-            .iter()
-            .map(|name| match name.as_str() {
-                "id" => Some(site.to_string()),
-                name => record.attributes.get(name).cloned(),
-            })
-            .collect();
+        let names = rules.audience.attributes().iter();
+        let values: Vec<Option<String>> = names.map(|name| record.value(site, name)).collect();
         let mut classes = rules.classes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(class) = classes.get(&values) {
             return Ok(class.clone());
@@ -306,7 +300,7 @@ fn failed(error: ArrowError) -> HqError {
 pub(crate) async fn refresh(shared: &Shared) -> Result<(), HqError> {
     let published = &shared.published;
     let _one = published.refreshing.lock().await;
-    let mut is_new = follow_roster(shared);
+    let mut is_new = follow_roster(shared) | settings::refresh(shared);
     let view = shared.lake.state().view();
     for (name, definition) in definitions(&view) {
         let Some(table) = shared.lake.table(&name) else { continue };
@@ -351,7 +345,7 @@ fn follow_roster(shared: &Shared) -> bool {
 }
 
 /// Refuses a rule that names what no site has: more likely a slip than a wish. While there are no sites, nobody knows.
-fn check_attributes(audience: &Audience, roster: &Sites) -> Result<(), HqError> {
+pub(crate) fn check_attributes(audience: &Audience, roster: &Sites) -> Result<(), HqError> {
     let mut known: BTreeSet<&str> =
         roster.values().flat_map(|record| record.attributes.keys().map(String::as_str)).collect();
     known.insert("id");
@@ -586,6 +580,9 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
 
 fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, HqError> {
     let name = &request.table;
+    if name.as_str().starts_with("rollcall.") {
+        return Err(HqError::Invalid(format!("{name}: names that begin with rollcall. are Rollcall's own")));
+    }
     let key: Vec<String> = request.key.iter().map(|column| hq_identifier(column)).collect();
     match before {
         Some(known) if !key.is_empty() && key != known.key => Err(HqError::Invalid(format!(

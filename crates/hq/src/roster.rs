@@ -81,6 +81,14 @@ impl SiteRecord {
         wanted.iter().all(|(name, value)| self.attributes.get(name) == Some(value))
     }
 
+    /// The value of an attribute by which rules name sites; `id` is one of them.
+    pub(crate) fn value(&self, site: &SiteId, name: &str) -> Option<String> {
+        match name {
+            "id" => Some(site.to_string()),
+            name => self.attributes.get(name).cloned(),
+        }
+    }
+
     pub(crate) fn zone(&self) -> Tz {
         self.attributes.get("tz").and_then(|name| Tz::from_str(name).ok()).unwrap_or(Tz::UTC)
     }

@@ -148,7 +148,8 @@ impl Lake {
         let tables: Vec<Arc<Table>> = self.tables().into_values().chain(own.into_iter().cloned()).collect();
         let (state, of_tables) =
             futures::join!(self.state.refresh(), try_join_all(tables.iter().map(|table| table.refresh())));
-        (state?, of_tables?);
+        state?;
+        of_tables?;
         *followed = Some(begun);
         Ok(())
     }

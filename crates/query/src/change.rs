@@ -47,7 +47,7 @@ pub fn columns_set(statement: &Statement) -> Vec<String> {
         AssignmentTarget::Tuple(names) => names.iter().collect(),
     });
     names
-        .filter_map(|name| Some(name.0.last()?.as_ident()?))
+        .filter_map(|name| name.0.last()?.as_ident())
         .map(|ident| if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
         .collect()
 }

@@ -12,6 +12,7 @@ mod incidents;
 mod published;
 mod replay;
 mod roster;
+mod settings;
 mod show;
 mod tables;
 mod users;
@@ -63,6 +64,8 @@ enum Command {
     Publish(published::PublishArgs),
     /// What was published, which sites have it, and why the others have not.
     Publications(published::PublicationsArgs),
+    /// How sites are to behave (what they capture, how often they call, how much they send) and which do: list, set, remove.
+    Settings(settings::SettingsArgs),
     /// Who may ask, and what they may see: list, set, remove.
     Users(users::UsersArgs),
     /// How people are told: list, set, test, remove.
@@ -137,6 +140,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tables(args) => tables::run(args),
         Command::Publish(args) => published::publish(&args),
         Command::Publications(args) => published::publications(&args),
+        Command::Settings(args) => settings::run(&args),
         Command::Users(args) => users::run(args),
         Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),

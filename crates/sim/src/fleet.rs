@@ -17,7 +17,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rollcall_site::{Dialed, Identity, Outbox, dial};
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId};
 use rollcall_wire::{
-    PROTOCOL, PROTOCOL_MIN,
+    PROTOCOL, PROTOCOL_MIN, SETTINGS_TABLE,
     batch::{Encoder, Part},
     framing::frames,
     proto::{
@@ -170,6 +170,7 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
             in_flight: VecDeque::new(),
             latencies: Vec::new(),
             applied: BTreeMap::new(),
+            settings: 0,
             taken: Vec::new(),
         };
         sites.spawn(site.run(ready.clone(), go.clone()));
@@ -290,6 +291,8 @@ struct FleetSite {
     latencies: Vec<Duration>,
     /// What it has of HQ's tables: version and audience. The rows themselves are counted and let go.
     applied: BTreeMap<String, Applied>,
+    /// The digest of what HQ says of it; there is no store behind it that would do it.
+    settings: u64,
     taken: Vec<Taken>,
 }
 
@@ -381,6 +384,7 @@ impl FleetSite {
             bail!("HQ gave {} a new epoch: {}", self.identity.site, welcome.epoch_reason);
         }
         self.epoch = Epoch(welcome.epoch);
+        self.settings = welcome.settings.map_or(0, |settings| settings.digest);
         let (data, outgoing) = mpsc::channel(64);
         data.send(DataFrame { session: welcome.session, ..DataFrame::default() }).await?;
         let mut from_data = client.data(ReceiverStream::new(outgoing)).await?.into_inner();
@@ -466,6 +470,7 @@ impl FleetSite {
                             }
                         }
                     }
+                    Some(FromHq::Settings(settings)) => self.settings = settings.digest,
                     Some(FromHq::Published(published)) => {
                         for wanted in published.tables {
                             if self.fetch(&mut client, wanted).await.is_err() {
@@ -488,7 +493,13 @@ impl FleetSite {
     }
 
     fn beacon(&self) -> Beacon {
-        let applied = self.applied.values().cloned().collect();
+        let mut applied: Vec<Applied> = self.applied.values().cloned().collect();
+        applied.extend((self.settings != 0).then(|| Applied {
+            table: SETTINGS_TABLE.to_owned(),
+            version: 1,
+            audience: self.settings,
+            ..Applied::default()
+        }));
         Beacon { capture_ok: true, clock_micros: micros_now(), applied, ..Beacon::default() }
     }
 

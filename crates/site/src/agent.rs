@@ -15,6 +15,7 @@ use crate::{
     feed::Feed,
     published::Shelf,
     session::Session,
+    settings::{Behaviour, LogControl},
     state::{Identity, Notes, StateDirectory},
     status::StatusFile,
 };
@@ -28,12 +29,14 @@ pub struct AgentConfig {
     pub retry_delay_max: Duration,
     /// Addresses to use in place of those of enrolment.
     pub hq_addresses: Vec<String>,
+    /// By which HQ may change what is logged; none: it may not.
+    pub log: Option<LogControl>,
 }
 
 impl AgentConfig {
     /// The defaults: at most a minute between attempts.
     pub fn new(database: PathBuf) -> Self {
-        Self { database, retry_delay_max: Duration::from_secs(60), hq_addresses: Vec::new() }
+        Self { database, retry_delay_max: Duration::from_secs(60), hq_addresses: Vec::new(), log: None }
     }
 }
 
@@ -58,8 +61,7 @@ pub struct Agent {
     status: StatusFile,
     /// New at every start: tells two copies of one site apart.
     instance: String,
-    /// Addresses HQ announced, tried after the configured ones.
-    announced: Vec<String>,
+    behaviour: Behaviour,
 }
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
@@ -77,13 +79,14 @@ impl Agent {
         if !config.hq_addresses.is_empty() {
             identity.hq_addresses.clone_from(&config.hq_addresses);
         }
+        let notes = Notes::open(&directory)?;
         Ok(Self {
             feed: Feed::open(&database)?,
             shelf: Shelf::open(&database, directory.path())?,
-            notes: Notes::open(&directory)?,
+            behaviour: Behaviour::new(&notes, config.log.clone())?,
+            notes,
             status: StatusFile::new(directory.clone()),
             instance: uuid::Uuid::new_v4().to_string(),
-            announced: Vec::new(),
             config,
             directory,
             identity,
@@ -143,8 +146,8 @@ impl Agent {
         let own = (self.identity.certificate_pem.clone(), self.identity.key_pem.clone());
         let trust = Trust::Authority { ca_pem: self.identity.ca_pem.clone(), identity: Some(own) };
         let mut addresses = self.identity.hq_addresses.clone();
-        addresses
-            .extend(self.announced.iter().filter(|address| !addresses.contains(address)).cloned().collect::<Vec<_>>());
+        let announced = self.behaviour.addresses().iter().filter(|address| !addresses.contains(address));
+        addresses.extend(announced.cloned().collect::<Vec<_>>());
         let mut last = SiteError::Usage("no address of HQ is known".to_owned());
         for address in &addresses {
             match dial_with(address, &trust).await {
@@ -159,7 +162,7 @@ impl Agent {
                         status: &mut self.status,
                         instance: &self.instance,
                         address,
-                        announced: &mut self.announced,
+                        behaviour: &mut self.behaviour,
                     };
                     let resolved = dialed.resolved.map_or_else(String::new, |resolved| resolved.to_string());
                     match session.run(dialed.channel, stop).await {

@@ -20,7 +20,7 @@ pub(crate) struct Feed(Arc<Mutex<Source>>);
 
 /// One batch's worth of changes.
 const ROWS_MAX: usize = 1000;
-const BYTES_MAX: usize = 1 << 20;
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
 impl Feed {
     pub(crate) fn open(database: &Path) -> Result<Self, SiteError> {
@@ -41,8 +41,8 @@ impl Feed {
     }
 
     /// The next batch's worth of changes behind `after`.
-    pub(crate) async fn next(&self, after: Seq) -> Result<Option<Changes>, SiteError> {
-        self.call(move |source| source.read(after, ROWS_MAX, BYTES_MAX)).await
+    pub(crate) async fn next(&self, after: Seq, bytes_max: usize) -> Result<Option<Changes>, SiteError> {
+        self.call(move |source| source.read(after, ROWS_MAX, bytes_max)).await
     }
 }
 

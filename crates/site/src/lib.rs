@@ -15,6 +15,7 @@ mod nudge;
 mod outbox;
 mod published;
 mod session;
+mod settings;
 mod state;
 mod status;
 
@@ -24,5 +25,6 @@ pub use enrol::{Invited, JoinOptions, dial_invited, join};
 pub use error::SiteError;
 pub use loud::{LoudConfig, be_loud};
 pub use outbox::{Outbox, Sending};
+pub use settings::LogControl;
 pub use state::{Identity, StateDirectory, mark_resend};
 pub use status::{AgentStatus, AppliedStatus, Level, Report, status};

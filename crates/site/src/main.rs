@@ -6,9 +6,11 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use rollcall_capture::{Incoming, Source, TableSpec};
 use rollcall_site::{
-    Agent, AgentConfig, JoinOptions, LoudConfig, Report, SiteError, StateDirectory, be_loud, join, mark_resend, status,
+    Agent, AgentConfig, JoinOptions, LogControl, LoudConfig, Report, SiteError, StateDirectory, be_loud, join,
+    mark_resend, status,
 };
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// Keeps HQ informed of every change in this store's database.
 #[derive(Debug, Parser)]
@@ -99,10 +101,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ROLLCALL_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match execute(Cli::parse().command) {
+    let log = start_log();
+    match execute(Cli::parse().command, log) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -111,7 +111,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<ExitCode> {
+/// Logs as the environment says; HQ may change that.
+fn start_log() -> LogControl {
+    let usual = || EnvFilter::try_from_env("ROLLCALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(usual());
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(to_stderr).init();
+    LogControl::new(move |level| {
+        let filter = match level {
+            "" => usual(),
+            "error" | "warn" => EnvFilter::new(level),
+            // What libraries say beyond that is for nobody at HQ.
+            level => EnvFilter::new(format!("info,rollcall_site={level},rollcall_capture={level}")),
+        };
+        handle.reload(filter).map_err(|error| error.to_string())
+    })
+}
+
+fn execute(command: Command, log: LogControl) -> anyhow::Result<ExitCode> {
     match command {
         Command::Join { token, hq, db, tables, exclude, run } => {
             let tables = table_specs(&tables, &exclude)?;
@@ -119,12 +136,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let site = runtime()?.block_on(join(&options))?;
             eprintln!("joined as {site}; capture is on. Start the agent with: rollcall-site run --db {}", db.display());
             let loud = LoudConfig { database: db.clone(), max_age: MAX_AGE, on_unconfirmed: None, page: None };
-            if run { run_agent(AgentConfig::new(db), loud) } else { Ok(ExitCode::SUCCESS) }
+            if run {
+                run_agent(AgentConfig { log: Some(log), ..AgentConfig::new(db) }, loud)
+            } else {
+                Ok(ExitCode::SUCCESS)
+            }
         }
         Command::Run { db, hq, on_unconfirmed, max_age, status_page } => {
             let max_age = Duration::from_secs(max_age * 60);
             let loud = LoudConfig { database: db.clone(), max_age, on_unconfirmed, page: status_page };
-            run_agent(AgentConfig { hq_addresses: hq, ..AgentConfig::new(db) }, loud)
+            run_agent(AgentConfig { hq_addresses: hq, log: Some(log), ..AgentConfig::new(db) }, loud)
         }
         Command::Status { db, max_age, json } => {
             let report = status(&db, Duration::from_secs(max_age * 60))?;

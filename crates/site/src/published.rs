@@ -22,7 +22,7 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use crate::error::SiteError;
+use crate::{error::SiteError, settings::Pace};
 
 /// Shared access to HQ's tables in the store's database; one call at a time.
 #[derive(Debug, Clone)]
@@ -99,10 +99,11 @@ impl Updates {
         shelf: Shelf,
         applied: Vec<Applied>,
         check_every: Duration,
+        pace: Pace,
     ) -> Self {
         let (wanted, hears_wanted) = watch::channel(Vec::new());
         let (tells_applied, applied) = watch::channel(applied);
-        let task = Task { client, shelf, wanted: hears_wanted, applied: tells_applied, check_every, seen: None };
+        let task = Task { client, shelf, wanted: hears_wanted, applied: tells_applied, check_every, pace, seen: None };
         Self { wanted, applied, task: tokio::spawn(task.run()) }
     }
 
@@ -139,6 +140,7 @@ struct Task {
     wanted: watch::Receiver<Vec<WantedTable>>,
     applied: watch::Sender<Vec<Applied>>,
     check_every: Duration,
+    pace: Pace,
     /// The store's file as it was when all tables were what was applied.
     seen: Option<Fingerprint>,
 }
@@ -293,9 +295,13 @@ impl Task {
                     }
                 }
                 Some(Fetched::Rows(rows)) => {
+                    self.pace.pay(prost::Message::encoded_len(&rows));
                     let through = Seq(rows.through);
                     let rows = decode(&rows).map_err(|error| SiteError::state("reading rows of HQ's", error))?;
                     self.shelf.call(move |incoming| incoming.stage(&name, &rows, through)).await?;
+                    if let Some(free_at) = self.pace.free_at() {
+                        sleep_until(free_at).await;
+                    }
                 }
                 Some(Fetched::End(end)) => {
                     let version = Seq(end.version);

@@ -26,6 +26,7 @@ use crate::{
     nudge::Nudges,
     outbox::Outbox,
     published::{Shelf, Updates},
+    settings::Behaviour,
     state::{Notes, Position},
     status::StatusFile,
 };
@@ -52,6 +53,8 @@ const LOAD_BACKLOG_MAX: u64 = 20_000;
 const CHECK_BEACONS: u32 = 10;
 /// Nothing heard from HQ for this long ends the connection.
 const SILENT_HQ: Duration = Duration::from_secs(120);
+/// … where it speaks more seldom, for so many of its intervals.
+const SILENT_HQ_BEACONS: u32 = 4;
 
 /// How often rows that bypassed the triggers are looked for.
 const BYPASS_EVERY: Duration = Duration::from_secs(300);
@@ -66,8 +69,7 @@ pub(crate) struct Session<'a> {
     pub(crate) status: &'a mut StatusFile,
     pub(crate) instance: &'a str,
     pub(crate) address: &'a str,
-    /// Addresses HQ announced, for when this one fails.
-    pub(crate) announced: &'a mut Vec<String>,
+    pub(crate) behaviour: &'a mut Behaviour,
 }
 
 /// The streams of an open session and what they carry.
@@ -81,9 +83,6 @@ struct Open {
     updates: Updates,
     epoch: Epoch,
     lake_id: String,
-    beacon_every: Duration,
-    /// None: HQ does not ask for manifests.
-    manifest_every: Option<Duration>,
 }
 
 /// Why a node sends a site away although nothing is wrong with it.
@@ -158,9 +157,10 @@ impl Session<'_> {
             position.tables,
             welcome.credit_bytes,
         );
-        *self.announced = settings.hq_addresses;
-        let beacon_every = Duration::from_millis(u64::from(settings.beacon_interval_ms.max(100)));
-        let updates = Updates::start(client, self.shelf.clone(), applied, beacon_every * CHECK_BEACONS);
+        self.behaviour.take(settings, self.feed, self.notes).await?;
+        let check_every = self.behaviour.beacon_every() * CHECK_BEACONS;
+        let pace = self.behaviour.pace.clone();
+        let updates = Updates::start(client, self.shelf.clone(), applied, check_every, pace);
         Ok(Open {
             control,
             from_control,
@@ -170,9 +170,6 @@ impl Session<'_> {
             updates,
             epoch: position.epoch,
             lake_id: welcome.lake_id,
-            beacon_every,
-            manifest_every: (settings.manifest_interval_ms > 0)
-                .then(|| Duration::from_millis(u64::from(settings.manifest_interval_ms))),
         })
     }
 
@@ -295,11 +292,12 @@ impl Session<'_> {
 
     async fn serve(&mut self, open: &mut Open, stop: &tokio_util::sync::CancellationToken) -> Result<Ended, SiteError> {
         let mut encoder = Encoder::new().map_err(|error| SiteError::state("preparing to send", error))?;
-        let mut beacon = tokio::time::interval(open.beacon_every);
-        let mut care = tokio::time::interval(CARE_EVERY);
-        for timer in [&mut beacon, &mut care] {
+        let timer = |every| {
+            let mut timer = tokio::time::interval(every);
             timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        }
+            timer
+        };
+        let (mut beacon, mut care) = (timer(self.behaviour.beacon_every()), timer(CARE_EVERY));
         let born = Instant::now();
         let (mut heard, mut looked) = (Instant::now(), None);
         let (mut fingerprint, mut changed, mut next_look) = (None, Instant::now(), Instant::now());
@@ -309,11 +307,12 @@ impl Session<'_> {
         // A load: how far the journal goes, when the next chunk may be stated; none while there is nothing to load.
         let mut load = Some((Seq(0), Instant::now()));
         loop {
-            if has_more && open.outbox.may_send() {
+            if has_more && open.outbox.may_send() && self.behaviour.pace.free_at().is_none() {
                 has_more = self.send_next(open, &mut encoder).await?;
                 looked = Some(Instant::now());
             }
-            let busy = has_more && open.outbox.may_send();
+            let free_at = self.behaviour.pace.free_at().filter(|_| has_more && open.outbox.may_send());
+            let busy = has_more && open.outbox.may_send() && free_at.is_none();
             let is_quiet = changed.elapsed() >= BUSY_FOR;
             let confirmed = open.outbox.confirmed().0;
             let load_at =
@@ -340,12 +339,15 @@ impl Session<'_> {
                     let Some(message) = message else { return Err(SiteError::Ended("HQ closed the control stream".to_owned())) };
                     heard = Instant::now();
                     self.take_control(open, message).await?;
+                    if beacon.period() != self.behaviour.beacon_every() {
+                        beacon = timer(self.behaviour.beacon_every());
+                    }
                 }
                 _ = beacon.tick() => unless_busy(self.send_beacon(open).await)?,
                 () = open.updates.changed() => unless_busy(self.send_beacon(open).await)?,
                 _ = care.tick() => {
                     let happened = moved || cared_for != fingerprint || cared.elapsed() > LOOK_ANYWAY;
-                    if happened || self.is_manifest_due(open) {
+                    if happened || self.is_manifest_due() {
                         let seen = fingerprint;
                         match self.care(open, moved).await {
                             Ok(()) => (moved, cared_for, cared) = (false, seen, Instant::now()),
@@ -353,8 +355,9 @@ impl Session<'_> {
                             busy => unless_busy(busy)?,
                         }
                     }
-                    if heard.elapsed() > SILENT_HQ {
-                        return Err(SiteError::Ended(format!("HQ said nothing for {} s", SILENT_HQ.as_secs())));
+                    let silent_hq = SILENT_HQ.max(self.behaviour.beacon_every() * SILENT_HQ_BEACONS);
+                    if heard.elapsed() > silent_hq {
+                        return Err(SiteError::Ended(format!("HQ said nothing for {} s", silent_hq.as_secs())));
                     }
                     if born.elapsed() > AGE_MAX && open.outbox.is_idle() {
                         return Ok(Ended::Old);
@@ -390,6 +393,7 @@ impl Session<'_> {
                     load = self.load().await?;
                     has_more = true;
                 }
+                () = tokio::time::sleep_until(free_at.unwrap_or(next_look)), if free_at.is_some() => {}
                 () = std::future::ready(()), if busy => {}
             }
         }
@@ -411,7 +415,7 @@ impl Session<'_> {
 
     /// Sends the next batch; false when there is nothing to send.
     async fn send_next(&mut self, open: &mut Open, encoder: &mut Encoder) -> Result<bool, SiteError> {
-        let read = self.feed.next(open.outbox.sent_through()).await;
+        let read = self.feed.next(open.outbox.sent_through(), self.behaviour.pace.batch_bytes()).await;
         let changes = match read {
             Err(SiteError::Capture(error)) if error.is_busy() => return Ok(true),
             other => other?,
@@ -421,6 +425,7 @@ impl Session<'_> {
         let encoded: Encoded = encoder.encode(&batch).map_err(|error| SiteError::state("encoding a batch", error))?;
         let sending = open.outbox.sending(&encoded);
         self.notes.note_sent(sending.last, sending.hash)?;
+        self.behaviour.pace.pay(encoded.payload.len());
         for frame in frames(&encoded) {
             open.data.send(frame).await.map_err(|_| SiteError::Ended("while sending".to_owned()))?;
         }
@@ -472,8 +477,8 @@ impl Session<'_> {
             }
             FromHq::Refused(refusal) => Err(turned_away(refusal)),
             FromHq::Settings(settings) => {
-                *self.announced = settings.hq_addresses;
-                Ok(())
+                self.behaviour.take(settings, self.feed, self.notes).await?;
+                unless_busy(self.send_beacon(open).await)
             }
             FromHq::Published(published) => {
                 open.updates.want(published.tables);
@@ -521,8 +526,11 @@ impl Session<'_> {
             .await?;
         self.status.journal(head);
         let problem = self.status.capture_problem().unwrap_or_default();
-        let applied = open.updates.applied();
+        let mut applied = open.updates.applied();
         self.status.published(&applied);
+        self.behaviour.try_again(self.feed, self.notes).await?;
+        self.status.wanted_version(self.behaviour.wanted_version());
+        applied.extend(self.behaviour.applied());
         open.say(ToHq::Beacon(Beacon {
             head: head.0,
             confirmed: confirmed.0,
@@ -537,9 +545,9 @@ impl Session<'_> {
         .await
     }
 
-    fn is_manifest_due(&self, open: &Open) -> bool {
+    fn is_manifest_due(&self) -> bool {
         let is_due = |every| self.manifest_stated.is_none_or(|stated| stated.elapsed() >= every);
-        open.manifest_every.is_some_and(is_due)
+        self.behaviour.manifest_every().is_some_and(is_due)
     }
 
     /// Looks after capture, the journal and the status file.
@@ -552,7 +560,7 @@ impl Session<'_> {
         if look_for_bypassed {
             self.bypass_looked = Some(Instant::now());
         }
-        if self.is_manifest_due(open) {
+        if self.is_manifest_due() {
             self.feed.call(Source::state_manifest).await?;
             self.manifest_stated = Some(Instant::now());
         }

@@ -73,6 +73,9 @@ pub struct AgentStatus {
     pub head: Seq,
     /// What is wrong with capture.
     pub capture_problem: Option<String>,
+    /// The agent's version that HQ wants here, if this is another.
+    #[serde(default)]
+    pub wanted_version: Option<String>,
     /// What the site has of HQ's tables.
     #[serde(default)]
     pub published: BTreeMap<String, AppliedStatus>,
@@ -150,6 +153,10 @@ impl StatusFile {
         self.now.published = applied.iter().map(|applied| (applied.table.clone(), status(applied))).collect();
     }
 
+    pub(crate) fn wanted_version(&mut self, version: Option<String>) {
+        self.now.wanted_version = version;
+    }
+
     pub(crate) fn capture_problem(&self) -> Option<String> {
         self.now.capture_problem.clone()
     }
@@ -218,7 +225,11 @@ fn judge(agent: Option<&AgentStatus>, rows: u64, age: Duration, max_age: Duratio
         return (Level::UnconfirmedTooLong, text);
     }
     match (&agent.connected_to, rows) {
-        (Some(hq), 0) => (Level::Current, format!("every change is confirmed by HQ at {hq}")),
+        (Some(hq), 0) => {
+            let wanted = agent.wanted_version.as_ref();
+            let wanted = wanted.map_or_else(String::new, |version| format!("; HQ wants agent {version} here"));
+            (Level::Current, format!("every change is confirmed by HQ at {hq}{wanted}"))
+        }
         (Some(hq), rows) => (Level::Current, format!("{rows} changes are on their way to HQ at {hq}")),
         (None, rows) => {
             let error = agent.last_error.clone().unwrap_or_else(|| "connecting".to_owned());

@@ -27,5 +27,7 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const BATCH_ROWS_MAX: usize = 100_000;
 /// No message of a fetch holds more rows' bytes, before compression.
 pub const FETCH_BYTES_MAX: usize = 768 * 1024;
+/// The applied table under whose name a site tells which settings it follows.
+pub const SETTINGS_TABLE: &str = "rollcall.settings";
 /// Default port of HQ's gateway.
 pub const SITES_PORT: u16 = 7400;

@@ -8,10 +8,15 @@ use std::{
 };
 
 use rollcall_types::{Seq, SiteId, SiteState, TableName, Timestamp};
+use rollcall_wire::SETTINGS_TABLE;
 use serde::{Deserialize, Serialize};
 
-use super::{Known, Publication, publications};
-use crate::{ledger::RollEntry, node::Shared};
+use super::{Publication, publications};
+use crate::{
+    ledger::{AtSite, RollEntry},
+    node::Shared,
+    roster::SiteRecord,
+};
 
 /// What a site says it has of a published table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +63,8 @@ pub(crate) enum Reason {
     CannotTake,
     /// The site is not heard.
     NotHeard,
+    /// It follows its settings, and another version of the agent is wanted there: that is for people to install.
+    OtherAgent,
 }
 
 /// A publication, and who has it.
@@ -71,28 +78,33 @@ pub(crate) struct Arrived {
     pub(crate) have: usize,
 }
 
-/// Heard less than this ago: the site is there.
+/// Heard less than this ago: the site is there; slow beacons need longer.
 const HEARD: Duration = Duration::from_secs(90);
 /// Sites named in an incident's sentence.
 const NAMED_MAX: usize = 5;
 
 /// How every published table stands at every site that should have it.
 pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
-    let tables = shared.published.all();
-    if tables.is_empty() {
+    let (tables, has_settings) = (shared.published.all(), !shared.settings.is_empty());
+    if tables.is_empty() && !has_settings {
         return Vec::new();
     }
     // The roll is called only if somebody lacks something.
     let roll: LazyCell<HashMap<SiteId, RollEntry>, _> =
         LazyCell::new(|| shared.roll().into_iter().map(|entry| (entry.site.clone(), entry)).collect());
     let all_applied = shared.ledger.all_applied();
-    let nothing = BTreeMap::new();
+    let nothing = AtSite::default();
+    let heard = HEARD.max(shared.behind_after());
     let mut all = Vec::new();
     for (site, record) in shared.roster.all().iter().filter(|(_, record)| record.retired.is_none()) {
-        let (takes, applied) = all_applied.get(site).map_or((true, &nothing), |(takes, applied)| (*takes, applied));
+        let at_site = all_applied.get(site).unwrap_or(&nothing);
+        let why = |problem: Option<&str>| why(roll.get(site), problem, at_site, heard, shared.now());
+        if has_settings {
+            all.extend(of_settings(shared, site, record, at_site, why));
+        }
         for (name, known) in &tables {
             let Ok(class) = known.class_of(site, record) else { continue };
-            let has = applied.get(name);
+            let has = at_site.applied.get(name);
             if class.rule.is_nobody() && has.is_none() {
                 continue;
             }
@@ -102,7 +114,6 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
             let is_possible = of_class <= known.image.version;
             let is_newest = has.is_some_and(|has| has.audience == class.tag) && of_class >= version && is_possible;
             let problem = has.and_then(|has| has.problem.as_deref());
-            let lack = || why(roll.get(site), problem, takes, shared.now());
             all.push(Arrival {
                 site: site.clone(),
                 table: name.clone(),
@@ -110,20 +121,50 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
                 // What came since concerns other sites.
                 applied: if is_newest { known.image.version } else { of_class },
                 edits: has.map_or(0, |has| has.edits),
-                lacks: (!is_newest || problem.is_some()).then(lack),
+                lacks: (!is_newest || problem.is_some()).then(|| why(problem)),
             });
         }
     }
     all
 }
 
-fn why(entry: Option<&RollEntry>, problem: Option<&str>, takes: bool, now: Timestamp) -> Lack {
-    let heard = entry.and_then(|entry| entry.last_heard);
-    let is_heard = heard.is_some_and(|heard| now.since(heard) < HEARD);
+/// How a site stands with its settings, if any are said of it: its digest takes the version's place.
+fn of_settings(
+    shared: &Shared,
+    site: &SiteId,
+    record: &SiteRecord,
+    at_site: &AtSite,
+    why: impl Fn(Option<&str>) -> Lack,
+) -> Option<Arrival> {
+    let settings = shared.settings.of(site, record).ok()?;
+    let table = TableName::new(SETTINGS_TABLE).ok()?;
+    let has = at_site.applied.get(&table);
+    let applied = has.map_or(0, |has| has.audience);
+    if settings.digest == 0 && applied == 0 {
+        return None;
+    }
+    let problem = has.and_then(|has| has.problem.as_deref());
+    let other = settings.said.agent_version.as_ref().filter(|wanted| **wanted != at_site.agent_version);
+    let lacks = match other {
+        _ if applied != settings.digest || problem.is_some() => Some(why(problem)),
+        Some(wanted) if !at_site.agent_version.is_empty() => {
+            let detail = format!("runs agent {}, {wanted} is wanted", at_site.agent_version);
+            Some(Lack { reason: Reason::OtherAgent, detail })
+        }
+        _ => None,
+    };
+    Some(Arrival { site: site.clone(), table, wanted: Seq(settings.digest), applied: Seq(applied), edits: 0, lacks })
+}
+
+fn why(entry: Option<&RollEntry>, problem: Option<&str>, at_site: &AtSite, heard: Duration, now: Timestamp) -> Lack {
+    let last = entry.and_then(|entry| entry.last_heard);
+    let is_heard = last.is_some_and(|last| now.since(last) < heard);
     let lack = |reason, detail: String| Lack { reason, detail };
     match (entry, problem) {
         (_, Some(problem)) if is_heard => lack(Reason::CannotTake, problem.to_owned()),
-        _ if is_heard && !takes => lack(Reason::CannotTake, "its agent is too old for published tables".to_owned()),
+        _ if is_heard && at_site.takes_nothing => {
+            lack(Reason::CannotTake, "its agent is too old for published tables".to_owned())
+        }
         (Some(entry), _) if !is_heard => {
             let since = entry.since.or(entry.last_heard).map_or_else(String::new, |since| format!(" since {since}"));
             let cause = entry.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
@@ -172,7 +213,7 @@ pub(crate) fn watch(shared: &Arc<Shared>, lacking: &mut LackingSince) {
             _ => lacking.get(&key).copied().unwrap_or(now),
         };
         let is_late = match lack.reason {
-            Reason::NotHeard => false,
+            Reason::NotHeard | Reason::OtherAgent => false,
             Reason::CannotTake => true,
             Reason::OnItsWay => now.since(since) > late_after,
         };
@@ -182,21 +223,26 @@ pub(crate) fn watch(shared: &Arc<Shared>, lacking: &mut LackingSince) {
         }
     }
     *lacking = still;
-    for (name, known) in shared.published.all() {
-        let late = late.remove(&name).unwrap_or_default();
-        let text = sentence(&known, &late);
+    let mut tell = |name: &TableName, what: &str| {
+        let late = late.remove(name).unwrap_or_default();
+        let text = sentence(what, &late);
         let members = late.iter().map(|(arrival, since)| (arrival.site.clone(), *since)).collect();
         shared.watching.watch().set_publication(name.as_str(), &members, &text, now);
+    };
+    for (name, known) in shared.published.all() {
+        tell(&name, &format!("taken version {} of {name}", known.image.version));
+    }
+    if let Ok(settings) = TableName::new(SETTINGS_TABLE) {
+        tell(&settings, "taken their settings");
     }
 }
 
-fn sentence(known: &Known, late: &[(&Arrival, Timestamp)]) -> String {
+fn sentence(what: &str, late: &[(&Arrival, Timestamp)]) -> String {
     let named = late.iter().take(NAMED_MAX).map(|(arrival, _)| {
         let detail = arrival.lacks.as_ref().map_or("", |lack| lack.detail.as_str());
         format!("{} ({detail})", arrival.site)
     });
     let named: Vec<String> = named.collect();
     let more = if late.len() > NAMED_MAX { format!(" and {} more", late.len() - NAMED_MAX) } else { String::new() };
-    let (count, name, version) = (late.len(), &known.name, known.image.version);
-    format!("{count} sites that are heard have not taken version {version} of {name}: {}{more}", named.join(", "))
+    format!("{} sites that are heard have not {what}: {}{more}", late.len(), named.join(", "))
 }

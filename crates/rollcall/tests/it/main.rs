@@ -9,5 +9,6 @@ mod journals;
 mod nodes;
 mod proof;
 mod published;
+mod settings;
 mod support;
 mod watch;
