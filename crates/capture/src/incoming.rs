@@ -69,6 +69,8 @@ pub struct Staged {
     pub through: Seq,
     /// Whether it is the whole table, or a change.
     pub whole: bool,
+    /// The version that the change is one of; 0 for the whole table.
+    pub base: Seq,
 }
 
 /// What applying did.
@@ -83,9 +85,14 @@ pub struct Report {
 }
 
 /// The agent's hold on HQ's tables in one store's database. Calls block on the file.
+///
+/// What is staged is in a file of its own, attached: transactions that only stage begin deferred, for an immediate one would
+/// lock the store's file as well.
 #[derive(Debug)]
 pub struct Incoming {
     conn: Connection,
+    /// Messages staged since the staging file's WAL was last moved into it.
+    staged: u32,
 }
 
 /// How long a write of ours waits for the store's programs.
@@ -96,6 +103,8 @@ const BUILD_TARGET: Duration = Duration::from_millis(3);
 const BUILD_ROWS: i64 = 200;
 /// After so many of them, what was written is moved out of the WAL.
 const CHUNKS_PER_CHECKPOINT: u32 = 8;
+/// After so many messages, what was staged is moved out of its WAL.
+const STAGES_PER_CHECKPOINT: u32 = 32;
 /// The table that is built before it is renamed.
 const ASIDE: &str = "_rollcall_incoming";
 
@@ -104,8 +113,8 @@ const APPLIED: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_applied (
     made INTEGER NOT NULL, spec TEXT NOT NULL, edits INTEGER NOT NULL, at TEXT NOT NULL)";
 
 const STAGING: &str = "PRAGMA incoming.journal_mode = WAL; PRAGMA incoming.synchronous = NORMAL;
-    CREATE TABLE IF NOT EXISTS incoming.staged (name TEXT PRIMARY KEY, number INTEGER NOT NULL, audience INTEGER NOT NULL,
-        through INTEGER NOT NULL, whole INTEGER NOT NULL, spec TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS incoming.fetches (name TEXT PRIMARY KEY, number INTEGER NOT NULL, audience INTEGER NOT NULL,
+        through INTEGER NOT NULL, whole INTEGER NOT NULL, base INTEGER NOT NULL, spec TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS incoming.adopted (name TEXT PRIMARY KEY);";
 
 /// One row of `_rollcall_applied`.
@@ -127,6 +136,9 @@ impl Incoming {
         conn.busy_timeout(BUSY_TIMEOUT).doing(doing)?;
         conn.execute_batch("PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -512;")
             .doing(doing)?;
+        // Else a view of the store's that refers to something missing, be it the very table that is built aside, would
+        // forbid to rename that.
+        conn.execute_batch("PRAGMA legacy_alter_table = ON").doing(doing)?;
         let staging = directory.join("incoming.sqlite");
         // What is attached must be there: the store's own database is never made by us.
         Connection::open(&staging)
@@ -134,8 +146,7 @@ impl Incoming {
             .doing(doing)?;
         conn.execute("ATTACH ?1 AS incoming", [staging.to_string_lossy()]).doing(doing)?;
         conn.execute_batch(STAGING).doing(doing)?;
-        conn.execute_batch("PRAGMA incoming.wal_autocheckpoint = 1000").doing(doing)?;
-        Ok(Self { conn })
+        Ok(Self { conn, staged: 0 })
     }
 
     /// What is applied, by table.
@@ -159,8 +170,13 @@ impl Incoming {
     /// The fetch under way for a table.
     pub fn staged(&self, table: &str) -> Result<Option<Staged>, CaptureError> {
         self.conn
-            .query_row("SELECT audience, through, whole FROM incoming.staged WHERE name = ?1", [table], |row| {
-                Ok(Staged { audience: row.get::<_, i64>(0)? as u64, through: seq(row.get(1)?), whole: row.get(2)? })
+            .query_row("SELECT audience, through, whole, base FROM incoming.fetches WHERE name = ?1", [table], |row| {
+                Ok(Staged {
+                    audience: row.get::<_, i64>(0)? as u64,
+                    through: seq(row.get(1)?),
+                    whole: row.get(2)?,
+                    base: seq(row.get(3)?),
+                })
             })
             .optional()
             .doing("looking for a fetch under way")
@@ -170,10 +186,21 @@ impl Incoming {
     pub fn begin(&mut self, table: &IncomingTable, after: Seq, whole: bool) -> Result<(), CaptureError> {
         let doing = "beginning to fetch one of HQ's tables";
         let spec = encode_spec(table)?;
-        let goes_on = self.staged(&table.name)? == Some(Staged { audience: table.audience, through: after, whole });
+        if let Some((_, kind)) = table.columns.iter().find(|(_, kind)| !is_kind(kind)) {
+            return Err(CaptureError::Damaged(format!(
+                "HQ's table {} has a column of the unknown type {kind}",
+                table.name
+            )));
+        }
+        let base = match whole {
+            true => Seq(0),
+            false => applied(&self.conn, &table.name)?.map_or(Seq(0), |applied| applied.table.version),
+        };
+        let goes_on =
+            self.staged(&table.name)? == Some(Staged { audience: table.audience, through: after, whole, base });
         let known: Option<(i64, String)> = self
             .conn
-            .query_row("SELECT number, spec FROM incoming.staged WHERE name = ?1", [&table.name], |row| {
+            .query_row("SELECT number, spec FROM incoming.fetches WHERE name = ?1", [&table.name], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()
@@ -181,14 +208,15 @@ impl Incoming {
         if goes_on && known.as_ref().is_some_and(|(_, known)| *known == spec) {
             return Ok(());
         }
-        if whole && after != Seq(0) {
+        // What lies between was staged once and cannot be gone on with: as of other columns, or on another version.
+        if after != base {
             return Err(CaptureError::Damaged(format!("what was staged of {} is gone", table.name)));
         }
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Deferred).doing(doing)?;
         let number = match known {
             Some((number, _)) => number,
             None => transaction
-                .query_row("SELECT coalesce(max(number), 0) + 1 FROM incoming.staged", [], |row| row.get(0))
+                .query_row("SELECT coalesce(max(number), 0) + 1 FROM incoming.fetches", [], |row| row.get(0))
                 .doing(doing)?,
         };
         let declared = declare(table, true);
@@ -200,8 +228,9 @@ impl Incoming {
             .doing(doing)?;
         transaction
             .execute(
-                "INSERT OR REPLACE INTO incoming.staged (name, number, audience, through, whole, spec) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                (&table.name, number, table.audience as i64, after.0 as i64, whole, spec),
+                "INSERT OR REPLACE INTO incoming.fetches (name, number, audience, through, whole, base, spec)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                (&table.name, number, table.audience as i64, after.0 as i64, whole, base.0 as i64, spec),
             )
             .doing(doing)?;
         transaction.commit().doing(doing)
@@ -217,7 +246,7 @@ impl Incoming {
             columns.push(column.ok_or_else(|| CaptureError::Damaged(format!("HQ's rows lack column {name:?}")))?);
         }
         let marks = vec!["?"; columns.len()].join(",");
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Deferred).doing(doing)?;
         {
             let mut insert = transaction
                 .prepare(&format!("INSERT OR REPLACE INTO incoming.r{number} VALUES ({marks})"))
@@ -229,17 +258,23 @@ impl Incoming {
             }
         }
         transaction
-            .execute("UPDATE incoming.staged SET through = ?2 WHERE name = ?1", (table, through.0 as i64))
+            .execute("UPDATE incoming.fetches SET through = ?2 WHERE name = ?1", (table, through.0 as i64))
             .doing(doing)?;
-        transaction.commit().doing(doing)
+        transaction.commit().doing(doing)?;
+        self.staged += 1;
+        if self.staged.is_multiple_of(STAGES_PER_CHECKPOINT) {
+            self.checkpoint("incoming");
+        }
+        Ok(())
     }
 
-    /// Makes what is staged the table's content, as of `version`.
-    pub fn apply(&mut self, table: &str, version: Seq) -> Result<Report, CaptureError> {
+    /// Makes what is staged the table's content, as of `version`. When it was fetched because rows were changed here
+    /// (`mending`), what differs is counted as edits.
+    pub fn apply(&mut self, table: &str, version: Seq, mending: bool) -> Result<Report, CaptureError> {
         let (number, spec) = self.staging(table)?;
         let whole: bool = self
             .conn
-            .query_row("SELECT whole FROM incoming.staged WHERE name = ?1", [table], |row| row.get(0))
+            .query_row("SELECT whole FROM incoming.fetches WHERE name = ?1", [table], |row| row.get(0))
             .doing("looking at what is staged")?;
         let refuse = |reason: String| CaptureError::Differs { table: table.to_owned(), reason };
         let captured = install::is_installed(&self.conn)?
@@ -272,13 +307,13 @@ impl Incoming {
                     )));
                 }
                 if whole {
-                    self.replace(&staged, version, known.as_ref(), &missing)?
+                    self.replace(&staged, version, known.as_ref(), &missing, mending)?
                 } else {
                     self.change(&staged, version, known.as_ref(), &missing)?
                 }
             }
         };
-        self.checkpoint();
+        self.checkpoint("main");
         self.clear(table)?;
         Ok(report)
     }
@@ -288,34 +323,42 @@ impl Incoming {
         let doing = "clearing what was staged";
         let number: Option<i64> = self
             .conn
-            .query_row("SELECT number FROM incoming.staged WHERE name = ?1", [table], |row| row.get(0))
+            .query_row("SELECT number FROM incoming.fetches WHERE name = ?1", [table], |row| row.get(0))
             .optional()
             .doing(doing)?;
         let Some(number) = number else { return Ok(()) };
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Deferred).doing(doing)?;
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS incoming.r{number}")).doing(doing)?;
-        transaction.execute("DELETE FROM incoming.staged WHERE name = ?1", [table]).doing(doing)?;
+        transaction.execute("DELETE FROM incoming.fetches WHERE name = ?1", [table]).doing(doing)?;
         transaction.commit().doing(doing)?;
         // The space is given back.
         let mut freed = self.conn.prepare("PRAGMA incoming.incremental_vacuum").doing(doing)?;
         let mut steps = freed.query([]).doing(doing)?;
         while steps.next().doing(doing)?.is_some() {}
+        drop(steps);
+        drop(freed);
+        self.checkpoint("incoming");
         Ok(())
     }
 
     /// Moves what we wrote from the WAL into the database, as far as nobody is kept waiting: else a store's own commit would
     /// do all of it at once. Where there is no WAL there is nothing to do.
-    fn checkpoint(&self) {
-        let done = self.conn.query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    fn checkpoint(&self, schema: &str) {
+        let done = self.conn.query_row(&format!("PRAGMA {schema}.wal_checkpoint(PASSIVE)"), [], |_| Ok(()));
         if let Err(error) = done {
             tracing::debug!(%error, "no checkpoint now");
         }
     }
 
     /// Makes the next fetch of every table a whole one: HQ may not remember what it published.
-    pub fn distrust(&self) -> Result<(), CaptureError> {
+    pub fn distrust(&mut self) -> Result<(), CaptureError> {
+        let doing = "forgetting which versions are applied";
+        let fetches: Vec<String> = {
+            let mut statement = self.conn.prepare("SELECT name FROM incoming.fetches").doing(doing)?;
+            statement.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>().doing(doing)?
+        };
+        fetches.iter().try_for_each(|table| self.clear(table))?;
         if has_applied(&self.conn)? {
-            let doing = "forgetting which versions are applied";
             self.conn.execute("UPDATE main._rollcall_applied SET audience = 0", []).doing(doing)?;
         }
         Ok(())
@@ -346,7 +389,7 @@ impl Incoming {
     fn staging(&self, table: &str) -> Result<(i64, IncomingTable), CaptureError> {
         let (number, spec): (i64, String) = self
             .conn
-            .query_row("SELECT number, spec FROM incoming.staged WHERE name = ?1", [table], |row| {
+            .query_row("SELECT number, spec FROM incoming.fetches WHERE name = ?1", [table], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .doing("looking at what is staged")?;
@@ -417,7 +460,7 @@ impl Incoming {
             report.locked = report.locked.max(began.elapsed());
             chunks += 1;
             if chunks % CHUNKS_PER_CHECKPOINT == 0 {
-                self.checkpoint();
+                self.checkpoint("main");
             }
             // Half of the time is the store's own.
             std::thread::sleep(began.elapsed().min(Duration::from_millis(50)));
@@ -442,6 +485,7 @@ impl Incoming {
         version: Seq,
         known: Option<&Applied>,
         missing: &[&(String, String)],
+        mending: bool,
     ) -> Result<Report, CaptureError> {
         let doing = "comparing one of HQ's tables";
         let spec = staged.spec;
@@ -472,8 +516,6 @@ impl Incoming {
             ))
             .doing(doing)?;
         let digest = digest_of(&self.conn, &format!("SELECT {} FROM {rows} WHERE _op <> 'D'", columns.join(",")))?;
-        let is_repeat =
-            known.is_some_and(|known| known.table.version == version && known.table.audience == spec.audience);
         let differing: i64 = self
             .conn
             .query_row(
@@ -482,8 +524,13 @@ impl Incoming {
                 |row| row.get(0),
             )
             .doing(doing)?;
-        // The same version again: whatever differs was changed here.
-        let edits = known.map_or(0, |known| known.table.edits) + if is_repeat { differing.unsigned_abs() } else { 0 };
+        let edits = known.map_or(0, |known| known.table.edits) + if mending { differing.unsigned_abs() } else { 0 };
+        // A key of HQ's is never null, and a null is found by no comparison.
+        let is_null = keys.iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ");
+        let nulls: bool = self
+            .conn
+            .query_row(&format!("SELECT count(*) > 0 FROM temp._rollcall_gone WHERE {is_null}"), [], |row| row.get(0))
+            .doing(doing)?;
         let made = known.is_some_and(|known| known.made);
         let doing = "applying one of HQ's tables";
         let began = Instant::now();
@@ -495,6 +542,10 @@ impl Incoming {
                 [],
             )
             .doing(doing)?;
+        let removed = match nulls {
+            true => removed + transaction.execute(&format!("DELETE FROM {table} WHERE {is_null}"), []).doing(doing)?,
+            false => removed,
+        };
         let written = transaction.execute(&upsert(spec, &table, "temp._rollcall_up", "true"), []).doing(doing)?;
         note_applied(&transaction, spec, version, digest, made, edits)?;
         transaction.commit().doing(doing)?;
@@ -595,11 +646,28 @@ fn decode_spec(text: &str) -> Result<IncomingTable, CaptureError> {
 /// The column definitions of a table; staged rows have a number of their own, by which they keep their order.
 fn declare(table: &IncomingTable, staged: bool) -> String {
     let key = quoted(&table.key).join(",");
-    let columns: Vec<String> =
-        table.columns.iter().map(|(name, kind)| format!("{} {}", quote(name), declared(kind))).collect();
+    let not_null = |name: &String| if !staged && table.key.contains(name) { " NOT NULL" } else { "" };
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|(name, kind)| format!("{} {}{}", quote(name), declared(kind), not_null(name)))
+        .collect();
     // A key that is one integer would be the row's number itself; `UNIQUE` is the same key without that.
     let constraint = if staged { "UNIQUE" } else { "PRIMARY KEY" };
     format!("{}, {constraint} ({key})", columns.join(", "))
+}
+
+/// Whether it is one of the types of Delta's that [`declared`] knows. What HQ sends becomes part of statements.
+fn is_kind(kind: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_decimal = |text: &str| {
+        let inner = text.strip_prefix("decimal(").and_then(|text| text.strip_suffix(')'));
+        inner
+            .and_then(|inner| inner.split_once(','))
+            .is_some_and(|(digits, scale)| is_number(digits) && is_number(scale))
+    };
+    ["boolean", "integer", "long", "double", "binary", "date", "timestamp", "string"].contains(&kind)
+        || is_decimal(kind)
 }
 
 /// SQLite's type for one of Delta's.

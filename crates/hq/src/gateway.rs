@@ -385,14 +385,11 @@ impl Control {
     async fn send_wanted(&self, site: &SiteId, told: &mut Vec<WantedTable>) {
         if published::is_ahead(&self.shared, site) {
             // It took a version at another node a moment ago.
-            let caught_up = async {
-                self.shared.lake.follow().await?;
-                published::refresh(&self.shared).await
-            };
-            if let Err(error) = caught_up.await {
-                tracing::error!(error = %describe(&error), "what was published cannot be read");
+            if let Err(error) = self.shared.lake.follow().await {
+                tracing::error!(error = %describe(&error), "what was published elsewhere cannot be read");
                 return;
             }
+            published::refresh(&self.shared).await;
         }
         let tables = published::wanted(&self.shared, site);
         if tables != *told {

@@ -66,11 +66,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 shared.ledger.advance_all(&shared.lake, &shared.roster.all());
                 shared.standings.refresh(&shared);
             }
-            _ = published_tick.tick() => {
-                if let Err(error) = published::refresh(&shared).await {
-                    tracing::error!(error = %describe(&error), "what was published cannot be read");
-                }
-            }
+            _ = published_tick.tick() => published::refresh(&shared).await,
             _ = arrivals_tick.tick() => arrivals::watch(&shared, &mut lacking),
             _ = remember_tick.tick() => {
                 if shared.is_acting()

@@ -316,7 +316,7 @@ impl Node {
         maintenance::restore(&shared);
         relay::catch_up(&shared).await?;
         lease::look(&shared).await?;
-        published::refresh(&shared).await?;
+        published::refresh(&shared).await;
         shared.tasks.spawn(relay::run(shared.clone()));
         shared.tasks.spawn(lease::run(shared.clone()));
         shared.tasks.spawn(maintenance::follow(shared.clone()));

@@ -16,16 +16,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array};
-use arrow_schema::{ArrowError, Field, Schema};
+use arrow_array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, UInt8Array, cast::AsArray};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
 use arrow_select::filter::filter_record_batch;
 use futures::TryStreamExt;
 use ring::digest;
 use rollcall_lake::{
-    Column, Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, TableSchema, conform,
+    Column, Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, Table, TableSchema, conform,
 };
 use rollcall_query::{Audience, Extras, Question, SiteAudience};
-use rollcall_types::{ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, hq_identifier};
+use rollcall_types::{
+    ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe, hq_identifier,
+};
 use rollcall_wire::proto::WantedTable;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::block_in_place};
@@ -34,6 +36,7 @@ use crate::{
     error::HqError,
     node::Shared,
     published::{
+        arrivals::Applied,
         fetch::Encoded,
         image::{Image, is_live, row_bytes},
     },
@@ -43,6 +46,8 @@ use crate::{
 
 const DEFINITION: &str = "published_table";
 const PUBLICATION: &str = "publication";
+/// Rows of a table's history that are read before older ones with their keys are let go.
+const FOLDED_ROWS: usize = 200_000;
 /// A publication that others get ahead of is worked out anew so often.
 const ATTEMPTS: usize = 10;
 
@@ -172,9 +177,15 @@ pub(crate) struct Known {
     rules: Arc<Rules>,
     /// What was made for sites to fetch.
     encoded: Mutex<Encoded>,
+    /// Held while that is made: sites that want the same wait for it, and others' does not need memory at the same time.
+    making: Mutex<()>,
 }
 
 impl Known {
+    fn new(name: TableName, image: Image, rules: Arc<Rules>) -> Self {
+        Self { name, image, rules, encoded: Mutex::default(), making: Mutex::default() }
+    }
+
     pub(crate) fn definition(&self) -> &Definition {
         &self.rules.definition
     }
@@ -296,8 +307,9 @@ fn failed(error: ArrowError) -> HqError {
     LakeError::Arrow { doing: "working out what is published", source: error }.into()
 }
 
-/// Takes over what was published since, here or at another node.
-pub(crate) async fn refresh(shared: &Shared) -> Result<(), HqError> {
+/// Takes over what was published since, here or at another node. A table that cannot be read stays as it was known, and the
+/// others go on.
+pub(crate) async fn refresh(shared: &Shared) {
     let published = &shared.published;
     let _one = published.refreshing.lock().await;
     let mut is_new = follow_roster(shared) | settings::refresh(shared);
@@ -309,24 +321,41 @@ pub(crate) async fn refresh(shared: &Shared) -> Result<(), HqError> {
         if known.as_ref().is_some_and(|known| known.image.version == version && *known.definition() == definition) {
             continue;
         }
-        let schema = table.snapshot().schema().as_ref().clone();
-        let empty = Image::empty(&schema);
-        let base = known.as_ref().map_or(&empty, |known| &known.image);
-        let image = read_behind(shared, &name, base, version, &schema).await?;
-        let rules = match &known {
-            Some(known) if known.rules.definition == definition && known.image.schema() == image.schema() => {
-                known.rules.clone()
+        match bring(shared, &name, &table, version, definition, known.as_deref()).await {
+            Ok(known) => {
+                published.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(known));
+                is_new = true;
             }
-            _ => Arc::new(Rules::new(shared.engine.audience(&definition.to, &image.schema())?, definition)),
-        };
-        let known = Arc::new(Known { name: name.clone(), image, rules, encoded: Mutex::default() });
-        published.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, known);
-        is_new = true;
+            Err(error) => {
+                tracing::error!(table = %name, error = %describe(&error), "what was published cannot be read; publish it again");
+            }
+        }
     }
     if is_new {
         published.bump();
     }
-    Ok(())
+}
+
+/// A table as of `version`, from what was known of it.
+async fn bring(
+    shared: &Shared,
+    name: &TableName,
+    table: &Table,
+    version: Seq,
+    definition: Definition,
+    known: Option<&Known>,
+) -> Result<Known, HqError> {
+    let schema = table.snapshot().schema().as_ref().clone();
+    let empty = Image::empty(&schema);
+    let base = known.map_or(&empty, |known| &known.image);
+    let image = read_behind(shared, name, base, version, &schema).await?;
+    let rules = match known {
+        Some(known) if known.rules.definition == definition && known.image.schema() == image.schema() => {
+            known.rules.clone()
+        }
+        _ => Arc::new(Rules::new(shared.engine.audience(&definition.to, &image.schema())?, definition)),
+    };
+    Ok(Known::new(name.clone(), image, rules))
 }
 
 /// Whether a site came, went, or has other attributes than before.
@@ -378,10 +407,24 @@ async fn read_behind(
         base.version
     );
     let planned = shared.engine.plan(Question::Text(&sql), None, Extras::default()).await?;
-    let newer: Vec<RecordBatch> =
-        planned.stream().await?.try_collect().await.map_err(|error| HqError::Query(error.into()))?;
-    // A large table takes its time; sites are served meanwhile.
-    block_in_place(|| base.with(&newer, schema)).map_err(failed)
+    let mut stream = planned.stream().await?;
+    let (mut image, mut pending, mut rows) = (None, Vec::new(), 0);
+    loop {
+        let batch = stream.try_next().await.map_err(|error| HqError::Query(error.into()))?;
+        let is_last = batch.is_none();
+        rows += batch.as_ref().map_or(0, RecordBatch::num_rows);
+        pending.extend(batch);
+        // The history is longer than the table: it is never in memory as a whole.
+        if is_last || rows >= FOLDED_ROWS {
+            // A large table takes its time; sites are served meanwhile.
+            let folded = block_in_place(|| image.as_ref().unwrap_or(base).with(&pending, schema));
+            image = Some(folded.map_err(failed)?);
+            (pending, rows) = (Vec::new(), 0);
+        }
+        if is_last && let Some(image) = image.take() {
+            return Ok(image);
+        }
+    }
 }
 
 /// Whether a site has a version that this node does not know.
@@ -405,7 +448,7 @@ pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
     for (name, known) in all {
         let want = || -> Result<Option<WantedTable>, HqError> {
             let class = known.class_of(site, &record)?;
-            if class.rule.is_nobody() && !applied.contains_key(&name) {
+            if class.rule.is_nobody() && !applied.get(&name).is_some_and(Applied::has_any) {
                 return Ok(None);
             }
             let version = known.version_for(&class)?.0;
@@ -420,13 +463,20 @@ pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
     tables
 }
 
-/// Publishes rows: works out what they change, commits that, and says so to every node and site.
-pub(crate) async fn publish(shared: &Shared, request: Request) -> Result<Outcome, HqError> {
+/// Publishes rows: works out what they change, commits that, and says so to every node and site. What was begun is done to
+/// its end, though nobody may wait for it any more.
+pub(crate) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Outcome, HqError> {
+    let own = shared.clone();
+    let done = shared.tasks.spawn(async move { publish_now(&own, &request).await }).await;
+    done.map_err(|error| HqError::Unavailable(error.to_string()))?
+}
+
+async fn publish_now(shared: &Shared, request: &Request) -> Result<Outcome, HqError> {
     let _one = shared.published.publishing.lock().await;
     for _ in 0..ATTEMPTS {
         shared.lake.follow().await?;
-        refresh(shared).await?;
-        if let Some(outcome) = try_publish(shared, &request).await? {
+        refresh(shared).await;
+        if let Some(outcome) = try_publish(shared, request).await? {
             return Ok(outcome);
         }
     }
@@ -506,7 +556,7 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
         counts: changes.counts,
     };
     note(shared, &publication).await?;
-    refresh(shared).await?;
+    refresh(shared).await;
     tracing::info!(table = %name, %version, by, counts = ?changes.counts, "published");
     Ok(Some(outcome))
 }
@@ -532,16 +582,15 @@ impl WorkedOut {
         let key = &definition.key;
         let conformed = in_hqs_types(&request.rows, &schema, key)?;
         let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
-        let gone = request.gone.as_ref().map(|gone| in_hqs_types(gone, &schema, key)).transpose()?;
-        let gone = gone.map(|gone| gone.rows);
+        let keys = |rows: &RecordBatch| in_hqs_types(&named_only(rows, key)?, &schema, key);
+        let gone = request.gone.as_ref().map(keys).transpose()?.map(|gone| gone.rows);
         let changes = Changes::new(image, &conformed.rows, gone.as_ref(), &schema, key, request.mode)?;
         let roster = shared.roster.all();
         let audience = shared.engine.audience(&definition.to, &changes.shape());
         let audience = audience.map_err(|error| HqError::Invalid(error.to_string()))?;
         check_attributes(&audience, &roster)?;
         let rules = Arc::new(Rules::new(audience, definition.clone()));
-        let known =
-            Known { name: request.table.clone(), image: Image::empty(&schema), rules, encoded: Mutex::default() };
+        let known = Known::new(request.table.clone(), Image::empty(&schema), rules);
         let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
         Ok(Self { conformed, changes, audience, sites_touched })
     }
@@ -607,6 +656,9 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
 
 /// Rows as given, in the table's types and under its names.
 fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Result<Conformed, HqError> {
+    if rows.num_columns() == 0 {
+        return Ok(Conformed::empty());
+    }
     let key_text = serde_json::to_string(key).unwrap_or_default();
     let metadata = HashMap::from([(columns::METADATA_KEY.to_owned(), key_text)]);
     let given = rows.schema().as_ref().clone().with_metadata(metadata);
@@ -621,7 +673,36 @@ fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Res
         let text = format!("{} rows have values that the table's types cannot hold", conformed.misfits);
         return Err(HqError::Invalid(text));
     }
+    check_decimals(&conformed.rows)?;
     Ok(conformed)
+}
+
+/// Of rows as given, the columns with these names at HQ.
+fn named_only(rows: &RecordBatch, names: &[String]) -> Result<RecordBatch, HqError> {
+    let is_named = |place: &usize| names.contains(&hq_identifier(rows.schema_ref().field(*place).name()));
+    let places: Vec<usize> = (0..rows.num_columns()).filter(is_named).collect();
+    rows.project(&places).map_err(failed)
+}
+
+/// Refuses numbers that SQLite would round, or take for one another: it keeps decimals as floats (datatype3.html, 3.1).
+fn check_decimals(rows: &RecordBatch) -> Result<(), HqError> {
+    const EXACT: u128 = 10_u128.pow(15);
+    for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        let DataType::Decimal128(_, scale) = field.data_type() else { continue };
+        let most = if *scale == 0 { i64::MAX as u128 } else { EXACT - 1 };
+        let numbers: &Decimal128Array = array.as_primitive();
+        let wide = (0..numbers.len()).find(|row| numbers.is_valid(*row) && numbers.value(*row).unsigned_abs() > most);
+        if let Some(row) = wide {
+            return Err(HqError::Invalid(format!(
+                "row {}: {} is {}, which a store's database cannot hold exactly (15 digits, or whole numbers of 63 bits); \
+                 publish it as text",
+                row + 1,
+                field.name(),
+                numbers.value_as_string(row)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What rows that are given change.
@@ -735,9 +816,9 @@ impl Changes {
     fn rows(&self, previous: Seq, now: Timestamp) -> Result<RecordBatch, HqError> {
         let seqs = (1..).map(|number| (previous.0 + number) as i64).take(self.ops.len());
         let mut fields = vec![
-            Field::new(columns::SEQ, arrow_schema::DataType::Int64, true),
-            Field::new(columns::OP, arrow_schema::DataType::UInt8, true),
-            Field::new(columns::CHANGED_AT, arrow_schema::DataType::Int64, true),
+            Field::new(columns::SEQ, DataType::Int64, true),
+            Field::new(columns::OP, DataType::UInt8, true),
+            Field::new(columns::CHANGED_AT, DataType::Int64, true),
         ];
         let mut arrays: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(seqs)),
@@ -771,7 +852,7 @@ fn keys_of(rows: &RecordBatch, key: &[String]) -> Result<Vec<Box<[u8]>>, HqError
 
 /// Takes a publication back: rows that were not published again since are what they were before it. How many were is told.
 pub(crate) async fn withdraw(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     table: &TableName,
     version: Seq,
     by: &str,
@@ -779,11 +860,11 @@ pub(crate) async fn withdraw(
 ) -> Result<(Outcome, usize), HqError> {
     let gone = || HqError::NotFound(format!("{table} has no publication with version {version}"));
     let all = publications(&shared.lake.state().view());
-    let of = all.iter().find(|of| of.table == *table && of.version == version && of.counts.changes() > 0);
+    let of = all.iter().find(|of| of.table == *table && of.version == version && of.previous < version);
     let previous = of.ok_or_else(gone)?.previous;
     for _ in 0..ATTEMPTS {
         shared.lake.follow().await?;
-        refresh(shared).await?;
+        refresh(shared).await;
         let known = shared.published.get(table).ok_or_else(gone)?;
         let schema = shared.lake.table(table).ok_or_else(gone)?.snapshot().schema().as_ref().clone();
         let empty = Image::empty(&schema);

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arrow_array::RecordBatch;
+use arrow_schema::Schema;
 use axum::{
     Json, Router,
     body::Bytes,
@@ -90,7 +92,7 @@ async fn publish(
     let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
     let key = query.key.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
     let PublishQuery { mode, to, mends, note, dry_run, .. } = query;
-    let none = rows.slice(0, 0);
+    let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let (rows, gone, mode) = match mode {
         FileMode::Merge => (rows, None, Mode::Merge),
         FileMode::Replace => (rows, None, Mode::Replace),
@@ -133,11 +135,18 @@ struct ListQuery {
     limit: Option<usize>,
 }
 
-async fn list(State(shared): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> Json<Vec<Arrived>> {
+async fn list(
+    State(shared): State<App>,
+    _: Viewer,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Vec<Arrived>>, ApiError> {
+    if let Some(table) = query.table.as_ref().filter(|table| shared.published.get(table).is_none()) {
+        return Err(HqError::NotFound(format!("HQ does not publish a table {table}")).into());
+    }
     let mut all = arrived(&shared, &arrivals(&shared));
     all.retain(|arrived| query.table.as_ref().is_none_or(|table| arrived.publication.table == *table));
     all.truncate(query.limit.unwrap_or(usize::MAX));
-    Json(all)
+    Ok(Json(all))
 }
 
 #[derive(Deserialize, Default)]

@@ -298,7 +298,7 @@ pub(crate) async fn set(shared: &Shared, name: &str, rule: Option<&Rule>, by: &s
         }
     };
     shared.lake.state().update(change).await?;
-    published::refresh(shared).await?;
+    published::refresh(shared).await;
     tracing::info!(rule = name, by, sites, "settings changed");
     Ok(Told { sites })
 }

@@ -49,7 +49,7 @@ impl Audience {
     pub(crate) fn parse(state: &SessionState, rule: &str, columns: &SchemaRef) -> Result<Self, QueryError> {
         let failed = |error: datafusion::common::DataFusionError| wrong(rule, error.strip_backtrace());
         let columns = DFSchema::try_from(columns.as_ref().clone()).map_err(failed)?;
-        let attributes = named(rule)?;
+        let attributes = named(rule, &columns)?;
         let of_site: Vec<Field> = attributes.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
         let of_site = DFSchema::try_from_qualified_schema(SITE, &Schema::new(of_site)).map_err(failed)?;
         let mut both = columns.clone();
@@ -127,8 +127,9 @@ impl Audience {
     }
 }
 
-/// The attributes of a site that a rule names, in order.
-fn named(rule: &str) -> Result<Vec<String>, QueryError> {
+/// The attributes of a site that a rule names, in order. A name alone must be a column: it never means an attribute, or a
+/// column that is not there would make the rule hold for every row.
+fn named(rule: &str, columns: &DFSchema) -> Result<Vec<String>, QueryError> {
     let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(rule).map_err(|error| wrong(rule, error))?;
     let parsed = { parser }.parse_expr().map_err(|error| wrong(rule, error))?;
     let text = |ident: &Ident| match ident.quote_style {
@@ -136,17 +137,26 @@ fn named(rule: &str) -> Result<Vec<String>, QueryError> {
         None => ident.value.to_lowercase(),
     };
     let mut names = BTreeSet::new();
-    let visited: ControlFlow<()> = visit_expressions(&parsed, |part| {
-        if let ast::Expr::CompoundIdentifier(parts) = part
-            && let [first, name] = parts.as_slice()
-            && text(first) == SITE
-        {
-            names.insert(text(name));
+    let visited: ControlFlow<String> = visit_expressions(&parsed, |part| {
+        match part {
+            ast::Expr::CompoundIdentifier(parts) => {
+                if let [first, name] = parts.as_slice()
+                    && text(first) == SITE
+                {
+                    names.insert(text(name));
+                }
+            }
+            ast::Expr::Identifier(ident) if !columns.has_column_with_unqualified_name(&text(ident)) => {
+                return ControlFlow::Break(text(ident));
+            }
+            _ => {}
         }
         ControlFlow::Continue(())
     });
-    debug_assert!(visited.is_continue());
-    Ok(names.into_iter().collect())
+    match visited {
+        ControlFlow::Break(name) => Err(wrong(rule, format!("there is no column {name}; an attribute is site.{name}"))),
+        ControlFlow::Continue(()) => Ok(names.into_iter().collect()),
+    }
 }
 
 /// A rule for sites that are alike.
@@ -220,6 +230,9 @@ mod tests {
     fn what_is_no_rule_is_refused_with_a_reason() {
         for (rule, why) in [
             ("regoin = site.region", "regoin"),
+            // No column, and the name of an attribute: it would hold for every row.
+            ("format = site.format", "no column format"),
+            ("zone > 1 AND lower(format) = site.format", "no column format"),
             ("zone + 1", "true or false"),
             ("random() < 0.5", "each time"),
             ("zone < (SELECT 1)", "other tables"),

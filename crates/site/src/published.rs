@@ -155,8 +155,10 @@ const CHECK_SHARE: u32 = 200;
 enum Why {
     /// HQ has a newer version, or one for another audience.
     Newer,
-    /// Its rows were changed here.
+    /// Its rows were changed here, and are put right.
     Changed,
+    /// HQ has a newer version, and rows that it changed or not were changed here: it is fetched whole.
+    Edited,
 }
 
 impl Task {
@@ -175,11 +177,7 @@ impl Task {
             }
             if Instant::now() >= check_at {
                 let began = Instant::now();
-                for table in &wanted {
-                    if let Err(error) = self.check(table).await {
-                        self.note(table, &error);
-                    }
-                }
+                self.check_all(&wanted).await;
                 self.tell().await;
                 check_at = Instant::now() + self.check_every.max(began.elapsed() * CHECK_SHARE);
             }
@@ -222,15 +220,35 @@ impl Task {
         if applied.is_some_and(is_wanted) {
             return Ok(());
         }
+        // A change is one of rows as HQ has them. Where edits are left, the table may not be that.
+        let is_left = applied.is_some_and(|known| !known.mends && known.audience == wanted.audience);
+        if is_left && !self.shelf.call(move |incoming| incoming.is_as_applied(&name)).await? {
+            return self.fetch(wanted, applied, Why::Edited).await;
+        }
         self.fetch(wanted, applied, Why::Newer).await
     }
 
-    /// Looks whether a table is what was applied, and puts it right if that is wanted.
-    async fn check(&mut self, wanted: &WantedTable) -> Result<(), SiteError> {
+    /// Looks whether all tables are what was applied, unless the store's file is as it was when they were.
+    async fn check_all(&mut self, wanted: &[WantedTable]) {
         let now = look_at(&self.shelf.database);
         if self.seen == Some(now) {
-            return Ok(());
+            return;
         }
+        let mut are_as_applied = true;
+        for table in wanted {
+            are_as_applied &= match self.check(table).await {
+                Ok(is_as_applied) => is_as_applied,
+                Err(error) => {
+                    self.note(table, &error);
+                    false
+                }
+            };
+        }
+        self.seen = are_as_applied.then_some(now);
+    }
+
+    /// Looks whether a table is what was applied, and puts it right if that is wanted; true if it was.
+    async fn check(&mut self, wanted: &WantedTable) -> Result<bool, SiteError> {
         let name = wanted.table.clone();
         let (applied, is_as_applied) = self
             .shelf
@@ -241,18 +259,16 @@ impl Task {
             if problems.get(&wanted.table).is_some_and(|problem| problem == CHANGED_HERE) {
                 problems.remove(&wanted.table);
             }
-            self.seen = Some(now);
-            return Ok(());
+            return Ok(true);
         }
         tracing::warn!(table = wanted.table, "rows of HQ's were changed here");
-        self.seen = None;
         match applied {
-            Some(applied) if applied.mends => self.fetch(wanted, Some(&applied), Why::Changed).await,
+            Some(applied) if applied.mends => self.fetch(wanted, Some(&applied), Why::Changed).await?,
             _ => {
                 self.shelf.problems().insert(wanted.table.clone(), CHANGED_HERE.to_owned());
-                Ok(())
             }
         }
+        Ok(false)
     }
 
     async fn fetch(&mut self, wanted: &WantedTable, applied: Option<&AppliedTable>, why: Why) -> Result<(), SiteError> {
@@ -262,8 +278,10 @@ impl Task {
             why == Why::Newer && known.audience == wanted.audience && known.version.0 <= wanted.newest
         };
         let (after, whole) = match (staged, applied.filter(is_change)) {
-            (Some(Staged { audience, through, whole: true }), _) if audience == wanted.audience => (through, true),
-            (Some(Staged { audience, through, whole: false }), Some(_)) if audience == wanted.audience => {
+            (Some(Staged { audience, through, whole: true, .. }), _) if audience == wanted.audience => (through, true),
+            (Some(Staged { audience, through, whole: false, base }), Some(known))
+                if audience == wanted.audience && base == known.version =>
+            {
                 (through, false)
             }
             (_, Some(known)) => (known.version, false),
@@ -306,7 +324,7 @@ impl Task {
                 Some(Fetched::End(end)) => {
                     let version = Seq(end.version);
                     let Report { written, removed, locked } =
-                        self.shelf.call(move |incoming| incoming.apply(&name, version)).await?;
+                        self.shelf.call(move |incoming| incoming.apply(&name, version, why == Why::Changed)).await?;
                     let table = &wanted.table;
                     tracing::info!(table, %version, written, removed, ?locked, "HQ's table is up to date");
                     self.shelf.problems().remove(table);

@@ -56,7 +56,7 @@ impl Store {
         for chunk in rows.chunks(3) {
             self.incoming.stage(&spec.name, &batch(chunk), Seq(chunk.last().expect("a row").0))?;
         }
-        let report = self.incoming.apply(&spec.name, Seq(version))?;
+        let report = self.incoming.apply(&spec.name, Seq(version), false)?;
         Ok(report.written + report.removed)
     }
 }
@@ -121,7 +121,9 @@ fn what_the_store_changed_itself_is_noticed_counted_and_put_right() {
     {
         store.sql(edit);
         assert!(!store.incoming.is_as_applied("prices").expect("reads"), "{edit}");
-        store.take(&prices(1), true, 0, &rows, 3).expect("applies");
+        store.incoming.begin(&prices(1), Seq(0), true).expect("begins");
+        store.incoming.stage("prices", &batch(&rows), Seq(3)).expect("stages");
+        store.incoming.apply("prices", Seq(3), true).expect("applies");
         assert!(store.incoming.is_as_applied("prices").expect("reads"));
         assert_eq!(store.prices(), expected(&[("a", "1.00"), ("b", "2.50"), ("c", "0.07")]));
     }
@@ -154,6 +156,61 @@ fn a_table_that_differs_is_reported_and_left_alone() {
 }
 
 #[test]
+fn a_row_without_a_key_goes() {
+    let sql =
+        "CREATE TABLE prices (sku TEXT PRIMARY KEY, price NUMERIC); INSERT INTO prices VALUES (NULL, 1), (NULL, 2)";
+    let mut store = Store::new(sql);
+    store.incoming.adopt("prices").expect("notes");
+    store.take(&prices(1), true, 0, &[row(1, "a", Some(100))], 1).expect("applies");
+    assert_eq!(store.prices(), expected(&[("a", "1.00")]));
+    assert!(store.incoming.is_as_applied("prices").expect("reads"));
+}
+
+#[test]
+fn a_view_that_waits_for_the_table_does_not_keep_it_out() {
+    let mut store = Store::new("CREATE VIEW dear AS SELECT * FROM prices WHERE price > 10");
+    store.take(&prices(1), true, 0, &[row(1, "a", Some(2000))], 1).expect("applies");
+    let conn = Connection::open(store.path()).expect("opens");
+    let dear: String = conn.query_row("SELECT sku FROM dear", [], |row| row.get(0)).expect("a row");
+    assert_eq!(dear, "a");
+}
+
+#[test]
+fn what_was_staged_on_another_version_or_with_other_columns_is_not_gone_on_with() {
+    let mut store = Store::new("");
+    store.take(&prices(1), true, 0, &[row(1, "a", Some(100)), row(4, "b", Some(1))], 4).expect("applies");
+    let begin = |store: &mut Store| {
+        store.incoming.begin(&prices(1), Seq(4), false).expect("begins");
+        store.incoming.stage("prices", &batch(&[row(5, "a", Some(7))]), Seq(5)).expect("stages");
+    };
+    begin(&mut store);
+    let mut wider = prices(1);
+    wider.columns.push(("note".to_owned(), "string".to_owned()));
+    assert!(matches!(store.incoming.begin(&wider, Seq(5), false), Err(CaptureError::Damaged(_))));
+    store.incoming.begin(&prices(1), Seq(5), false).expect("as it was begun");
+    // The store's database is restored from a backup: what is staged lacks what came between.
+    store.sql("UPDATE _rollcall_applied SET version = 2");
+    assert_eq!(store.incoming.staged("prices").expect("reads").expect("a fetch").base, Seq(4));
+    assert!(matches!(store.incoming.begin(&prices(1), Seq(5), false), Err(CaptureError::Damaged(_))));
+    store.incoming.distrust().expect("forgets");
+    assert_eq!(store.incoming.staged("prices").expect("reads"), None);
+}
+
+#[test]
+fn staging_does_not_wait_for_the_store_nor_the_store_for_staging() {
+    let mut store = Store::new("CREATE TABLE sales (id INTEGER PRIMARY KEY)");
+    let till = Connection::open(store.path()).expect("opens");
+    till.execute_batch("BEGIN IMMEDIATE; INSERT INTO sales VALUES (1)").expect("sells");
+    let began = std::time::Instant::now();
+    store.incoming.begin(&prices(1), Seq(0), true).expect("begins");
+    store.incoming.stage("prices", &batch(&[row(1, "a", Some(100))]), Seq(1)).expect("stages");
+    store.incoming.clear("prices").expect("clears");
+    // It would have waited for five seconds, and then failed.
+    assert!(began.elapsed() < std::time::Duration::from_secs(4));
+    till.execute_batch("COMMIT").expect("sells");
+}
+
+#[test]
 fn a_column_more_is_added_to_a_table_made_here() {
     let mut store = Store::new("");
     store.take(&prices(1), true, 0, &[row(1, "a", Some(100)), row(2, "b", Some(1))], 2).expect("applies");
@@ -170,7 +227,7 @@ fn a_column_more_is_added_to_a_table_made_here() {
     columns.push(("note".to_owned(), Arc::new(StringArray::from(vec!["new"]))));
     store.incoming.begin(&wider, Seq(2), false).expect("begins");
     store.incoming.stage("prices", &RecordBatch::try_from_iter(columns).expect("rows"), Seq(3)).expect("stages");
-    store.incoming.apply("prices", Seq(3)).expect("applies");
+    store.incoming.apply("prices", Seq(3), false).expect("applies");
     let conn = Connection::open(store.path()).expect("opens");
     let note: String = conn.query_row("SELECT note FROM prices WHERE sku = 'a'", [], |row| row.get(0)).expect("a note");
     assert_eq!(note, "new");
@@ -213,7 +270,7 @@ proptest! {
             for chunk in rest.chunks(2) {
                 store.incoming.stage("prices", &batch(chunk), Seq(chunk.last().expect("a row").0)).expect("stages");
             }
-            store.incoming.apply("prices", Seq(version)).expect("applies");
+            store.incoming.apply("prices", Seq(version), false).expect("applies");
             let wanted: BTreeMap<String, String> =
                 newest.iter().map(|(sku, cents)| (sku.clone(), format!("{}.{:02}", cents / 100, cents % 100))).collect();
             prop_assert_eq!(store.prices(), wanted);

@@ -31,6 +31,13 @@ pub(crate) struct Applied {
     pub(crate) edits: u64,
 }
 
+impl Applied {
+    /// Whether the site has something of the table, and not only says why it has not.
+    pub(crate) fn has_any(&self) -> bool {
+        self.version > Seq(0) || self.audience != 0
+    }
+}
+
 /// How a published table stands at one site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Arrival {
@@ -105,7 +112,7 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
         for (name, known) in &tables {
             let Ok(class) = known.class_of(site, record) else { continue };
             let has = at_site.applied.get(name);
-            if class.rule.is_nobody() && has.is_none() {
+            if class.rule.is_nobody() && !has.is_some_and(Applied::has_any) {
                 continue;
             }
             let Ok(version) = known.version_for(&class) else { continue };

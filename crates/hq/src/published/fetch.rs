@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, Weak},
 };
 
 use arrow_array::{BooleanArray, RecordBatch, StringArray, cast::AsArray, types::Int64Type};
@@ -28,6 +28,8 @@ type Made = Arc<Vec<FetchReply>>;
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
     made: HashMap<(u64, Seq, bool), Made>,
+    /// What is too large to be kept, while a site fetches it.
+    large: HashMap<(u64, Seq, bool), Weak<Vec<FetchReply>>>,
     bytes: usize,
 }
 
@@ -52,8 +54,10 @@ impl Shared {
             // Other rows are for it now, or the lake was restored from a backup.
             false => (Seq(0), true),
         };
-        if !whole && known.image.behind(after).num_rows() > known.image.live() {
-            // The present state is shorter than what happened meanwhile.
+        let is_longer = || known.image.behind(after).num_rows() > known.image.live();
+        // The present state is shorter than what happened meanwhile; or which rows were for the site is not known so far
+        // back, and other sites' keys are not for it.
+        if after > Seq(0) && (known.image.replaced_behind(after).is_none() || !whole && is_longer()) {
             (after, whole) = (Seq(0), true);
         }
         known.made(&class, after, whole)
@@ -65,8 +69,12 @@ impl Known {
         let key = (class.tag, after, whole);
         let kept = |known: &Self| {
             let encoded = known.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-            encoded.made.get(&key).cloned()
+            encoded.made.get(&key).cloned().or_else(|| encoded.large.get(&key)?.upgrade())
         };
+        if let Some(made) = kept(self) {
+            return Ok(made);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = kept(self) {
             return Ok(made);
         }
@@ -79,6 +87,9 @@ impl Known {
         if bytes <= KEPT_MAX / 4 {
             encoded.bytes += bytes;
             encoded.made.insert(key, made.clone());
+        } else {
+            encoded.large.retain(|_, made| made.strong_count() > 0);
+            encoded.large.insert(key, Arc::downgrade(&made));
         }
         Ok(made)
     }
@@ -131,17 +142,12 @@ impl Known {
         if whole && after == Seq(0) {
             return Ok(upserts);
         }
-        // Rows that were for the site and are no more. Where it is not known what they were, all keys that changed.
-        let others = match self.image.replaced_behind(after) {
-            Some(replaced) => {
-                let was_for = class.mask(&replaced)?;
-                let lost = filter_record_batch(&replaced, &was_for).map_err(failed)?;
-                let keys = image::row_bytes(&lost, &self.image.key).map_err(failed)?;
-                let kept = image::row_bytes(&upserts, &self.image.key).map_err(failed)?;
-                filter_record_batch(&lost, &image::outside(&keys, &kept)).map_err(failed)?
-            }
-            None => filter_record_batch(&behind, &image::not(&is_for)).map_err(failed)?,
-        };
+        // Rows that were for the site and are no more.
+        let replaced = self.image.replaced_behind(after).ok_or(HqError::Outdated)?;
+        let lost = filter_record_batch(&replaced, &class.mask(&replaced)?).map_err(failed)?;
+        let keys = image::row_bytes(&lost, &self.image.key).map_err(failed)?;
+        let kept = image::row_bytes(&upserts, &self.image.key).map_err(failed)?;
+        let others = filter_record_batch(&lost, &image::outside(&keys, &kept)).map_err(failed)?;
         let deletes = self.only_keys(&with_op(&others, "D")?)?;
         let schema = upserts.schema();
         let both = concat_batches(&schema, &[upserts, deletes]).map_err(failed)?;

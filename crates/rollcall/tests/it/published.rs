@@ -205,12 +205,19 @@ fn who_has_not_taken_a_version_is_named_with_the_reason() {
         let output = hq.run(&[&["publish", "prices", "--from", path.to_str().expect("text")], more].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
+    // Another table: what happens to one is noticed beside the other.
+    let articles = directory.path().join("articles.csv");
+    std::fs::write(&articles, "sku,name\na,Apples\n").expect("writes");
+    let published = hq.run(&["publish", "articles", "--from", articles.to_str().expect("text"), "--key", "sku"]);
+    assert!(published.status.success(), "{}", err(&published));
     // What is wrong is said before anything is done.
     for (text, more, why) in [
         ("sku,price\na,1\n", &[][..], "--key"),
         ("sku,price\na,1\na,2\n", &["--key", "sku"], "same key"),
         ("sku,price\na,1\n", &["--key", "code"], "code"),
         ("sku,price\na,1\n", &["--key", "sku", "--to", "site.regoin = 'x'"], "regoin"),
+        ("sku,price\na,1\n", &["--key", "sku", "--to", "format = site.format"], "no column format"),
+        ("sku,price\na,1234567890123456.78\n", &["--key", "sku"], "publish it as text"),
     ] {
         let (code, said) = publish(text, more);
         assert!(code == Some(3) && said.contains(why), "{said}");
@@ -219,7 +226,11 @@ fn who_has_not_taken_a_version_is_named_with_the_reason() {
     assert!(said.contains("2 rows new") && said.contains("3 sites"), "{said}");
     let (code, said) = publish("sku,price\na,1.50\nb,2\n", &["--key", "sku"]);
     assert_eq!(code, Some(0), "{said}");
-    let lacking = |site: &str| hq.value(&format!("SELECT lacks_because FROM rollcall.arrivals WHERE site = '{site}'"));
+    let lacking = |site: &str| {
+        hq.value(&format!(
+            "SELECT lacks_because FROM rollcall.arrivals WHERE table_name = 'prices' AND site = '{site}'"
+        ))
+    };
     wait_for("two stores to have the prices", || {
         (lacking("a-1")? == "null" && lacking("b-2")? == "null").then_some(())
     });
@@ -246,7 +257,8 @@ fn who_has_not_taken_a_version_is_named_with_the_reason() {
         (stores[0].sql("SELECT price FROM prices WHERE sku = 'a'") == "1.5").then_some(())
     });
     wait_for("the edit to be counted", || {
-        (hq.value("SELECT edits FROM rollcall.arrivals WHERE site = 'a-1'")? == "1").then_some(())
+        (hq.value("SELECT edits FROM rollcall.arrivals WHERE table_name = 'prices' AND site = 'a-1'")? == "1")
+            .then_some(())
     });
     // A store that is away is named, and has the present state when it is back.
     stores[1].stop();
