@@ -73,6 +73,21 @@ pub struct Staged {
     pub base: Seq,
 }
 
+/// Rows of one of HQ's tables that are put into another at their time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueChange {
+    /// The table that changes.
+    pub table: String,
+    /// The table that has the rows.
+    pub next: String,
+    /// Which rows of it.
+    pub number: u64,
+    /// When, by this machine's clock, microseconds since 1970.
+    pub at_micros: i64,
+    /// The version of `next` that has them.
+    pub version: Seq,
+}
+
 /// What applying did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
@@ -115,7 +130,9 @@ const APPLIED: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_applied (
 const STAGING: &str = "PRAGMA incoming.journal_mode = WAL; PRAGMA incoming.synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS incoming.fetches (name TEXT PRIMARY KEY, number INTEGER NOT NULL, audience INTEGER NOT NULL,
         through INTEGER NOT NULL, whole INTEGER NOT NULL, base INTEGER NOT NULL, spec TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS incoming.adopted (name TEXT PRIMARY KEY);";
+    CREATE TABLE IF NOT EXISTS incoming.adopted (name TEXT PRIMARY KEY);
+    CREATE TABLE IF NOT EXISTS incoming.due (name TEXT NOT NULL, next TEXT NOT NULL, number INTEGER NOT NULL,
+        at INTEGER NOT NULL, version INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (name, number));";
 
 /// One row of `_rollcall_applied`.
 struct Applied {
@@ -289,7 +306,9 @@ impl Incoming {
             Err(CaptureError::NoSuchTable(_)) => None,
             Err(error) => return Err(error),
         };
-        let staged = Rows { number, spec: &spec };
+        let staged = Rows { source: format!("incoming.r{number}"), spec: &spec };
+        // What has taken effect here is on top of whatever HQ publishes, until HQ publishes it itself.
+        self.lay_over(&staged, &self.arrived(table, now_micros())?)?;
         let report = match shape {
             None if whole => self.build(&staged, version, known.as_ref())?,
             None => {
@@ -372,6 +391,153 @@ impl Incoming {
         Ok(())
     }
 
+    /// Notes what is to take effect, in the place of what was noted before; what has already is not done again.
+    pub fn schedule(&mut self, changes: &[DueChange]) -> Result<(), CaptureError> {
+        let doing = "noting what takes effect later";
+        let known: Vec<(String, i64)> = {
+            let mut statement = self.conn.prepare_cached("SELECT name, number FROM incoming.due").doing(doing)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).doing(doing)?;
+            rows.collect::<Result<_, _>>().doing(doing)?
+        };
+        if known.is_empty() && changes.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Deferred).doing(doing)?;
+        for (name, number) in known {
+            if !changes.iter().any(|of| of.table == name && of.number as i64 == number) {
+                let gone = "DELETE FROM incoming.due WHERE name = ?1 AND number = ?2";
+                transaction.execute(gone, (&name, number)).doing(doing)?;
+            }
+        }
+        for of in changes {
+            transaction
+                .execute(
+                    "INSERT INTO incoming.due (name, next, number, at, version) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (name, number) DO UPDATE SET at = excluded.at, version = excluded.version",
+                    (&of.table, &of.next, of.number as i64, of.at_micros, of.version.0 as i64),
+                )
+                .doing(doing)?;
+        }
+        transaction.commit().doing(doing)
+    }
+
+    /// When something is to take effect next, microseconds since 1970.
+    pub fn next_due(&self) -> Result<Option<i64>, CaptureError> {
+        self.conn
+            .query_row("SELECT min(at) FROM incoming.due WHERE NOT done", [], |row| row.get(0))
+            .doing("looking what takes effect next")
+    }
+
+    /// Tables in which something is to take effect by now and has not.
+    pub fn due_tables(&self) -> Result<Vec<String>, CaptureError> {
+        let doing = "looking what takes effect";
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT DISTINCT name FROM incoming.due WHERE NOT done AND at <= ?1 ORDER BY name")
+            .doing(doing)?;
+        let names = statement.query_map([now_micros()], |row| row.get(0)).doing(doing)?;
+        names.collect::<Result<_, _>>().doing(doing)
+    }
+
+    /// Puts rows whose time has come into a table; none if their rows are not here yet, or the table is not.
+    pub fn take_effect(&mut self, table: &str) -> Result<Option<Report>, CaptureError> {
+        let due = self.arrived(table, now_micros())?;
+        let Some(known) = applied(&self.conn, table)?.filter(|_| due.iter().any(|of| !of.1)) else { return Ok(None) };
+        let doing = "putting rows into effect";
+        let refuse = |reason: String| CaptureError::Differs { table: table.to_owned(), reason };
+        let shape = Shape::read(&self.conn, table)?;
+        let missing = compare(&shape, &known.spec, known.made).map_err(refuse)?;
+        self.conn
+            .execute_batch(&format!(
+                "DROP TABLE IF EXISTS temp._rollcall_due;
+                 CREATE TEMP TABLE _rollcall_due (_op TEXT NOT NULL, {})",
+                declare(&known.spec, true)
+            ))
+            .doing(doing)?;
+        let rows = Rows { source: "temp._rollcall_due".to_owned(), spec: &known.spec };
+        self.lay_over(&rows, &due)?;
+        let report = self.change(&rows, known.table.version, Some(&known), &missing)?;
+        self.conn.execute_batch("DROP TABLE temp._rollcall_due").doing(doing)?;
+        self.checkpoint("main");
+        // Done twice it changes nothing.
+        for (of, _) in &due {
+            let done = "UPDATE incoming.due SET done = 1 WHERE name = ?1 AND number = ?2";
+            self.conn.execute(done, (table, of.number as i64)).doing(doing)?;
+        }
+        Ok(Some(report))
+    }
+
+    /// What is to be in a table by `now`, in the order of effect, if its rows are here; and whether it has been put there.
+    fn arrived(&self, table: &str, now: i64) -> Result<Vec<(DueChange, bool)>, CaptureError> {
+        let doing = "looking what takes effect";
+        let mut statement = self
+            .conn
+            .prepare_cached(
+                "SELECT next, number, at, version, done FROM incoming.due WHERE name = ?1 AND at <= ?2 ORDER BY at, number",
+            )
+            .doing(doing)?;
+        let due = statement
+            .query_map((table, now), |row| {
+                let change = DueChange {
+                    table: table.to_owned(),
+                    next: row.get(0)?,
+                    number: row.get::<_, i64>(1)?.unsigned_abs(),
+                    at_micros: row.get(2)?,
+                    version: seq(row.get(3)?),
+                };
+                Ok((change, row.get(4)?))
+            })
+            .doing(doing)?;
+        let due: Vec<(DueChange, bool)> = due.collect::<Result<_, _>>().doing(doing)?;
+        let mut arrived = Vec::with_capacity(due.len());
+        for of in due {
+            let next = applied(&self.conn, &of.0.next)?;
+            if next.is_some_and(|next| next.table.version >= of.0.version) {
+                arrived.push(of);
+            }
+        }
+        Ok(arrived)
+    }
+
+    /// Adds rows that are due to others: with their keys, they take their place.
+    fn lay_over(&self, rows: &Rows<'_>, due: &[(DueChange, bool)]) -> Result<(), CaptureError> {
+        let doing = "putting rows into effect";
+        let (spec, source) = (rows.spec, &rows.source);
+        for (of, _) in due {
+            let has = applied(&self.conn, &of.next)?.map(|next| next.spec.columns).unwrap_or_default();
+            let columns = quoted(spec.columns.iter().map(|(name, _)| name));
+            let keys = quoted(&spec.key);
+            let same_key = keys.iter().map(|key| format!("t.{key} = n.{key}")).collect::<Vec<_>>().join(" AND ");
+            // A column that the table got since stays as it is.
+            let values = spec.columns.iter().map(|(name, _)| match has.iter().any(|(known, _)| known == name) {
+                true => format!("n.{}", quote(name)),
+                false => format!("(SELECT t.{} FROM main.{} t WHERE {same_key})", quote(name), quote(&spec.name)),
+            });
+            let (next, values) = (quote(&of.next), values.collect::<Vec<_>>().join(","));
+            self.conn
+                .execute(
+                    &format!(
+                        "INSERT OR REPLACE INTO {source} (_op, {0}) SELECT 'D', {0} FROM main.{next}
+                         WHERE scheduled_as = ?1 AND is_gone",
+                        keys.join(",")
+                    ),
+                    [of.number as i64],
+                )
+                .doing(doing)?;
+            self.conn
+                .execute(
+                    &format!(
+                        "INSERT OR REPLACE INTO {source} (_op, {}) SELECT 'U', {values} FROM main.{next} n
+                         WHERE n.scheduled_as = ?1 AND NOT n.is_gone",
+                        columns.join(",")
+                    ),
+                    [of.number as i64],
+                )
+                .doing(doing)?;
+        }
+        Ok(())
+    }
+
     /// Whether the table is what was applied; reads it whole. A table that is gone is not.
     pub fn is_as_applied(&self, table: &str) -> Result<bool, CaptureError> {
         let Some(applied) = applied(&self.conn, table)? else { return Ok(true) };
@@ -434,8 +600,8 @@ impl Incoming {
                 .conn
                 .query_row(
                     &format!(
-                        "SELECT max(rowid) FROM (SELECT rowid FROM incoming.r{} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
-                        staged.number
+                        "SELECT max(rowid) FROM (SELECT rowid FROM {} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
+                        staged.source
                     ),
                     (after, rows),
                     |row| row.get(0),
@@ -447,9 +613,9 @@ impl Incoming {
             let written = transaction
                 .execute(
                     &format!(
-                        "INSERT INTO main.{ASIDE} ({columns}) SELECT {columns} FROM incoming.r{}
+                        "INSERT INTO main.{ASIDE} ({columns}) SELECT {columns} FROM {}
                          WHERE rowid > ?1 AND rowid <= ?2 AND _op <> 'D'",
-                        staged.number
+                        staged.source
                     ),
                     (after, last),
                 )
@@ -489,7 +655,7 @@ impl Incoming {
     ) -> Result<Report, CaptureError> {
         let doing = "comparing one of HQ's tables";
         let spec = staged.spec;
-        let rows = format!("incoming.r{}", staged.number);
+        let rows = staged.source.clone();
         let table = format!("main.{}", quote(&spec.name));
         let columns = quoted(spec.columns.iter().map(|(name, _)| name));
         let keys = quoted(&spec.key);
@@ -565,7 +731,7 @@ impl Incoming {
         let doing = "applying a change of one of HQ's tables";
         let spec = staged.spec;
         let known = known.ok_or_else(|| CaptureError::Damaged(format!("nothing of {} is applied yet", spec.name)))?;
-        let rows = format!("incoming.r{}", staged.number);
+        let rows = staged.source.clone();
         let table = format!("main.{}", quote(&spec.name));
         let columns = quoted(spec.columns.iter().map(|(name, _)| name));
         let keys = quoted(&spec.key);
@@ -593,10 +759,15 @@ impl Incoming {
     }
 }
 
-/// Staged rows.
+/// Rows to be applied, each with an `_op`.
 struct Rows<'a> {
-    number: i64,
+    /// The table that has them.
+    source: String,
     spec: &'a IncomingTable,
+}
+
+fn now_micros() -> i64 {
+    crate::Source::clock_micros()
 }
 
 fn seq(number: i64) -> Seq {

@@ -24,7 +24,7 @@ mod value;
 
 pub use error::CaptureError;
 pub use health::Health;
-pub use incoming::{AppliedTable, Incoming, IncomingTable, Report, Staged};
+pub use incoming::{AppliedTable, DueChange, Incoming, IncomingTable, Report, Staged};
 pub use install::TableSpec;
 pub use load::LoadProgress;
 pub use read::{Changes, Heads, LoadMark, TableChanges};

@@ -17,6 +17,7 @@ use crate::{
     published::{
         self,
         arrivals::{self, LackingSince},
+        scheduled,
     },
 };
 
@@ -58,7 +59,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut remember_tick = tokio::time::interval(REMEMBER_EVERY);
     let mut published_tick = tokio::time::interval(PUBLISHED_EVERY);
     let mut arrivals_tick = tokio::time::interval(ARRIVALS_EVERY);
-    let (mut lacking, mut orphans) = (LackingSince::new(), BTreeMap::new());
+    let (mut lacking, mut orphans, mut unwanted) = (LackingSince::new(), BTreeMap::new(), scheduled::Unwanted::new());
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -66,7 +67,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 shared.ledger.advance_all(&shared.lake, &shared.roster.all());
                 shared.standings.refresh(&shared);
             }
-            _ = published_tick.tick() => published::refresh(&shared).await,
+            _ = published_tick.tick() => {
+                published::refresh(&shared).await;
+                if shared.is_acting()
+                    && let Err(error) = scheduled::look(&shared, &mut unwanted).await
+                {
+                    tracing::error!(error = %describe(&error), "what was scheduled cannot take effect yet");
+                }
+            }
             _ = arrivals_tick.tick() => arrivals::watch(&shared, &mut lacking),
             _ = remember_tick.tick() => {
                 if shared.is_acting()

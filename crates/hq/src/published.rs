@@ -9,6 +9,7 @@ pub(crate) mod arrivals;
 mod fetch;
 pub(crate) mod image;
 pub(crate) mod rows;
+pub(crate) mod scheduled;
 pub(crate) mod sql;
 
 use std::{
@@ -60,6 +61,9 @@ pub(crate) struct Definition {
     pub(crate) to: String,
     /// Whether rows that a site changed are put right, or only told of.
     pub(crate) mends: bool,
+    /// How often sites were made to fetch the table whole, since something that had taken effect was taken back.
+    #[serde(default)]
+    pub(crate) restated: u32,
 }
 
 /// One publication, as it is kept.
@@ -229,7 +233,8 @@ impl Known {
 }
 
 fn tag_of(definition: &Definition, values: &[Option<&str>]) -> u64 {
-    let text = serde_json::json!([definition.key, definition.to, definition.mends, values]).to_string();
+    let text =
+        serde_json::json!([definition.key, definition.to, definition.mends, definition.restated, values]).to_string();
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let mut low = [0; 8];
     low.copy_from_slice(&digest.as_ref()[..8]);
@@ -247,6 +252,7 @@ pub(crate) struct Published {
     refreshing: tokio::sync::Mutex<()>,
     /// The roster as of the last look at whose attributes changed.
     roster: Mutex<Arc<Sites>>,
+    waiting: Mutex<scheduled::Waiting>,
 }
 
 impl Default for Published {
@@ -257,6 +263,7 @@ impl Default for Published {
             publishing: tokio::sync::Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             roster: Mutex::default(),
+            waiting: Mutex::default(),
         }
     }
 }
@@ -312,7 +319,7 @@ fn failed(error: ArrowError) -> HqError {
 pub(crate) async fn refresh(shared: &Shared) {
     let published = &shared.published;
     let _one = published.refreshing.lock().await;
-    let mut is_new = follow_roster(shared) | settings::refresh(shared);
+    let mut is_new = follow_roster(shared) | settings::refresh(shared) | scheduled::refresh(shared);
     let view = shared.lake.state().view();
     for (name, definition) in definitions(&view) {
         let Some(table) = shared.lake.table(&name) else { continue };
@@ -453,7 +460,8 @@ pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
             }
             let version = known.version_for(&class)?.0;
             let newest = known.image.version.0;
-            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag, newest }))
+            let (next, due) = scheduled::due(shared, &name, site, &record)?;
+            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag, newest, next, due }))
         };
         match want() {
             Ok(wanted) => tables.extend(wanted),
@@ -506,7 +514,7 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     let is_redefined = before.as_ref() != Some(&definition);
     // A large table takes its time; sites are served meanwhile.
     let worked_out = block_in_place(|| WorkedOut::new(shared, request, &definition, schema, image, is_redefined));
-    let WorkedOut { mut conformed, changes, audience, sites_touched } = worked_out?;
+    let WorkedOut { mut conformed, changes, audience, sites_touched, .. } = worked_out?;
     let previous = image.version;
     let version = Seq(previous.0 + changes.counts.changes());
     let outcome = Outcome {
@@ -523,8 +531,13 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
         return Ok(Some(outcome));
     }
     if is_redefined {
-        let record = |view: &StateView| view.next(DEFINITION, name.as_str(), &definition, now, by);
-        shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await?;
+        let records = |view: &StateView| {
+            let own = view.next(DEFINITION, name.as_str(), &definition, now, by)?;
+            // What is scheduled is for those for whom the table is.
+            let next = scheduled::next_definition(view, name, &definition, now, by)?;
+            Ok::<_, LakeError>(([own].into_iter().chain(next).collect(), ()))
+        };
+        shared.lake.state().update(records).await?;
     }
     let table = shared.lake.table_or_create(name, &definition.key).await?;
     if changes.counts.changes() > 0 {
@@ -565,6 +578,8 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
 struct WorkedOut {
     conformed: Conformed,
     changes: Changes,
+    /// The columns that its rule names.
+    rule_columns: Vec<String>,
     /// Sites that have the table, and for how many of them something changes.
     audience: usize,
     sites_touched: usize,
@@ -589,10 +604,11 @@ impl WorkedOut {
         let audience = shared.engine.audience(&definition.to, &changes.shape());
         let audience = audience.map_err(|error| HqError::Invalid(error.to_string()))?;
         check_attributes(&audience, &roster)?;
+        let rule_columns = audience.row_columns();
         let rules = Arc::new(Rules::new(audience, definition.clone()));
         let known = Known::new(request.table.clone(), Image::empty(&schema), rules);
         let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
-        Ok(Self { conformed, changes, audience, sites_touched })
+        Ok(Self { conformed, changes, rule_columns, audience, sites_touched })
     }
 }
 
@@ -642,6 +658,7 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
             key: known.key.clone(),
             to: request.to.clone().unwrap_or_else(|| known.to.clone()),
             mends: request.mends.unwrap_or(known.mends),
+            restated: known.restated,
         }),
         None if key.is_empty() => Err(HqError::Invalid(format!(
             "{name} was never published: say with --key which columns name a row, and with --to which sites get which rows"
@@ -650,6 +667,7 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
             key,
             to: request.to.clone().unwrap_or_else(|| "true".to_owned()),
             mends: request.mends.unwrap_or(true),
+            restated: 0,
         }),
     }
 }

@@ -9,8 +9,9 @@ use axum::{
     body::Bytes,
     extract::{Path, Query, State},
     http::StatusCode,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
+use chrono::NaiveDateTime;
 use rollcall_types::{Seq, SiteId, TableName};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,7 @@ use crate::{
         self, Definition, Mode, Outcome, Request,
         arrivals::{Arrival, Arrived, arrivals, arrived},
         rows::{self, Form},
+        scheduled::{self, Scheduled},
     },
 };
 
@@ -35,6 +37,8 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/published", get(tables))
         .route("/api/published/{table}", post(publish).layer(axum::extract::DefaultBodyLimit::max(BODY_MAX)))
         .route("/api/published/{table}/{version}/withdraw", post(withdraw))
+        .route("/api/scheduled", get(list_scheduled))
+        .route("/api/scheduled/{table}/{number}", delete(withdraw_scheduled))
         .route("/api/publications", get(list))
         .route("/api/arrivals", get(list_arrivals))
 }
@@ -76,6 +80,16 @@ struct PublishQuery {
     note: String,
     #[serde(default)]
     dry_run: bool,
+    /// When it takes effect, by each site's clock, such as `2026-12-01T06:00:00`; now if not said.
+    at: Option<NaiveDateTime>,
+}
+
+#[derive(Serialize)]
+struct PublishedNow {
+    #[serde(flatten)]
+    outcome: Outcome,
+    /// Under which number it is scheduled; 0 if it is not.
+    scheduled_as: u64,
 }
 
 async fn publish(
@@ -84,14 +98,15 @@ async fn publish(
     Path(table): Path<String>,
     Query(query): Query<PublishQuery>,
     body: Bytes,
-) -> Result<Json<Outcome>, ApiError> {
+) -> Result<Json<PublishedNow>, ApiError> {
     let table = table_name(&table)?;
+    scheduled::check_is_own(&shared, &table)?;
     let form: Form = query.format.parse()?;
     let known = shared.lake.table(&table).map(|table| table.snapshot().schema().as_ref().clone());
     let read = tokio::task::spawn_blocking(move || rows::read(&body, form, known.as_ref())).await;
     let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
     let key = query.key.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
-    let PublishQuery { mode, to, mends, note, dry_run, .. } = query;
+    let PublishQuery { mode, to, mends, note, dry_run, at, .. } = query;
     let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let (rows, gone, mode) = match mode {
         FileMode::Merge => (rows, None, Mode::Merge),
@@ -99,7 +114,41 @@ async fn publish(
         FileMode::Delete => (none, Some(rows), Mode::Merge),
     };
     let request = Request { table, rows, gone, mode, key, to, mends, by, note, dry_run, based_on: None };
-    Ok(Json(published::publish(&shared, request).await?))
+    let (outcome, scheduled_as) = match at {
+        Some(at) => scheduled::schedule(&shared, &request, at).await?,
+        None => (published::publish(&shared, request).await?, 0),
+    };
+    Ok(Json(PublishedNow { outcome, scheduled_as }))
+}
+
+/// What is scheduled, and who has it ahead.
+#[derive(Serialize)]
+struct Ahead {
+    #[serde(flatten)]
+    scheduled: Scheduled,
+    /// Sites that have the table.
+    audience: usize,
+    /// Those that hold what is scheduled; it takes effect there without HQ.
+    have: usize,
+}
+
+async fn list_scheduled(State(shared): State<App>, _: Viewer) -> Json<Vec<Ahead>> {
+    let arrivals = arrivals(&shared);
+    let ahead = scheduled::all(&shared.lake.state().view()).into_iter().map(|scheduled| {
+        let next = scheduled::next_name(&scheduled.table).ok();
+        let of_next = || arrivals.iter().filter(|arrival| Some(&arrival.table) == next.as_ref());
+        let have = of_next().filter(|arrival| arrival.applied >= scheduled.version).count();
+        Ahead { audience: of_next().count(), have, scheduled }
+    });
+    Json(ahead.collect())
+}
+
+async fn withdraw_scheduled(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path((table, number)): Path<(String, u64)>,
+) -> Result<Json<Scheduled>, ApiError> {
+    Ok(Json(scheduled::withdraw(&shared, &table_name(&table)?, number, &by).await?))
 }
 
 #[derive(Deserialize, Default)]
@@ -123,6 +172,7 @@ async fn withdraw(
     Json(request): Json<WithdrawRequest>,
 ) -> Result<Json<Withdrawn>, ApiError> {
     let table = table_name(&table)?;
+    scheduled::check_is_own(&shared, &table)?;
     let withdrawn = published::withdraw(&shared, &table, Seq(version), &by, request.dry_run).await?;
     let (outcome, published_since) = withdrawn;
     Ok(Json(Withdrawn { outcome, published_since }))

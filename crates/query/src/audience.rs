@@ -91,6 +91,13 @@ impl Audience {
         &self.attributes
     }
 
+    /// The columns of the row it names.
+    pub fn row_columns(&self) -> Vec<String> {
+        let refs = self.rule.column_refs().into_iter();
+        let of_row = refs.filter(|column| column.relation != Some(TableReference::bare(SITE)));
+        of_row.map(|column| column.name.clone()).collect()
+    }
+
     /// The rule for sites with these values of [`Self::attributes`].
     pub fn of(&self, values: &[Option<&str>]) -> Result<SiteAudience, QueryError> {
         let value = |name: &str| {

@@ -37,7 +37,7 @@ pub(crate) struct PublishArgs {
     /// The table, at HQ and at the sites.
     table: String,
     /// The rows: CSV with a header, JSON with one object a line, or Parquet.
-    #[arg(long, value_name = "FILE", required_unless_present = "withdraw")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["withdraw", "withdraw_at"])]
     from: Option<PathBuf>,
     /// Take this version back: its rows are again what they were before, unless they were published anew since.
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["from", "key", "to", "replace", "delete"])]
@@ -57,6 +57,12 @@ pub(crate) struct PublishArgs {
     /// Rows with the keys in the file go.
     #[arg(long)]
     delete: bool,
+    /// Let it take effect later, at this time of each site's own day: "2026-12-01 06:00".
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["withdraw", "to", "key"])]
+    at: Option<String>,
+    /// Take back what is scheduled under this number.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["from", "key", "to", "replace", "delete", "withdraw", "at"])]
+    withdraw_at: Option<u64>,
     /// What happens to rows that a site changes.
     #[arg(long)]
     edits: Option<Edits>,
@@ -92,6 +98,8 @@ struct Outcome {
     dry_run: bool,
     #[serde(default)]
     published_since: u64,
+    #[serde(default)]
+    scheduled_as: u64,
 }
 
 impl PublishArgs {
@@ -107,6 +115,12 @@ impl PublishArgs {
 }
 
 pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
+    if let Some(number) = args.withdraw_at {
+        let path = format!("/api/scheduled/{}/{number}", args.table);
+        let _: serde_json::Value = Client::find(&args.hq)?.delete(&path)?;
+        eprintln!("{} of {} will not take effect; where it has, the table is what it was", number, args.table);
+        return Ok(ExitCode::SUCCESS);
+    }
     let outcome = match (args.withdraw, &args.from) {
         (Some(version), _) => {
             let path = format!("/api/published/{}/{version}/withdraw", args.table);
@@ -116,6 +130,15 @@ pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
         (None, None) => bail!("say with --from which rows"),
     };
     tell(args, outcome)
+}
+
+/// A time of day, to the minute or the second.
+fn time(text: &str) -> anyhow::Result<String> {
+    let read = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+        .iter()
+        .find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok());
+    let time = read.with_context(|| format!("--at {text:?}: write it as \"2026-12-01 06:00\""))?;
+    Ok(time.format("%Y-%m-%dT%H:%M:%S").to_string())
 }
 
 fn publish_file(args: &PublishArgs, from: &Path) -> anyhow::Result<Outcome> {
@@ -133,6 +156,9 @@ fn publish_file(args: &PublishArgs, from: &Path) -> anyhow::Result<Outcome> {
         ("dry_run", args.dry_run.to_string()),
     ];
     parameters.extend(args.to.clone().map(|to| ("to", to)));
+    if let Some(at) = &args.at {
+        parameters.push(("at", time(at)?));
+    }
     parameters.extend(args.edits.map(|edits| ("mends", matches!(edits, Edits::Mend).to_string())));
     let path = format!("/api/published/{}", args.table);
     Client::find(&args.hq)?.post_bytes(&path, &parameters, &rows)
@@ -143,10 +169,18 @@ fn tell(args: &PublishArgs, outcome: Outcome) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string(&outcome)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Outcome { table, version, previous, counts, audience, sites_touched, dry_run, published_since } = outcome;
+    let Outcome { table, version, previous, counts, audience, sites_touched, dry_run, published_since, scheduled_as } =
+        outcome;
     let Counts { inserted, updated, deleted, unchanged } = counts;
     let rows = format!("{inserted} rows new, {updated} changed, {deleted} gone, {unchanged} as they were");
     let sites = format!("{audience} sites have the table, for {sites_touched} of them something changes");
+    if let Some(at) = &args.at {
+        match scheduled_as {
+            0 => eprintln!("{table}: nothing is scheduled: {rows}; {sites}"),
+            number => eprintln!("{table}: scheduled as {number} for {at} of each site's day: {rows}; {sites}"),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     match (dry_run, version == previous) {
         (true, _) => eprintln!("{table}: would be version {version}: {rows}; {sites}"),
         (false, true) => eprintln!("{table}: still version {version}: {rows}; {sites}"),
@@ -203,6 +237,56 @@ struct Lack {
     detail: String,
 }
 
+#[derive(Debug, Deserialize)]
+struct Ahead {
+    table: String,
+    number: u64,
+    at: String,
+    by: String,
+    note: String,
+    counts: Counts,
+    state: String,
+    audience: usize,
+    have: usize,
+}
+
+/// Shows what waits for its time.
+fn show_scheduled(client: &Client, of_table: Option<&str>) -> anyhow::Result<()> {
+    let mut ahead: Vec<Ahead> = serde_json::from_str(&client.get("/api/scheduled")?)?;
+    ahead.retain(|ahead| ahead.state == "waiting" && of_table.is_none_or(|table| ahead.table == table));
+    if ahead.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "scheduled for",
+        "as",
+        "site's time",
+        "by",
+        "new",
+        "changed",
+        "gone",
+        "sites that hold it",
+        "note",
+    ]);
+    for of in ahead {
+        table.add_row([
+            of.table,
+            of.number.to_string(),
+            of.at.replace('T', " "),
+            of.by,
+            of.counts.inserted.to_string(),
+            of.counts.updated.to_string(),
+            of.counts.deleted.to_string(),
+            format!("{} of {}", of.have, of.audience),
+            of.note,
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
 /// Shows what was published and who has it; a finding if a site lacks the newest version of a table.
 pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> {
     let client = Client::find(&args.hq)?;
@@ -236,6 +320,7 @@ pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> 
         ]);
     }
     println!("{table}");
+    show_scheduled(&client, args.table.as_deref())?;
     if arrivals.arrivals.is_empty() {
         eprintln!("every site has the newest version");
         return Ok(code);

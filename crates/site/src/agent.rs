@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use rand::Rng;
 use rollcall_capture::Source;
 use rollcall_wire::proto::Attempt;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     dial::{DialFailed, Trust, dial_with},
@@ -101,6 +101,7 @@ impl Agent {
     /// Runs until `stop`. No trouble ends it: what cannot be done now is tried again, and status says what is wrong.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), SiteError> {
         let mut delay = RETRY_DELAY_MIN;
+        let _time = AbortOnDropHandle::new(tokio::spawn(self.shelf.clone().keep_time()));
         while !stop.is_cancelled() {
             let began = tokio::time::Instant::now();
             // A session sees the request to stop itself and says goodbye; dialing takes seconds at most.

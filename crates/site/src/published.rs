@@ -8,7 +8,8 @@ use std::{
 };
 
 use rollcall_capture::{
-    AppliedTable, CaptureError, Fingerprint, Incoming, IncomingTable, Report, Staged, fingerprint as look_at,
+    AppliedTable, CaptureError, DueChange, Fingerprint, Incoming, IncomingTable, Report, Source, Staged,
+    fingerprint as look_at,
 };
 use rollcall_types::{Seq, describe};
 use rollcall_wire::{
@@ -16,7 +17,7 @@ use rollcall_wire::{
     published::decode,
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
@@ -31,12 +32,14 @@ pub(crate) struct Shelf {
     database: PathBuf,
     /// Why tables are not up to date, beyond a connection's life.
     problems: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Told when something is to take effect that was not before.
+    scheduled: Arc<Notify>,
 }
 
 impl Shelf {
     pub(crate) fn open(database: &Path, directory: &Path) -> Result<Self, SiteError> {
         let incoming = Arc::new(Mutex::new(Incoming::open(database, directory)?));
-        Ok(Self { incoming, database: database.to_owned(), problems: Arc::default() })
+        Ok(Self { incoming, database: database.to_owned(), problems: Arc::default(), scheduled: Arc::default() })
     }
 
     async fn call<T: Send + 'static>(
@@ -59,6 +62,64 @@ impl Shelf {
     /// HQ was restored from a backup: what it says it published may not be what came here.
     pub(crate) async fn distrust(&self) -> Result<(), SiteError> {
         self.call(|incoming| incoming.distrust()).await
+    }
+
+    /// Notes what is to take effect later.
+    async fn schedule(&self, wanted: &[WantedTable]) -> Result<(), SiteError> {
+        let of_table = |wanted: &WantedTable| {
+            let due = wanted.due.iter().map(|due| DueChange {
+                table: wanted.table.clone(),
+                next: wanted.next.clone(),
+                number: due.number,
+                at_micros: due.at_micros,
+                version: Seq(due.version),
+            });
+            due.collect::<Vec<_>>()
+        };
+        let due: Vec<DueChange> = wanted.iter().flat_map(of_table).collect();
+        self.call(move |incoming| incoming.schedule(&due)).await
+    }
+
+    /// Puts rows into effect when their time comes, for ever: with HQ or without.
+    pub(crate) async fn keep_time(self) {
+        let mut wait = Duration::ZERO;
+        loop {
+            tokio::select! {
+                () = self.scheduled.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = RETRY_AFTER;
+            if self.take_effect().await {
+                let due = self.call(|incoming| incoming.next_due()).await.unwrap_or_default();
+                let left = due.map(|due| due.saturating_sub(Source::clock_micros()).max(0));
+                // The clock may be set meanwhile.
+                wait = left.map_or(CLOCK_LOOK, |left| Duration::from_micros(left.unsigned_abs()).min(CLOCK_LOOK));
+            }
+        }
+    }
+
+    /// Puts into effect what is due; false if that has to be tried again.
+    async fn take_effect(&self) -> bool {
+        let Ok(tables) = self.call(|incoming| incoming.due_tables()).await else { return false };
+        let mut is_done = true;
+        for table in tables {
+            let name = table.clone();
+            match self.call(move |incoming| incoming.take_effect(&name)).await {
+                Ok(Some(Report { written, removed, .. })) => {
+                    tracing::info!(table, written, removed, "what was scheduled takes effect");
+                }
+                // Its rows are on their way: the fetch looks again.
+                Ok(None) => is_done = false,
+                Err(error) => {
+                    tracing::warn!(table, error = %describe(&error), "what was scheduled could not be put into effect");
+                    is_done = false;
+                    if !matches!(&error, SiteError::Capture(error) if error.is_busy()) {
+                        self.problems().insert(table, describe(&error));
+                    }
+                }
+            }
+        }
+        is_done
     }
 
     fn problems(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
@@ -145,6 +206,8 @@ struct Task {
     seen: Option<Fingerprint>,
 }
 
+/// The clock is looked at so often.
+const CLOCK_LOOK: Duration = Duration::from_secs(30);
 /// What could not be done is tried again after so long.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 /// Looking whether tables are what was applied may take so much of a processor, one part in so many.
@@ -168,6 +231,10 @@ impl Task {
             let wanted = self.wanted.borrow_and_update().clone();
             self.shelf.problems().retain(|table, _| wanted.iter().any(|wanted| wanted.table == *table));
             let mut retry_at = None;
+            if let Err(error) = self.shelf.schedule(&wanted).await {
+                tracing::warn!(error = %describe(&error), "what takes effect later could not be noted");
+                retry_at = Some(Instant::now() + RETRY_AFTER);
+            }
             for table in &wanted {
                 if let Err(error) = self.bring(table).await {
                     self.note(table, &error);
@@ -175,6 +242,7 @@ impl Task {
                 }
                 self.tell().await;
             }
+            self.shelf.scheduled.notify_one();
             if Instant::now() >= check_at {
                 let began = Instant::now();
                 self.check_all(&wanted).await;

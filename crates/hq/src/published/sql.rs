@@ -34,6 +34,7 @@ pub(crate) async fn change(
                 change.table
             ))
         })?;
+        super::scheduled::check_is_own(shared, &change.table)?;
         let key = &known.definition().key;
         if let Some(column) = columns_set(statement).into_iter().find(|column| key.contains(column)) {
             let text = format!("{column} names the rows of {}: delete a row and insert another", change.table);

@@ -273,6 +273,107 @@ fn who_has_not_taken_a_version_is_named_with_the_reason() {
     assert!(String::from_utf8_lossy(&refused.stdout).contains("\"prices\""));
 }
 
+/// Some seconds from now by the clock of a zone that is so many hours behind UTC.
+fn local_time(seconds: i64, hours_behind: i64) -> String {
+    let time = chrono::Utc::now() + chrono::TimeDelta::seconds(seconds - hours_behind * 3600);
+    time.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[test]
+fn prices_change_at_the_same_hour_of_each_store_with_hq_or_without() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("writes");
+        path.to_str().expect("text").to_owned()
+    };
+    let roster = file(
+        "roster.csv",
+        "id,region,tz,hours\nlisbon,south,UTC,24/7\nazores,south,Etc/GMT+1,24/7\nporto,north,UTC,24/7\n",
+    );
+    assert!(hq.run(&["roster", "import", &roster]).status.success());
+    let prices = file("prices.csv", "sku,region,price\na,south,1\nb,south,2\nc,south,3\na,north,1\n");
+    let published =
+        hq.run(&["publish", "prices", "--from", &prices, "--key", "sku,region", "--to", "region = site.region"]);
+    assert!(published.status.success(), "{}", err(&published));
+    let mut stores = Vec::new();
+    for id in ["lisbon", "azores", "porto"] {
+        let mut store =
+            Store::new(directory.path(), id, "PRAGMA journal_mode = WAL; CREATE TABLE sales (id INTEGER PRIMARY KEY)");
+        store.join(hq.sites, &invitation(&hq, id), "sales");
+        store.run(None);
+        stores.push(store);
+    }
+    let has = |store: &Store, wanted: &str| {
+        wait_for(&format!("{} to have {wanted}", store.id), || {
+            let there = store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'prices'") == "1";
+            let has = || store.sql("SELECT group_concat(sku || price, ' ') FROM (SELECT * FROM prices ORDER BY sku)");
+            (there && has() == wanted).then_some(())
+        });
+    };
+    let (old, north) = ("a1 b2 c3", "a1");
+    stores.iter().zip([old, old, north]).for_each(|(store, wanted)| has(store, wanted));
+
+    // Ahead of their time the rows are at the stores they are for, and nothing changes.
+    let changed = file("changed.csv", "sku,region,price\na,south,10\nd,south,40\n");
+    let at = local_time(12, 0);
+    let scheduled = hq.run(&["publish", "prices", "--from", &changed, "--at", &at, "--note", "spring"]);
+    assert!(scheduled.status.success() && err(&scheduled).contains("scheduled as 1"), "{}", err(&scheduled));
+    wait_for("the stores to hold what is scheduled", || {
+        let shown = out(&hq.run(&["publications"]));
+        (shown.contains("spring") && shown.contains("3 of 3")).then_some(())
+    });
+    has(&stores[0], old);
+    // HQ is gone when the time comes in Lisbon; on the Azores it is an hour earlier. An agent that was down is no exception.
+    hq.kill();
+    stores[0].kill();
+    std::thread::sleep(Duration::from_secs(13));
+    stores[0].run(None);
+    has(&stores[0], "a10 b2 c3 d40");
+    has(&stores[1], old);
+    hq.restart();
+    assert_eq!(hq.value("SELECT price FROM prices WHERE sku = 'a' AND region = 'south'"), Some("1".to_owned()));
+
+    // What HQ publishes meanwhile does not undo it; a row that both speak of stays as it was scheduled.
+    let meanwhile = file("meanwhile.csv", "sku,region,price\na,south,5\nb,south,6\n");
+    assert!(hq.run(&["publish", "prices", "--from", &meanwhile]).status.success());
+    has(&stores[0], "a10 b6 c3 d40");
+    has(&stores[1], "a5 b6 c3");
+
+    // Taken back, it is gone where it was in effect.
+    let withdrawn = hq.run(&["publish", "prices", "--withdraw-at", "1"]);
+    assert!(withdrawn.status.success(), "{}", err(&withdrawn));
+    has(&stores[0], "a5 b6 c3");
+    has(&stores[1], "a5 b6 c3");
+
+    // A time that is past in Lisbon and comes on the Azores: then it is in effect everywhere, and HQ's table has it.
+    let gone = file("gone.csv", "sku,region\nc,south\n");
+    let scheduled = hq.run(&["publish", "prices", "--from", &gone, "--delete", "--at", &local_time(8, 1)]);
+    assert!(scheduled.status.success(), "{}", err(&scheduled));
+    has(&stores[0], "a5 b6");
+    let both = "SELECT count(*) AS n FROM prices WHERE region = 'south'";
+    wait_for("HQ's own table to have it", || (hq.value(both)? == "2").then_some(()));
+    has(&stores[1], "a5 b6");
+    has(&stores[2], north);
+    wait_for("nobody to wait for it any more", || (hq.value("SELECT count(*) FROM prices_next")? == "0").then_some(()));
+    wait_for("every site to say that it has the newest version", || {
+        let lacking = "SELECT count(*) FROM rollcall.arrivals WHERE lacks_because IS NOT NULL";
+        (hq.value(lacking)? == "0").then_some(())
+    });
+    for (arguments, why) in [
+        (&["--from", &changed, "--at", "2020-01-01 06:00"][..], "past at every site"),
+        (&["--from", &changed, "--at", "tomorrow"], "write it as"),
+        (&["--withdraw-at", "1"], "does not wait any more"),
+        (&["--withdraw-at", "99"], "nothing is scheduled as 99"),
+    ] {
+        let output = hq.run(&[&["publish", "prices"], arguments].concat());
+        assert!(!output.status.success() && err(&output).contains(why), "{}", err(&output));
+    }
+    let output = hq.run(&["publish", "prices_next", "--from", &changed]);
+    assert!(err(&output).contains("holds what is scheduled"), "{}", err(&output));
+}
+
 /// The same by a driver: with parameters, and inside a transaction, where it is refused.
 const DRIVER: &str = r#"
 import sys
