@@ -791,7 +791,8 @@ impl Changes {
         let mut counts = Counts::default();
         let mut ops = Vec::new();
         // (0, row) is a row that is given, (1, place) one that was there.
-        let (mut after, mut before): (Vec<(usize, usize)>, Vec<(usize, usize)>) = Default::default();
+        let mut after: Vec<(usize, usize)> = Vec::new();
+        let mut before: Vec<(usize, usize)> = Vec::new();
         for (row, bytes) in new_bytes.iter().enumerate() {
             let place = places.get(keys[row].as_ref()).copied();
             let is_there = place.filter(|place| live_at(*place));

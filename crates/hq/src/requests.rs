@@ -44,10 +44,10 @@ pub(crate) enum Answer {
 
 /// Does what is wished, durably, here or at the node that acts.
 pub(crate) async fn ask(shared: &Shared, incident: u64, wish: Wish) -> Result<Answer, HqError> {
-    if shared.is_acting() {
-        if let Some(answer) = carry_out(shared, incident, &wish).await? {
-            return Ok(answer);
-        }
+    if shared.is_acting()
+        && let Some(answer) = carry_out(shared, incident, &wish).await?
+    {
+        return Ok(answer);
     }
     let id = uuid::Uuid::new_v4().simple().to_string();
     let (now, request) = (shared.now(), Request { incident, wish, answer: None });
