@@ -19,7 +19,7 @@ use arrow_array::{
 use arrow_schema::{DataType, TimeUnit};
 use chrono::{DateTime, Days, NaiveDate};
 use ring::digest;
-use rollcall_types::{Seq, columns};
+use rollcall_types::{Seq, columns, shared::EDIT_NUMBER};
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params_from_iter,
     types::{Value, ValueRef},
@@ -30,6 +30,7 @@ use crate::{
     error::{CaptureError, Doing},
     install,
     shape::{Key, Shape, quote},
+    shared,
 };
 
 /// How a published table is to be at the site.
@@ -45,6 +46,9 @@ pub struct IncomingTable {
     pub audience: u64,
     /// Whether rows changed at the site are put right, or only told of.
     pub mends: bool,
+    /// The store's programs change it as well.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// What is applied of one table.
@@ -58,6 +62,8 @@ pub struct AppliedTable {
     pub edits: u64,
     /// Whether they are put right.
     pub mends: bool,
+    /// The store's programs change it as well; see [`Incoming::settle`].
+    pub shared: bool,
 }
 
 /// A fetch that was begun.
@@ -541,6 +547,10 @@ impl Incoming {
     /// Whether the table is what was applied; reads it whole. A table that is gone is not.
     pub fn is_as_applied(&self, table: &str) -> Result<bool, CaptureError> {
         let Some(applied) = applied(&self.conn, table)? else { return Ok(true) };
+        if applied.spec.shared {
+            // The store's programs may change it; but not unnoticed.
+            return shared::is_watched(&self.conn, table);
+        }
         let columns = quoted(applied.spec.columns.iter().map(|(name, _)| name)).join(",");
         match digest_of(&self.conn, &format!("SELECT {columns} FROM main.{}", quote(table))) {
             Ok(found) => Ok(found == applied.digest),
@@ -550,6 +560,22 @@ impl Incoming {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// HQ has decided on the store's edits of a shared table up to this number: what was held back takes effect.
+    pub fn settle(&mut self, table: &str, through: u64) -> Result<(), CaptureError> {
+        let Some(known) = applied(&self.conn, table)?.filter(|known| known.spec.shared) else { return Ok(()) };
+        let doing = "settling edits of a shared table";
+        let oldest = format!("SELECT min({EDIT_NUMBER}) FROM main.{}", quote(&shared::edits_of(table)));
+        let oldest: Option<i64> = self.conn.query_row(&oldest, [], |row| row.get(0)).doing(doing)?;
+        if oldest.is_none_or(|oldest| oldest.unsigned_abs() > through) {
+            return Ok(());
+        }
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        shared::settle(&transaction, &known.spec, through)?;
+        transaction.commit().doing(doing)?;
+        self.checkpoint("main");
+        Ok(())
     }
 
     fn staging(&self, table: &str) -> Result<(i64, IncomingTable), CaptureError> {
@@ -638,6 +664,11 @@ impl Incoming {
         let began = Instant::now();
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         transaction.execute_batch(&format!("ALTER TABLE main.{ASIDE} RENAME TO {}", quote(&spec.name))).doing(doing)?;
+        if spec.shared {
+            shared::share(&transaction, spec)?;
+            // Edits of a table that was dropped since.
+            shared::hold(&transaction, spec, &staged.source, true)?;
+        }
         note_applied(&transaction, spec, version, digest, true, known.map_or(0, |known| known.table.edits))?;
         transaction.commit().doing(doing)?;
         report.locked = report.locked.max(began.elapsed());
@@ -702,9 +733,15 @@ impl Incoming {
         let began = Instant::now();
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         add_columns(&transaction, &spec.name, missing)?;
+        share_or_not(&transaction, spec, known)?;
+        shared::begin(&transaction, spec)?;
+        let free = shared::is_settled(spec, "r");
         let removed = transaction
             .execute(
-                &format!("DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM temp._rollcall_gone)", keys.join(",")),
+                &format!(
+                    "DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM temp._rollcall_gone r WHERE {free})",
+                    keys.join(",")
+                ),
                 [],
             )
             .doing(doing)?;
@@ -712,7 +749,9 @@ impl Incoming {
             true => removed + transaction.execute(&format!("DELETE FROM {table} WHERE {is_null}"), []).doing(doing)?,
             false => removed,
         };
-        let written = transaction.execute(&upsert(spec, &table, "temp._rollcall_up", "true"), []).doing(doing)?;
+        let written = transaction.execute(&upsert(spec, &table, "temp._rollcall_up r", &free), []).doing(doing)?;
+        shared::hold(&transaction, spec, &rows, true)?;
+        shared::end(&transaction, spec)?;
         note_applied(&transaction, spec, version, digest, made, edits)?;
         transaction.commit().doing(doing)?;
         let locked = began.elapsed();
@@ -745,17 +784,41 @@ impl Incoming {
         add_columns(&transaction, &spec.name, missing)?;
         // A column that is added is null in every row: that does not change the digest.
         let before = digest_of(&transaction, &touched)?;
+        share_or_not(&transaction, spec, Some(known))?;
+        shared::begin(&transaction, spec)?;
+        let free = shared::is_settled(spec, "r");
         let removed = transaction
             .execute(
-                &format!("DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM {rows} WHERE _op = 'D')", keys.join(",")),
+                &format!(
+                    "DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM {rows} r WHERE _op = 'D' AND {free})",
+                    keys.join(",")
+                ),
                 [],
             )
             .doing(doing)?;
-        let written = transaction.execute(&upsert(spec, &table, &rows, "_op <> 'D'"), []).doing(doing)?;
+        let changed = upsert(spec, &table, &format!("{rows} r"), &format!("_op <> 'D' AND {free}"));
+        let written = transaction.execute(&changed, []).doing(doing)?;
+        shared::hold(&transaction, spec, &rows, false)?;
+        shared::end(&transaction, spec)?;
         let digest = known.digest.wrapping_sub(before).wrapping_add(digest_of(&transaction, &touched)?);
         note_applied(&transaction, spec, version, digest, known.made, known.table.edits)?;
         transaction.commit().doing(doing)?;
         Ok(Report { written: written as u64, removed: removed as u64, locked: began.elapsed() })
+    }
+}
+
+/// Watches a table that is shared, and not one that is no more.
+fn share_or_not(
+    transaction: &Transaction<'_>,
+    spec: &IncomingTable,
+    known: Option<&Applied>,
+) -> Result<(), CaptureError> {
+    if spec.shared {
+        return shared::share(transaction, spec);
+    }
+    match known {
+        Some(known) if known.spec.shared => shared::unshare(transaction, spec),
+        _ => Ok(()),
     }
 }
 
@@ -774,16 +837,16 @@ fn seq(number: i64) -> Seq {
     Seq(number.unsigned_abs())
 }
 
-fn quoted<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Vec<String> {
+pub(crate) fn quoted<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Vec<String> {
     names.into_iter().map(|name| quote(name.as_ref())).collect()
 }
 
-fn on_keys(keys: &[String]) -> String {
+pub(crate) fn on_keys(keys: &[String]) -> String {
     keys.iter().map(|key| format!("t.{key} = r.{key}")).collect::<Vec<_>>().join(" AND ")
 }
 
 /// Inserts rows of `source`, or makes the rows that have their keys equal to them.
-fn upsert(spec: &IncomingTable, table: &str, source: &str, condition: &str) -> String {
+pub(crate) fn upsert(spec: &IncomingTable, table: &str, source: &str, condition: &str) -> String {
     let columns = quoted(spec.columns.iter().map(|(name, _)| name)).join(",");
     let others = spec.columns.iter().filter(|(name, _)| !spec.key.contains(name));
     let changes: Vec<String> = others.map(|(name, _)| format!("{0} = excluded.{0}", quote(name))).collect();
@@ -815,7 +878,7 @@ fn decode_spec(text: &str) -> Result<IncomingTable, CaptureError> {
 }
 
 /// The column definitions of a table; staged rows have a number of their own, by which they keep their order.
-fn declare(table: &IncomingTable, staged: bool) -> String {
+pub(crate) fn declare(table: &IncomingTable, staged: bool) -> String {
     let key = quoted(&table.key).join(",");
     let not_null = |name: &String| if !staged && table.key.contains(name) { " NOT NULL" } else { "" };
     let columns: Vec<String> = table
@@ -842,7 +905,7 @@ fn is_kind(kind: &str) -> bool {
 }
 
 /// SQLite's type for one of Delta's.
-fn declared(kind: &str) -> String {
+pub(crate) fn declared(kind: &str) -> String {
     match kind {
         "boolean" => "BOOLEAN".to_owned(),
         "integer" | "long" => "INTEGER".to_owned(),
@@ -918,6 +981,7 @@ fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>, CaptureErr
                     audience: row.get::<_, i64>(1)? as u64,
                     edits: row.get::<_, i64>(5)?.unsigned_abs(),
                     mends: false,
+                    shared: false,
                 };
                 Ok((table, row.get::<_, i64>(2)? as u64, row.get::<_, bool>(3)?, row.get::<_, String>(4)?))
             },
@@ -926,7 +990,8 @@ fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>, CaptureErr
         .doing("reading what is applied of one of HQ's tables")?;
     let Some((table, digest, made, spec)) = found else { return Ok(None) };
     let spec = decode_spec(&spec)?;
-    Ok(Some(Applied { table: AppliedTable { mends: spec.mends, ..table }, digest, made, spec }))
+    let table = AppliedTable { mends: spec.mends, shared: spec.shared, ..table };
+    Ok(Some(Applied { table, digest, made, spec }))
 }
 
 fn note_applied(

@@ -196,8 +196,16 @@ pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -
         for trigger in all {
             transaction.execute_batch(&format!("DROP TRIGGER {}", quote(&trigger))).doing(doing)?;
         }
-        for table in ["journal", "noted", "layout", "load", "meta", "applied"] {
-            transaction.execute_batch(&format!("DROP TABLE IF EXISTS _rollcall_{table}")).doing(doing)?;
+        let held: Vec<String> = {
+            let mut statement = transaction
+                .prepare("SELECT substr(name, 11) FROM sqlite_master WHERE type = 'table' AND name GLOB '_rollcall_held_*'")
+                .doing(doing)?;
+            statement.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>().doing(doing)?
+        };
+        let own = ["journal", "noted", "layout", "load", "meta", "applied", "applying"].map(str::to_owned);
+        for table in own.into_iter().chain(held) {
+            let table = quote(&format!("_rollcall_{table}"));
+            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}")).doing(doing)?;
         }
     }
     transaction.commit().doing(doing)

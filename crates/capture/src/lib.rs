@@ -18,6 +18,7 @@ mod load;
 mod manifest;
 mod read;
 mod shape;
+mod shared;
 mod source;
 mod triggers;
 mod value;

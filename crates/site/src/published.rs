@@ -368,6 +368,7 @@ impl Task {
                         key: begin.key,
                         audience: begin.audience,
                         mends: begin.mends,
+                        shared: begin.shared,
                     };
                     let (after, whole) = (Seq(begin.after), begin.whole);
                     let begun = self.shelf.call(move |incoming| incoming.begin(&spec, after, whole)).await;

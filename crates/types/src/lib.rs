@@ -9,6 +9,7 @@ mod describe;
 mod id;
 mod manifest;
 mod position;
+pub mod shared;
 mod state;
 mod time;
 

@@ -5,4 +5,5 @@ mod incoming;
 mod manifest;
 mod model;
 mod random;
+mod shared;
 mod store;
