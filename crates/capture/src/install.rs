@@ -198,7 +198,9 @@ pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -
         }
         let held: Vec<String> = {
             let mut statement = transaction
-                .prepare("SELECT substr(name, 11) FROM sqlite_master WHERE type = 'table' AND name GLOB '_rollcall_held_*'")
+                .prepare(
+                    "SELECT substr(name, 11) FROM sqlite_master WHERE type = 'table' AND name GLOB '_rollcall_held_*'",
+                )
                 .doing(doing)?;
             statement.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>().doing(doing)?
         };

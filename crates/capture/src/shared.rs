@@ -67,9 +67,11 @@ pub(crate) fn share(transaction: &Transaction<'_>, spec: &IncomingTable) -> Resu
     for (kind, sql) in KINDS.iter().zip(triggers(spec)) {
         let name = trigger_name(kind, &spec.name);
         let present: bool = transaction
-            .query_row("SELECT count(*) > 0 FROM main.sqlite_master WHERE name = ?1 AND sql = ?2", (&name, &sql), |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT count(*) > 0 FROM main.sqlite_master WHERE name = ?1 AND sql = ?2",
+                (&name, &sql),
+                |row| row.get(0),
+            )
             .doing(DOING)?;
         if !present {
             transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}; {sql}", quote(&name))).doing(DOING)?;
@@ -140,9 +142,10 @@ fn triggers(spec: &IncomingTable) -> [String; 3] {
     let listed = |name: &&String| text(&format!("{},", name_of(name).map_or("", String::as_str)));
     let every = format!("rtrim({}, ',')", join_or_empty(others.iter().map(listed)));
     let moved = all(&|key| format!("OLD.{key} IS NOT NEW.{key}"), " OR ");
-    let differing = join_or_empty(others.iter().map(|name| {
-        format!("CASE WHEN ({moved}) OR OLD.{name} IS NOT NEW.{name} THEN {} ELSE '' END", listed(name))
-    }));
+    let differing =
+        join_or_empty(others.iter().map(|name| {
+            format!("CASE WHEN ({moved}) OR OLD.{name} IS NOT NEW.{name} THEN {} ELSE '' END", listed(name))
+        }));
     let is_change = columns.iter().map(|name| format!("OLD.{name} IS NOT NEW.{name}")).collect::<Vec<_>>().join(" OR ");
     let bodies = [
         ("INSERT", String::new(), note(&every)),

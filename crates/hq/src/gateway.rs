@@ -382,7 +382,8 @@ impl Control {
     }
 
     /// Tells the site what it should have of HQ's tables, unless it knows.
-    async fn send_wanted(&self, site: &SiteId, told: &mut Vec<WantedTable>) {
+    async fn send_wanted(&self, session: &Session, told: &mut Vec<WantedTable>) {
+        let site = &session.site;
         if published::is_ahead(&self.shared, site) {
             // It took a version at another node a moment ago.
             if let Err(error) = self.shared.lake.follow().await {
@@ -391,7 +392,7 @@ impl Control {
             }
             published::refresh(&self.shared).await;
         }
-        let tables = published::wanted(&self.shared, site);
+        let tables = published::wanted(&self.shared, session);
         if tables != *told {
             told.clone_from(&tables);
             self.send(ToSite::Published(rollcall_wire::proto::Published { tables })).await;
@@ -411,7 +412,7 @@ impl Control {
 
     async fn serve(&mut self, session: &Arc<Session>) {
         let (mut published, mut told) = (self.shared.published.subscribe(), Vec::new());
-        self.send_wanted(&session.site, &mut told).await;
+        self.send_wanted(session, &mut told).await;
         let mut settings = self.shared.settings_of(&session.site);
         let mut ask = asking(&settings);
         loop {
@@ -428,7 +429,7 @@ impl Control {
                 }
                 () = self.outgoing.closed() => return,
                 Ok(()) = published.changed() => {
-                    self.send_wanted(&session.site, &mut told).await;
+                    self.send_wanted(session, &mut told).await;
                     if self.send_settings(&session.site, &mut settings).await {
                         ask = asking(&settings);
                     }

@@ -17,7 +17,7 @@ use crate::{
     published::{
         self,
         arrivals::{self, LackingSince},
-        scheduled,
+        scheduled, shared as edits,
     },
 };
 
@@ -60,6 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut published_tick = tokio::time::interval(PUBLISHED_EVERY);
     let mut arrivals_tick = tokio::time::interval(ARRIVALS_EVERY);
     let (mut lacking, mut orphans, mut unwanted) = (LackingSince::new(), BTreeMap::new(), scheduled::Unwanted::new());
+    let mut decided = edits::Seen::new();
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -73,6 +74,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     && let Err(error) = scheduled::look(&shared, &mut unwanted).await
                 {
                     tracing::error!(error = %describe(&error), "what was scheduled cannot take effect yet");
+                }
+                if shared.is_acting() {
+                    edits::look(&shared, &mut decided).await;
                 }
             }
             _ = arrivals_tick.tick() => arrivals::watch(&shared, &mut lacking),

@@ -10,6 +10,7 @@ mod fetch;
 pub(crate) mod image;
 pub(crate) mod rows;
 pub(crate) mod scheduled;
+pub(crate) mod shared;
 pub(crate) mod sql;
 
 use std::{
@@ -17,7 +18,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use arrow_array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, UInt8Array, cast::AsArray};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray, UInt8Array, UInt32Array,
+    cast::AsArray,
+};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use arrow_select::filter::filter_record_batch;
 use futures::TryStreamExt;
@@ -28,6 +32,7 @@ use rollcall_lake::{
 use rollcall_query::{Audience, Extras, Question, SiteAudience};
 use rollcall_types::{
     ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe, hq_identifier,
+    shared::{Rule, Version},
 };
 use rollcall_wire::proto::WantedTable;
 use serde::{Deserialize, Serialize};
@@ -42,6 +47,7 @@ use crate::{
         image::{Image, is_live, row_bytes},
     },
     roster::{SiteRecord, Sites},
+    sessions::Session,
     settings,
 };
 
@@ -64,6 +70,9 @@ pub(crate) struct Definition {
     /// How often sites were made to fetch the table whole, since something that had taken effect was taken back.
     #[serde(default)]
     pub(crate) restated: u32,
+    /// By which rule sites change it as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shared: Option<Rule>,
 }
 
 /// One publication, as it is kept.
@@ -120,6 +129,8 @@ pub(crate) struct Request {
     /// Likewise; for every site if never said.
     pub(crate) to: Option<String>,
     pub(crate) mends: Option<bool>,
+    /// Whether sites change it as well, and the rule; `Some(None)` ends it.
+    pub(crate) shared: Option<Option<Rule>>,
     pub(crate) by: String,
     pub(crate) note: String,
     /// Only says what it would do.
@@ -183,11 +194,13 @@ pub(crate) struct Known {
     encoded: Mutex<Encoded>,
     /// Held while that is made: sites that want the same wait for it, and others' does not need memory at the same time.
     making: Mutex<()>,
+    /// Where the table's log stood: in a shared table, cursors move without a version.
+    log_version: u64,
 }
 
 impl Known {
-    fn new(name: TableName, image: Image, rules: Arc<Rules>) -> Self {
-        Self { name, image, rules, encoded: Mutex::default(), making: Mutex::default() }
+    fn new(name: TableName, image: Image, rules: Arc<Rules>, log_version: u64) -> Self {
+        Self { name, image, rules, encoded: Mutex::default(), making: Mutex::default(), log_version }
     }
 
     pub(crate) fn definition(&self) -> &Definition {
@@ -235,6 +248,7 @@ impl Known {
 fn tag_of(definition: &Definition, values: &[Option<&str>]) -> u64 {
     let text =
         serde_json::json!([definition.key, definition.to, definition.mends, definition.restated, values]).to_string();
+    let text = if definition.shared.is_some() { format!("{text} shared") } else { text };
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let mut low = [0; 8];
     low.copy_from_slice(&digest.as_ref()[..8]);
@@ -325,7 +339,12 @@ pub(crate) async fn refresh(shared: &Shared) {
         let Some(table) = shared.lake.table(&name) else { continue };
         let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
         let known = published.get(&name);
-        if known.as_ref().is_some_and(|known| known.image.version == version && *known.definition() == definition) {
+        let log_version = table.snapshot().version();
+        let is_known = |known: &Arc<Known>| {
+            let is_same = known.image.version == version && *known.definition() == definition;
+            is_same && (definition.shared.is_none() || known.log_version == log_version)
+        };
+        if known.as_ref().is_some_and(is_known) {
             continue;
         }
         match bring(shared, &name, &table, version, definition, known.as_deref()).await {
@@ -352,7 +371,7 @@ async fn bring(
     definition: Definition,
     known: Option<&Known>,
 ) -> Result<Known, HqError> {
-    let schema = table.snapshot().schema().as_ref().clone();
+    let (schema, log_version) = (table.snapshot().schema().as_ref().clone(), table.snapshot().version());
     let empty = Image::empty(&schema);
     let base = known.map_or(&empty, |known| &known.image);
     let image = read_behind(shared, name, base, version, &schema).await?;
@@ -362,7 +381,7 @@ async fn bring(
         }
         _ => Arc::new(Rules::new(shared.engine.audience(&definition.to, &image.schema())?, definition)),
     };
-    Ok(Known::new(name.clone(), image, rules))
+    Ok(Known::new(name.clone(), image, rules, log_version))
 }
 
 /// Whether a site came, went, or has other attributes than before.
@@ -444,7 +463,8 @@ pub(crate) fn is_ahead(shared: &Shared, site: &SiteId) -> bool {
 }
 
 /// What a site should have now. A table that no row could be for is left out, unless the site has it and must lose its rows.
-pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
+pub(crate) fn wanted(shared: &Shared, session: &Session) -> Vec<WantedTable> {
+    let site = &session.site;
     let all = shared.published.all();
     if all.is_empty() {
         return Vec::new();
@@ -461,7 +481,11 @@ pub(crate) fn wanted(shared: &Shared, site: &SiteId) -> Vec<WantedTable> {
             let version = known.version_for(&class)?.0;
             let newest = known.image.version.0;
             let (next, due) = scheduled::due(shared, &name, site, &record)?;
-            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag, newest, next, due }))
+            let decided = match known.definition().shared {
+                Some(_) => shared::decided(shared, &name, session.number, session.epoch),
+                None => 0,
+            };
+            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag, newest, next, due, decided }))
         };
         match want() {
             Ok(wanted) => tables.extend(wanted),
@@ -542,6 +566,10 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     let table = shared.lake.table_or_create(name, &definition.key).await?;
     if changes.counts.changes() > 0 {
         conformed.rows = changes.rows(previous, now)?;
+        if definition.shared.is_some() {
+            conformed.rows = changes.with_origin(&conformed.rows, &definition.key, now)?;
+            conformed.new_columns.extend(shared::new_columns(&table));
+        }
         let part = Part {
             site: SiteNumber::HQ,
             site_id: SiteId::new(HQ_SITE).map_err(|error| invalid(error.to_string()))?,
@@ -606,7 +634,7 @@ impl WorkedOut {
         check_attributes(&audience, &roster)?;
         let rule_columns = audience.row_columns();
         let rules = Arc::new(Rules::new(audience, definition.clone()));
-        let known = Known::new(request.table.clone(), Image::empty(&schema), rules);
+        let known = Known::new(request.table.clone(), Image::empty(&schema), rules, 0);
         let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
         Ok(Self { conformed, changes, rule_columns, audience, sites_touched })
     }
@@ -625,8 +653,12 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
     let view = shared.lake.state().view();
     let noted = publications(&view);
     let before = std::mem::take(found);
-    for name in definitions(&view).into_keys() {
+    for (name, definition) in definitions(&view) {
         let Some(table) = shared.lake.table(&name) else { continue };
+        // Edits of sites are versions that nobody published.
+        if definition.shared.is_some() {
+            continue;
+        }
         let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
         let newest = noted.iter().filter(|known| known.table == name).map(|known| known.version).max();
         let previous = newest.unwrap_or_default();
@@ -649,6 +681,9 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
         return Err(HqError::Invalid(format!("{name}: names that begin with rollcall. are Rollcall's own")));
     }
     let key: Vec<String> = request.key.iter().map(|column| hq_identifier(column)).collect();
+    if request.shared.flatten().is_some() {
+        shared::check_name(name)?;
+    }
     match before {
         Some(known) if !key.is_empty() && key != known.key => Err(HqError::Invalid(format!(
             "the key of {name} is ({}); a table with another key needs another name",
@@ -659,6 +694,7 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
             to: request.to.clone().unwrap_or_else(|| known.to.clone()),
             mends: request.mends.unwrap_or(known.mends),
             restated: known.restated,
+            shared: request.shared.unwrap_or(known.shared),
         }),
         None if key.is_empty() => Err(HqError::Invalid(format!(
             "{name} was never published: say with --key which columns name a row, and with --to which sites get which rows"
@@ -668,6 +704,7 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
             to: request.to.clone().unwrap_or_else(|| "true".to_owned()),
             mends: request.mends.unwrap_or(true),
             restated: 0,
+            shared: request.shared.flatten(),
         }),
     }
 }
@@ -731,6 +768,9 @@ struct Changes {
     rows: RecordBatch,
     /// Rows as they were, of those that change or go.
     before: RecordBatch,
+    /// All rows as they were, and for each of `rows` which of them it was; none if it was not there.
+    was: RecordBatch,
+    places: Vec<Option<u32>>,
 }
 
 impl Changes {
@@ -789,7 +829,7 @@ impl Changes {
         let (new_bytes, old_bytes) =
             (row_bytes(&new, &names).map_err(failed)?, row_bytes(&was, &names).map_err(failed)?);
         let mut counts = Counts::default();
-        let mut ops = Vec::new();
+        let (mut ops, mut was_at) = (Vec::new(), Vec::new());
         // (0, row) is a row that is given, (1, place) one that was there.
         let mut after: Vec<(usize, usize)> = Vec::new();
         let mut before: Vec<(usize, usize)> = Vec::new();
@@ -805,6 +845,7 @@ impl Changes {
                     ops.push(if place.is_some() { b'U' } else { b'I' });
                     *(if there.is_some() { &mut counts.updated } else { &mut counts.inserted }) += 1;
                     after.push((0, row));
+                    was_at.push(there.map(|place| place as u32));
                 }
             }
             before.extend(is_there.filter(|_| !same).map(|place| (1, place)));
@@ -818,13 +859,44 @@ impl Changes {
             counts.deleted += 1;
             ops.push(b'D');
             after.push((1, place));
+            was_at.push(None);
             before.push((1, place));
         }
         let was_there = |key: &&&[u8]| places.get(**key).is_some_and(|place| live_at(*place));
         counts.unchanged += (gone.len() - gone.iter().filter(was_there).count()) as u64;
         let pick = |from: &[(usize, usize)]| arrow_select::interleave::interleave_record_batch(&[&new, &was], from);
         let rows = only_keys(&pick(&after).map_err(failed)?, &ops, key)?;
-        Ok(Self { counts, ops, rows, before: pick(&before).map_err(failed)? })
+        let before = pick(&before).map_err(failed)?;
+        Ok(Self { counts, ops, rows, before, was, places: was_at })
+    }
+
+    /// `rows` with who changed what; see [`shared::ORIGIN`].
+    fn with_origin(&self, rows: &RecordBatch, key: &[String], now: Timestamp) -> Result<RecordBatch, HqError> {
+        let places = UInt32Array::from(self.places.clone());
+        let mut changed: Vec<Vec<String>> = vec![Vec::new(); self.ops.len()];
+        for (field, array) in self.rows.schema_ref().fields().iter().zip(self.rows.columns()) {
+            if key.contains(field.name()) {
+                continue;
+            }
+            let was = self.was.column_by_name(field.name()).ok_or(HqError::Outdated)?;
+            let was = arrow_select::take::take(was, &places, None).map_err(failed)?;
+            let differs = arrow_ord::cmp::distinct(array, &was).map_err(failed)?;
+            for (row, changed) in changed.iter_mut().enumerate() {
+                if self.places[row].is_none() || differs.value(row) {
+                    changed.push(field.name().clone());
+                }
+            }
+        }
+        let origin = |(changed, op): (Vec<String>, &u8)| {
+            let (by, at) = (HQ_SITE.to_owned(), now.as_micros());
+            serde_json::to_string(&Version { by, at, changed, gone: *op == b'D' }).unwrap_or_default()
+        };
+        let origins: StringArray = changed.into_iter().zip(&self.ops).map(origin).map(Some).collect();
+        let mut fields: Vec<Field> = rows.schema_ref().fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.push(Field::new(shared::ORIGIN, DataType::Utf8, true));
+        let mut arrays = rows.columns().to_vec();
+        arrays.push(Arc::new(origins));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(failed)
     }
 
     fn shape(&self) -> Arc<Schema> {
@@ -898,6 +970,7 @@ pub(crate) async fn withdraw(
             key: Vec::new(),
             to: None,
             mends: None,
+            shared: None,
             by: by.to_owned(),
             note: format!("takes version {version} back"),
             dry_run,

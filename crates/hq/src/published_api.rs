@@ -76,6 +76,8 @@ struct PublishQuery {
     key: String,
     to: Option<String>,
     mends: Option<bool>,
+    /// By which rule sites change it as well: hq, site, latest, fields; or `no`.
+    shared: Option<String>,
     #[serde(default)]
     note: String,
     #[serde(default)]
@@ -106,14 +108,19 @@ async fn publish(
     let read = tokio::task::spawn_blocking(move || rows::read(&body, form, known.as_ref())).await;
     let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
     let key = query.key.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
-    let PublishQuery { mode, to, mends, note, dry_run, at, .. } = query;
+    let PublishQuery { mode, to, mends, shared: query_shared, note, dry_run, at, .. } = query;
     let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let (rows, gone, mode) = match mode {
         FileMode::Merge => (rows, None, Mode::Merge),
         FileMode::Replace => (rows, None, Mode::Replace),
         FileMode::Delete => (none, Some(rows), Mode::Merge),
     };
-    let request = Request { table, rows, gone, mode, key, to, mends, by, note, dry_run, based_on: None };
+    let rule = match query_shared.as_deref() {
+        Some("no") => Some(None),
+        Some(rule) => Some(Some(rule.parse().map_err(HqError::Invalid)?)),
+        None => None,
+    };
+    let request = Request { table, rows, gone, mode, key, to, mends, shared: rule, by, note, dry_run, based_on: None };
     let (outcome, scheduled_as) = match at {
         Some(at) => scheduled::schedule(&shared, &request, at).await?,
         None => (published::publish(&shared, request).await?, 0),

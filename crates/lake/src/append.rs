@@ -45,7 +45,8 @@ pub struct Part {
     pub rows: Conformed,
     /// When HQ received the batch.
     pub received_at: Timestamp,
-    /// Taken whole or not at all: a table that stands further than `previous` makes it a gap.
+    /// Taken whole or not at all: a table that stands further than `previous` makes it a gap. Then nothing that is appended
+    /// with it is taken either.
     pub whole: bool,
 }
 
@@ -189,6 +190,14 @@ impl Plan {
         for part in parts {
             let outcome = plan.take(base, part, &mut accepted);
             plan.outcomes.push(outcome);
+        }
+        let is_gap = |outcome: &PartOutcome| matches!(outcome, PartOutcome::Gap { .. });
+        if parts.iter().zip(&plan.outcomes).any(|(part, outcome)| part.whole && is_gap(outcome)) {
+            for (part, outcome) in parts.iter().zip(&mut plan.outcomes).filter(|(_, outcome)| !is_gap(outcome)) {
+                *outcome = PartOutcome::Gap { cursor: base.cursor(part.site, part.epoch).unwrap_or_default().seq };
+            }
+            plan.cursors.clear();
+            accepted.clear();
         }
         let new_columns = accepted.iter().flat_map(|(part, _)| &part.rows.new_columns);
         plan.schema = base.schema().merged(new_columns);

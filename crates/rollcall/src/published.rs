@@ -66,6 +66,10 @@ pub(crate) struct PublishArgs {
     /// What happens to rows that a site changes.
     #[arg(long)]
     edits: Option<Edits>,
+    /// Sites change the table as well, and of two versions of a row that rule says which one stays: hq, site, latest, or fields
+    /// (the latest in each column); `no` ends it.
+    #[arg(long, value_name = "RULE", value_parser = ["hq", "site", "latest", "fields", "no"], conflicts_with = "at")]
+    shared: Option<String>,
     /// Why, for those who read about it later.
     #[arg(long, default_value = "")]
     note: String,
@@ -159,6 +163,7 @@ fn publish_file(args: &PublishArgs, from: &Path) -> anyhow::Result<Outcome> {
     if let Some(at) = &args.at {
         parameters.push(("at", time(at)?));
     }
+    parameters.extend(args.shared.clone().map(|rule| ("shared", rule)));
     parameters.extend(args.edits.map(|edits| ("mends", matches!(edits, Edits::Mend).to_string())));
     let path = format!("/api/published/{}", args.table);
     Client::find(&args.hq)?.post_bytes(&path, &parameters, &rows)

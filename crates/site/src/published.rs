@@ -11,7 +11,7 @@ use rollcall_capture::{
     AppliedTable, CaptureError, DueChange, Fingerprint, Incoming, IncomingTable, Report, Source, Staged,
     fingerprint as look_at,
 };
-use rollcall_types::{Seq, describe};
+use rollcall_types::{Seq, describe, shared::EDITS_SUFFIX};
 use rollcall_wire::{
     proto::{Applied, FetchRequest, WantedTable, fetch_reply::Message as Fetched, sites_client::SitesClient},
     published::decode,
@@ -120,6 +120,13 @@ impl Shelf {
             }
         }
         is_done
+    }
+
+    /// The tables that stand beside shared ones, with what the store's programs changed in them.
+    pub(crate) async fn edit_tables(&self) -> Result<Vec<String>, SiteError> {
+        let applied = self.call(|incoming| incoming.applied()).await?;
+        let shared = applied.into_iter().filter(|(_, table)| table.shared);
+        Ok(shared.map(|(name, _)| format!("{name}{EDITS_SUFFIX}")).collect())
     }
 
     fn problems(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
@@ -277,8 +284,18 @@ impl Task {
         }
     }
 
-    /// Fetches and applies a table, unless it is what HQ wants.
+    /// Brings a table up to date, and lets HQ's decisions on the store's edits take effect.
     async fn bring(&mut self, wanted: &WantedTable) -> Result<(), SiteError> {
+        self.bring_rows(wanted).await?;
+        if wanted.decided > 0 {
+            let (name, decided) = (wanted.table.clone(), wanted.decided);
+            self.shelf.call(move |incoming| incoming.settle(&name, decided)).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches and applies a table, unless it is what HQ wants.
+    async fn bring_rows(&mut self, wanted: &WantedTable) -> Result<(), SiteError> {
         let name = wanted.table.clone();
         let applied = self.shelf.call(|incoming| incoming.applied()).await?;
         let applied = applied.get(&name);

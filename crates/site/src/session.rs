@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use rollcall_capture::{Health, LoadProgress, PruneLimits, Source, fingerprint as look_at};
+use rollcall_capture::{Health, LoadProgress, PruneLimits, Source, TableSpec, fingerprint as look_at};
 use rollcall_types::{ChainHash, Epoch, Seq, columns};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
@@ -158,6 +158,7 @@ impl Session<'_> {
             welcome.credit_bytes,
         );
         self.behaviour.take(settings, self.feed, self.notes).await?;
+        unless_busy(self.capture_edits().await)?;
         let check_every = self.behaviour.beacon_every() * CHECK_BEACONS;
         let pace = self.behaviour.pace.clone();
         let updates = Updates::start(client, self.shelf.clone(), applied, check_every, pace);
@@ -344,7 +345,10 @@ impl Session<'_> {
                     }
                 }
                 _ = beacon.tick() => unless_busy(self.send_beacon(open).await)?,
-                () = open.updates.changed() => unless_busy(self.send_beacon(open).await)?,
+                () = open.updates.changed() => {
+                    unless_busy(self.capture_edits().await)?;
+                    unless_busy(self.send_beacon(open).await)?;
+                }
                 _ = care.tick() => {
                     let happened = moved || cared_for != fingerprint || cared.elapsed() > LOOK_ANYWAY;
                     if happened || self.is_manifest_due() {
@@ -397,6 +401,20 @@ impl Session<'_> {
                 () = std::future::ready(()), if busy => {}
             }
         }
+    }
+
+    /// Captures what the store's programs change in tables that are HQ's as well.
+    async fn capture_edits(&self) -> Result<(), SiteError> {
+        for table in self.shelf.edit_tables().await? {
+            let capture = move |source: &mut Source| {
+                if source.excluded(&table)?.is_none() {
+                    source.capture(&TableSpec { table: table.clone(), excluded: Vec::new() })?;
+                }
+                Ok(())
+            };
+            self.feed.call(capture).await?;
+        }
+        Ok(())
     }
 
     /// Journals some rows from before: how far the journal goes now and when the next may follow; none when none are left.

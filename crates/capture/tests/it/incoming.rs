@@ -67,7 +67,14 @@ fn open(directory: &tempfile::TempDir) -> Incoming {
 
 fn prices(audience: u64) -> IncomingTable {
     let columns = vec![("sku".to_owned(), "string".to_owned()), ("price".to_owned(), "decimal(10,2)".to_owned())];
-    IncomingTable { name: "prices".to_owned(), columns, key: vec!["sku".to_owned()], audience, mends: true, shared: false }
+    IncomingTable {
+        name: "prices".to_owned(),
+        columns,
+        key: vec!["sku".to_owned()],
+        audience,
+        mends: true,
+        shared: false,
+    }
 }
 
 /// Position, key, and the price in cents; none deletes.

@@ -108,6 +108,7 @@ impl Known {
             key: self.image.key.clone(),
             rows: rows.num_rows() as u64,
             mends: self.definition().mends,
+            shared: self.definition().shared.is_some(),
         };
         let mut replies = vec![reply(Fetched::Begin(begin))];
         let seqs = rows.column(0).as_primitive::<Int64Type>();

@@ -198,6 +198,9 @@ pub(crate) async fn schedule(
         super::refresh(shared).await;
         let invalid = |text: String| HqError::Invalid(text);
         let known = shared.published.get(name);
+        if known.as_ref().is_some_and(|known| known.definition().shared.is_some()) {
+            return Err(invalid(format!("{name} is changed at the sites as well: nothing of it can be scheduled")));
+        }
         let known = known
             .ok_or_else(|| invalid(format!("{name} was never published; what changes later must be there before")))?;
         let definition = known.definition().clone();
@@ -248,6 +251,7 @@ pub(crate) async fn schedule(
             key,
             to: Some(definition.to.clone()),
             mends: Some(true),
+            shared: None,
             by: request.by.clone(),
             note: format!("for {name}, at {at} of each site's day"),
             dry_run: false,
@@ -410,6 +414,7 @@ fn internal(table: &TableName, rows: RecordBatch, gone: RecordBatch, by: &str, n
         key: Vec::new(),
         to: None,
         mends: None,
+        shared: None,
         by: by.to_owned(),
         note,
         dry_run: false,

@@ -60,6 +60,7 @@ pub(crate) async fn change(
             key: Vec::new(),
             to: None,
             mends: None,
+            shared: None,
             by: by.to_owned(),
             note: statement.to_string().chars().take(200).collect(),
             dry_run: false,
