@@ -575,5 +575,7 @@ impl From<HqError> for Turned {
 
 fn cursors(lake: &Lake, site: SiteNumber, epoch: Epoch) -> Vec<(TableName, rollcall_lake::Cursor)> {
     let tables = lake.tables().into_iter();
-    tables.filter_map(|(name, table)| Some((name, table.cursor(site, epoch)?))).collect()
+    // In a table that HQ shares, sites' cursors count edits, not the journal.
+    let of_sites = tables.filter(|(_, table)| !table.snapshot().is_published());
+    of_sites.filter_map(|(name, table)| Some((name, table.cursor(site, epoch)?))).collect()
 }

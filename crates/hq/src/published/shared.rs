@@ -68,7 +68,7 @@ async fn look_at(shared: &Arc<Shared>, name: &TableName, rule: Rule, seen: &mut 
     let columns = known.image.columns.clone();
     let mut edits = Edits::read(shared, &edits_table, &columns, since).await?;
     let heard = edits.heard.iter().copied().max().map(Timestamp::from_micros);
-    edits.drop_stated_again(shared, name, &edits_table).await?;
+    edits.find_done(shared, name, &edits_table).await?;
     let mut from = 0;
     while from < edits.len() {
         from = round(shared, name, rule, &edits, from).await?;
@@ -105,8 +105,12 @@ struct Edits {
     heard: Vec<i64>,
     changed: Vec<Vec<String>>,
     gone: Vec<bool>,
-    /// Told again, since the site has a new epoch.
-    again: Vec<bool>,
+    /// It has a value that HQ's column cannot hold.
+    misfit: Vec<bool>,
+    /// [`EDIT_AT`].
+    made: Vec<i64>,
+    /// They were decided on in an earlier epoch.
+    is_done: Vec<bool>,
 }
 
 impl Edits {
@@ -140,9 +144,8 @@ impl Edits {
             columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
         let arrays = columns.iter().map(|column| cast(&rows, &column.name, &column.kind.arrow()));
         let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
-        let again: Vec<bool> = ops.iter().map(|op| op == Some("S")).collect();
-        let clock = |row: usize| match (again[row], by_journal[row]) {
-            (false, Some(micros)) => micros,
+        let clock = |row: usize| match (ops.value(row), by_journal[row]) {
+            ("I" | "U", Some(micros)) => micros,
             // When it was stated is not when it was made.
             _ => by_site.value(row) * 1000,
         };
@@ -162,7 +165,13 @@ impl Edits {
             heard: heard.into_iter().map(Option::unwrap_or_default).collect(),
             changed: changed.iter().map(split).collect(),
             gone: gone.values().iter().map(|gone| *gone != 0).collect(),
-            again,
+            misfit: cast(&rows, columns::MISFIT, &DataType::Utf8)?
+                .as_string::<i32>()
+                .iter()
+                .map(|of| of.is_some())
+                .collect(),
+            made: by_site.values().to_vec(),
+            is_done: vec![false; count],
         })
     }
 
@@ -170,9 +179,9 @@ impl Edits {
         self.sites.len()
     }
 
-    /// A site that begins a new epoch states the edits that wait anew; some were decided on in the old one.
-    async fn drop_stated_again(&mut self, shared: &Shared, name: &TableName, table: &TableName) -> Result<(), HqError> {
-        let is_old = |row: usize| self.again[row] && self.epochs[row] > Epoch(1);
+    /// A site that begins a new epoch sends anew what it has; some of it was decided on in the old one.
+    async fn find_done(&mut self, shared: &Shared, name: &TableName, table: &TableName) -> Result<(), HqError> {
+        let is_old = |row: usize| self.epochs[row] > Epoch(1);
         if !(0..self.len()).any(is_old) {
             return Ok(());
         }
@@ -194,24 +203,15 @@ impl Edits {
                 *first = (*first).min(epoch);
             }
         }
-        let keeps: Vec<bool> = (0..self.len())
+        self.is_done = (0..self.len())
             .map(|row| {
-                let of = (self.sites[row].as_str(), self.numbers[row], self.clocks[row] / 1000);
-                !(is_old(row) && decided_on.get(&of).is_some_and(|epoch| *epoch < self.epochs[row]))
+                let of = (self.sites[row].as_str(), self.numbers[row], self.made[row]);
+                decided_on.get(&of).is_some_and(|epoch| *epoch < self.epochs[row])
             })
             .collect();
-        // They are passed over as edits that change nothing: their numbers are done with.
-        for (row, keeps) in keeps.into_iter().enumerate() {
-            if !keeps {
-                self.changed[row] = vec![PASSED_OVER.to_owned()];
-            }
-        }
         Ok(())
     }
 }
-
-/// In the place of an edit's columns: it was decided on already. No column has such a name.
-const PASSED_OVER: &str = "";
 
 async fn select(shared: &Shared, sql: &str) -> Result<RecordBatch, HqError> {
     let planned = shared.engine.plan(Question::Text(sql), None, Extras::default()).await?;
@@ -293,6 +293,7 @@ async fn round(
         next = edit + 1;
     }
     numbers.retain(|_, (_, before, after)| before != after);
+    let count: u64 = numbers.values().map(|(_, before, after)| after - before).sum();
     if numbers.is_empty() {
         return Ok(next);
     }
@@ -332,7 +333,7 @@ async fn round(
     if appended.outcomes.iter().any(|outcome| matches!(outcome, PartOutcome::Gap { .. })) {
         return Err(HqError::Outdated);
     }
-    tracing::info!(table = %name, edits = next - from, conflicts = decided_on.losses.len(), "sites' edits are decided on");
+    tracing::info!(table = %name, edits = count, conflicts = decided_on.losses.len(), "sites' edits are decided on");
     refresh(shared).await;
     Ok(next)
 }
@@ -454,7 +455,7 @@ impl<'a> Decided<'a> {
     /// Decides on one edit; false if its row was changed by another site in this round.
     fn take(&mut self, rule: Rule, edit: usize) -> Result<bool, HqError> {
         let (edits, key) = (self.edits, self.keys[edit].clone());
-        if edits.changed[edit].iter().any(|name| name == PASSED_OVER) {
+        if edits.is_done[edit] {
             return Ok(true);
         }
         let site = &edits.sites[edit];
@@ -489,6 +490,15 @@ impl<'a> Decided<'a> {
             columns,
             row,
         };
+        if edits.misfit[edit] {
+            self.losses.push(loss(HQ_SITE, site.as_str(), version.changed.clone(), None));
+            if place.is_some() {
+                // The row as HQ has it, once more: the site has another.
+                version = Version { by: HQ_SITE.to_owned(), changed: Vec::new(), gone: now.is_none(), ..version };
+                self.change(key, Changed { row: now, key: (1, edit), version, by: site.clone() });
+            }
+            return Ok(true);
+        }
         let row = match decide(rule, &since, &version) {
             Decision::Taken { over } => {
                 if let Some(over) = over {
@@ -517,15 +527,21 @@ impl<'a> Decided<'a> {
                 Some(row)
             }
         };
-        if let Some(before) = self.changed.get(&key) {
-            let more: Vec<String> =
-                before.version.changed.iter().filter(|name| !version.changed.contains(name)).cloned().collect();
-            version.changed.extend(more);
-        } else {
-            self.order.push(key.clone());
-        }
-        self.changed.insert(key, Changed { row, key: (1, edit), version, by: site.clone() });
+        self.change(key, Changed { row, key: (1, edit), version, by: site.clone() });
         Ok(true)
+    }
+
+    fn change(&mut self, key: Box<[u8]>, mut changed: Changed) {
+        match self.changed.get(&key) {
+            Some(before) => {
+                let now = &mut changed.version.changed;
+                let more: Vec<String> =
+                    before.version.changed.iter().filter(|name| !now.contains(name)).cloned().collect();
+                now.extend(more);
+            }
+            None => self.order.push(key.clone()),
+        }
+        self.changed.insert(key, changed);
     }
 
     /// The values of a column from where they come.
@@ -545,7 +561,8 @@ impl<'a> Decided<'a> {
             let place = self.places.get(key);
             let is_there = place.is_some_and(|place| self.live.value(*place));
             match (&changed.row, place) {
-                (None, _) if !is_there => continue,
+                (None, None) => continue,
+                (None, _) if !is_there && changed.version.by != HQ_SITE => continue,
                 (None, _) => ops.push(b'D'),
                 (Some(_), Some(_)) => ops.push(b'U'),
                 (Some(_), None) => ops.push(b'I'),

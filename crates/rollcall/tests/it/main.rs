@@ -10,5 +10,6 @@ mod nodes;
 mod proof;
 mod published;
 mod settings;
+mod shared;
 mod support;
 mod watch;

@@ -1,0 +1,162 @@
+//! Tables that stores and HQ change: all ends come to the same rows, and what lost can be counted.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rand::Rng;
+
+use crate::{
+    chaos::random,
+    published::publish_to,
+    support::{Hq, Store, running_store, wait_for},
+};
+
+const ROWS: &str = "SELECT id, name, phone FROM customers ORDER BY id";
+
+fn publish(hq: &Hq, directory: &Path, text: &str, arguments: &[&str]) {
+    publish_to(hq, directory, "customers", "id", text, arguments);
+}
+
+/// A store whose agent runs, once it has the table.
+fn store(hq: &Hq, directory: &Path, id: &str) -> Store {
+    let sql = "PRAGMA journal_mode = WAL; CREATE TABLE sales (id INTEGER PRIMARY KEY, sku TEXT)";
+    let store = running_store(hq, directory, id, sql, "sales");
+    wait_for("the customers to be at the store", || {
+        (store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'customers_edits'") == "1").then_some(())
+    });
+    store
+}
+
+fn at_hq(hq: &Hq) -> Option<String> {
+    let row = "concat_ws('|', id, coalesce(name, ''), coalesce(CAST(phone AS VARCHAR), ''))";
+    let rows = hq.value(&format!("SELECT string_agg({row}, chr(10) ORDER BY id) FROM customers"));
+    rows.map(|rows| if rows == "null" { String::new() } else { rows })
+}
+
+/// Once no edit waits, every store has HQ's rows.
+fn wait_same(hq: &Hq, stores: &[Store]) {
+    wait_for("all ends to have the same rows", || {
+        let rows = at_hq(hq)?;
+        let is_same = |store: &Store| {
+            store.sql("SELECT count(*) FROM customers_edits") == "0"
+                && store.sql("SELECT count(*) FROM _rollcall_held_customers") == "0"
+                && store.sql(ROWS) == rows
+        };
+        stores.iter().all(is_same).then_some(())
+    });
+}
+
+#[test]
+fn of_two_edits_made_apart_the_rule_says_which_stays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    publish(&hq, directory.path(), "id,name,phone\nc1,Ann,1\nc2,Bob,2\nc3,Cid,3\n", &["--shared", "latest"]);
+    let mut stores = ["boston-01", "tacoma-01"].map(|id| store(&hq, directory.path(), id));
+    // Nobody else is about: what a store does is what all have.
+    stores[0].sql("UPDATE customers SET phone = '11' WHERE id = 'c1'; INSERT INTO customers VALUES ('c4', 'Dee', '4')");
+    stores[1].sql("DELETE FROM customers WHERE id = 'c3'");
+    wait_for("the edits to be at HQ", || (at_hq(&hq)? == "c1|Ann|11\nc2|Bob|2\nc4|Dee|4").then_some(()));
+    wait_same(&hq, &stores);
+    assert_eq!(hq.value("SELECT count(*) FROM customers_conflicts"), None, "nothing lost yet");
+    // Both are cut off, and change the same row; so does HQ.
+    stores.iter_mut().for_each(Store::kill);
+    stores[0].sql("UPDATE customers SET phone = '20', name = 'Rob' WHERE id = 'c2'");
+    std::thread::sleep(Duration::from_millis(50));
+    stores[1].sql("UPDATE customers SET phone = '21' WHERE id = 'c2'");
+    for store in &mut stores {
+        store.run(None);
+    }
+    wait_same(&hq, &stores);
+    assert!(stores[0].sql(ROWS).contains("c2|Bob|21"), "the later edit: {}", stores[0].sql(ROWS));
+    let conflict = "SELECT concat(id, ' ', kept, ' over ', lost, ': ', name, ' ', phone) FROM customers_conflicts";
+    assert_eq!(hq.value(conflict).as_deref(), Some("c2 tacoma-01 over boston-01: Rob 20"));
+    // In each column the latest: nothing of either is lost.
+    publish(&hq, directory.path(), "id,name,phone\nc2,Bob,2\n", &["--shared", "fields"]);
+    wait_same(&hq, &stores);
+    stores.iter_mut().for_each(Store::kill);
+    stores[0].sql("UPDATE customers SET name = 'Rob' WHERE id = 'c2'");
+    stores[1].sql("UPDATE customers SET phone = '31' WHERE id = 'c2'");
+    for store in &mut stores {
+        store.run(None);
+    }
+    wait_for("both columns", || at_hq(&hq)?.contains("c2|Rob|31").then_some(()));
+    wait_same(&hq, &stores);
+    // What HQ says stays.
+    publish(&hq, directory.path(), "id,name,phone\nc2,Bob,2\n", &["--shared", "hq"]);
+    wait_same(&hq, &stores);
+    stores[1].kill();
+    stores[1].sql("UPDATE customers SET name = 'Bobby' WHERE id = 'c2'");
+    publish(&hq, directory.path(), "id,name\nc2,Robert\n", &[]);
+    stores[1].run(None);
+    wait_for("the conflict to be told", || {
+        (hq.value("SELECT count(*) FROM customers_conflicts WHERE kept = 'hq'")? == "1").then_some(())
+    });
+    wait_same(&hq, &stores);
+    assert!(stores[1].sql(ROWS).contains("c2|Robert|2"), "{}", stores[1].sql(ROWS));
+    // A value that the column cannot hold at HQ is told and kept, and HQ's row stands.
+    stores[0].sql("UPDATE customers SET phone = 'none' WHERE id = 'c2'");
+    wait_for("the misfit to be told", || {
+        (hq.value("SELECT count(*) FROM history.customers_edits WHERE _misfit IS NOT NULL")? == "1").then_some(())
+    });
+    wait_same(&hq, &stores);
+    let told = "SELECT concat(lost, ' ', name) FROM customers_conflicts WHERE kept = 'hq' AND lost = 'tacoma-01'";
+    let told = hq.value(told);
+    assert_eq!(told.as_deref(), Some("tacoma-01 Bobby"));
+}
+
+#[test]
+fn all_ends_come_to_the_same_rows_whatever_is_killed() {
+    // Method: three stores and HQ change thirty rows, some added and some deleted, while agents and HQ are killed; then all must
+    // have the same rows, each edit must have been decided on once, and nothing must go back and forth.
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut random = random();
+    let mut hq = Hq::start(directory.path());
+    let text: String = (0..30).map(|id| format!("c{id:02},first,0\n")).collect();
+    publish(&hq, directory.path(), &format!("id,name,phone\n{text}"), &["--shared", "fields"]);
+    let mut stores: Vec<Store> =
+        ["austin-01", "boston-01", "tacoma-01"].map(|id| store(&hq, directory.path(), id)).into();
+    let (started, mut edits, mut kills) = (Instant::now(), 0, 0);
+    while started.elapsed() < Duration::from_secs(12) {
+        let (store, id) = (random.random_range(0..stores.len()), random.random_range(0..40));
+        let value = random.random_range(0..1000);
+        match random.random_range(0..20) {
+            0 => {
+                hq.kill();
+                hq.restart();
+                kills += 1;
+            }
+            1 => {
+                stores[store].kill();
+                stores[store].run(None);
+                kills += 1;
+            }
+            2 => publish(&hq, directory.path(), &format!("id,name\nc{id:02},hq-{value}\n"), &[]),
+            3 => drop(stores[store].sql(&format!("DELETE FROM customers WHERE id = 'c{id:02}'"))),
+            4 => drop(
+                stores[store].sql(&format!("INSERT OR REPLACE INTO customers VALUES ('c{id:02}', 'new', '{value}')")),
+            ),
+            5..12 => drop(stores[store].sql(&format!("UPDATE customers SET phone = '{value}' WHERE id = 'c{id:02}'"))),
+            _ => drop(
+                stores[store].sql(&format!("UPDATE customers SET name = 's{store}-{value}' WHERE id = 'c{id:02}'")),
+            ),
+        }
+        edits += 1;
+        std::thread::sleep(Duration::from_millis(random.random_range(5..100)));
+    }
+    wait_same(&hq, &stores);
+    println!(
+        "{edits} edits, {kills} kills, {} conflicts",
+        hq.value("SELECT count(*) FROM customers_conflicts").unwrap_or_default()
+    );
+    let decided_on = "SELECT sum(seq) FROM rollcall.cursors WHERE table_name = 'customers' AND site <> 'hq'";
+    let numbered =
+        "SELECT count(DISTINCT concat(_site, '/', edit_number)) FROM history.customers_edits WHERE _op <> 'D'";
+    assert_eq!(hq.value(decided_on), hq.value(numbered));
+    assert_eq!(hq.new_epochs(), Vec::<String>::new());
+    let version = hq.value("SELECT max(_seq) FROM history.customers");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(hq.value("SELECT max(_seq) FROM history.customers"), version, "what HQ sends is no edit");
+    wait_same(&hq, &stores);
+}
