@@ -257,9 +257,10 @@ impl Source {
     pub fn row_digest(&self, seq: Seq) -> Result<Option<String>, CaptureError> {
         let doing = "reading a journal row";
         let mut statement = self.conn.prepare_cached("SELECT * FROM _rollcall_journal WHERE seq = ?1").doing(doing)?;
-        let columns = statement.column_count();
         let mut rows = statement.query([to_sql(seq)]).doing(doing)?;
         let Some(row) = rows.next().doing(doing)? else { return Ok(None) };
+        // Not before the first step: a statement that was kept learns of new columns there.
+        let columns = row.as_ref().column_count();
         let mut text = String::new();
         for index in 1..columns {
             // Columns added later are null in older rows; trailing nulls must not change the digest.

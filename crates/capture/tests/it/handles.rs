@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rollcall_capture::{PruneLimits, Source};
+use rollcall_capture::{PruneLimits, Source, TableSpec};
 use rollcall_types::Seq;
 use rusqlite::Connection;
 
@@ -368,4 +368,22 @@ fn deleted_journal_rows_are_recorded_as_lost() {
         after = changes.last;
     }
     assert!(lost.concat().contains("deleted before HQ confirmed"), "{lost:?}");
+}
+
+#[test]
+fn a_wider_journal_is_digested_whole() {
+    let store = Store::new(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE wide (id INTEGER PRIMARY KEY, a, b, c, d, e)",
+    );
+    let mut source = store.capture(&["t"]);
+    load_all(&mut source);
+    // The statement that reads a row is kept from here on.
+    let head = source.heads().expect("reads").head;
+    source.row_digest(head).expect("reads").expect("a row");
+    source.capture(&TableSpec { table: "wide".to_owned(), excluded: Vec::new() }).expect("captures");
+    load_all(&mut source);
+    store.sql("INSERT INTO wide VALUES (1, 2, 3, 4, 5, 6)");
+    let head = source.heads().expect("reads").head;
+    let digest = source.row_digest(head).expect("reads");
+    assert_eq!(digest, Source::open(&store.path).expect("opens").row_digest(head).expect("reads"));
 }

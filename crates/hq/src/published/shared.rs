@@ -12,7 +12,7 @@ use std::{
 };
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt8Array,
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt8Array, UInt64Array,
     cast::AsArray,
     types::{Int32Type, Int64Type, TimestampMicrosecondType},
 };
@@ -67,13 +67,21 @@ async fn look_at(shared: &Arc<Shared>, name: &TableName, rule: Rule, seen: &mut 
     let known = shared.published.get(name).ok_or(HqError::Outdated)?;
     let columns = known.image.columns.clone();
     let mut edits = Edits::read(shared, &edits_table, &columns, since).await?;
-    let heard = edits.heard.iter().copied().max().map(Timestamp::from_micros);
+    // While a site states its edits anew, some of them come behind later ones.
+    let roster = shared.roster.all();
+    let snapshot = table.snapshot();
+    let is_whole = |site: &SiteId, epoch: Epoch| {
+        let cursor = roster.get(site).and_then(|record| snapshot.cursor(SiteNumber(record.number), epoch));
+        cursor.is_some_and(|cursor| cursor.floor > Seq(0) && cursor.floor == cursor.begin)
+    };
+    let waiting = edits.take_out(|site, epoch| !is_whole(site, epoch))?;
+    let heard = waiting.or(edits.heard.iter().copied().max()).map(Timestamp::from_micros);
     edits.find_done(shared, name, &edits_table).await?;
     let mut from = 0;
     while from < edits.len() {
         from = round(shared, name, rule, &edits, from).await?;
     }
-    let heard = heard.max(before.map(|(_, heard)| heard)).unwrap_or(Timestamp::from_micros(0));
+    let heard = heard.or(before.map(|(_, heard)| heard)).unwrap_or(Timestamp::from_micros(0));
     seen.insert(name.clone(), (version, heard));
     Ok(())
 }
@@ -122,8 +130,7 @@ impl Edits {
         since: Option<Timestamp>,
     ) -> Result<Self, HqError> {
         let when = since.map_or(String::new(), |since| format!(" AND _received_at >= TIMESTAMP '{since}'"));
-        let sql =
-            format!("SELECT * FROM history.\"{table}\" WHERE _op <> 'D'{when} ORDER BY _received_at, _site, _seq");
+        let sql = format!("SELECT * FROM history.\"{table}\" WHERE _op <> 'D'{when}");
         let rows = select(shared, &sql).await?;
         let count = rows.num_rows();
         let longs = |name: &str| -> Result<Int64Array, HqError> {
@@ -177,6 +184,47 @@ impl Edits {
 
     fn len(&self) -> usize {
         self.sites.len()
+    }
+
+    /// Leaves out the edits of some sites, and puts the others in order: as HQ heard of them, but each site's by their
+    /// numbers. Returns when HQ heard of the first that is left out.
+    fn take_out(&mut self, is_out: impl Fn(&SiteId, Epoch) -> bool) -> Result<Option<i64>, HqError> {
+        let mut whole: HashMap<(&SiteId, Epoch), bool> = HashMap::new();
+        for (site, epoch) in self.sites.iter().zip(&self.epochs) {
+            whole.entry((site, *epoch)).or_insert_with(|| !is_out(site, *epoch));
+        }
+        let is_in = |row: &usize| whole[&(&self.sites[*row], self.epochs[*row])];
+        let left_out = (0..self.len()).filter(|row| !is_in(row)).map(|row| self.heard[row]).min();
+        let mut order: Vec<usize> = (0..self.len()).filter(is_in).collect();
+        let of_site = |row: usize| (&self.sites[row], self.epochs[row], self.numbers[row]);
+        order.sort_by_key(|row| of_site(*row));
+        // One that was stated behind later ones counts as heard with them.
+        let mut heard = self.heard.clone();
+        for pair in order.windows(2).rev() {
+            if of_site(pair[0]).0 == of_site(pair[1]).0 && of_site(pair[0]).1 == of_site(pair[1]).1 {
+                heard[pair[0]] = heard[pair[0]].min(heard[pair[1]]);
+            }
+        }
+        order.sort_by_key(|row| (heard[*row], of_site(*row)));
+        fn pick<T: Clone>(from: &[T], order: &[usize]) -> Vec<T> {
+            order.iter().map(|row| from[*row].clone()).collect()
+        }
+        let rows: UInt64Array = order.iter().map(|row| Some(*row as u64)).collect();
+        *self = Self {
+            rows: arrow_select::take::take_record_batch(&self.rows, &rows).map_err(failed)?,
+            sites: pick(&self.sites, &order),
+            epochs: pick(&self.epochs, &order),
+            numbers: pick(&self.numbers, &order),
+            bases: pick(&self.bases, &order),
+            clocks: pick(&self.clocks, &order),
+            heard: pick(&self.heard, &order),
+            changed: pick(&self.changed, &order),
+            gone: pick(&self.gone, &order),
+            misfit: pick(&self.misfit, &order),
+            made: pick(&self.made, &order),
+            is_done: pick(&self.is_done, &order),
+        };
+        Ok(left_out)
     }
 
     /// A site that begins a new epoch sends anew what it has; some of it was decided on in the old one.
