@@ -64,6 +64,8 @@ pub struct AppliedTable {
     pub mends: bool,
     /// The store's programs change it as well; see [`Incoming::settle`].
     pub shared: bool,
+    /// When HQ published the version, microseconds since 1970; 0 if that is not known.
+    pub published_at: i64,
 }
 
 /// A fetch that was begun.
@@ -131,7 +133,8 @@ const ASIDE: &str = "_rollcall_incoming";
 
 const APPLIED: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_applied (
     name TEXT PRIMARY KEY, version INTEGER NOT NULL, audience INTEGER NOT NULL, digest INTEGER NOT NULL,
-    made INTEGER NOT NULL, spec TEXT NOT NULL, edits INTEGER NOT NULL, at TEXT NOT NULL)";
+    made INTEGER NOT NULL, spec TEXT NOT NULL, edits INTEGER NOT NULL, at TEXT NOT NULL,
+    published_at INTEGER NOT NULL DEFAULT 0)";
 
 const STAGING: &str = "PRAGMA incoming.journal_mode = WAL; PRAGMA incoming.synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS incoming.fetches (name TEXT PRIMARY KEY, number INTEGER NOT NULL, audience INTEGER NOT NULL,
@@ -169,7 +172,20 @@ impl Incoming {
             .doing(doing)?;
         conn.execute("ATTACH ?1 AS incoming", [staging.to_string_lossy()]).doing(doing)?;
         conn.execute_batch(STAGING).doing(doing)?;
-        Ok(Self { conn, staged: 0 })
+        let own = Self { conn, staged: 0 };
+        own.upgrade()?;
+        Ok(own)
+    }
+
+    /// Adds what earlier versions of the agent did not note.
+    fn upgrade(&self) -> Result<(), CaptureError> {
+        let doing = "bringing the notes of HQ's tables up to date";
+        let lacks = "SELECT count(*) = 0 FROM pragma_table_info('_rollcall_applied') WHERE name = 'published_at'";
+        if has_applied(&self.conn)? && self.conn.query_row(lacks, [], |row| row.get(0)).doing(doing)? {
+            let more = "ALTER TABLE main._rollcall_applied ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0";
+            self.conn.execute_batch(more).doing(doing)?;
+        }
+        Ok(())
     }
 
     /// What is applied, by table.
@@ -293,7 +309,13 @@ impl Incoming {
 
     /// Makes what is staged the table's content, as of `version`. When it was fetched because rows were changed here
     /// (`mending`), what differs is counted as edits.
-    pub fn apply(&mut self, table: &str, version: Seq, mending: bool) -> Result<Report, CaptureError> {
+    pub fn apply(
+        &mut self,
+        table: &str,
+        version: Seq,
+        published_at: i64,
+        mending: bool,
+    ) -> Result<Report, CaptureError> {
         let (number, spec) = self.staging(table)?;
         let whole: bool = self
             .conn
@@ -312,7 +334,7 @@ impl Incoming {
             Err(CaptureError::NoSuchTable(_)) => None,
             Err(error) => return Err(error),
         };
-        let staged = Rows { source: format!("incoming.r{number}"), spec: &spec };
+        let staged = Rows { source: format!("incoming.r{number}"), spec: &spec, published_at };
         // What has taken effect here is on top of whatever HQ publishes, until HQ publishes it itself.
         self.lay_over(&staged, &self.arrived(table, now_micros())?)?;
         let report = match shape {
@@ -460,7 +482,8 @@ impl Incoming {
                 declare(&known.spec, true)
             ))
             .doing(doing)?;
-        let rows = Rows { source: "temp._rollcall_due".to_owned(), spec: &known.spec };
+        let source = "temp._rollcall_due".to_owned();
+        let rows = Rows { source, spec: &known.spec, published_at: known.table.published_at };
         self.lay_over(&rows, &due)?;
         let report = self.change(&rows, known.table.version, Some(&known), &missing)?;
         self.conn.execute_batch("DROP TABLE temp._rollcall_due").doing(doing)?;
@@ -669,7 +692,7 @@ impl Incoming {
             // Edits of a table that was dropped since.
             shared::hold(&transaction, spec, &staged.source, true)?;
         }
-        note_applied(&transaction, spec, version, digest, true, known.map_or(0, |known| known.table.edits))?;
+        note_applied(&transaction, staged, version, digest, true, known.map_or(0, |known| known.table.edits))?;
         transaction.commit().doing(doing)?;
         report.locked = report.locked.max(began.elapsed());
         Ok(report)
@@ -752,7 +775,7 @@ impl Incoming {
         let written = transaction.execute(&upsert(spec, &table, "temp._rollcall_up r", &free), []).doing(doing)?;
         shared::hold(&transaction, spec, &rows, true)?;
         shared::end(&transaction, spec)?;
-        note_applied(&transaction, spec, version, digest, made, edits)?;
+        note_applied(&transaction, staged, version, digest, made, edits)?;
         transaction.commit().doing(doing)?;
         let locked = began.elapsed();
         self.conn.execute_batch("DROP TABLE temp._rollcall_up; DROP TABLE temp._rollcall_gone").doing(doing)?;
@@ -801,7 +824,7 @@ impl Incoming {
         shared::hold(&transaction, spec, &rows, false)?;
         shared::end(&transaction, spec)?;
         let digest = known.digest.wrapping_sub(before).wrapping_add(digest_of(&transaction, &touched)?);
-        note_applied(&transaction, spec, version, digest, known.made, known.table.edits)?;
+        note_applied(&transaction, staged, version, digest, known.made, known.table.edits)?;
         transaction.commit().doing(doing)?;
         Ok(Report { written: written as u64, removed: removed as u64, locked: began.elapsed() })
     }
@@ -827,6 +850,8 @@ struct Rows<'a> {
     /// The table that has them.
     source: String,
     spec: &'a IncomingTable,
+    /// See [`AppliedTable::published_at`].
+    published_at: i64,
 }
 
 fn now_micros() -> i64 {
@@ -973,7 +998,7 @@ fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>, CaptureErr
     }
     let found = conn
         .query_row(
-            "SELECT version, audience, digest, made, spec, edits FROM main._rollcall_applied WHERE name = ?1",
+            "SELECT version, audience, digest, made, spec, edits, published_at FROM main._rollcall_applied WHERE name = ?1",
             [table],
             |row| {
                 let table = AppliedTable {
@@ -982,6 +1007,7 @@ fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>, CaptureErr
                     edits: row.get::<_, i64>(5)?.unsigned_abs(),
                     mends: false,
                     shared: false,
+                    published_at: row.get(6)?,
                 };
                 Ok((table, row.get::<_, i64>(2)? as u64, row.get::<_, bool>(3)?, row.get::<_, String>(4)?))
             },
@@ -996,19 +1022,29 @@ fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>, CaptureErr
 
 fn note_applied(
     transaction: &Transaction<'_>,
-    spec: &IncomingTable,
+    rows: &Rows<'_>,
     version: Seq,
     digest: u64,
     made: bool,
     edits: u64,
 ) -> Result<(), CaptureError> {
     let doing = "noting the version applied";
+    let Rows { spec, published_at, .. } = rows;
     transaction.execute_batch(APPLIED).doing(doing)?;
     transaction
         .execute(
-            "INSERT OR REPLACE INTO main._rollcall_applied (name, version, audience, digest, made, spec, edits, at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-            (&spec.name, version.0 as i64, spec.audience as i64, digest as i64, made, encode_spec(spec)?, edits as i64),
+            "INSERT OR REPLACE INTO main._rollcall_applied (name, version, audience, digest, made, spec, edits, at, published_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), ?8)",
+            (
+                &spec.name,
+                version.0 as i64,
+                spec.audience as i64,
+                digest as i64,
+                made,
+                encode_spec(spec)?,
+                edits as i64,
+                published_at,
+            ),
         )
         .doing(doing)?;
     Ok(())

@@ -520,7 +520,9 @@ fn applied(told: &[rollcall_wire::proto::Applied]) -> BTreeMap<TableName, Applie
     const TABLES_MAX: usize = 1000;
     let of_table = |told: &rollcall_wire::proto::Applied| {
         let problem = (!told.problem.is_empty()).then(|| told.problem.chars().take(1000).collect());
-        let applied = Applied { version: Seq(told.version), audience: told.audience, problem, edits: told.edits };
+        let published_at = told.published_at;
+        let applied =
+            Applied { version: Seq(told.version), audience: told.audience, problem, edits: told.edits, published_at };
         Some((TableName::new(&told.table).ok()?, applied))
     };
     told.iter().take(TABLES_MAX).filter_map(of_table).collect()

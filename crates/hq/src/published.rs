@@ -20,7 +20,7 @@ use std::{
 
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray, UInt8Array, UInt32Array,
-    cast::AsArray,
+    cast::AsArray, types::Int64Type,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use arrow_select::filter::filter_record_batch;
@@ -28,6 +28,7 @@ use futures::TryStreamExt;
 use ring::digest;
 use rollcall_lake::{
     Column, Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, Table, TableSchema, conform,
+    our_columns,
 };
 use rollcall_query::{Audience, Extras, Question, SiteAudience};
 use rollcall_types::{
@@ -421,7 +422,7 @@ async fn read_behind(
     version: Seq,
     schema: &TableSchema,
 ) -> Result<Image, HqError> {
-    let columns: Vec<String> = [columns::SEQ, columns::OP]
+    let columns: Vec<String> = [columns::SEQ, columns::OP, our_columns::RECEIVED_AT]
         .into_iter()
         .map(str::to_owned)
         .chain(image::published_columns(schema).into_iter().map(|column| column.name))
@@ -444,13 +445,29 @@ async fn read_behind(
         if is_last || rows >= FOLDED_ROWS {
             // A large table takes its time; sites are served meanwhile.
             let folded = block_in_place(|| image.as_ref().unwrap_or(base).with(&pending, schema));
-            image = Some(folded.map_err(failed)?);
+            let mut folded = folded.map_err(failed)?;
+            note_made(&mut folded, &pending)?;
+            image = Some(folded);
             (pending, rows) = (Vec::new(), 0);
         }
         if is_last && let Some(image) = image.take() {
             return Ok(image);
         }
     }
+}
+
+/// Notes when rows of the history were published.
+fn note_made(image: &mut Image, rows: &[RecordBatch]) -> Result<(), HqError> {
+    for rows in rows {
+        let times = rows.column_by_name(our_columns::RECEIVED_AT).ok_or(HqError::Outdated)?;
+        let times = arrow_cast::cast(times, &DataType::Int64).map_err(failed)?;
+        let seqs = arrow_cast::cast(rows.column(0), &DataType::Int64).map_err(failed)?;
+        let (times, seqs) = (times.as_primitive::<Int64Type>(), seqs.as_primitive::<Int64Type>());
+        for (seq, at) in seqs.values().iter().zip(times.values()) {
+            image.note_made(Seq(seq.unsigned_abs()), *at);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a site has a version that this node does not know.
@@ -485,7 +502,11 @@ pub(crate) fn wanted(shared: &Shared, session: &Session) -> Vec<WantedTable> {
                 Some(_) => shared::decided(shared, &name, session.number, session.epoch),
                 None => 0,
             };
-            Ok(Some(WantedTable { table: name.to_string(), version, audience: class.tag, newest, next, due, decided }))
+            let is_not_ours = |has: &&Applied| known.image.disowns(has.version, has.published_at);
+            let has = applied.get(&name).filter(|has| has.published_at != 0);
+            let disowned = has.filter(is_not_ours).map_or(0, |has| has.published_at);
+            let table = name.to_string();
+            Ok(Some(WantedTable { table, version, audience: class.tag, newest, next, due, decided, disowned }))
         };
         match want() {
             Ok(wanted) => tables.extend(wanted),

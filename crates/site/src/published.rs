@@ -147,6 +147,7 @@ fn told(applied: &BTreeMap<String, AppliedTable>, problems: &BTreeMap<String, St
             audience: known.audience,
             problem: problems.get(table).cloned().unwrap_or_default(),
             edits: known.edits,
+            published_at: known.published_at,
         }
     };
     tables.into_iter().map(tell).collect()
@@ -219,6 +220,11 @@ const CLOCK_LOOK: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 /// Looking whether tables are what was applied may take so much of a processor, one part in so many.
 const CHECK_SHARE: u32 = 200;
+
+/// Whether the version that the site has is one that HQ lost with a restored backup.
+fn is_disowned(wanted: &WantedTable, known: &AppliedTable) -> bool {
+    wanted.disowned != 0 && known.published_at == wanted.disowned
+}
 
 /// Why a table is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,7 +306,9 @@ impl Task {
         let applied = self.shelf.call(|incoming| incoming.applied()).await?;
         let applied = applied.get(&name);
         let is_wanted = |known: &AppliedTable| {
-            known.audience == wanted.audience && (wanted.version..=wanted.newest).contains(&known.version.0)
+            known.audience == wanted.audience
+                && !is_disowned(wanted, known)
+                && (wanted.version..=wanted.newest).contains(&known.version.0)
         };
         if applied.is_some_and(is_wanted) {
             return Ok(());
@@ -360,7 +368,8 @@ impl Task {
         let table = wanted.table.clone();
         let staged = self.shelf.call(move |incoming| incoming.staged(&table)).await?;
         let is_change = |known: &&AppliedTable| {
-            why == Why::Newer && known.audience == wanted.audience && known.version.0 <= wanted.newest
+            let is_hqs = known.version.0 <= wanted.newest && !is_disowned(wanted, known);
+            why == Why::Newer && known.audience == wanted.audience && is_hqs
         };
         let (after, whole) = match (staged, applied.filter(is_change)) {
             (Some(Staged { audience, through, whole: true, .. }), _) if audience == wanted.audience => (through, true),
@@ -408,9 +417,10 @@ impl Task {
                     }
                 }
                 Some(Fetched::End(end)) => {
-                    let version = Seq(end.version);
+                    let (version, published_at) = (Seq(end.version), end.published_at);
+                    let mending = why == Why::Changed;
                     let Report { written, removed, locked } =
-                        self.shelf.call(move |incoming| incoming.apply(&name, version, why == Why::Changed)).await?;
+                        self.shelf.call(move |incoming| incoming.apply(&name, version, published_at, mending)).await?;
                     let table = &wanted.table;
                     tracing::info!(table, %version, written, removed, ?locked, "HQ's table is up to date");
                     self.shelf.problems().remove(table);

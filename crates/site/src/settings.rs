@@ -89,7 +89,7 @@ impl Behaviour {
             version: 1,
             audience: self.told.digest,
             problem: self.problem.clone().unwrap_or_default(),
-            edits: 0,
+            ..Applied::default()
         })
     }
 

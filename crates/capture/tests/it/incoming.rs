@@ -56,7 +56,7 @@ impl Store {
         for chunk in rows.chunks(3) {
             self.incoming.stage(&spec.name, &batch(chunk), Seq(chunk.last().expect("a row").0))?;
         }
-        let report = self.incoming.apply(&spec.name, Seq(version), false)?;
+        let report = self.incoming.apply(&spec.name, Seq(version), 0, false)?;
         Ok(report.written + report.removed)
     }
 }
@@ -130,7 +130,7 @@ fn what_the_store_changed_itself_is_noticed_counted_and_put_right() {
         assert!(!store.incoming.is_as_applied("prices").expect("reads"), "{edit}");
         store.incoming.begin(&prices(1), Seq(0), true).expect("begins");
         store.incoming.stage("prices", &batch(&rows), Seq(3)).expect("stages");
-        store.incoming.apply("prices", Seq(3), true).expect("applies");
+        store.incoming.apply("prices", Seq(3), 0, true).expect("applies");
         assert!(store.incoming.is_as_applied("prices").expect("reads"));
         assert_eq!(store.prices(), expected(&[("a", "1.00"), ("b", "2.50"), ("c", "0.07")]));
     }
@@ -234,7 +234,7 @@ fn a_column_more_is_added_to_a_table_made_here() {
     columns.push(("note".to_owned(), Arc::new(StringArray::from(vec!["new"]))));
     store.incoming.begin(&wider, Seq(2), false).expect("begins");
     store.incoming.stage("prices", &RecordBatch::try_from_iter(columns).expect("rows"), Seq(3)).expect("stages");
-    store.incoming.apply("prices", Seq(3), false).expect("applies");
+    store.incoming.apply("prices", Seq(3), 0, false).expect("applies");
     let conn = Connection::open(store.path()).expect("opens");
     let note: String = conn.query_row("SELECT note FROM prices WHERE sku = 'a'", [], |row| row.get(0)).expect("a note");
     assert_eq!(note, "new");
@@ -277,7 +277,7 @@ proptest! {
             for chunk in rest.chunks(2) {
                 store.incoming.stage("prices", &batch(chunk), Seq(chunk.last().expect("a row").0)).expect("stages");
             }
-            store.incoming.apply("prices", Seq(version), false).expect("applies");
+            store.incoming.apply("prices", Seq(version), 0, false).expect("applies");
             let wanted: BTreeMap<String, String> =
                 newest.iter().map(|(sku, cents)| (sku.clone(), format!("{}.{:02}", cents / 100, cents % 100))).collect();
             prop_assert_eq!(store.prices(), wanted);

@@ -224,7 +224,7 @@ impl Hub {
             site.incoming.clear("customers").expect("clears");
             return;
         }
-        site.incoming.apply("customers", Seq(self.version), false).expect("applies");
+        site.incoming.apply("customers", Seq(self.version), 0, false).expect("applies");
         site.version = self.version;
         let merged = self.merged.get(&site.id).copied().unwrap_or_default();
         site.incoming.settle("customers", merged).expect("settles");

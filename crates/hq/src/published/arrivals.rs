@@ -29,6 +29,9 @@ pub(crate) struct Applied {
     pub(crate) problem: Option<String>,
     /// Rows found changed there and put right, ever.
     pub(crate) edits: u64,
+    /// When HQ published what it has, microseconds since 1970; 0 if that is not known.
+    #[serde(default)]
+    pub(crate) published_at: i64,
 }
 
 impl Applied {

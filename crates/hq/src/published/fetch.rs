@@ -130,7 +130,10 @@ impl Known {
                 }
             }
         }
-        replies.push(reply(Fetched::End(FetchEnd { version: self.image.version.0 })));
+        replies.push(reply(Fetched::End(FetchEnd {
+            version: self.image.version.0,
+            published_at: self.image.made_at(self.image.version).unwrap_or_default(),
+        })));
         Ok(replies)
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Image {
     /// Rows that were replaced since `known_from`: `_seq` is the position at which they were, then as in `rows`.
     replaced: RecordBatch,
     known_from: Seq,
+    /// The end of each publication, and when it was made, microseconds since 1970.
+    made: Vec<(Seq, i64)>,
 }
 
 /// Replaced rows that are kept.
@@ -84,7 +86,7 @@ impl Image {
         let columns = published_columns(schema);
         let rows = RecordBatch::new_empty(schema_of(&columns));
         let key = schema.key.clone();
-        Self { version: Seq(0), columns, key, replaced: rows.clone(), rows, known_from: Seq(0) }
+        Self { version: Seq(0), columns, key, replaced: rows.clone(), rows, known_from: Seq(0), made: Vec::new() }
     }
 
     /// The same rows as of another version: what is read behind it is what came then.
@@ -110,6 +112,7 @@ impl Image {
                 rows: older,
                 replaced,
                 known_from: self.known_from,
+                made: self.made.clone(),
             });
         }
         let keys = row_bytes(&newer, &key)?;
@@ -134,12 +137,33 @@ impl Image {
             replaced = RecordBatch::new_empty(shape);
             known_from = self.newest_of(&newer);
         }
-        Ok(Self { version: self.newest_of(&newer), columns, key, rows, replaced, known_from })
+        let version = self.newest_of(&newer);
+        Ok(Self { version, columns, key, rows, replaced, known_from, made: self.made.clone() })
     }
 
     fn newest_of(&self, newer: &RecordBatch) -> Seq {
         let last = seqs(newer).values().iter().max().copied().unwrap_or_default();
         Seq(last.unsigned_abs()).max(self.version)
+    }
+
+    /// Notes that a row was published at a time; rows in the order of publication.
+    pub(crate) fn note_made(&mut self, seq: Seq, at: i64) {
+        match self.made.last_mut() {
+            Some(last) if last.1 == at => last.0 = seq,
+            _ => self.made.push((seq, at)),
+        }
+    }
+
+    /// When a version was made, microseconds since 1970; none if there is no such version.
+    pub(crate) fn made_at(&self, version: Seq) -> Option<i64> {
+        let place = self.made.binary_search_by_key(&version, |of| of.0).ok()?;
+        Some(self.made[place].1)
+    }
+
+    /// Whether a version that was made at this time is none of these, though its number is in their range.
+    pub(crate) fn disowns(&self, version: Seq, made_at: i64) -> bool {
+        let in_range = self.made.first().is_some_and(|first| first.0 <= version) && version <= self.version;
+        in_range && self.made_at(version) != Some(made_at)
     }
 
     /// Rows and deleted keys: `_seq`, `_op`, and the columns.

@@ -7,7 +7,7 @@ use crate::support::{Hq, Store, running_store, wait_for};
 const SCHEMA: &str = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);
     INSERT INTO t VALUES (1, 'one'), (2, 'two')";
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("creates");
     for entry in fs::read_dir(from).expect("lists").flatten() {
         let target = to.join(entry.file_name());

@@ -12,6 +12,7 @@ use rand::{Rng, rngs::StdRng};
 use crate::{
     ask::{err, new_user, out, psql},
     chaos::random,
+    journals::copy_tree,
     support::{Hq, Store, running_store, wait_for},
 };
 
@@ -458,4 +459,41 @@ fn hqs_tables_are_changed_in_sql() {
     assert_eq!(out(&ask("SELECT sku, price FROM prices ORDER BY sku;")), format!("a|1.50\nb|{of_b}\nd|4.00\ne|1.00"));
     let by = "SELECT count(*) FROM rollcall.publications WHERE published_by = 'ada'";
     assert_eq!(hq.value(by), Some(if is_there { "5" } else { "4" }.to_owned()));
+}
+
+#[test]
+fn a_version_that_hq_lost_is_not_taken_for_another_of_its_number() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let to = |hq: &Hq, rows: &str| {
+        publish_to(hq, directory.path(), "prices", "sku", &format!("sku,price\n{rows}"), &[]);
+    };
+    to(&hq, "a,1.00\nb,1.00\n");
+    let sql = "PRAGMA journal_mode = WAL; CREATE TABLE sales (id INTEGER PRIMARY KEY, sku TEXT)";
+    let store = running_store(&hq, directory.path(), "tacoma-01", sql, "sales");
+    let wait_prices = |wanted: &str| {
+        wait_for("the prices", || {
+            let there = store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'prices'");
+            let has = || store.sql("SELECT sku, printf('%.2f', price) FROM prices ORDER BY sku");
+            (there == "1" && has() == wanted).then_some(())
+        });
+    };
+    wait_prices("a|1.00\nb|1.00");
+    // What the store says of itself when it connects is confirmed before: else it would refuse the older lake as such.
+    store.wait_confirmed();
+    std::thread::sleep(Duration::from_secs(1));
+    store.wait_confirmed();
+    let backup = directory.path().join("backup");
+    copy_tree(&hq.data, &backup);
+    to(&hq, "a,2.00\n");
+    wait_prices("a|2.00\nb|1.00");
+    hq.kill();
+    std::fs::remove_dir_all(&hq.data).expect("lost");
+    copy_tree(&backup, &hq.data);
+    // Of the number that the store has, or soon after.
+    hq.restart();
+    to(&hq, "b,3.00\n");
+    wait_prices("a|1.00\nb|3.00");
+    let applied = store.sql("SELECT version FROM _rollcall_applied");
+    assert_eq!(hq.value("SELECT max(_seq) FROM history.prices"), Some(applied));
 }
