@@ -54,6 +54,8 @@ use crate::{
 
 const DEFINITION: &str = "published_table";
 const PUBLICATION: &str = "publication";
+/// The rule of a table that is HQ's alone.
+const NOBODY: &str = "false";
 /// Rows of a table's history that are read before older ones with their keys are let go.
 const FOLDED_ROWS: usize = 200_000;
 /// A publication that others get ahead of is worked out anew so often.
@@ -645,6 +647,9 @@ impl WorkedOut {
     ) -> Result<Self, HqError> {
         let key = &definition.key;
         let conformed = in_hqs_types(&request.rows, &schema, key)?;
+        if definition.to != NOBODY {
+            check_decimals(&conformed.rows)?;
+        }
         let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
         let keys = |rows: &RecordBatch| in_hqs_types(&named_only(rows, key)?, &schema, key);
         let gone = request.gone.as_ref().map(keys).transpose()?.map(|gone| gone.rows);
@@ -749,7 +754,6 @@ fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Res
         let text = format!("{} rows have values that the table's types cannot hold", conformed.misfits);
         return Err(HqError::Invalid(text));
     }
-    check_decimals(&conformed.rows)?;
     Ok(conformed)
 }
 

@@ -30,7 +30,7 @@ use rollcall_types::{
     },
 };
 
-use super::{Known, Mode, Request, failed, image, publish, refresh};
+use super::{Known, Mode, NOBODY, Request, failed, image, publish, refresh};
 use crate::{error::HqError, node::Shared};
 
 /// The column of a shared table that says who made a version of a row, see [`Version`]. Sites do not get it.
@@ -113,7 +113,7 @@ struct Edits {
     heard: Vec<i64>,
     changed: Vec<Vec<String>>,
     gone: Vec<bool>,
-    /// It has a value that HQ's column cannot hold.
+    /// It has a value that HQ's column cannot hold, or no key.
     misfit: Vec<bool>,
     /// [`EDIT_AT`].
     made: Vec<i64>,
@@ -500,6 +500,11 @@ impl<'a> Decided<'a> {
         Ok(())
     }
 
+    fn has_no_key(&self, edit: usize) -> bool {
+        let key = &self.known.definition().key;
+        key.iter().any(|name| self.edits.rows.column_by_name(name).is_none_or(|column| column.is_null(edit)))
+    }
+
     /// Decides on one edit; false if its row was changed by another site in this round.
     fn take(&mut self, rule: Rule, edit: usize) -> Result<bool, HqError> {
         let (edits, key) = (self.edits, self.keys[edit].clone());
@@ -538,7 +543,7 @@ impl<'a> Decided<'a> {
             columns,
             row,
         };
-        if edits.misfit[edit] {
+        if edits.misfit[edit] || self.has_no_key(edit) {
             self.losses.push(loss(HQ_SITE, site.as_str(), version.changed.clone(), None));
             if place.is_some() {
                 // The row as HQ has it, once more: the site has another.
@@ -548,12 +553,15 @@ impl<'a> Decided<'a> {
             return Ok(true);
         }
         let row = match decide(rule, &since, &version) {
-            Decision::Taken { over } => {
-                if let Some(over) = over {
-                    self.losses.push(loss(site.as_str(), &over, Vec::new(), Some(hqs.unwrap_or_default())));
-                }
+            Decision::Taken { over: Some(over) } => {
+                self.losses.push(loss(site.as_str(), &over, Vec::new(), Some(hqs.unwrap_or_default())));
                 own
             }
+            // The site may not know all columns yet: what it did not change stays.
+            Decision::Taken { over: None } => match (own, now) {
+                (Some(_), Some(now)) => Some(self.with_columns(now, &version.changed, edit)),
+                (own, _) => own,
+            },
             Decision::Lost { to } => {
                 self.losses.push(loss(&to, site.as_str(), version.changed.clone(), None));
                 return Ok(true);
@@ -565,18 +573,23 @@ impl<'a> Decided<'a> {
                 if columns.is_empty() {
                     return Ok(true);
                 }
-                let mut row = now.unwrap_or_else(|| vec![(1, edit); width]);
-                for (index, column) in self.known.image.columns.iter().enumerate() {
-                    if columns.contains(&column.name) {
-                        row[index] = (1, edit);
-                    }
-                }
+                let row = now.unwrap_or_else(|| vec![(1, edit); width]);
                 version.changed = columns;
-                Some(row)
+                Some(self.with_columns(row, &version.changed, edit))
             }
         };
         self.change(key, Changed { row, key: (1, edit), version, by: site.clone() });
         Ok(true)
+    }
+
+    /// A row with some columns as an edit has them.
+    fn with_columns(&self, mut row: Vec<Source>, names: &[String], edit: usize) -> Vec<Source> {
+        for (source, column) in row.iter_mut().zip(&self.known.image.columns) {
+            if names.contains(&column.name) {
+                *source = (1, edit);
+            }
+        }
+        row
     }
 
     fn change(&mut self, key: Box<[u8]>, mut changed: Changed) {
@@ -709,7 +722,7 @@ async fn tell_conflicts(shared: &Arc<Shared>, name: &TableName, rows: RecordBatc
         gone: None,
         mode: Mode::Merge,
         key: ["edit_site", "edit_epoch", EDIT_NUMBER].map(str::to_owned).to_vec(),
-        to: Some("false".to_owned()),
+        to: Some(NOBODY.to_owned()),
         mends: None,
         shared: None,
         by: HQ_SITE.to_owned(),
