@@ -585,10 +585,28 @@ impl Incoming {
         }
     }
 
+    /// Tables that are shared, or were and have edits on which HQ has not decided.
+    pub fn edited(&self) -> Result<Vec<String>, CaptureError> {
+        let mut edited = Vec::new();
+        for (name, table) in self.applied()? {
+            let waits = || -> Result<bool, CaptureError> {
+                let edits = format!("SELECT count(*) > 0 FROM main.{}", quote(&shared::edits_of(&name)));
+                self.conn.query_row(&edits, [], |row| row.get(0)).doing("looking for edits that wait")
+            };
+            if table.shared || shared::has_edits_table(&self.conn, &name)? && waits()? {
+                edited.push(name);
+            }
+        }
+        Ok(edited)
+    }
+
     /// HQ has decided on the store's edits of a shared table up to this number: what was held back takes effect.
     pub fn settle(&mut self, table: &str, through: u64) -> Result<(), CaptureError> {
-        let Some(known) = applied(&self.conn, table)?.filter(|known| known.spec.shared) else { return Ok(()) };
+        let Some(known) = applied(&self.conn, table)? else { return Ok(()) };
         let doing = "settling edits of a shared table";
+        if !shared::has_edits_table(&self.conn, table)? {
+            return Ok(());
+        }
         let oldest = format!("SELECT min({EDIT_NUMBER}) FROM main.{}", quote(&shared::edits_of(table)));
         let oldest: Option<i64> = self.conn.query_row(&oldest, [], |row| row.get(0)).doing(doing)?;
         if oldest.is_none_or(|oldest| oldest.unsigned_abs() > through) {

@@ -171,7 +171,7 @@ pub(crate) fn present_triggers(conn: &Connection, table: &str) -> Result<Vec<Tri
     rows.doing(doing)
 }
 
-/// Takes the triggers away, and with `forget` the journal and all else of ours; the store's tables stay as they are.
+/// Takes the triggers away, those beside shared tables too, and with `forget` the journal and all else of ours; the store's tables stay as they are.
 pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
     let doing = "removing capture";
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
@@ -184,6 +184,18 @@ pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -
         }
         transaction.execute("DELETE FROM _rollcall_meta WHERE k = 'captured:' || ?1", [&layout.table]).doing(doing)?;
         transaction.execute("DELETE FROM _rollcall_load WHERE name = ?1", [&layout.table]).doing(doing)?;
+    }
+    let watched: Vec<String> = {
+        let mut statement = transaction
+            .prepare(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB '_rollcall_e[iud]_*'
+                 AND (?1 IS NULL OR lower(tbl_name) = lower(?1))",
+            )
+            .doing(doing)?;
+        statement.query_map([table], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>().doing(doing)?
+    };
+    for trigger in watched {
+        transaction.execute_batch(&format!("DROP TRIGGER {}", quote(&trigger))).doing(doing)?;
     }
     if forget {
         // Also those of a table that was renamed since: a trigger without its journal would fail the store's writes.

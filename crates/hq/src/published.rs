@@ -914,7 +914,7 @@ impl Changes {
         }
         let origin = |(changed, op): (Vec<String>, &u8)| {
             let (by, at) = (HQ_SITE.to_owned(), now.as_micros());
-            serde_json::to_string(&Version { by, at, changed, gone: *op == b'D' }).unwrap_or_default()
+            serde_json::to_string(&Version { by, at, changed, gone: *op == b'D', restated: false }).unwrap_or_default()
         };
         let origins: StringArray = changed.into_iter().zip(&self.ops).map(origin).map(Some).collect();
         let mut fields: Vec<Field> = rows.schema_ref().fields().iter().map(|field| field.as_ref().clone()).collect();

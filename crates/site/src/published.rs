@@ -124,9 +124,8 @@ impl Shelf {
 
     /// The tables that stand beside shared ones, with what the store's programs changed in them.
     pub(crate) async fn edit_tables(&self) -> Result<Vec<String>, SiteError> {
-        let applied = self.call(|incoming| incoming.applied()).await?;
-        let shared = applied.into_iter().filter(|(_, table)| table.shared);
-        Ok(shared.map(|(name, _)| format!("{name}{EDITS_SUFFIX}")).collect())
+        let edited = self.call(|incoming| incoming.edited()).await?;
+        Ok(edited.into_iter().map(|name| format!("{name}{EDITS_SUFFIX}")).collect())
     }
 
     fn problems(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
@@ -356,7 +355,10 @@ impl Task {
         }
         tracing::warn!(table = wanted.table, "rows of HQ's were changed here");
         match applied {
-            Some(applied) if applied.mends => self.fetch(wanted, Some(&applied), Why::Changed).await?,
+            // What is noted of a shared table is no matter of taste.
+            Some(applied) if applied.mends || applied.shared => {
+                self.fetch(wanted, Some(&applied), Why::Changed).await?
+            }
             _ => {
                 self.shelf.problems().insert(wanted.table.clone(), CHANGED_HERE.to_owned());
             }

@@ -24,6 +24,25 @@ pub const EDIT_GONE: &str = "edit_gone";
 pub const EDIT_CHANGED: &str = "edit_changed";
 /// When, by the site's own clock, milliseconds since 1970.
 pub const EDIT_AT: &str = "edit_at";
+/// How many of the table's columns the store's table had: the first so many, in HQ's order.
+pub const EDIT_COLUMNS: &str = "edit_columns";
+
+/// Column names that the tables beside a shared one need for themselves; those of conflicts first.
+pub const RESERVED_COLUMNS: [&str; 13] = [
+    "edit_site",
+    "edit_epoch",
+    "edited_at",
+    "kept",
+    "lost",
+    "lost_columns",
+    "lost_deletion",
+    EDIT_NUMBER,
+    EDIT_BASE,
+    EDIT_GONE,
+    EDIT_CHANGED,
+    EDIT_AT,
+    EDIT_COLUMNS,
+];
 
 /// Which of two versions stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,6 +84,9 @@ pub struct Version {
     /// It deleted the row.
     #[serde(default)]
     pub gone: bool,
+    /// It repeats the version before it, for a site that had made another of the row: nobody did anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restated: bool,
 }
 
 impl Version {
@@ -143,7 +165,13 @@ mod tests {
     use super::*;
 
     fn version(by: &str, at: i64, changed: &[&str]) -> Version {
-        Version { by: by.to_owned(), at, changed: changed.iter().map(|name| (*name).to_owned()).collect(), gone: false }
+        Version {
+            by: by.to_owned(),
+            at,
+            changed: changed.iter().map(|name| (*name).to_owned()).collect(),
+            gone: false,
+            restated: false,
+        }
     }
 
     #[test]

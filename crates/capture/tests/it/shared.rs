@@ -146,8 +146,13 @@ impl Hub {
     fn edit(&mut self, now: i64, key: &str, column: usize, value: Option<&str>) {
         let kept = self.rows.entry(key.to_owned()).or_default();
         let known = kept.versions.last().map(|(_, of)| of.at);
-        let mut by =
-            Version { by: HQ_SITE.to_owned(), at: stamp(now, now, known), changed: Vec::new(), gone: value.is_none() };
+        let mut by = Version {
+            by: HQ_SITE.to_owned(),
+            at: stamp(now, now, known),
+            changed: Vec::new(),
+            gone: value.is_none(),
+            restated: false,
+        };
         let row = value.map(|value| {
             by.changed.push(COLUMNS[column + 1].to_owned());
             let mut row = kept.row.clone().unwrap_or_default();
@@ -172,7 +177,8 @@ impl Hub {
             let since: Vec<Version> =
                 kept.versions.iter().filter(|of| !is_known(of)).map(|(_, of)| of.clone()).collect();
             let at = stamp(site.clocks[&edit.number], now, known);
-            let mut by = Version { by: site.id.clone(), at, changed: edit.changed.clone(), gone: edit.gone };
+            let mut by =
+                Version { by: site.id.clone(), at, changed: edit.changed.clone(), gone: edit.gone, restated: false };
             let row = (!edit.gone).then(|| edit.row.clone());
             match decide(self.rule, &since, &by) {
                 Decision::Taken { over } => {

@@ -494,6 +494,7 @@ impl<'a> Decided<'a> {
                 at: at.value(row),
                 changed: all.clone(),
                 gone: ops.value(row) == "D",
+                restated: false,
             });
             self.versions.entry(key).or_default().push((Seq(seqs.value(row).unsigned_abs()), version));
         }
@@ -527,6 +528,7 @@ impl<'a> Decided<'a> {
             at: stamp(edits.clocks[edit], edits.heard[edit], known_at),
             changed: edits.changed[edit].clone(),
             gone: edits.gone[edit],
+            restated: false,
         };
         let width = edits.rows.num_columns();
         let place = self.places.get(&key).copied();
