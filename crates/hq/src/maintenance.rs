@@ -60,7 +60,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut published_tick = tokio::time::interval(PUBLISHED_EVERY);
     let mut arrivals_tick = tokio::time::interval(ARRIVALS_EVERY);
     let (mut lacking, mut orphans, mut unwanted) = (LackingSince::new(), BTreeMap::new(), scheduled::Unwanted::new());
-    let mut decided = edits::Seen::new();
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -74,9 +73,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     && let Err(error) = scheduled::look(&shared, &mut unwanted).await
                 {
                     tracing::error!(error = %describe(&error), "what was scheduled cannot take effect yet");
-                }
-                if shared.is_acting() {
-                    edits::look(&shared, &mut decided).await;
                 }
             }
             _ = arrivals_tick.tick() => arrivals::watch(&shared, &mut lacking),
@@ -94,6 +90,18 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     tracing::error!(error = %describe(&error), "sites' presence could not be stored");
                 }
             }
+        }
+    }
+}
+
+/// Decides on what sites change in shared tables, until the node stops. Much of that takes its time; nothing else waits for it.
+pub(crate) async fn decide_on_edits(shared: Arc<Shared>) {
+    let (mut timer, mut seen) = (tokio::time::interval(PUBLISHED_EVERY), edits::Seen::new());
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = timer.tick(), if shared.is_acting() => edits::look(&shared, &mut seen).await,
         }
     }
 }

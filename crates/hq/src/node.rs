@@ -321,6 +321,7 @@ impl Node {
         shared.tasks.spawn(lease::run(shared.clone()));
         shared.tasks.spawn(maintenance::follow(shared.clone()));
         shared.tasks.spawn(maintenance::run(shared.clone()));
+        shared.tasks.spawn(maintenance::decide_on_edits(shared.clone()));
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
         shared.tasks.spawn(watching::run(shared.clone()));
         shared.tasks.spawn(notify::run(shared.clone()));

@@ -27,12 +27,12 @@ use arrow_select::filter::filter_record_batch;
 use futures::TryStreamExt;
 use ring::digest;
 use rollcall_lake::{
-    Column, Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, Table, TableSchema, conform,
+    Column, Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, Snapshot, StateView, TableSchema, conform,
     our_columns,
 };
 use rollcall_query::{Audience, Extras, Question, SiteAudience};
 use rollcall_types::{
-    ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe, hq_identifier,
+    ChainHash, Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe, hq_identifier,
     shared::{Rule, Version},
 };
 use rollcall_wire::proto::WantedTable;
@@ -197,13 +197,24 @@ pub(crate) struct Known {
     encoded: Mutex<Encoded>,
     /// Held while that is made: sites that want the same wait for it, and others' does not need memory at the same time.
     making: Mutex<()>,
-    /// Where the table's log stood: in a shared table, cursors move without a version.
-    log_version: u64,
+    /// The table as of then; none if there is none yet. In a shared one, cursors move without a version.
+    snapshot: Option<Snapshot>,
 }
 
 impl Known {
-    fn new(name: TableName, image: Image, rules: Arc<Rules>, log_version: u64) -> Self {
-        Self { name, image, rules, encoded: Mutex::default(), making: Mutex::default(), log_version }
+    fn new(name: TableName, image: Image, rules: Arc<Rules>, snapshot: Option<Snapshot>) -> Self {
+        Self { name, image, rules, encoded: Mutex::default(), making: Mutex::default(), snapshot }
+    }
+
+    /// Whether sites changed it as well, once.
+    fn was_shared(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|snapshot| snapshot.schema().column(shared::ORIGIN).is_some())
+    }
+
+    /// The number of the site's last edit that was decided on: what came of it is in this image.
+    fn decided(&self, site: SiteNumber, epoch: Epoch) -> u64 {
+        let cursor = self.snapshot.as_ref().and_then(|snapshot| snapshot.cursor(site, epoch));
+        cursor.map_or(0, |cursor| cursor.seq.0)
     }
 
     pub(crate) fn definition(&self) -> &Definition {
@@ -340,17 +351,19 @@ pub(crate) async fn refresh(shared: &Shared) {
     let view = shared.lake.state().view();
     for (name, definition) in definitions(&view) {
         let Some(table) = shared.lake.table(&name) else { continue };
-        let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
+        let snapshot = table.snapshot();
+        let version = snapshot.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
         let known = published.get(&name);
-        let log_version = table.snapshot().version();
         let is_known = |known: &Arc<Known>| {
             let is_same = known.image.version == version && *known.definition() == definition;
-            is_same && (definition.shared.is_none() || known.log_version == log_version)
+            let has_cursors = definition.shared.is_some() || known.was_shared();
+            let same_log = known.snapshot.as_ref().is_some_and(|known| known.version() == snapshot.version());
+            is_same && (!has_cursors || same_log)
         };
         if known.as_ref().is_some_and(is_known) {
             continue;
         }
-        match bring(shared, &name, &table, version, definition, known.as_deref()).await {
+        match bring(shared, &name, snapshot, version, definition, known.as_deref()).await {
             Ok(known) => {
                 published.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(known));
                 is_new = true;
@@ -369,12 +382,12 @@ pub(crate) async fn refresh(shared: &Shared) {
 async fn bring(
     shared: &Shared,
     name: &TableName,
-    table: &Table,
+    snapshot: Snapshot,
     version: Seq,
     definition: Definition,
     known: Option<&Known>,
 ) -> Result<Known, HqError> {
-    let (schema, log_version) = (table.snapshot().schema().as_ref().clone(), table.snapshot().version());
+    let schema = snapshot.schema().as_ref().clone();
     let empty = Image::empty(&schema);
     let base = known.map_or(&empty, |known| &known.image);
     let image = read_behind(shared, name, base, version, &schema).await?;
@@ -384,7 +397,7 @@ async fn bring(
         }
         _ => Arc::new(Rules::new(shared.engine.audience(&definition.to, &image.schema())?, definition)),
     };
-    Ok(Known::new(name.clone(), image, rules, log_version))
+    Ok(Known::new(name.clone(), image, rules, Some(snapshot)))
 }
 
 /// Whether a site came, went, or has other attributes than before.
@@ -500,10 +513,7 @@ pub(crate) fn wanted(shared: &Shared, session: &Session) -> Vec<WantedTable> {
             let version = known.version_for(&class)?.0;
             let newest = known.image.version.0;
             let (next, due) = scheduled::due(shared, &name, site, &record)?;
-            let decided = match known.definition().shared {
-                Some(_) => shared::decided(shared, &name, session.number, session.epoch),
-                None => 0,
-            };
+            let decided = known.decided(session.number, session.epoch);
             let is_not_ours = |has: &&Applied| known.image.disowns(has.version, has.published_at);
             let has = applied.get(&name).filter(|has| has.published_at != 0);
             let disowned = has.filter(is_not_ours).map_or(0, |has| has.published_at);
@@ -544,6 +554,7 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     let name = &request.table;
     let before = definitions(&shared.lake.state().view()).remove(name);
     let definition = define(request, before.as_ref())?;
+    shared::check_names(shared, request, before.as_ref())?;
     let table = shared.lake.table(name);
     if before.is_none() && table.as_ref().is_some_and(|table| table.snapshot().cursors().next().is_some()) {
         return Err(invalid(format!("table {name} is filled by sites; HQ publishes tables of its own only")));
@@ -654,13 +665,19 @@ impl WorkedOut {
         let keys = |rows: &RecordBatch| in_hqs_types(&named_only(rows, key)?, &schema, key);
         let gone = request.gone.as_ref().map(keys).transpose()?.map(|gone| gone.rows);
         let changes = Changes::new(image, &conformed.rows, gone.as_ref(), &schema, key, request.mode)?;
+        if definition.to != NOBODY {
+            check_width(&changes.rows)?;
+        }
+        if definition.shared.is_some() {
+            shared::check_columns(&changes.shape())?;
+        }
         let roster = shared.roster.all();
         let audience = shared.engine.audience(&definition.to, &changes.shape());
         let audience = audience.map_err(|error| HqError::Invalid(error.to_string()))?;
         check_attributes(&audience, &roster)?;
         let rule_columns = audience.row_columns();
         let rules = Arc::new(Rules::new(audience, definition.clone()));
-        let known = Known::new(request.table.clone(), Image::empty(&schema), rules, 0);
+        let known = Known::new(request.table.clone(), Image::empty(&schema), rules, None);
         let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
         Ok(Self { conformed, changes, rule_columns, audience, sites_touched })
     }
@@ -682,7 +699,7 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
     for (name, definition) in definitions(&view) {
         let Some(table) = shared.lake.table(&name) else { continue };
         // Edits of sites are versions that nobody published.
-        if definition.shared.is_some() {
+        if definition.shared.is_some() || table.snapshot().schema().column(shared::ORIGIN).is_some() {
             continue;
         }
         let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
@@ -707,9 +724,6 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
         return Err(HqError::Invalid(format!("{name}: names that begin with rollcall. are Rollcall's own")));
     }
     let key: Vec<String> = request.key.iter().map(|column| hq_identifier(column)).collect();
-    if request.shared.flatten().is_some() {
-        shared::check_name(name)?;
-    }
     match before {
         Some(known) if !key.is_empty() && key != known.key => Err(HqError::Invalid(format!(
             "the key of {name} is ({}); a table with another key needs another name",
@@ -783,6 +797,18 @@ fn check_decimals(rows: &RecordBatch) -> Result<(), HqError> {
         }
     }
     Ok(())
+}
+
+/// Refuses rows that could not be sent to sites.
+fn check_width(rows: &RecordBatch) -> Result<(), HqError> {
+    match shared::too_wide(rows)?.iter().position(|wide| *wide) {
+        Some(row) => Err(HqError::Invalid(format!(
+            "row {} of those that change is wider than {} bytes; publish where it is to be found instead",
+            row + 1,
+            shared::ROW_BYTES_MAX
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What rows that are given change.

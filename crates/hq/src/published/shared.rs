@@ -18,25 +18,29 @@ use arrow_array::{
 };
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, Schema};
-use arrow_select::{concat::concat_batches, interleave::interleave};
+use arrow_select::{concat::concat_batches, filter::filter_record_batch, interleave::interleave};
 use futures::TryStreamExt;
 use rollcall_lake::{Column, ColumnType, Conformed, HQ_EPOCH, Part, PartOutcome};
 use rollcall_query::{Extras, Question};
 use rollcall_types::{
     ChainHash, Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe,
     shared::{
-        CONFLICTS_SUFFIX, Decision, EDIT_AT, EDIT_BASE, EDIT_CHANGED, EDIT_GONE, EDIT_NUMBER, EDITS_SUFFIX, Rule,
-        Version, decide, stamp,
+        CONFLICTS_SUFFIX, Decision, EDIT_AT, EDIT_BASE, EDIT_CHANGED, EDIT_COLUMNS, EDIT_GONE, EDIT_NUMBER,
+        EDITS_SUFFIX, RESERVED_COLUMNS, Rule, Version, decide, stamp,
     },
 };
 
-use super::{Known, Mode, NOBODY, Request, failed, image, publish, refresh};
-use crate::{error::HqError, node::Shared};
+use rollcall_wire::FETCH_BYTES_MAX;
+
+use super::{Definition, Known, Mode, NOBODY, Request, failed, image, publish, refresh};
+use crate::{error::HqError, node::Shared, roster::SiteRecord};
 
 /// The column of a shared table that says who made a version of a row, see [`Version`]. Sites do not get it.
 pub(crate) const ORIGIN: &str = "_origin";
 /// Edits decided on in one commit.
 const ROUND_MAX: usize = 2_000;
+/// A published row is at most so wide.
+pub(crate) const ROW_BYTES_MAX: usize = FETCH_BYTES_MAX / 2;
 /// A commit may become visible so much later than it was made.
 const LATE: Duration = Duration::from_secs(20 * 60);
 
@@ -46,8 +50,11 @@ pub(crate) type Seen = HashMap<TableName, (u64, Timestamp)>;
 /// Decides on what sites changed since, in every shared table.
 pub(crate) async fn look(shared: &Arc<Shared>, seen: &mut Seen) {
     for (name, known) in shared.published.all() {
-        let Some(rule) = known.definition().shared else { continue };
-        if let Err(error) = look_at(shared, &name, rule, seen).await {
+        // Where sharing has ended, edits that were made before still come.
+        if known.definition().shared.is_none() && !known.was_shared() {
+            continue;
+        }
+        if let Err(error) = look_at(shared, &name, seen).await {
             // What was looked at last may not have been decided on.
             seen.remove(&name);
             tracing::error!(table = %name, error = %describe(&error), "edits of a shared table wait");
@@ -55,10 +62,11 @@ pub(crate) async fn look(shared: &Arc<Shared>, seen: &mut Seen) {
     }
 }
 
-async fn look_at(shared: &Arc<Shared>, name: &TableName, rule: Rule, seen: &mut Seen) -> Result<(), HqError> {
+async fn look_at(shared: &Arc<Shared>, name: &TableName, seen: &mut Seen) -> Result<(), HqError> {
     let edits_table: TableName = beside(name, EDITS_SUFFIX)?;
     let Some(table) = shared.lake.table(&edits_table) else { return Ok(()) };
-    let version = table.snapshot().version();
+    let snapshot = table.snapshot();
+    let version = snapshot.version();
     let before = seen.get(name).copied();
     if before.is_some_and(|(known, _)| known == version) {
         return Ok(());
@@ -66,38 +74,114 @@ async fn look_at(shared: &Arc<Shared>, name: &TableName, rule: Rule, seen: &mut 
     let since = before.map(|(_, heard)| Timestamp::from_micros(heard.as_micros() - LATE.as_micros() as i64));
     let known = shared.published.get(name).ok_or(HqError::Outdated)?;
     let columns = known.image.columns.clone();
-    let mut edits = Edits::read(shared, &edits_table, &columns, since).await?;
-    // While a site states its edits anew, some of them come behind later ones.
-    let roster = shared.roster.all();
-    let snapshot = table.snapshot();
-    let is_whole = |site: &SiteId, epoch: Epoch| {
-        let cursor = roster.get(site).and_then(|record| snapshot.cursor(SiteNumber(record.number), epoch));
-        cursor.is_some_and(|cursor| cursor.floor > Seq(0) && cursor.floor == cursor.begin)
-    };
-    let waiting = edits.take_out(|site, epoch| !is_whole(site, epoch))?;
-    let heard = waiting.or(edits.heard.iter().copied().max()).map(Timestamp::from_micros);
-    edits.find_done(shared, name, &edits_table).await?;
-    let mut from = 0;
-    while from < edits.len() {
-        from = round(shared, name, rule, &edits, from).await?;
+    let undecided = Undecided::read(shared, &known, &edits_table, since).await?;
+    let mut heard = undecided.newest;
+    if let Some(oldest) = undecided.oldest {
+        let mut edits = Edits::read(shared, &edits_table, &columns, Timestamp::from_micros(oldest)).await?;
+        // While a site states its edits anew, some of them come behind later ones.
+        let roster = shared.roster.all();
+        let is_whole = |site: &SiteId, epoch: Epoch| {
+            let cursor = roster.get(site).and_then(|record| snapshot.cursor(SiteNumber(record.number), epoch));
+            cursor.is_some_and(|cursor| cursor.floor > Seq(0) && cursor.floor == cursor.begin)
+        };
+        let is_out = |site: &SiteId, epoch: Epoch| roster.contains_key(site) && !is_whole(site, epoch);
+        heard = edits.take_out(is_out)?.or(heard);
+        edits.find_done(shared, &known, &edits_table).await?;
+        let mut pending: Vec<usize> = (0..edits.len()).collect();
+        while !pending.is_empty() {
+            pending = round(shared, name, &edits, pending).await?;
+        }
     }
-    let heard = heard.or(before.map(|(_, heard)| heard)).unwrap_or(Timestamp::from_micros(0));
-    seen.insert(name.clone(), (version, heard));
+    let heard = heard.map(Timestamp::from_micros).or(before.map(|(_, heard)| heard));
+    seen.insert(name.clone(), (version, heard.unwrap_or(Timestamp::from_micros(0))));
     Ok(())
+}
+
+/// When HQ heard of edits, microseconds since 1970.
+struct Undecided {
+    /// Of the oldest that was not decided on; none if all were.
+    oldest: Option<i64>,
+    /// Of the newest of all.
+    newest: Option<i64>,
+}
+
+impl Undecided {
+    /// Of what HQ heard of since a time. Reads numbers alone: most edits are old and decided on.
+    async fn read(
+        shared: &Shared,
+        known: &Known,
+        table: &TableName,
+        since: Option<Timestamp>,
+    ) -> Result<Self, HqError> {
+        let when = since.map_or(String::new(), |since| format!(" AND _received_at >= TIMESTAMP '{since}'"));
+        let sql = format!(
+            "SELECT _site, _epoch, {EDIT_NUMBER}, _received_at FROM history.\"{table}\" WHERE _op <> 'D'{when}"
+        );
+        let rows = select(shared, &sql).await?;
+        let sites = cast(&rows, "_site", &DataType::Utf8)?;
+        let (epochs, numbers) = (longs(&rows, "_epoch")?, longs(&rows, EDIT_NUMBER)?);
+        let times = cast(&rows, "_received_at", &ColumnType::Timestamp.arrow())?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let roster = shared.roster.all();
+        let mut decided: HashMap<(&str, i64), Option<u64>> = HashMap::new();
+        let mut oldest: Option<i64> = None;
+        for (row, site) in sites.as_string::<i32>().iter().enumerate() {
+            let (site, epoch) = (site.unwrap_or_default(), epochs.value(row));
+            let decided = decided.entry((site, epoch)).or_insert_with(|| {
+                let record = site.parse::<SiteId>().ok().and_then(|site| roster.get(&site))?;
+                Some(known.decided(SiteNumber(record.number), Epoch(epoch.unsigned_abs() as u32)))
+            });
+            // Nobody is told what became of the edits of a site that is not on the roll.
+            if decided.is_some_and(|decided| numbers.value(row).unsigned_abs() > decided) {
+                oldest = Some(oldest.map_or(times.value(row), |oldest| oldest.min(times.value(row))));
+            }
+        }
+        Ok(Self { oldest, newest: times.values().iter().copied().max() })
+    }
 }
 
 fn beside(name: &TableName, suffix: &str) -> Result<TableName, HqError> {
     TableName::new(&format!("{name}{suffix}")).map_err(|error| HqError::Invalid(error.to_string()))
 }
 
-/// Why a table cannot be shared, if its name is too long for those beside it.
-pub(crate) fn check_name(name: &TableName) -> Result<(), HqError> {
-    [EDITS_SUFFIX, CONFLICTS_SUFFIX].iter().try_for_each(|suffix| beside(name, suffix).map(drop))
+/// Refuses to share a table whose names beside it are others', and to publish what has the name of one beside a shared one.
+pub(crate) fn check_names(shared: &Shared, request: &Request, before: Option<&Definition>) -> Result<(), HqError> {
+    let refuse = |text: String| Err(HqError::Invalid(text));
+    let (name, all) = (&request.table, super::definitions(&shared.lake.state().view()));
+    let is_ours = request.to.as_deref() == Some(NOBODY) && request.by == HQ_SITE;
+    if before.is_none() && !is_ours {
+        let stem = |suffix| name.as_str().strip_suffix(suffix);
+        let stem = [EDITS_SUFFIX, CONFLICTS_SUFFIX].into_iter().find_map(stem);
+        let of = stem.and_then(|stem| all.get_key_value(&stem.parse::<TableName>().ok()?));
+        if let Some((of, _)) = of.filter(|(_, definition)| definition.shared.is_some()) {
+            return refuse(format!("{name} is kept for what stands beside the shared table {of}; choose another name"));
+        }
+    }
+    if request.shared.flatten().is_none() || before.is_some_and(|before| before.shared.is_some()) {
+        return Ok(());
+    }
+    let (edits, conflicts) = (beside(name, EDITS_SUFFIX)?, beside(name, CONFLICTS_SUFFIX)?);
+    if all.contains_key(&edits) {
+        return refuse(format!(
+            "HQ publishes {edits}, where sites' edits of {name} would be; {name} needs another name"
+        ));
+    }
+    let is_theirs =
+        |table: &rollcall_lake::Table| table.snapshot().cursors().any(|(site, _, _)| site != SiteNumber::HQ);
+    if shared.lake.table(&conflicts).is_some_and(|table| is_theirs(&table)) {
+        return refuse(format!(
+            "sites fill {conflicts}, where conflicts in {name} would be; {name} needs another name"
+        ));
+    }
+    Ok(())
 }
 
-/// The number of the site's last edit that was decided on.
-pub(crate) fn decided(shared: &Shared, name: &TableName, site: SiteNumber, epoch: Epoch) -> u64 {
-    shared.lake.table(name).and_then(|table| table.cursor(site, epoch)).map_or(0, |cursor| cursor.seq.0)
+/// Refuses columns of a shared table that those beside it need for themselves.
+pub(crate) fn check_columns(shape: &Schema) -> Result<(), HqError> {
+    let reserved = shape.fields().iter().find(|field| RESERVED_COLUMNS.contains(&field.name().as_str()));
+    reserved.map_or(Ok(()), |field| {
+        Err(HqError::Invalid(format!("a column of a shared table cannot be called {}; rename it", field.name())))
+    })
 }
 
 /// Edits in the order in which HQ heard of them.
@@ -113,7 +197,9 @@ struct Edits {
     heard: Vec<i64>,
     changed: Vec<Vec<String>>,
     gone: Vec<bool>,
-    /// It has a value that HQ's column cannot hold, or no key.
+    /// How many of the columns, the first ones, the store's table had.
+    columns: Vec<usize>,
+    /// It has a value that HQ's column cannot hold, or is wider than can be sent to sites.
     misfit: Vec<bool>,
     /// [`EDIT_AT`].
     made: Vec<i64>,
@@ -123,19 +209,11 @@ struct Edits {
 
 impl Edits {
     /// Those that HQ heard of since a time.
-    async fn read(
-        shared: &Shared,
-        table: &TableName,
-        columns: &[Column],
-        since: Option<Timestamp>,
-    ) -> Result<Self, HqError> {
-        let when = since.map_or(String::new(), |since| format!(" AND _received_at >= TIMESTAMP '{since}'"));
-        let sql = format!("SELECT * FROM history.\"{table}\" WHERE _op <> 'D'{when}");
+    async fn read(shared: &Shared, table: &TableName, columns: &[Column], since: Timestamp) -> Result<Self, HqError> {
+        let sql = format!("SELECT * FROM history.\"{table}\" WHERE _op <> 'D' AND _received_at >= TIMESTAMP '{since}'");
         let rows = select(shared, &sql).await?;
         let count = rows.num_rows();
-        let longs = |name: &str| -> Result<Int64Array, HqError> {
-            Ok(cast(&rows, name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
-        };
+        let longs = |name: &str| longs(&rows, name);
         let texts = |name: &str| -> Result<StringArray, HqError> {
             Ok(cast(&rows, name, &DataType::Utf8)?.as_string().clone())
         };
@@ -146,6 +224,7 @@ impl Edits {
         let (sites, ops, changed) = (texts("_site")?, texts("_op")?, texts(EDIT_CHANGED)?);
         let epochs = cast(&rows, "_epoch", &DataType::Int32)?.as_primitive::<Int32Type>().clone();
         let (numbers, bases, gone) = (longs(EDIT_NUMBER)?, longs(EDIT_BASE)?, longs(EDIT_GONE)?);
+        let known_columns = longs(EDIT_COLUMNS)?;
         let (by_journal, by_site, heard) = (times("_changed_at")?, longs(EDIT_AT)?, times("_received_at")?);
         let fields: Vec<Field> =
             columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
@@ -154,13 +233,17 @@ impl Edits {
         let clock = |row: usize| match (ops.value(row), by_journal[row]) {
             ("I" | "U", Some(micros)) => micros,
             // When it was stated is not when it was made.
-            _ => by_site.value(row) * 1000,
+            _ => by_site.value(row).saturating_mul(1000),
         };
         let split = |text: Option<&str>| {
             text.unwrap_or_default().split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
         };
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(failed)?;
+        let is_too_wide = too_wide(&batch)?;
+        let misfits = cast(&rows, columns::MISFIT, &DataType::Utf8)?;
+        let misfit = misfits.as_string::<i32>().iter().zip(&is_too_wide).map(|(of, wide)| of.is_some() || *wide);
         Ok(Self {
-            rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(failed)?,
+            rows: batch,
             sites: sites
                 .iter()
                 .map(|id| SiteId::new(id.unwrap_or_default()).map_err(|error| HqError::Invalid(error.to_string())))
@@ -172,11 +255,11 @@ impl Edits {
             heard: heard.into_iter().map(Option::unwrap_or_default).collect(),
             changed: changed.iter().map(split).collect(),
             gone: gone.values().iter().map(|gone| *gone != 0).collect(),
-            misfit: cast(&rows, columns::MISFIT, &DataType::Utf8)?
-                .as_string::<i32>()
+            columns: known_columns
                 .iter()
-                .map(|of| of.is_some())
+                .map(|of| of.map_or(usize::MAX, |of| usize::try_from(of).unwrap_or_default()))
                 .collect(),
+            misfit: misfit.collect(),
             made: by_site.values().to_vec(),
             is_done: vec![false; count],
         })
@@ -220,6 +303,7 @@ impl Edits {
             heard: pick(&self.heard, &order),
             changed: pick(&self.changed, &order),
             gone: pick(&self.gone, &order),
+            columns: pick(&self.columns, &order),
             misfit: pick(&self.misfit, &order),
             made: pick(&self.made, &order),
             is_done: pick(&self.is_done, &order),
@@ -228,7 +312,7 @@ impl Edits {
     }
 
     /// A site that begins a new epoch sends anew what it has; some of it was decided on in the old one.
-    async fn find_done(&mut self, shared: &Shared, name: &TableName, table: &TableName) -> Result<(), HqError> {
+    async fn find_done(&mut self, shared: &Shared, known: &Known, table: &TableName) -> Result<(), HqError> {
         let is_old = |row: usize| self.epochs[row] > Epoch(1);
         if !(0..self.len()).any(is_old) {
             return Ok(());
@@ -236,17 +320,14 @@ impl Edits {
         let sql = format!("SELECT _site, _epoch, {EDIT_NUMBER}, {EDIT_AT} FROM history.\"{table}\" WHERE _op <> 'D'");
         let rows = select(shared, &sql).await?;
         let sites: StringArray = cast(&rows, "_site", &DataType::Utf8)?.as_string().clone();
-        let longs = |name: &str| -> Result<Int64Array, HqError> {
-            Ok(cast(&rows, name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
-        };
-        let (epochs, numbers, at) = (longs("_epoch")?, longs(EDIT_NUMBER)?, longs(EDIT_AT)?);
+        let (epochs, numbers, at) = (longs(&rows, "_epoch")?, longs(&rows, EDIT_NUMBER)?, longs(&rows, EDIT_AT)?);
         let roster = shared.roster.all();
         let mut decided_on: HashMap<(&str, u64, i64), Epoch> = HashMap::new();
         for row in 0..rows.num_rows() {
             let (site, epoch) = (sites.value(row), Epoch(epochs.value(row) as u32));
             let Some(record) = site.parse::<SiteId>().ok().and_then(|site| roster.get(&site)) else { continue };
             let number = numbers.value(row).unsigned_abs();
-            if number <= decided(shared, name, SiteNumber(record.number), epoch) {
+            if number <= known.decided(SiteNumber(record.number), epoch) {
                 let first = decided_on.entry((site, number, at.value(row))).or_insert(epoch);
                 *first = (*first).min(epoch);
             }
@@ -267,6 +348,20 @@ async fn select(shared: &Shared, sql: &str) -> Result<RecordBatch, HqError> {
     let schema = stream.schema();
     let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| HqError::Query(error.into()))?;
     concat_batches(&schema, &batches).map_err(failed)
+}
+
+fn longs(rows: &RecordBatch, name: &str) -> Result<Int64Array, HqError> {
+    Ok(cast(rows, name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+}
+
+/// Which rows are wider than may be published: one must fit a message to a site, however it is encoded.
+pub(crate) fn too_wide(rows: &RecordBatch) -> Result<Vec<bool>, HqError> {
+    if rows.num_columns() == 0 {
+        return Ok(vec![false; rows.num_rows()]);
+    }
+    let names: Vec<String> = rows.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
+    let bytes = image::row_bytes(rows, &names).map_err(failed)?;
+    Ok(bytes.iter().map(|bytes| bytes.len() > ROW_BYTES_MAX).collect())
 }
 
 /// A column in another type; nulls if it is not there.
@@ -299,15 +394,14 @@ struct Loss {
     row: Option<Vec<Source>>,
 }
 
-/// Decides on edits from a place on, until a row is changed by two sites: what one of them did must be a version before the
-/// other's is decided on. Returns where to go on.
+/// Decides on the first of the pending edits. Where a row is changed by two sites, what one of them did must be a version before
+/// the other's is decided on: that site's go to the next round. Returns those that are left.
 async fn round(
     shared: &Arc<Shared>,
     name: &TableName,
-    rule: Rule,
     edits: &Edits,
-    from: usize,
-) -> Result<usize, HqError> {
+    mut pending: Vec<usize>,
+) -> Result<Vec<usize>, HqError> {
     shared.lake.follow().await?;
     refresh(shared).await;
     let known = shared.published.get(name).ok_or(HqError::Outdated)?;
@@ -316,34 +410,38 @@ async fn round(
         return Err(HqError::Outdated);
     }
     let roster = shared.roster.all();
-    let number_of = |site: &SiteId| roster.get(site).map(|record| SiteNumber(record.number));
+    let rule = known.definition().shared;
     let mut numbers: BTreeMap<(SiteNumber, Epoch), (SiteId, u64, u64)> = BTreeMap::new();
     let mut decided_on = Decided::new(&known, edits)?;
-    let through = (from + ROUND_MAX).min(edits.len());
-    decided_on.read_versions(shared, name, from..through).await?;
-    let mut next = from;
-    for edit in from..through {
+    let rest = pending.split_off(pending.len().min(ROUND_MAX));
+    decided_on.read_versions(shared, name, &pending).await?;
+    let (mut left, mut deferred, mut count) = (Vec::new(), HashSet::new(), 0_u64);
+    for edit in pending {
         let (site, epoch, number) = (&edits.sites[edit], edits.epochs[edit], edits.numbers[edit]);
-        let Some(site_number) = number_of(site) else {
-            next = edit + 1;
+        let Some(record) = roster.get(site) else { continue };
+        if deferred.contains(&(site, epoch)) {
+            left.push(edit);
             continue;
-        };
-        let cursor = numbers.entry((site_number, epoch)).or_insert_with(|| {
-            let before = decided(shared, name, site_number, epoch);
+        }
+        let cursor = numbers.entry((SiteNumber(record.number), epoch)).or_insert_with(|| {
+            let before = known.decided(SiteNumber(record.number), epoch);
             (site.clone(), before, before)
         });
         if number > cursor.2 {
+            decided_on.note_audience(site, record)?;
             if !decided_on.take(rule, edit)? {
-                break;
+                deferred.insert((site, epoch));
+                left.push(edit);
+                continue;
             }
             cursor.2 = number;
+            count += 1;
         }
-        next = edit + 1;
     }
+    left.extend(rest);
     numbers.retain(|_, (_, before, after)| before != after);
-    let count: u64 = numbers.values().map(|(_, before, after)| after - before).sum();
     if numbers.is_empty() {
-        return Ok(next);
+        return Ok(left);
     }
     if let Some(conflicts) = decided_on.conflicts()? {
         tell_conflicts(shared, name, conflicts).await?;
@@ -383,7 +481,7 @@ async fn round(
     }
     tracing::info!(table = %name, edits = count, conflicts = decided_on.losses.len(), "sites' edits are decided on");
     refresh(shared).await;
-    Ok(next)
+    Ok(left)
 }
 
 /// The column that says who made a version, if the table has it not yet.
@@ -401,8 +499,11 @@ struct Decided<'a> {
     /// Of the edits, and of HQ's rows.
     keys: Vec<Box<[u8]>>,
     places: HashMap<Box<[u8]>, usize>,
-    /// HQ's rows: whether they are there, and since which version.
+    /// HQ's rows with the keys of edits, as in an image.
+    rows: RecordBatch,
+    /// Which of them are there, and by site, which are for it.
     live: BooleanArray,
+    audiences: HashMap<SiteId, BooleanArray>,
     /// By key: what happened to the row, oldest first, as far as it matters.
     versions: HashMap<Box<[u8]>, Vec<(Seq, Version)>>,
     changed: HashMap<Box<[u8]>, Changed>,
@@ -417,14 +518,19 @@ impl<'a> Decided<'a> {
         let key = &known.definition().key;
         let keys = image::row_bytes(&edits.rows, key).map_err(failed)?;
         let wanted: HashSet<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-        let there = image::row_bytes(rows, key).map_err(failed)?.into_iter().enumerate();
-        let places = there.filter(|(_, key)| wanted.contains(key.as_ref())).map(|(place, key)| (key, place)).collect();
+        let there = image::row_bytes(rows, key).map_err(failed)?;
+        let is_wanted: BooleanArray = there.iter().map(|key| Some(wanted.contains(key.as_ref()))).collect();
+        let rows = filter_record_batch(rows, &is_wanted).map_err(failed)?;
+        let there = there.into_iter().filter(|key| wanted.contains(key.as_ref()));
+        let places = there.enumerate().map(|(place, key)| (key, place)).collect();
         Ok(Self {
             known,
             edits,
             keys,
             places,
-            live: image::is_live(rows),
+            live: image::is_live(&rows),
+            rows,
+            audiences: HashMap::new(),
             versions: HashMap::new(),
             changed: HashMap::new(),
             order: Vec::new(),
@@ -433,25 +539,33 @@ impl<'a> Decided<'a> {
     }
 
     fn since(&self, place: usize) -> Seq {
-        Seq(image::seqs(self.known.image.rows()).value(place).unsigned_abs())
+        Seq(image::seqs(&self.rows).value(place).unsigned_abs())
+    }
+
+    /// The version that the editor knew. No site knows one that is not there: HQ was restored from a backup.
+    fn base(&self, edit: usize) -> Seq {
+        self.edits.bases[edit].min(self.known.image.version)
+    }
+
+    /// Notes which of HQ's rows are for a site.
+    fn note_audience(&mut self, site: &SiteId, record: &SiteRecord) -> Result<(), HqError> {
+        if !self.audiences.contains_key(site) {
+            let mask = self.known.class_of(site, record)?.mask(&self.rows)?;
+            self.audiences.insert(site.clone(), mask);
+        }
+        Ok(())
     }
 
     /// Reads what happened to the rows of edits: their newest version, and where an editor did not know that, what came
     /// after the one that he knew.
-    async fn read_versions(
-        &mut self,
-        shared: &Shared,
-        name: &TableName,
-        of: std::ops::Range<usize>,
-    ) -> Result<(), HqError> {
+    async fn read_versions(&mut self, shared: &Shared, name: &TableName, of: &[usize]) -> Result<(), HqError> {
         let (mut newest, mut unknown_from) = (HashSet::new(), None);
-        for edit in of {
+        for edit in of.iter().copied() {
             let Some(place) = self.places.get(&self.keys[edit]) else { continue };
             let since = self.since(*place);
             newest.insert(since.0);
-            if since > self.edits.bases[edit] {
-                unknown_from = unknown_from
-                    .map_or(Some(self.edits.bases[edit]), |from: Seq| Some(from.min(self.edits.bases[edit])));
+            if since > self.base(edit) {
+                unknown_from = Some(unknown_from.map_or(self.base(edit), |from: Seq| from.min(self.base(edit))));
             }
         }
         if newest.is_empty() {
@@ -506,8 +620,8 @@ impl<'a> Decided<'a> {
         key.iter().any(|name| self.edits.rows.column_by_name(name).is_none_or(|column| column.is_null(edit)))
     }
 
-    /// Decides on one edit; false if its row was changed by another site in this round.
-    fn take(&mut self, rule: Rule, edit: usize) -> Result<bool, HqError> {
+    /// Decides on one edit; false if its row was changed by another site in this round. Without a rule it is put aside.
+    fn take(&mut self, rule: Option<Rule>, edit: usize) -> Result<bool, HqError> {
         let (edits, key) = (self.edits, self.keys[edit].clone());
         if edits.is_done[edit] {
             return Ok(true);
@@ -519,7 +633,8 @@ impl<'a> Decided<'a> {
         }
         let none = Vec::new();
         let versions = self.versions.get(&key).unwrap_or(&none);
-        let is_known = |of: &&(Seq, Version)| of.0 <= edits.bases[edit] || of.1.by == site.as_str();
+        let base = self.base(edit);
+        let is_known = |of: &&(Seq, Version)| of.0 <= base || of.1.by == site.as_str() || of.1.restated;
         let mut known_at = versions.iter().filter(is_known).map(|(_, of)| of.at).max();
         known_at = known_at.max(before.map(|before| before.version.at));
         let since: Vec<Version> = versions.iter().filter(|of| !is_known(of)).map(|(_, of)| of.clone()).collect();
@@ -545,19 +660,41 @@ impl<'a> Decided<'a> {
             columns,
             row,
         };
+        let Some(rule) = rule else {
+            self.losses.push(loss(HQ_SITE, site.as_str(), version.changed.clone(), None));
+            return Ok(true);
+        };
+        let is_live = hqs.is_some();
+        let is_for = place.is_none_or(|place| self.audiences.get(site).is_some_and(|mask| mask.value(place)));
+        let newest = versions.last().cloned();
         if edits.misfit[edit] || self.has_no_key(edit) {
             self.losses.push(loss(HQ_SITE, site.as_str(), version.changed.clone(), None));
-            if place.is_some() {
+            if let (Some((_, newest)), true, None) = (newest, is_live && is_for, before) {
                 // The row as HQ has it, once more: the site has another.
-                version = Version { by: HQ_SITE.to_owned(), changed: Vec::new(), gone: now.is_none(), ..version };
+                version = Version { restated: true, ..newest };
                 self.change(key, Changed { row: now, key: (1, edit), version, by: site.clone() });
             }
+            return Ok(true);
+        }
+        if let (Some((seq, newest)), true, None) = (newest, is_live && !is_for, before)
+            && newest.by != site.as_str()
+            && seq <= base
+        {
+            // The site could not see the row that it would overwrite.
+            self.losses.push(loss(&newest.by, site.as_str(), version.changed.clone(), None));
             return Ok(true);
         }
         let row = match decide(rule, &since, &version) {
             Decision::Taken { over: Some(over) } => {
                 self.losses.push(loss(site.as_str(), &over, Vec::new(), Some(hqs.unwrap_or_default())));
-                own
+                // Columns that the store's table had not are HQ's.
+                match (own, now) {
+                    (Some(own), Some(now)) => {
+                        let had = edits.columns[edit].min(width);
+                        Some(own[..had].iter().chain(&now[had..]).copied().collect())
+                    }
+                    (own, _) => own,
+                }
             }
             // The site may not know all columns yet: what it did not change stays.
             Decision::Taken { over: None } => match (own, now) {
@@ -596,6 +733,7 @@ impl<'a> Decided<'a> {
 
     fn change(&mut self, key: Box<[u8]>, mut changed: Changed) {
         match self.changed.get(&key) {
+            Some(before) if before.version.restated => {}
             Some(before) => {
                 let now = &mut changed.version.changed;
                 let more: Vec<String> =
@@ -609,7 +747,7 @@ impl<'a> Decided<'a> {
 
     /// The values of a column from where they come.
     fn gather(&self, column: usize, from: &[Option<Source>]) -> Result<ArrayRef, HqError> {
-        let hqs = self.known.image.rows().column(image::OURS + column);
+        let hqs = self.rows.column(image::OURS + column);
         let edits = self.edits.rows.column(column);
         let null = arrow_array::new_null_array(edits.data_type(), 1);
         let from: Vec<Source> = from.iter().map(|source| source.unwrap_or((2, 0))).collect();
@@ -624,8 +762,7 @@ impl<'a> Decided<'a> {
             let place = self.places.get(key);
             let is_there = place.is_some_and(|place| self.live.value(*place));
             match (&changed.row, place) {
-                (None, None) => continue,
-                (None, _) if !is_there && changed.version.by != HQ_SITE => continue,
+                (None, _) if !is_there => continue,
                 (None, _) => ops.push(b'D'),
                 (Some(_), Some(_)) => ops.push(b'U'),
                 (Some(_), None) => ops.push(b'I'),

@@ -160,3 +160,63 @@ fn all_ends_come_to_the_same_rows_whatever_is_killed() {
     assert_eq!(hq.value("SELECT max(_seq) FROM history.customers"), version, "what HQ sends is no edit");
     wait_same(&hq, &stores);
 }
+
+#[test]
+fn what_hq_refuses_leaves_the_store_and_holds_up_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let rows = "id,name,phone,home\nc1,Ann,1,boston-01\nc2,Bob,2,tacoma-01\n";
+    publish(&hq, directory.path(), rows, &["--shared", "latest", "--to", "home = site.id"]);
+    let [mut boston, tacoma] = ["boston-01", "tacoma-01"].map(|id| store(&hq, directory.path(), id));
+    let wait_rows = |store: &Store, rows: &str| {
+        wait_for(rows, || {
+            (store.sql(ROWS) == rows && store.sql("SELECT count(*) FROM customers_edits") == "0").then_some(())
+        });
+    };
+    let conflicts = |of: &str| {
+        let sql =
+            format!("SELECT string_agg(concat(kept, ' over ', lost), ', ') FROM customers_conflicts WHERE id = '{of}'");
+        hq.value(&sql).filter(|told| told != "null")
+    };
+    // A key that another store's row has, which this one cannot see.
+    boston.sql("INSERT INTO customers VALUES ('c2', 'Mine', 9, 'boston-01')");
+    wait_for("the conflict", || (conflicts("c2")? == "hq over boston-01").then_some(()));
+    wait_rows(&boston, "c1|Ann|1");
+    assert_eq!(tacoma.sql(ROWS), "c2|Bob|2");
+    // A row for another store goes there.
+    boston.sql("INSERT INTO customers VALUES ('c3', 'Cid', 3, 'tacoma-01')");
+    wait_rows(&tacoma, "c2|Bob|2\nc3|Cid|3");
+    wait_rows(&boston, "c1|Ann|1");
+    // Values that HQ's columns cannot hold, in a row that HQ has and in one that it has not; and a row wider than any can be sent.
+    boston.sql(
+        "UPDATE customers SET phone = 'none' WHERE id = 'c1';
+         INSERT INTO customers VALUES ('c4', 'Dee', 'none', 'boston-01');
+         INSERT INTO customers VALUES ('c5', hex(zeroblob(1200000)), 5, 'boston-01');
+         INSERT INTO customers VALUES ('c6', 'Eve', 6, 'boston-01')",
+    );
+    wait_rows(&boston, "c1|Ann|1\nc6|Eve|6");
+    for of in ["c1", "c4", "c5"] {
+        assert_eq!(conflicts(of).as_deref(), Some("hq over boston-01"), "{of}");
+    }
+    tacoma.sql("UPDATE customers SET phone = 22 WHERE id = 'c2'");
+    wait_for("tacoma's edit", || at_hq(&hq)?.contains("c2|Bob|22").then_some(()));
+    // An edit that was made before sharing ended comes too late, and is kept.
+    boston.kill();
+    boston.sql("UPDATE customers SET phone = 66 WHERE id = 'c6'");
+    publish(&hq, directory.path(), "id,name,phone,home\nc1,Ann,1,boston-01\n", &["--shared", "no"]);
+    boston.run(None);
+    wait_for("the late edit", || (conflicts("c6")? == "hq over boston-01").then_some(()));
+    wait_rows(&boston, "c1|Ann|1\nc6|Eve|6");
+    // Names that would collide.
+    let refused = |table: &str, text: &str, arguments: &[&str], says: &str| {
+        let path = directory.path().join("refused.csv");
+        std::fs::write(&path, text).expect("writes");
+        let from = path.to_str().expect("text");
+        let output = hq.run(&[&["publish", table, "--from", from, "--key", "id"], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(says), "{said}");
+    };
+    refused("staff", "id,kept\ns1,1\n", &["--shared", "hq"], "cannot be called kept");
+    publish_to(&hq, directory.path(), "staff", "id", "id,name\ns1,Ann\n", &["--shared", "hq"]);
+    refused("staff_edits", "id,name\ns1,Ann\n", &[], "shared table staff");
+}
