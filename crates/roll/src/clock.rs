@@ -325,6 +325,27 @@ impl Clock {
         }
     }
 
+    /// How loud a stream's silence is.
+    pub fn loudness(&self, id: StreamId) -> Loudness {
+        self.streams[id.0 as usize].loudness
+    }
+
+    /// When silence counts as what.
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
+    }
+
+    /// Lets silence count as something else from now on. Looks at every stream: once a week is enough.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+        for id in 0..self.streams.len() as u32 {
+            if self.streams[id as usize].due != 0 {
+                self.settle(id, self.now);
+                self.arm(id);
+            }
+        }
+    }
+
     /// Where a stream stands at `at`.
     pub fn measure(&self, id: StreamId, at: i64) -> Measure {
         let stream = &self.streams[id.0 as usize];

@@ -92,7 +92,7 @@ impl Watch {
         let named: Vec<Vec<u32>> = left
             .iter()
             .map(|number| {
-                let traits = self.sites[*number as usize].traits.iter().copied();
+                let traits = self.sites[*number as usize].shares();
                 traits.filter(|shared| !self.traits[*shared as usize].0.is_empty()).collect()
             })
             .collect();
@@ -109,7 +109,7 @@ impl Watch {
         let members: Vec<u32> = suspects
             .iter()
             .copied()
-            .filter(|number| self.sites[*number as usize].traits.contains(&found.shared))
+            .filter(|number| self.sites[*number as usize].shares().any(|shared| shared == found.shared))
             .collect();
         let id = self.new_incident(Kind::Group, now, now);
         let text = format!(
@@ -168,7 +168,7 @@ impl Watch {
             .filter(|number| {
                 let site = &self.sites[*number as usize];
                 let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
-                site.traits.contains(&shared) && !absent
+                site.shares().any(|own| own == shared) && !absent
             })
             .collect();
         if joining.is_empty() {
@@ -185,8 +185,16 @@ impl Watch {
     /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
     fn close_groups(&mut self, now: Timestamp) {
         for (id, shared) in self.open_groups() {
-            let has_it = |number: &&u32| self.sites[**number as usize].traits.contains(&shared);
-            let silent = self.suspects.iter().filter(has_it).count();
+            let has_it = |number: &u32| self.sites[*number as usize].shares().any(|own| own == shared);
+            let suspects = self.suspects.iter().copied().filter(has_it);
+            // After a restart of HQ a member's clock has yet to say so again: who was not heard since is silent.
+            let unheard = self.incidents[&id].absent().filter_map(|(site, member)| {
+                let number = *self.index.get(site)?;
+                let contact = self.contact(number);
+                let last = contact.map_or(0, |contact| self.clock.measure(contact, self.now).last);
+                (instant(last) <= member.since).then_some(number)
+            });
+            let silent = suspects.chain(unheard).collect::<BTreeSet<u32>>().len();
             if (silent as f64) < group::SHARE_OVER * self.trait_sites[shared as usize].max(1) as f64 {
                 self.release(id);
                 self.close(id, &format!("{silent} of its sites are still silent, each with its own incident"), now);

@@ -194,6 +194,9 @@ pub struct Incident {
     pub told: Vec<Timestamp>,
     /// Whether a person is to be called: not yet while only the screen shows it.
     pub calls: bool,
+    /// How surprising the silence was at its end, in nines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_nines: Option<f64>,
     /// Its story.
     pub timeline: Vec<Entry>,
 }
@@ -285,6 +288,7 @@ impl Incident {
             lease: None,
             told: Vec::new(),
             calls: false,
+            peak_nines: None,
             timeline: Vec::new(),
         }
     }
@@ -348,7 +352,8 @@ impl Incident {
                 notice = Some(Notice::Repeated);
             }
         }
-        if notice == Some(Notice::Opened) && self.told_within(now, 24 * HOUR) >= TOLD_PER_DAY {
+        let is_rise = matches!(notice, Some(Notice::Louder | Notice::LeaseExpired));
+        if notice.is_some() && !is_rise && self.told_within(now, 24 * HOUR) >= TOLD_PER_DAY {
             return None;
         }
         if notice.is_some() {

@@ -27,6 +27,7 @@ mod shape;
 mod site;
 mod stream;
 mod surprise;
+mod tuning;
 mod verdict;
 mod watch;
 
@@ -47,4 +48,5 @@ pub use stream::{
     CalendarId, Change, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
 };
 pub use surprise::{Tail, Tails, cusum, expected_for, surprise};
+pub use tuning::{Achieved, Tuning};
 pub use watch::Watch;

@@ -1,6 +1,6 @@
 //! What the watch learns, and what of it outlasts a restart of HQ.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,9 @@ pub struct Remembered {
     pub streams: Vec<(String, Timestamp, Option<Past>)>,
     /// Whether it is excused, and until when.
     pub excused_until: Option<Timestamp>,
+    /// What HQ saw of it itself; see [`Watch::observe`].
+    #[serde(default)]
+    pub observed: BTreeMap<String, String>,
 }
 
 impl Watch {
@@ -50,6 +53,7 @@ impl Watch {
         }
         if is_new_day {
             self.clock.recount();
+            self.tune_on_new_day(day);
         }
     }
 
@@ -121,13 +125,15 @@ impl Watch {
             (self.name(*stream).to_owned(), last, self.pasts[stream.0 as usize].as_deref().cloned())
         });
         let excused_until = site.said_goodbye.then(|| instant(site.excused_until));
-        Some(Remembered { streams: streams.collect(), excused_until })
+        let observed = site.observed.iter().map(|shared| self.traits[*shared as usize].clone());
+        Some(Remembered { streams: streams.collect(), excused_until, observed: observed.collect() })
     }
 
     /// Takes what was kept, before the first tick. What was missed up to the watch's last tick is counted again.
     pub fn restore(&mut self, id: &SiteId, remembered: Remembered) {
         let Some(&number) = self.index.get(id) else { return };
         let excused = remembered.excused_until.map_or(0, seconds);
+        self.observe(id, &remembered.observed);
         for (name, last, past) in remembered.streams {
             let last = seconds(last);
             let stream = self.add_stream(number, &name, last, past);

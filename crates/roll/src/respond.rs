@@ -262,7 +262,10 @@ impl Watch {
                 _ => (now_s - since) as f64 / 60.0,
             };
             let is_steady = elapsed >= WELL_AFTER_MINUTES * self.config.contact_unit as f64 / 60.0;
-            if is_steady && !site.has_backlog && !self.is_quiet(number) {
+            // A site that states manifests is well when one made since was found to agree.
+            let is_counted = site.reconciled_at.is_none_or(|counted| counted >= since)
+                && !site.conditions.contains_key(&Condition::Manifest);
+            if is_steady && is_counted && !site.has_backlog && !self.is_quiet(number) {
                 self.is_well(number, now);
             }
         }
@@ -496,6 +499,8 @@ impl Watch {
                 }
             }
         }
+        let peak = self.incidents.get_mut(&id).and_then(|incident| incident.peak_nines.take());
+        self.is_explained(peak.filter(|_| !was_normal));
         let Some(incident) = self.incidents.get_mut(&id) else { return false };
         let what = if was_normal { "normal: it is learned from" } else { "an outage: it is not learned from" };
         incident.tell(now, format!("{by} says that this was {what}"));

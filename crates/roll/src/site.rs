@@ -31,6 +31,8 @@ pub struct WatchConfig {
     pub alike_by: Vec<String>,
     /// Whether to learn rhythms.
     pub learns: bool,
+    /// Whether to set the thresholds anew each week, by the alarm budget.
+    pub tunes: bool,
 }
 
 impl Default for WatchConfig {
@@ -46,6 +48,7 @@ impl Default for WatchConfig {
             ]),
             alike_by: names(&["format", "country", "brand"]),
             learns: true,
+            tunes: false,
         }
     }
 }
@@ -73,6 +76,8 @@ pub(crate) struct Site {
     /// Its streams, contact first if there is any.
     pub(crate) streams: Vec<StreamId>,
     pub(crate) traits: Box<[u32]>,
+    /// What HQ saw of it itself, where the roster says nothing of the kind.
+    pub(crate) observed: Box<[u32]>,
     pub(crate) expected_from: i64,
     pub(crate) enrolled: bool,
     pub(crate) retired: bool,
@@ -82,8 +87,19 @@ pub(crate) struct Site {
     /// Since when it is back, while it recovers.
     pub(crate) back_since: Option<i64>,
     pub(crate) has_backlog: bool,
+    /// When a manifest of its rows was last found to agree; none if it states none.
+    pub(crate) reconciled_at: Option<i64>,
+    /// Up to when its silences were counted for tuning.
+    pub(crate) tuned_to: i64,
     pub(crate) incident: Option<u64>,
     pub(crate) conditions: BTreeMap<Condition, u64>,
+}
+
+impl Site {
+    /// Everything it may share with others.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = u32> {
+        self.traits.iter().chain(&self.observed).copied()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

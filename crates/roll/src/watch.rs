@@ -19,6 +19,7 @@ use crate::{
     shape::Unit,
     site::{CONTACT, Decision, Owner, Site, SiteSpec, WatchConfig},
     stream::{CalendarId, CohortId, Loudness, Measure, ShapeId, StreamId},
+    tuning::Tuning,
 };
 
 /// All sites, watched.
@@ -63,6 +64,7 @@ pub struct Watch {
     pub(crate) reviewed: i64,
     pub(crate) learned_day: i64,
     pub(crate) learned_hour: i64,
+    pub(crate) tuning: Tuning,
 }
 
 pub(crate) fn seconds(at: Timestamp) -> i64 {
@@ -113,6 +115,7 @@ impl Watch {
             reviewed: 0,
             learned_day: now.div_euclid(86_400),
             learned_hour: now.div_euclid(3600),
+            tuning: Tuning::default(),
         }
     }
 
@@ -126,6 +129,8 @@ impl Watch {
             let moved = site.calendar != calendar;
             (site.calendar, site.traits, site.enrolled) = (calendar, traits, spec.enrolled);
             site.expected_from = seconds(spec.expected_from);
+            let observed = std::mem::take(&mut site.observed);
+            self.sites[number as usize].observed = self.unsaid(number, &observed);
             self.count_traits(number, 1);
             if moved {
                 for stream in self.sites[number as usize].streams.clone() {
@@ -142,6 +147,7 @@ impl Watch {
             calendar,
             streams: Vec::new(),
             traits,
+            observed: Box::default(),
             expected_from: seconds(spec.expected_from),
             enrolled: spec.enrolled,
             retired: false,
@@ -149,6 +155,8 @@ impl Watch {
             said_goodbye: false,
             back_since: None,
             has_backlog: false,
+            reconciled_at: None,
+            tuned_to: 0,
             incident: None,
             conditions: BTreeMap::new(),
         });
@@ -206,6 +214,32 @@ impl Watch {
         traits.into_iter().map(|key| self.trait_number(key)).collect()
     }
 
+    /// Takes what HQ saw of a site itself, such as its agent's version or the address it calls: silences are grouped by it as
+    /// by the roster's attributes. Where the roster has an attribute of the name, that counts.
+    pub fn observe(&mut self, id: &SiteId, seen: &BTreeMap<String, String>) {
+        let Some(&number) = self.index.get(id) else { return };
+        let named = seen.iter().filter(|(name, value)| self.config.group_by.contains(name) && !value.is_empty());
+        let named: Vec<(String, String)> = named.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let numbers: Vec<u32> = named.into_iter().map(|key| self.trait_number(key)).collect();
+        let observed = self.unsaid(number, &numbers);
+        let is_counted = !self.sites[number as usize].retired;
+        if is_counted {
+            self.count_traits(number, -1);
+        }
+        self.sites[number as usize].observed = observed;
+        if is_counted {
+            self.count_traits(number, 1);
+        }
+    }
+
+    /// Those of what was observed of which the roster has no attribute of the name.
+    fn unsaid(&self, number: u32, observed: &[u32]) -> Box<[u32]> {
+        let name = |shared: u32| self.traits[shared as usize].0.as_str();
+        let site = &self.sites[number as usize];
+        let is_said = |shared: &u32| site.traits.iter().any(|said| name(*said) == name(*shared));
+        observed.iter().copied().filter(|shared| !is_said(shared)).collect()
+    }
+
     fn trait_number(&mut self, key: (String, String)) -> u32 {
         *self.trait_numbers.entry(key.clone()).or_insert_with(|| {
             self.traits.push(key);
@@ -215,8 +249,8 @@ impl Watch {
     }
 
     fn count_traits(&mut self, number: u32, sign: isize) {
-        for shared in self.sites[number as usize].traits.iter() {
-            let count = &mut self.trait_sites[*shared as usize];
+        for shared in self.sites[number as usize].shares() {
+            let count = &mut self.trait_sites[shared as usize];
             *count = count.saturating_add_signed(sign);
         }
     }
@@ -317,11 +351,15 @@ impl Watch {
     /// [`Self::event`] for a stream known by number.
     pub fn stream_event(&mut self, stream: StreamId, at: i64, count: f32) {
         let number = self.owners[stream.0 as usize].site;
+        let stood = (self.clock.loudness(stream) >= Loudness::Amber).then(|| self.clock.measure(stream, at));
         if let Some(past) = &mut self.pasts[stream.0 as usize] {
             past.count_rows(count);
         }
         let Some(gap) = self.clock.event(stream, at, count) else { return };
         let loud = gap.loudness;
+        if let Some(stood) = stood {
+            self.count_natural(number, stream, &gap, at, &stood);
+        }
         if let Some(past) = &mut self.pasts[stream.0 as usize] {
             // What is red is not learned from; but in the first days nothing is known yet, and a night looks red.
             let is_new = past.is_learning(at) && gap.over_closed;
@@ -377,6 +415,13 @@ impl Watch {
     pub fn set_backlog(&mut self, id: &SiteId, has_backlog: bool) {
         if let Some(&number) = self.index.get(id) {
             self.sites[number as usize].has_backlog = has_backlog;
+        }
+    }
+
+    /// A manifest of the site was counted, and every row is here.
+    pub fn reconciled(&mut self, id: &SiteId, at: Timestamp) {
+        if let Some(&number) = self.index.get(id) {
+            self.sites[number as usize].reconciled_at = Some(seconds(at));
         }
     }
 

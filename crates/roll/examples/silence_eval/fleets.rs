@@ -1,83 +1,30 @@
 //! Whole fleets: a regional outage, a day with a holiday and clocks that change, HQ off for two hours, a drop, new sites.
 
-use std::collections::BTreeMap;
+use rollcall_roll::{Incident, Kind, Notice, SiteSpec, Watch, WatchConfig};
 
-use rollcall_roll::{Decision, Incident, Kind, Notice, SiteSpec, Watch, WatchConfig};
-
-use crate::world::{DAY, Fault, TABLES, What, World, ZONES, at};
-
-struct Run {
-    world: World,
-    watch: Watch,
-    told: Vec<Decision>,
-    incidents: BTreeMap<u64, Incident>,
-}
-
-impl Run {
-    fn new(seed: u64, sites: usize, zones: &[chrono_tz::Tz]) -> Self {
-        Self::of(World::new(seed, sites, zones, false))
-    }
-
-    fn of(world: World) -> Self {
-        let mut watch = Watch::new(WatchConfig::default(), at(0));
-        for site in &world.sites {
-            watch.set_site(site.spec.clone());
-        }
-        Self { world, watch, told: Vec::new(), incidents: BTreeMap::new() }
-    }
-
-    fn run(&mut self, from: i64, to: i64, faults: &[Fault], hears: impl Fn(usize, i64) -> bool) {
-        for minute in from..to {
-            self.watch.tick(at(minute));
-            let mut said = Vec::new();
-            self.world.minute(minute, faults, |site, table| said.push((site, table)));
-            for (site, table) in said.into_iter().filter(|(site, _)| hears(*site, minute)) {
-                let stream = table.map_or("contact", |table| TABLES[table].name);
-                self.watch.event(&self.world.sites[site].spec.id, stream, at(minute), 1.0);
-            }
-            self.told.extend(self.watch.take_decisions());
-            self.incidents.extend(self.watch.take_changed().into_iter().map(|incident| (incident.id, incident)));
-        }
-    }
-
-    /// Forgets what was told so far.
-    fn settle(&mut self) {
-        self.told.clear();
-        self.incidents.clear();
-    }
-
-    fn pages(&self, kind: Kind) -> usize {
-        let opened = self.told.iter().filter(|decision| decision.notice == Notice::Opened);
-        opened.filter(|decision| self.incidents.get(&decision.incident).is_some_and(|known| known.kind == kind)).count()
-    }
-
-    fn groups(&self) -> Vec<String> {
-        let groups = self.incidents.values().filter(|incident| incident.kind == Kind::Group);
-        groups
-            .filter_map(|group| {
-                let attribute = group.attribute.as_ref()?;
-                Some(format!("{} = {} ({} sites)", attribute.name, attribute.value, group.members.len()))
-            })
-            .collect()
-    }
-}
+use crate::{
+    run::Run,
+    world::{DAY, Fault, TABLES, What, World, ZONES, at},
+};
 
 pub(crate) fn run() {
-    if std::env::var_os("ROLLCALL_EVAL_KINDS").is_none() {
-        outage();
-        hq_off();
-        drop_to_two_fifths();
-        first_day();
-    }
-    calendar();
+    outage();
+    hq_off();
+    drop_to_two_fifths();
+    first_day();
 }
 
 /// Open minutes of a site from a minute until an incident of its own, of this kind.
-fn delays(run: &Run, kind: Kind, faults: &[Fault]) -> Vec<f64> {
+pub(crate) fn delays(run: &Run, kind: Kind, faults: &[Fault]) -> Vec<f64> {
     let opened_at = |fault: &Fault| {
         let id = &run.world.sites[fault.site].spec.id;
         let own = run.incidents.values().filter(|incident| incident.kind == kind && incident.members.contains_key(id));
-        own.map(|incident| incident.opened_at).filter(|opened| *opened >= at(fault.from)).min()
+        // A relapse within a day is the same incident.
+        let began = |incident: &Incident| {
+            let again = incident.timeline.iter().filter(|entry| entry.text.starts_with("again")).map(|entry| entry.at);
+            again.chain([incident.opened_at]).filter(|began| *began >= at(fault.from)).min()
+        };
+        own.filter_map(began).min()
     };
     let delay = |fault: &Fault| {
         let Some(opened) = opened_at(fault) else { return f64::INFINITY };
@@ -89,7 +36,7 @@ fn delays(run: &Run, kind: Kind, faults: &[Fault]) -> Vec<f64> {
     delays
 }
 
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
@@ -185,7 +132,7 @@ fn region(site: usize) -> usize {
 }
 
 /// Alarms on everyday days, a holiday, and the days on which clocks change, over 30 zones.
-fn calendar() {
+pub(crate) fn calendar() {
     const TRAINED: i64 = 28 * DAY;
     const SITES: usize = 20_000;
     let mut world = World::new(12, SITES, &ZONES, false);

@@ -5,38 +5,23 @@
 
 mod delays;
 mod fleets;
+mod incidents;
+mod run;
 mod world;
 
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
-    if only.is_empty() || only == "delays" {
-        for seed in [1, 2, 3] {
-            print_delays(seed);
-        }
+    let is_wanted = |part: &str| only.is_empty() || only == part;
+    if is_wanted("delays") {
+        delays::print(&[1, 2, 3]);
     }
-    if only.is_empty() || only == "fleets" {
+    if is_wanted("incidents") {
+        incidents::run();
+    }
+    if is_wanted("fleets") {
         fleets::run();
     }
-}
-
-fn print_delays(seed: u64) {
-    let found = delays::run(seed);
-    println!(
-        "\nSeed {seed}: open minutes until noticed, median / 90th percentile (share missed within 24 open hours)\n"
-    );
-    println!("| scene | {} |", delays::METHODS.join(" | "));
-    println!("|---|---|---|---|");
-    for (scene, figures) in &found.rows {
-        let cells: Vec<String> = figures
-            .iter()
-            .map(|(median, p90, missed)| format!("{median:.0} / {p90:.0} ({:.0} %)", missed * 100.0))
-            .collect();
-        println!("| {} | {} |", scene.name(), cells.join(" | "));
+    if is_wanted("calendar") {
+        fleets::calendar();
     }
-    let nines: Vec<String> = found.thresholds.iter().map(|of| format!("{:.2}", of[0])).collect();
-    println!(
-        "\nour thresholds at 0.5 natural alarms per site-month, in nines: contact and tables {}",
-        nines.join(", ")
-    );
-    println!("share of our natural alarms at the worst tenth of the sites: {:.0} %", found.worst_tenth * 100.0);
 }

@@ -60,6 +60,8 @@ pub(crate) enum What {
     Stop,
     /// One table's rows stop; everything else goes on.
     TableStops(usize),
+    /// No table's rows come; contact goes on: triggers were dropped.
+    AllTablesStop,
     /// Two in five of one table's rows still come.
     TableDrops(usize),
 }
@@ -262,6 +264,7 @@ impl World {
         for table in 0..TABLES.len() {
             let share = match fault {
                 Some(What::TableStops(stopped)) if stopped == table => 0.0,
+                Some(What::AllTablesStop) => 0.0,
                 Some(What::TableDrops(dropped)) if dropped == table => 0.4,
                 _ => 1.0,
             };

@@ -1,9 +1,9 @@
 //! Scenes from a fleet's life.
 
-use rollcall_roll::{Kind, Notice};
+use rollcall_roll::{Kind, Notice, WatchConfig};
 use rollcall_types::SiteState;
 
-use crate::fleet::{DAY, at, everyday};
+use crate::fleet::{DAY, Fleet, at, everyday};
 
 const UTC: &[chrono_tz::Tz] = &[chrono_tz::UTC];
 /// Noon of the day after learning.
@@ -188,4 +188,91 @@ fn a_closure_that_begins_later_explains_a_silence_that_was_there_before() {
     assert_eq!(fleet.called(Kind::Silence).len(), 1, "{}", fleet.summary());
     fleet.run(NOON + 3 * DAY, NOON + 5 * DAY, &|shop, _| shop != 7);
     assert_eq!(fleet.watch.verdict(&fleet.shops[7].id).expect("watched").state, SiteState::Silent, "it did not reopen");
+}
+
+#[test]
+fn a_group_outlasts_a_restart_of_hq() {
+    // Method: a region is silent, everything is written and read back; the group must not be taken for over, nor be found anew.
+    let mut fleet = everyday(300, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let is_dark = |shop: usize| (100..150).contains(&shop);
+    fleet.run(NOON, NOON + 60, &|shop, _| !is_dark(shop));
+    let group = fleet.of_kind(Kind::Group)[0].id;
+    fleet.restart(NOON + 60);
+    fleet.run(NOON + 61, NOON + 120, &|shop, _| !is_dark(shop));
+    let groups = fleet.of_kind(Kind::Group);
+    assert!(groups.len() == 1 && groups[0].is_open(), "{}", fleet.summary());
+    assert_eq!(groups[0].absent().count(), 50);
+    assert_eq!(fleet.pages(Kind::Silence), 0, "members are still held: {}", fleet.summary());
+    fleet.run(NOON + 120, NOON + 180, &|_, _| true);
+    assert!(!fleet.watch.incident(group).expect("known").is_open(), "{}", fleet.summary());
+}
+
+#[test]
+fn what_hq_saw_of_sites_itself_names_what_they_share() {
+    let mut fleet = everyday(300, UTC);
+    let seen = |shop: usize| {
+        let version = if shop % 5 == 1 { "2.0" } else { "1.9" };
+        [("agent", version), ("isp", "not what the roster says")]
+            .map(|(name, of)| (name.to_owned(), of.to_owned()))
+            .into()
+    };
+    for shop in 0..fleet.shops.len() {
+        fleet.watch.observe(&fleet.shops[shop].id, &seen(shop));
+    }
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    fleet.restart(NOON);
+    fleet.run(NOON + 1, NOON + 60, &|shop, _| shop % 5 != 1);
+    let groups = fleet.of_kind(Kind::Group);
+    assert_eq!(groups.len(), 1, "{}", fleet.summary());
+    let shared = groups[0].attribute.as_ref().expect("named");
+    assert_eq!((shared.name.as_str(), shared.value.as_str()), ("agent", "2.0"));
+    assert_eq!(groups[0].members.len(), 60);
+}
+
+#[test]
+fn a_site_that_states_manifests_is_well_once_one_agrees() {
+    let mut fleet = everyday(40, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let id = fleet.shops[7].id.clone();
+    fleet.watch.reconciled(&id, at(NOON));
+    fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
+    fleet.run(NOON + 60, NOON + 120, &|_, _| true);
+    assert_eq!(fleet.watch.verdict(&id).expect("watched").state, SiteState::Recovering);
+    fleet.watch.reconciled(&id, at(NOON + 119));
+    fleet.run(NOON + 120, NOON + 122, &|_, _| true);
+    assert_eq!(fleet.watch.verdict(&id).expect("watched").state, SiteState::Ok);
+    assert!(!fleet.called(Kind::Silence)[0].is_open());
+}
+
+#[test]
+fn thresholds_follow_the_alarm_budget() {
+    // Method: every line fails for 35 minutes every third day, which is ten silences a site and month that mean nothing. Beside
+    // the watch that tunes itself goes one that does not; then one site really stops.
+    let config = WatchConfig { tunes: true, ..WatchConfig::default() };
+    let fate = |shop: usize, minute: i64| {
+        let (day, of_day) = (minute / DAY, minute % DAY);
+        let from = 12 * 60 + shop as i64;
+        (day + shop as i64) % 3 != 0 || !(from..from + 35).contains(&of_day)
+    };
+    let pages = |config: WatchConfig| {
+        let mut fleet = Fleet::new(60, UTC, config);
+        fleet.run(0, 56 * DAY, &fate);
+        let mut fleet = fleet.settled();
+        fleet.run(56 * DAY, 70 * DAY, &fate);
+        let pages = fleet.pages(Kind::Silence);
+        fleet.run(70 * DAY, 70 * DAY + 16 * 60, &|shop, minute| {
+            fate(shop, minute) && (shop != 7 || minute % DAY < 10 * 60)
+        });
+        let is_seen = fleet
+            .called(Kind::Silence)
+            .iter()
+            .any(|known| known.is_open() && known.members.contains_key(&fleet.shops[7].id));
+        (pages, is_seen, fleet.watch.achieved())
+    };
+    let (untuned, _, _) = pages(WatchConfig::default());
+    let (tuned, is_seen, achieved) = pages(config);
+    assert!(achieved.tunes && achieved.page > 5.5, "{achieved:?}");
+    assert!(tuned * 2 < untuned, "{tuned} of {untuned} pages, {achieved:?}");
+    assert!(is_seen, "what is much longer is still told");
 }
