@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -289,6 +290,8 @@ impl Control {
                 applied: applied(&hello.applied),
             }),
         );
+        let seen = seen_of(hello, &self.address);
+        self.shared.heard(site, Heard::Welcomed { seen, states_manifests: hello.states_manifests });
         self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
         if !self.shared.ledger.is_quarantined(site) {
             self.shared.heard(site, Heard::Condition(Condition::Refused, None));
@@ -316,6 +319,14 @@ impl Control {
 
     /// The epoch this journal belongs to, and why if it is a new one.
     async fn epoch_for(&self, hello: &Hello) -> Result<(Epoch, String), Turned> {
+        match self.try_epoch_for(hello).await {
+            // Another node allotted one at the same time: with that known, the answer may be another.
+            Err(Turned::Failed(HqError::Outdated)) => self.try_epoch_for(hello).await,
+            answer => answer,
+        }
+    }
+
+    async fn try_epoch_for(&self, hello: &Hello) -> Result<(Epoch, String), Turned> {
         let site = &self.peer.site;
         let record = self.shared.roster.get(site).and_then(|record| record.journal);
         let reason = match &record {
@@ -334,11 +345,12 @@ impl Control {
                 None => self.compare(hello, journal.epoch)?,
             },
         };
-        match (reason, record) {
+        match (reason, &record) {
             (None, Some(journal)) => Ok((journal.epoch, String::new())),
             (reason, _) => {
                 let reason = reason.unwrap_or_default();
-                let epoch = self.shared.roster.new_epoch(site, &hello.journal_id, &reason, self.shared.now()).await?;
+                let (roster, now) = (&self.shared.roster, self.shared.now());
+                let epoch = roster.new_epoch(site, record.as_ref(), &hello.journal_id, &reason, now).await?;
                 if epoch == Epoch(1) {
                     tracing::info!(%site, "first contact");
                 } else {
@@ -513,6 +525,32 @@ fn asking(settings: &Settings) -> tokio::time::Interval {
     let mut ask = tokio::time::interval(Duration::from_millis(u64::from(settings.beacon_interval_ms.max(1))));
     ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ask
+}
+
+/// What a connection shows of a site that others may share: names as in [`rollcall_roll::WatchConfig::group_by`].
+fn seen_of(hello: &Hello, peer: &str) -> BTreeMap<String, String> {
+    let block = peer.parse::<SocketAddr>().map_or_else(|_| String::new(), |peer| block_of(peer.ip()));
+    let seen = [
+        ("agent", hello.agent_version.as_str()),
+        ("endpoint", hello.called.as_str()),
+        ("dns", hello.resolved.as_str()),
+        ("block", block.as_str()),
+    ];
+    seen.map(|(name, value)| (name.to_owned(), value.chars().take(200).collect())).into()
+}
+
+/// The network an address is in, as providers give them out: 24 bits of IPv4, 48 of IPv6.
+fn block_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}::/48")
+        }
+    }
 }
 
 /// What a site says it has of HQ's tables.

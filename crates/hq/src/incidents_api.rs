@@ -8,7 +8,8 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use rollcall_roll::{Incident, Kind};
+use chrono::TimeZone;
+use rollcall_roll::{Achieved, Incident, Kind};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,6 +32,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/api/openapi.json", get(|| async { ([("content-type", "application/json")], OPENAPI) }))
         .route("/api/incidents", get(list))
+        .route("/api/incidents/budget", get(budget))
         .route("/api/incidents/{id}", get(show))
         .route("/api/incidents/{id}/ack", post(acknowledge))
         .route("/api/incidents/{id}/explain", post(explain))
@@ -137,9 +139,15 @@ async fn explain(
     }
 }
 
+/// How often people were told in the last weeks, beside what that is to keep within.
+async fn budget(State(shared): State<App>, _: Viewer) -> Json<Achieved> {
+    Json(shared.watching.watch().achieved())
+}
+
 #[derive(Deserialize)]
 struct CloseRequest {
-    until: Timestamp,
+    /// A time, or the first day on which the site is open again, in its own zone.
+    until: String,
     #[serde(default)]
     from: Option<Timestamp>,
     #[serde(default)]
@@ -160,9 +168,22 @@ async fn close_site(
     }
     let by = if request.by.is_empty() { caller.to_owned() } else { request.by };
     let from = request.from.unwrap_or_else(|| shared.now());
-    let closure = DeclaredClosure { from, until: request.until, reason: request.reason, by };
+    let zone = shared.roster.get(&site).map_or(chrono_tz::Tz::UTC, |record| record.zone());
+    let until = day_or_time(&request.until, zone).ok_or_else(|| {
+        let text = format!("{:?} is neither a day such as 2026-12-27 nor a time in RFC 3339", request.until);
+        ApiError(StatusCode::BAD_REQUEST, text)
+    })?;
+    let closure = DeclaredClosure { from, until, reason: request.reason, by };
     shared.roster.close_until(&site, closure, shared.now()).await?;
-    Ok(Json(json!({"site": site, "until": request.until})))
+    Ok(Json(json!({"site": site, "until": until})))
+}
+
+/// A time, or the beginning of a day in a zone.
+fn day_or_time(text: &str, zone: chrono_tz::Tz) -> Option<Timestamp> {
+    let Ok(day) = text.parse::<chrono::NaiveDate>() else { return text.parse().ok() };
+    // Where clocks are set forward at midnight, the day begins an hour later.
+    let hours = (0..=3).filter_map(|hour| zone.from_local_datetime(&day.and_hms_opt(hour, 0, 0)?).earliest());
+    hours.map(|begin| begin.with_timezone(&chrono::Utc).into()).next()
 }
 
 async fn get_holidays(State(shared): State<App>, _: Viewer, Path(name): Path<String>) -> Json<Holidays> {

@@ -14,7 +14,6 @@ use arrow_array::RecordBatch;
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
 use rollcall_query::datafusion::catalog::TableFunctionImpl;
 use rollcall_query::{Answer, Engine, EngineLimits, Extras, MakeTable, QueryError};
-use rollcall_roll::Thresholds;
 use rollcall_types::{SiteId, Timestamp};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
 use tokio::net::TcpListener;
@@ -73,9 +72,9 @@ pub struct HqConfig {
     pub beacon_interval: Duration,
     /// Nothing heard for this long, in the site's business time, is silence.
     pub silent_after: Duration,
-    /// Nines of surprise at which a silence is an incident, and at which people are called; `rollcall replay --tune` proposes
-    /// them from a history.
-    pub red_and_page: (f64, f64),
+    /// Nines of surprise at which a silence is an incident, and at which people are called, as `rollcall replay --tune` proposes
+    /// them from a history. None: set anew each week by the alarm budget, from the defaults on.
+    pub red_and_page: Option<(f64, f64)>,
     /// Life of sites' certificates; they renew them at two thirds.
     pub certificate_life: Duration,
     /// Addresses sites should know besides the one they have.
@@ -98,7 +97,7 @@ impl HqConfig {
             listen_pg: SocketAddr::from(([127, 0, 0, 1], pg::PG_PORT)),
             beacon_interval: Duration::from_secs(30),
             silent_after: Duration::from_secs(600),
-            red_and_page: (Thresholds::default().red, Thresholds::default().page),
+            red_and_page: None,
             certificate_life: Duration::from_secs(30 * 86_400),
             announce: Vec::new(),
             compaction: CompactionLimits::default(),

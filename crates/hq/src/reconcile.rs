@@ -5,7 +5,7 @@
 //! incident.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -305,12 +305,15 @@ fn windows_table(windows: &[&Window]) -> Result<RecordBatch, HqError> {
 
 /// Says what a manifest showed.
 fn judge(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Received>, counted: &Counted) {
-    let mut problems = Vec::new();
+    let (mut problems, mut all_found) = (Vec::new(), HashSet::new());
     let mut all = shared.reconciliation.all();
     for stated in &received.manifest.tables {
         let name = TableName::at_hq(&stated.table).ok();
         let through = received.manifest.through;
         let found = name.and_then(|name| counted.get(&(site.clone(), through, name)).copied());
+        if found.is_some() {
+            all_found.insert(stated.table.clone());
+        }
         if let Some(found) = found.filter(|found| *found != stated.rows) {
             problems.push(format!(
                 "{site} journalled {} changes of {} in positions {} to {through}, {found} of them are here",
@@ -337,6 +340,10 @@ fn judge(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Re
     drop(all);
     for problem in &problems {
         tracing::error!(%site, problem, "a manifest does not agree with the lake");
+    }
+    let is_counted = |stated: &Stated| all_found.contains(&stated.table);
+    if problems.is_empty() && received.manifest.tables.iter().all(is_counted) {
+        shared.found(site, Heard::Reconciled { received_at: received.at });
     }
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
     shared.found(site, Heard::Condition(Condition::Manifest, problem));

@@ -364,15 +364,20 @@ impl Roster {
         .await
     }
 
-    /// Allots the next epoch for this journal.
+    /// Allots the next epoch for this journal, unless the journal on the roster is another than `known` by now: a node that
+    /// the site called a moment ago may have allotted one.
     pub(crate) async fn new_epoch(
         &self,
         site: &SiteId,
+        known: Option<&Journal>,
         journal_id: &str,
         reason: &str,
         now: Timestamp,
     ) -> Result<Epoch, HqError> {
         self.change(site, "hq", now, |record| {
+            if record.journal.as_ref() != known {
+                return Err(HqError::Outdated);
+            }
             let epoch = Epoch(record.journal.as_ref().map_or(0, |journal| journal.epoch.0) + 1);
             record.journal = Some(Journal { id: journal_id.to_owned(), epoch, reason: reason.to_owned() });
             Ok((true, epoch))

@@ -11,7 +11,7 @@ use arrow_schema::ArrowError;
 use chrono::NaiveDate;
 use rollcall_lake::{Lake, LakeError, StateView};
 use rollcall_roll::{
-    CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Watch,
+    CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Tuning, Watch,
     WatchConfig,
 };
 use rollcall_types::{Cause, SiteId, Timestamp, describe};
@@ -28,6 +28,7 @@ use crate::{
 const INCIDENT: &str = "incident";
 const WATCH: &str = "watch";
 const TICK: &str = "tick";
+const TUNING: &str = "tuning";
 const HOLIDAYS: &str = "holidays";
 /// How often time passes for the watch.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +52,10 @@ pub(crate) enum Heard {
     Goodbye,
     /// Changes wait at the site, the oldest for so long.
     Backlog { rows: u64, age: Duration },
+    /// A session began: what it showed of the site that others may share, and whether the site states manifests.
+    Welcomed { seen: BTreeMap<String, String>, states_manifests: bool },
+    /// A manifest received then was counted, and every row is here.
+    Reconciled { received_at: Timestamp },
     /// Something about it is wrong, or well again.
     Condition(Condition, Option<String>),
     /// What is known afterwards of a silence.
@@ -80,15 +85,18 @@ pub(crate) struct Holidays {
 }
 
 /// Silence after so long, in whole contact units: a unit is a minute, less where silence must show sooner.
-fn config_of(silent_after: Duration, beacon_interval: Duration, (red, page): (f64, f64)) -> WatchConfig {
+fn config_of(silent_after: Duration, beacon_interval: Duration, red_and_page: Option<(f64, f64)>) -> WatchConfig {
     let contact_minutes = Thresholds::default().contact_minutes;
     let unit = (silent_after.as_secs_f64() / contact_minutes).clamp(1.0, 60.0) as i64;
     let per_hour = 3600.0 / (unit as f64).max(beacon_interval.as_secs_f64());
     let longer = (silent_after.as_secs_f64() / unit as f64).max(contact_minutes);
+    let usual = Thresholds::default();
+    let (red, page) = red_and_page.unwrap_or((usual.red, usual.page));
     WatchConfig {
         contact_unit: unit,
         contacts_per_hour: per_hour as f32,
-        thresholds: Thresholds { contact_minutes: longer, red, page, ..Thresholds::default() },
+        thresholds: Thresholds { contact_minutes: longer, red, page, ..usual },
+        tunes: red_and_page.is_none(),
         ..WatchConfig::default()
     }
 }
@@ -113,6 +121,7 @@ impl Watching {
             watch.restore(site, remembered.clone());
         }
         watch.restored();
+        watch.restore_tuning(stored_tuning(&view));
         Self { watch: Mutex::new(watch), heard: Mutex::default(), known: Mutex::new((shared.roster.clone(), holidays)) }
     }
 
@@ -135,7 +144,12 @@ impl Watching {
         for (site, at, what) in heard {
             take(&mut watch, &site, at, what);
         }
+        let before = watch.thresholds();
         watch.tick(now);
+        let after = watch.thresholds();
+        if after != before {
+            tracing::warn!(red = after.red, page = after.page, "thresholds are set anew, by the alarm budget");
+        }
         Said { decisions: watch.take_decisions(), incidents: watch.take_changed() }
     }
 
@@ -176,7 +190,7 @@ pub(crate) struct WatchParts<'a> {
     pub(crate) roster: Arc<Sites>,
     pub(crate) rhythms: Vec<(SiteId, Remembered)>,
     pub(crate) silent_after: Duration,
-    pub(crate) red_and_page: (f64, f64),
+    pub(crate) red_and_page: Option<(f64, f64)>,
     pub(crate) beacon_interval: Duration,
     pub(crate) now: Timestamp,
 }
@@ -202,6 +216,13 @@ fn take(watch: &mut Watch, site: &SiteId, at: Timestamp, what: Heard) {
                 watch.set_condition(site, Condition::Behind, None, at);
             }
         }
+        Heard::Welcomed { seen, states_manifests } => {
+            watch.observe(site, &seen);
+            if !states_manifests {
+                watch.reconciled(site, None);
+            }
+        }
+        Heard::Reconciled { received_at } => watch.reconciled(site, Some(received_at)),
         Heard::Condition(condition, detail) => watch.set_condition(site, condition, detail.as_deref(), at),
         Heard::Afterwards { cause, text } => watch.correct_cause(site, cause, &text, at),
     }
@@ -337,6 +358,11 @@ fn stored_incidents(view: &StateView) -> Vec<Incident> {
     parsed.collect()
 }
 
+/// What is known of how rare silences are.
+fn stored_tuning(view: &StateView) -> Tuning {
+    view.get(WATCH, TUNING).and_then(|record| record.parse().ok()).unwrap_or_default()
+}
+
 /// All incidents known: those of the watch that acts, which is this node's or, by the lake, another's.
 pub(crate) fn incidents(shared: &Shared) -> Vec<Incident> {
     if shared.is_acting() {
@@ -357,8 +383,10 @@ pub(crate) fn incident(shared: &Shared, id: u64) -> Option<Incident> {
 
 /// This node acts from now on: what the one before stored is what people know.
 pub(crate) fn lead(shared: &Shared) {
-    let stored = stored_incidents(&shared.lake.state().view());
-    shared.watching.watch().adopt_incidents(stored);
+    let view = shared.lake.state().view();
+    let mut watch = shared.watching.watch();
+    watch.adopt_incidents(stored_incidents(&view));
+    watch.restore_tuning(stored_tuning(&view));
 }
 
 fn tell(shared: &Arc<Shared>, decision: &Decision) {
@@ -376,6 +404,11 @@ fn tell(shared: &Arc<Shared>, decision: &Decision) {
 }
 
 async fn store_rhythms(shared: &Shared) {
+    let (tuning, now) = (shared.watching.watch().tuning().clone(), shared.now());
+    let record = |view: &StateView| Ok(vec![view.next(WATCH, TUNING, &tuning, now, "hq")?]);
+    if let Err(error) = shared.acting(record).await {
+        tracing::error!(error = %describe(&error), "how rare silences are could not be stored");
+    }
     if let Err(error) = try_store_rhythms(shared).await {
         tracing::error!(error = %describe(&error), "rhythms could not be stored; they are learned again from the last ones");
     }

@@ -300,9 +300,10 @@ impl Clock {
         }
     }
 
-    /// Counts what a stream missed between `from` and now, as if HQ had heard all the time.
-    pub fn missed(&mut self, id: StreamId, from: i64) {
-        let expected = self.expected_between(id, from, self.now);
+    /// A stream missed `expected` events up to `from`; what it missed between then and now is counted as if HQ had heard all the
+    /// time.
+    pub fn missed(&mut self, id: StreamId, expected: f64, from: i64) {
+        let expected = expected + self.expected_between(id, from, self.now);
         self.streams[id.0 as usize].expected = expected as f32;
         self.arm_at(id.0, self.now);
     }

@@ -28,6 +28,8 @@ pub enum Kind {
     Condition(Condition),
     /// A way to tell people does not work.
     Channel,
+    /// Sites that fall silent again and again: one maintenance item.
+    Chronic,
     /// Sites that are heard have not taken what HQ published, or cannot.
     Publication,
 }
@@ -71,6 +73,7 @@ impl std::fmt::Display for Kind {
             Self::NeverHeard => "never-heard",
             Self::HqBlind => "hq-blind",
             Self::Channel => "channel",
+            Self::Chronic => "chronic",
             Self::Publication => "publication",
             Self::Condition(condition) => return condition.fmt(f),
         })
@@ -194,6 +197,9 @@ pub struct Incident {
     pub told: Vec<Timestamp>,
     /// Whether a person is to be called: not yet while only the screen shows it.
     pub calls: bool,
+    /// It is one of many of a site whose line is known to fail: told from level 2 on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_chronic: bool,
     /// How surprising the silence was at its end, in nines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_nines: Option<f64>,
@@ -288,6 +294,7 @@ impl Incident {
             lease: None,
             told: Vec::new(),
             calls: false,
+            is_chronic: false,
             peak_nines: None,
             timeline: Vec::new(),
         }
@@ -351,6 +358,9 @@ impl Incident {
             if now.as_micros() - last.as_micros() >= Ladder::pause(self.level, at_level) {
                 notice = Some(Notice::Repeated);
             }
+        }
+        if self.is_chronic && self.level < 2 && matches!(notice, Some(Notice::Opened | Notice::Repeated)) {
+            return None;
         }
         let is_rise = matches!(notice, Some(Notice::Louder | Notice::LeaseExpired));
         if notice.is_some() && !is_rise && self.told_within(now, 24 * HOUR) >= TOLD_PER_DAY {

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod calendar;
+mod chronic;
 mod clock;
 mod cohort;
 mod group;
@@ -39,7 +40,7 @@ pub use incident::{
     Attribute, Condition, Entry, Incident, Kind, Ladder, Lease, Member, Notice, Reached, deafness_text,
 };
 pub use learn::{Families, Family, Learned, Past, pace};
-pub use memory::Remembered;
+pub use memory::{Remembered, RememberedStream};
 pub use replay::{AlarmRate, BUDGET, HistoryEvent, Replayed, replay, tune};
 pub use rhythm::{Counts, Gaps, HALF_LIFE_DAYS, prior_hours};
 pub use shape::{Shape, Unit};

@@ -16,13 +16,30 @@ use crate::{
 /// What survives a restart of HQ, for one site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Remembered {
-    /// Per stream: its name, when it was heard last, its past.
-    pub streams: Vec<(String, Timestamp, Option<Past>)>,
+    /// Contact and tables.
+    pub streams: Vec<RememberedStream>,
     /// Whether it is excused, and until when.
     pub excused_until: Option<Timestamp>,
     /// What HQ saw of it itself; see [`Watch::observe`].
     #[serde(default)]
     pub observed: BTreeMap<String, String>,
+    /// The days of Unix time on which it fell silent, of the last two weeks.
+    #[serde(default)]
+    pub silences: Vec<i64>,
+}
+
+/// What survives of one stream. (Kept as a list of values at first, so that fields are only added at the end.)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RememberedStream {
+    /// `contact`, or a table.
+    pub name: String,
+    /// When it was heard last.
+    pub last: Timestamp,
+    /// What it did.
+    pub past: Option<Past>,
+    /// μ, and when that was: a weekend that the cohort explains must not be counted anew in full.
+    #[serde(default)]
+    pub expected: Option<(f64, Timestamp)>,
 }
 
 impl Watch {
@@ -54,6 +71,7 @@ impl Watch {
         if is_new_day {
             self.clock.recount();
             self.tune_on_new_day(day);
+            self.find_chronic(day, instant(now));
         }
     }
 
@@ -121,12 +139,22 @@ impl Watch {
         let number = *self.index.get(id)?;
         let site = &self.sites[number as usize];
         let streams = site.streams.iter().map(|stream| {
-            let last = instant(self.clock.measure(*stream, self.now).last);
-            (self.name(*stream).to_owned(), last, self.pasts[stream.0 as usize].as_deref().cloned())
+            let stands = self.clock.measure(*stream, self.now);
+            RememberedStream {
+                name: self.name(*stream).to_owned(),
+                last: instant(stands.last),
+                past: self.pasts[stream.0 as usize].as_deref().cloned(),
+                expected: Some((stands.expected, instant(self.now))),
+            }
         });
         let excused_until = site.said_goodbye.then(|| instant(site.excused_until));
         let observed = site.observed.iter().map(|shared| self.traits[*shared as usize].clone());
-        Some(Remembered { streams: streams.collect(), excused_until, observed: observed.collect() })
+        Some(Remembered {
+            streams: streams.collect(),
+            excused_until,
+            observed: observed.collect(),
+            silences: site.silences.clone(),
+        })
     }
 
     /// Takes what was kept, before the first tick. What was missed up to the watch's last tick is counted again.
@@ -134,11 +162,16 @@ impl Watch {
         let Some(&number) = self.index.get(id) else { return };
         let excused = remembered.excused_until.map_or(0, seconds);
         self.observe(id, &remembered.observed);
-        for (name, last, past) in remembered.streams {
+        self.sites[number as usize].silences = remembered.silences;
+        for RememberedStream { name, last, past, expected } in remembered.streams {
             let last = seconds(last);
             let stream = self.add_stream(number, &name, last, past);
             let from = last.max(excused.min(self.now));
-            self.clock.missed(stream, from);
+            let (expected, from) = match expected.map(|(expected, at)| (expected, seconds(at))) {
+                Some((expected, at)) if at >= from => (expected, at),
+                _ => (0.0, from),
+            };
+            self.clock.missed(stream, expected, from);
             if excused > self.now {
                 self.clock.excuse(stream, excused);
             }
@@ -173,6 +206,10 @@ impl Watch {
                     Kind::Condition(condition) => {
                         site.conditions.insert(condition, incident.id);
                     }
+                    Kind::Chronic => {
+                        let number = self.index.get(id).copied().filter(|_| incident.members[id].until.is_none());
+                        self.chronic.extend(number);
+                    }
                     Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel | Kind::Publication => {}
                 }
             }
@@ -189,6 +226,7 @@ impl Watch {
         self.decisions.clear();
         self.quiet_families.clear();
         self.recovering.clear();
+        self.chronic.clear();
         for site in &mut self.sites {
             site.incident = None;
             site.back_since = None;

@@ -133,12 +133,15 @@ impl Watch {
             }
         };
         self.sites[number as usize].incident = Some(id);
+        self.count_silence(number, seconds(now));
+        let is_chronic = self.chronic.contains(&number);
         let group = self.open.iter().copied().find(|group| {
             let group = &self.incidents[group];
             group.kind == Kind::Group && group.members.get(&site).is_some_and(|member| member.until.is_none())
         });
         if let Some(incident) = self.incidents.get_mut(&id) {
             incident.held_by = group;
+            incident.is_chronic = is_chronic;
         }
         id
     }

@@ -89,6 +89,8 @@ pub(crate) struct Site {
     pub(crate) has_backlog: bool,
     /// When a manifest of its rows was last found to agree; none if it states none.
     pub(crate) reconciled_at: Option<i64>,
+    /// The days (of Unix time) of the last two weeks on which it fell silent, each as often as it did.
+    pub(crate) silences: Vec<i64>,
     /// Up to when its silences were counted for tuning.
     pub(crate) tuned_to: i64,
     pub(crate) incident: Option<u64>,

@@ -18,7 +18,7 @@ use crate::{
     learn::{Families, Family, Past, pace},
     shape::Unit,
     site::{CONTACT, Decision, Owner, Site, SiteSpec, WatchConfig},
-    stream::{CalendarId, CohortId, Loudness, Measure, ShapeId, StreamId},
+    stream::{CalendarId, CohortId, Loudness, Measure, ShapeId, StreamId, Thresholds},
     tuning::Tuning,
 };
 
@@ -65,6 +65,8 @@ pub struct Watch {
     pub(crate) learned_day: i64,
     pub(crate) learned_hour: i64,
     pub(crate) tuning: Tuning,
+    /// Sites that fall silent again and again.
+    pub(crate) chronic: BTreeSet<u32>,
 }
 
 pub(crate) fn seconds(at: Timestamp) -> i64 {
@@ -116,6 +118,7 @@ impl Watch {
             learned_day: now.div_euclid(86_400),
             learned_hour: now.div_euclid(3600),
             tuning: Tuning::default(),
+            chronic: BTreeSet::new(),
         }
     }
 
@@ -156,6 +159,7 @@ impl Watch {
             back_since: None,
             has_backlog: false,
             reconciled_at: None,
+            silences: Vec::new(),
             tuned_to: 0,
             incident: None,
             conditions: BTreeMap::new(),
@@ -418,11 +422,16 @@ impl Watch {
         }
     }
 
-    /// A manifest of the site was counted, and every row is here.
-    pub fn reconciled(&mut self, id: &SiteId, at: Timestamp) {
+    /// A manifest of the site that was received at `at` was counted, and every row is here; none if it states none any more.
+    pub fn reconciled(&mut self, id: &SiteId, at: Option<Timestamp>) {
         if let Some(&number) = self.index.get(id) {
-            self.sites[number as usize].reconciled_at = Some(seconds(at));
+            self.sites[number as usize].reconciled_at = at.map(seconds);
         }
+    }
+
+    /// When silence counts as what.
+    pub fn thresholds(&self) -> Thresholds {
+        self.config.thresholds
     }
 
     /// What only HQ itself can know: whether it can store, and whether backlogs of its own absence still come in.

@@ -34,12 +34,13 @@ pub(crate) struct HqArgs {
     /// Nothing heard for this long, in the site's business time, is silence.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     silent_after: u64,
-    /// Nines of surprise at which a silence is an incident; `rollcall replay --tune` proposes it from a history.
-    #[arg(long, default_value_t = Thresholds::default().red)]
-    red: f64,
+    /// Nines of surprise at which a silence is an incident, as `rollcall replay --tune` proposes it from a history. With neither
+    /// this nor --page, both are set anew each week by the alarm budget (`rollcall incidents budget`).
+    #[arg(long)]
+    red: Option<f64>,
     /// Nines at which people are called.
-    #[arg(long, default_value_t = Thresholds::default().page)]
-    page: f64,
+    #[arg(long)]
+    page: Option<f64>,
     /// An address sites should know besides the one they have, ahead of a move; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     announce: Vec<String>,
@@ -49,11 +50,12 @@ pub(crate) struct HqArgs {
 }
 
 pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
+    let usual = Thresholds::default();
+    let red = args.red.unwrap_or_else(|| usual.red.min(args.page.unwrap_or(usual.red)));
+    let page = args.page.unwrap_or(usual.page.max(red));
     anyhow::ensure!(
-        0.0 < args.red && args.red <= args.page,
-        "--red {} --page {}: a page cannot come before red, and both are above 0",
-        args.red,
-        args.page
+        0.0 < red && red <= page,
+        "--red {red} --page {page}: a page cannot come before red, and both are above 0"
     );
     let layer = (args.lose_replies > 0.0).then(|| {
         eprintln!("rehearsal: the replies to {} of commits are lost on purpose", args.lose_replies);
@@ -65,7 +67,7 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         listen_pg: args.listen_pg,
         beacon_interval: Duration::from_millis(args.beacon_interval_ms.max(100)),
         silent_after: Duration::from_secs(args.silent_after),
-        red_and_page: (args.red, args.page),
+        red_and_page: (args.red.is_some() || args.page.is_some()).then_some((red, page)),
         announce: args.announce,
         store: args.store.clone(),
         advertise: args.advertise,

@@ -2,11 +2,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-use chrono::{NaiveDate, TimeZone, Utc};
 use clap::{Args, Subcommand};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use rollcall_types::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
@@ -77,11 +74,19 @@ enum IncidentsCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// How often people were told in the last weeks, beside the alarm budget, and the thresholds that follow.
+    Budget {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
     /// Declare a site closed until a day: it is not expected before.
     Close {
         /// The site.
         site: String,
-        /// The first day it is expected again (such as 2026-12-27), or a time in RFC 3339.
+        /// The first day it is expected again (such as 2026-12-27, in its own zone), or a time in RFC 3339.
         #[arg(long)]
         until: String,
         /// Why.
@@ -106,11 +111,11 @@ pub(crate) fn run(args: IncidentsArgs) -> anyhow::Result<ExitCode> {
         }
         Some(IncidentsCommand::Normal { id, by, hq }) => explain(&hq, id, "normal", &by)?,
         Some(IncidentsCommand::Outage { id, by, hq }) => explain(&hq, id, "outage", &by)?,
+        Some(IncidentsCommand::Budget { json, hq }) => budget(&Client::find(&hq)?, json)?,
         Some(IncidentsCommand::Close { site, until, reason, by, hq }) => {
-            let until = instant(&until)?;
             let body = json!({"until": until, "reason": reason, "by": by});
-            let _: Value = Client::find(&hq)?.post(&format!("/api/roster/{site}/close"), &body)?;
-            eprintln!("{site} is closed until {until}");
+            let answer: Value = Client::find(&hq)?.post(&format!("/api/roster/{site}/close"), &body)?;
+            eprintln!("{site} is closed until {}", answer["until"].as_str().unwrap_or_default());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -122,13 +127,35 @@ fn explain(hq: &HqAddress, id: u64, was: &str, by: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A day means its beginning, UTC.
-fn instant(text: &str) -> anyhow::Result<Timestamp> {
-    if let Ok(day) = text.parse::<NaiveDate>() {
-        let midnight = day.and_hms_opt(0, 0, 0).context("a day")?;
-        return Ok(Utc.from_utc_datetime(&midnight).into());
+fn budget(client: &Client, is_json: bool) -> anyhow::Result<()> {
+    let text = client.get("/api/incidents/budget")?;
+    if is_json {
+        println!("{text}");
+        return Ok(());
     }
-    text.parse().with_context(|| format!("{text:?} is neither a day such as 2026-12-27 nor a time in RFC 3339"))
+    let achieved: Value = serde_json::from_str(&text)?;
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    let rates =
+        [("page", &achieved["page"], &achieved["pages"], 0), ("red", &achieved["red"], &achieved["screens"], 1)];
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["level", "from, nines", "a site and month", "budget"]);
+    for (level, from, rate, budget) in rates {
+        let budget = number(&achieved["budget"][budget]);
+        let is_over = number(rate) > budget;
+        let rate = Cell::new(format!("{:.2}", number(rate))).fg(if is_over { Color::Red } else { Color::Green });
+        table.add_row([Cell::new(level), Cell::new(format!("{:.1}", number(from))), rate, Cell::new(budget)]);
+    }
+    println!("{table}");
+    let set = if achieved["tunes"] == true {
+        "set anew each Monday, once ten site-months were counted"
+    } else {
+        "as HQ was started with"
+    };
+    eprintln!(
+        "silences of the last weeks that no one explained, over {:.1} site-months; thresholds {set}",
+        number(&achieved["site_months"])
+    );
+    Ok(())
 }
 
 fn list(client: &Client, all: bool, is_json: bool) -> anyhow::Result<ExitCode> {

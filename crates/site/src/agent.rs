@@ -163,6 +163,7 @@ impl Agent {
                         status: &mut self.status,
                         instance: &self.instance,
                         address,
+                        resolved: dialed.resolved,
                         behaviour: &mut self.behaviour,
                     };
                     let resolved = dialed.resolved.map_or_else(String::new, |resolved| resolved.to_string());

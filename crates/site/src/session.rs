@@ -1,6 +1,6 @@
 //! One connection's life: hello, then batches out and confirmations in, until something ends it.
 
-use std::{path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use rollcall_capture::{Health, LoadProgress, PruneLimits, Source, TableSpec, fingerprint as look_at};
 use rollcall_types::{ChainHash, Epoch, Seq, columns};
@@ -69,6 +69,8 @@ pub(crate) struct Session<'a> {
     pub(crate) status: &'a mut StatusFile,
     pub(crate) instance: &'a str,
     pub(crate) address: &'a str,
+    /// What the address resolved to.
+    pub(crate) resolved: Option<SocketAddr>,
     pub(crate) behaviour: &'a mut Behaviour,
 }
 
@@ -193,6 +195,8 @@ impl Session<'_> {
             states_manifests: true,
             takes_published: true,
             applied: self.shelf.applied().await?,
+            called: self.address.to_owned(),
+            resolved: self.resolved.map_or_else(String::new, |resolved| resolved.ip().to_string()),
         })
     }
 

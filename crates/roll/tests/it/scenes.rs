@@ -235,11 +235,11 @@ fn a_site_that_states_manifests_is_well_once_one_agrees() {
     let mut fleet = everyday(40, UTC);
     fleet.run(21 * DAY, NOON, &|_, _| true);
     let id = fleet.shops[7].id.clone();
-    fleet.watch.reconciled(&id, at(NOON));
+    fleet.watch.reconciled(&id, Some(at(NOON)));
     fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
     fleet.run(NOON + 60, NOON + 120, &|_, _| true);
     assert_eq!(fleet.watch.verdict(&id).expect("watched").state, SiteState::Recovering);
-    fleet.watch.reconciled(&id, at(NOON + 119));
+    fleet.watch.reconciled(&id, Some(at(NOON + 119)));
     fleet.run(NOON + 120, NOON + 122, &|_, _| true);
     assert_eq!(fleet.watch.verdict(&id).expect("watched").state, SiteState::Ok);
     assert!(!fleet.called(Kind::Silence)[0].is_open());
@@ -275,4 +275,32 @@ fn thresholds_follow_the_alarm_budget() {
     assert!(achieved.tunes && achieved.page > 5.5, "{achieved:?}");
     assert!(tuned * 2 < untuned, "{tuned} of {untuned} pages, {achieved:?}");
     assert!(is_seen, "what is much longer is still told");
+}
+
+#[test]
+fn a_line_that_fails_again_and_again_becomes_one_maintenance_item() {
+    // Method: two lines fail for 20 minutes twice a day for three weeks; then one of them stops for good.
+    let mut fleet = everyday(40, UTC);
+    let holds = |shop: usize, minute: i64| {
+        let of_day = minute % DAY;
+        let is_down = |from: i64| (from..from + 20).contains(&of_day);
+        !matches!(shop, 5 | 6) || !(is_down(11 * 60) || is_down(15 * 60))
+    };
+    fleet.run(21 * DAY, 42 * DAY, &holds);
+    let items = fleet.called(Kind::Chronic);
+    assert_eq!(items.len(), 1, "{}", fleet.summary());
+    assert_eq!(items[0].absent().count(), 2, "{}", items[0].evidence);
+    assert!(items[0].evidence.contains("shop-00005") && items[0].evidence.contains("times"), "{}", items[0].evidence);
+    let mut fleet = fleet.settled();
+    fleet.restart(42 * DAY);
+    // While they only flap on, nobody is called for each time.
+    fleet.run(42 * DAY, 44 * DAY + 12 * 60, &holds);
+    assert_eq!(fleet.pages(Kind::Silence), 0, "{}", fleet.summary());
+    fleet.run(44 * DAY + 12 * 60, 44 * DAY + 18 * 60, &|shop, minute| holds(shop, minute) && shop != 5);
+    let told =
+        fleet.told.iter().filter(|said| said.level == 2 && fleet.incidents[&said.incident].kind == Kind::Silence);
+    assert_eq!(told.count(), 1, "hours of silence are told: {}", fleet.summary());
+    // The other line holds again, and is not on the list any more; nor is the first, once it is back.
+    fleet.run(44 * DAY + 18 * 60, 62 * DAY, &|_, _| true);
+    assert!(fleet.of_kind(Kind::Chronic).iter().all(|item| !item.is_open()), "{}", fleet.summary());
 }
