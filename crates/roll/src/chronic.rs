@@ -22,8 +22,11 @@ const TIMES_OVER: usize = 3;
 const NAMED: usize = 5;
 
 impl Watch {
-    /// A site fell silent at `at`, or relapsed.
-    pub(crate) fn count_silence(&mut self, number: u32, at: i64) {
+    /// A site's silence is over, whose incident this is. One that a group or a cohort spoke for says nothing of its line.
+    pub(crate) fn count_silence(&mut self, number: u32, incident: u64, at: i64) {
+        if self.incidents.get(&incident).is_none_or(|known| known.was_held) {
+            return;
+        }
         let day = at.div_euclid(86_400);
         let silences = &mut self.sites[number as usize].silences;
         silences.retain(|known| day - known < DAYS);
@@ -34,7 +37,7 @@ impl Watch {
     pub(crate) fn find_chronic(&mut self, day: i64, now: Timestamp) {
         let mut found: Vec<(usize, u32)> = Vec::new();
         for (number, site) in self.sites.iter().enumerate().filter(|(_, site)| !site.retired) {
-            let times = site.silences.iter().filter(|known| day - **known <= DAYS).count();
+            let times = site.silences.iter().filter(|known| day - **known < DAYS).count();
             let was = self.chronic.contains(&(number as u32));
             if times >= TIMES_MIN || was && times >= TIMES_OVER {
                 found.push((times, number as u32));

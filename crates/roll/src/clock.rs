@@ -326,6 +326,11 @@ impl Clock {
         }
     }
 
+    /// When a stream was heard last, Unix seconds.
+    pub fn last(&self, id: StreamId) -> i64 {
+        large(self.streams[id.0 as usize].last)
+    }
+
     /// How loud a stream's silence is.
     pub fn loudness(&self, id: StreamId) -> Loudness {
         self.streams[id.0 as usize].loudness

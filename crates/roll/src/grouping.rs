@@ -40,7 +40,7 @@ impl Watch {
             incident.since = incident.since.min(since);
         }
         if let Some(own) = self.incidents.get_mut(&own) {
-            own.held_by = Some(question);
+            (own.held_by, own.was_held) = (Some(question), true);
         }
         self.changed.insert(question);
     }
@@ -137,13 +137,13 @@ impl Watch {
 
     fn join(&mut self, group: u64, number: u32) {
         let site = &self.sites[number as usize];
-        let last = site.streams.first().map_or(self.now, |stream| self.clock.measure(*stream, self.now).last);
+        let last = site.streams.first().map_or(self.now, |stream| self.clock.last(*stream));
         let (id, own) = (site.id.clone(), site.incident);
         if let Some(incident) = self.incidents.get_mut(&group) {
             incident.members.insert(id, Member { since: instant(last), until: None });
         }
         if let Some(own) = own.and_then(|own| self.incidents.get_mut(&own)) {
-            own.held_by = Some(group);
+            (own.held_by, own.was_held) = (Some(group), true);
             self.changed.insert(own.id);
         }
         self.changed.insert(group);
@@ -190,8 +190,7 @@ impl Watch {
             // After a restart of HQ a member's clock has yet to say so again: who was not heard since is silent.
             let unheard = self.incidents[&id].absent().filter_map(|(site, member)| {
                 let number = *self.index.get(site)?;
-                let contact = self.contact(number);
-                let last = contact.map_or(0, |contact| self.clock.measure(contact, self.now).last);
+                let last = self.sites[number as usize].streams.first().map_or(0, |stream| self.clock.last(*stream));
                 (instant(last) <= member.since).then_some(number)
             });
             let silent = suspects.chain(unheard).collect::<BTreeSet<u32>>().len();

@@ -191,15 +191,27 @@ pub struct Incident {
     pub counted_to: Timestamp,
     /// The group that speaks for it.
     pub held_by: Option<u64>,
+    /// Whether a group or a cohort ever spoke for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_held: bool,
     /// Who took it.
     pub lease: Option<Lease>,
     /// The last times people were told, newest last.
     pub told: Vec<Timestamp>,
     /// Whether a person is to be called: not yet while only the screen shows it.
     pub calls: bool,
+    /// The level at which people were told last.
+    #[serde(default)]
+    pub told_level: u8,
+    /// When it relapsed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reopened_at: Option<Timestamp>,
     /// It is one of many of a site whose line is known to fail: told from level 2 on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_chronic: bool,
+    /// A person said that it is an outage: no reason to be quieter.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_outage: bool,
     /// How surprising the silence was at its end, in nines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_nines: Option<f64>,
@@ -242,7 +254,7 @@ impl Default for Ladder {
 }
 
 const HOUR: i64 = 3_600_000_000;
-/// People are told at most so often in a day, unless the level rises.
+/// People are told at most so often in a day, unless the level of a silence that lasts rises.
 const TOLD_PER_DAY: usize = 2;
 
 impl Ladder {
@@ -291,10 +303,14 @@ impl Incident {
             missed_minutes: 0.0,
             counted_to: since,
             held_by: None,
+            was_held: false,
             lease: None,
             told: Vec::new(),
             calls: false,
+            told_level: 0,
+            reopened_at: None,
             is_chronic: false,
+            was_outage: false,
             peak_nines: None,
             timeline: Vec::new(),
         }
@@ -347,9 +363,9 @@ impl Incident {
         }
         let level = ladder.level(self.missed_minutes, day_minutes).max(1);
         self.raise(level, now);
-        if self.level > before && notice.is_none() {
+        if self.level > self.told_level && notice.is_none() {
             // A taken incident still reaches the next level's audience: they do not know yet.
-            notice = Some(if before == 0 { Notice::Opened } else { Notice::Louder });
+            notice = Some(if self.told_level == 0 { Notice::Opened } else { Notice::Louder });
         }
         if notice.is_none() && self.lease.is_none() {
             let last_level = self.levels.last().map_or(self.opened_at, |reached| reached.at);
@@ -359,24 +375,28 @@ impl Incident {
                 notice = Some(Notice::Repeated);
             }
         }
-        if self.is_chronic && self.level < 2 && matches!(notice, Some(Notice::Opened | Notice::Repeated)) {
-            return None;
+        let notice = notice.filter(|notice| self.may_tell(*notice, now))?;
+        self.told_level = self.level;
+        self.told.push(now);
+        if self.told.len() > 20 {
+            self.told.remove(0);
         }
-        let is_rise = matches!(notice, Some(Notice::Louder | Notice::LeaseExpired));
-        if notice.is_some() && !is_rise && self.told_within(now, 24 * HOUR) >= TOLD_PER_DAY {
-            return None;
-        }
-        if notice.is_some() {
-            self.told.push(now);
-            if self.told.len() > 20 {
-                self.told.remove(0);
-            }
-        }
-        notice
+        Some(notice)
     }
 
-    fn told_within(&self, now: Timestamp, micros: i64) -> usize {
-        self.told.iter().filter(|told| now.as_micros() - told.as_micros() < micros).count()
+    /// Whether people are to be told yet. What is put off is told once it may be, at the level it has then.
+    fn may_tell(&self, notice: Notice, now: Timestamp) -> bool {
+        if self.is_chronic && self.level < 2 && notice != Notice::LeaseExpired {
+            return false;
+        }
+        let day_ago = now.as_micros() - 24 * HOUR;
+        let is_often = self.told.iter().filter(|told| told.as_micros() > day_ago).count() >= TOLD_PER_DAY;
+        let is_flapping = self.reopened_at.is_some_and(|reopened| reopened.as_micros() > day_ago);
+        match notice {
+            Notice::LeaseExpired => true,
+            Notice::Louder => !is_often || !is_flapping,
+            _ => !is_often,
+        }
     }
 
     /// Someone takes it, at most for [`Ladder::lease_max`]. Returns until when.
@@ -402,6 +422,8 @@ impl Incident {
     /// It is back within a day: the same incident, as loud as it was.
     pub fn reopen(&mut self, now: Timestamp, reason: &str) {
         self.closed_at = None;
+        self.reopened_at = Some(now);
+        self.was_held = false;
         self.counted_to = now;
         self.tell(now, format!("again: {reason}"));
     }

@@ -47,10 +47,10 @@ impl Watch {
     pub(crate) fn learn(&mut self, now: i64) {
         self.learned_hour = now.div_euclid(3600);
         let day = now.div_euclid(86_400);
-        let is_new_day = day > self.learned_day;
+        let day_before = std::mem::replace(&mut self.learned_day, day);
+        let is_new_day = day > day_before;
         if is_new_day {
-            let days = (day - self.learned_day) as f64;
-            self.learned_day = day;
+            let days = (day - day_before) as f64;
             for index in 0..self.pasts.len() {
                 self.learn_stream(index);
                 if let Some(past) = &mut self.pasts[index] {
@@ -70,13 +70,13 @@ impl Watch {
         }
         if is_new_day {
             self.clock.recount();
-            self.tune_on_new_day(day);
+            self.tune_on_new_day(day_before, day);
             self.find_chronic(day, instant(now));
         }
     }
 
     fn learn_stream(&mut self, index: usize) {
-        let last = self.clock.measure(StreamId(index as u32), self.now).last;
+        let last = self.clock.last(StreamId(index as u32));
         let calendar = self.clock.calendar(self.sites[self.owners[index].site as usize].calendar);
         if let Some(past) = &mut self.pasts[index] {
             past.learn(calendar, last);
@@ -195,7 +195,15 @@ impl Watch {
     }
 
     /// Takes incidents that were kept, before the first tick.
-    pub fn restore_incident(&mut self, incident: Incident) {
+    pub fn restore_incident(&mut self, mut incident: Incident) {
+        if incident.told_level == 0 && !incident.told.is_empty() {
+            // Kept before the level told was.
+            incident.told_level = incident.level;
+        }
+        if let Some(shared) = incident.attribute.clone().filter(|_| incident.is_open()) {
+            // Nobody need have it any more, and the group must end all the same.
+            self.trait_number((shared.name, shared.value));
+        }
         self.next_incident = self.next_incident.max(incident.id + 1);
         if incident.is_open() {
             self.open.insert(incident.id);

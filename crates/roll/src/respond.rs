@@ -133,14 +133,13 @@ impl Watch {
             }
         };
         self.sites[number as usize].incident = Some(id);
-        self.count_silence(number, seconds(now));
         let is_chronic = self.chronic.contains(&number);
         let group = self.open.iter().copied().find(|group| {
             let group = &self.incidents[group];
             group.kind == Kind::Group && group.members.get(&site).is_some_and(|member| member.until.is_none())
         });
         if let Some(incident) = self.incidents.get_mut(&id) {
-            incident.held_by = group;
+            (incident.held_by, incident.was_held) = (group, incident.was_held || group.is_some());
             incident.is_chronic = is_chronic;
         }
         id
@@ -281,6 +280,7 @@ impl Watch {
         let (incident, id) = (site.incident.take(), site.id.clone());
         self.leave_groups(number, now);
         if let Some(incident) = incident {
+            self.count_silence(number, incident, seconds(now));
             if let Some(known) = self.incidents.get_mut(&incident)
                 && let Some(member) = known.members.get_mut(&id)
             {
@@ -433,9 +433,17 @@ impl Watch {
                 continue;
             }
             let (missed, day) = self.missed(incident, now);
+            // Who is heard again is not told of as if he were not; what is wrong with him otherwise has an incident of its own.
+            let back = |id: &SiteId| {
+                self.index.get(id).is_some_and(|number| self.sites[*number as usize].back_since.is_some())
+            };
+            let is_back = incident.absent().next().is_some() && incident.absent().all(|(id, _)| back(id));
             let Some(incident) = self.incidents.get_mut(&id) else { continue };
             incident.missed_minutes += missed;
             incident.counted_to = now;
+            if is_back {
+                continue;
+            }
             let level_before = incident.level;
             if let Some(notice) = incident.review(&ladder, day, now) {
                 let decision = Decision { at: now, incident: id, notice, level: incident.level };
@@ -502,8 +510,11 @@ impl Watch {
                 }
             }
         }
-        let peak = self.incidents.get_mut(&id).and_then(|incident| incident.peak_nines.take());
-        self.is_explained(peak.filter(|_| !was_normal));
+        let explained = self.incidents.get_mut(&id).filter(|_| !was_normal).and_then(|incident| {
+            incident.was_outage = true;
+            incident.peak_nines.take()
+        });
+        self.is_explained(explained);
         let Some(incident) = self.incidents.get_mut(&id) else { return false };
         let what = if was_normal { "normal: it is learned from" } else { "an outage: it is not learned from" };
         incident.tell(now, format!("{by} says that this was {what}"));

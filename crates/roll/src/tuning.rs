@@ -16,7 +16,7 @@ use crate::{
     watch::Watch,
 };
 
-/// Weeks that count.
+/// Weeks that count, the running one among them.
 const WEEKS: usize = 8;
 /// Site-months below which nothing is concluded.
 const SITE_MONTHS_MIN: f64 = 10.0;
@@ -69,6 +69,11 @@ pub struct Achieved {
     pub budget: (f64, f64),
 }
 
+/// The step that a peak is counted in; thresholds lie where one begins.
+fn step_of(nines: f64) -> usize {
+    ((nines - FIRST) / STEP + 1e-6).clamp(0.0, STEPS as f64 - 1.0) as usize
+}
+
 fn week_of(day: i64) -> i64 {
     // Day 0 of Unix time was a Thursday.
     (day + 3).div_euclid(7)
@@ -78,14 +83,14 @@ impl Tuning {
     fn week(&mut self, number: i64) -> &mut Week {
         if self.weeks.back().is_none_or(|last| last.number < number) {
             self.weeks.push_back(Week { number, site_days: 0.0, peaks: vec![0; STEPS] });
-            self.weeks.retain(|week| number - week.number <= WEEKS as i64);
+            self.weeks.retain(|week| number - week.number < WEEKS as i64);
         }
         let last = self.weeks.len() - 1;
         &mut self.weeks[last]
     }
 
     fn count(&mut self, day: i64, peak: f64) {
-        let step = ((peak - FIRST) / STEP).clamp(0.0, STEPS as f64 - 1.0) as usize;
+        let step = step_of(peak);
         if let Some(count) = self.week(week_of(day)).peaks.get_mut(step) {
             *count += 1;
         }
@@ -93,7 +98,7 @@ impl Tuning {
 
     /// A person explained a silence with this peak.
     fn forget(&mut self, peak: f64) {
-        let step = ((peak - FIRST) / STEP).clamp(0.0, STEPS as f64 - 1.0) as usize;
+        let step = step_of(peak);
         let counted = self.weeks.iter_mut().rev().filter_map(|week| week.peaks.get_mut(step));
         if let Some(count) = counted.into_iter().find(|count| **count > 0) {
             *count -= 1;
@@ -106,9 +111,7 @@ impl Tuning {
 
     /// Silences that peaked at `nines` or above.
     fn above(&self, nines: f64) -> f64 {
-        // A step begins at its own lower end.
-        let from = ((nines - FIRST) / STEP + 1e-6).floor().max(0.0) as usize;
-        self.weeks.iter().flat_map(|week| week.peaks.iter().skip(from)).map(|count| f64::from(*count)).sum()
+        self.weeks.iter().flat_map(|week| week.peaks.iter().skip(step_of(nines))).map(|count| f64::from(*count)).sum()
     }
 
     /// The lowest thresholds within the budget; none while too little was counted.
@@ -143,7 +146,15 @@ impl Watch {
         let is_held = own.and_then(|id| self.incidents.get(&id)).is_some_and(|own| own.held_by.is_some());
         // What is silent with something that was counted is the same silence.
         let is_counted = gap.from < site.tuned_to;
-        if is_short || is_learning || is_held || is_counted || gap.with_cohort || self.guard.deaf().is_some() {
+        let is_explained = own.and_then(|id| self.incidents.get(&id)).is_some_and(|own| own.was_outage);
+        if is_explained
+            || is_short
+            || is_learning
+            || is_held
+            || is_counted
+            || gap.with_cohort
+            || self.guard.deaf().is_some()
+        {
             return;
         }
         self.sites[number as usize].tuned_to = at;
@@ -161,12 +172,12 @@ impl Watch {
     }
 
     /// A day is over: its sites count, and on Mondays thresholds are set anew.
-    pub(crate) fn tune_on_new_day(&mut self, day: i64) {
+    pub(crate) fn tune_on_new_day(&mut self, before: i64, day: i64) {
         let is_mature = |past: &&crate::learn::Past| !past.is_learning(self.now);
         let contacts = self.sites.iter().filter(|site| !site.retired).filter_map(|site| site.streams.first());
         let mature = contacts.filter_map(|stream| self.pasts[stream.0 as usize].as_deref()).filter(is_mature).count();
         self.tuning.week(week_of(day - 1)).site_days += mature as f64;
-        if !self.config.tunes || week_of(day) == week_of(day - 1) {
+        if !self.config.tunes || week_of(day) == week_of(before) {
             return;
         }
         let now = self.clock.thresholds();
@@ -191,7 +202,9 @@ impl Watch {
 
     /// Takes what was kept, before the first tick.
     pub fn restore_tuning(&mut self, tuning: Tuning) {
-        if let Some((red, page)) = tuning.set.filter(|_| self.config.tunes) {
+        if self.config.tunes {
+            let usual = Thresholds::default();
+            let (red, page) = tuning.set.unwrap_or((usual.red, usual.page));
             self.set_thresholds(red, page);
         }
         self.tuning = tuning;
@@ -242,7 +255,7 @@ mod tests {
         for week in 0..20 {
             tuning.count(week * 7, 5.0);
         }
-        assert_eq!(tuning.above(2.0), WEEKS as f64 + 1.0);
+        assert_eq!(tuning.above(2.0), WEEKS as f64);
     }
 
     proptest! {

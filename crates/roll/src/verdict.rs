@@ -35,8 +35,8 @@ impl Watch {
     pub fn verdict(&self, id: &SiteId) -> Option<Verdict> {
         let number = *self.index.get(id)?;
         let site = &self.sites[number as usize];
-        let contact = site.streams.first().map(|stream| (*stream, self.clock.measure(*stream, self.now)));
-        let last_heard = contact.map(|(_, measure)| instant(measure.last));
+        let contact = site.streams.first().map(|stream| (*stream, self.clock.last(*stream)));
+        let last_heard = contact.map(|(_, last)| instant(last));
         let learning_day = contact.and_then(|(stream, _)| {
             let age = self.pasts[stream.0 as usize].as_ref()?.age_days(instant(self.now));
             (age < LEARNING_DAYS).then_some(age + 1)
@@ -55,18 +55,22 @@ impl Watch {
         if self.clock.calendar(site.calendar).closed_until(self.now).is_some() {
             return Some(verdict(SiteState::DeclaredClosed, last_heard, Some(Cause::Closed)));
         }
-        let Some((stream, measure)) = contact else {
+        let Some((stream, last)) = contact else {
+            if self.now < site.expected_from {
+                return Some(verdict(SiteState::QuietExpected, None, Some(Cause::Closed)));
+            }
             let cause = if site.enrolled { Cause::PowerOrLink } else { Cause::NeverEnrolled };
             return Some(verdict(SiteState::NeverHeard, None, Some(cause)));
         };
-        let quiet_units = (self.now - measure.last) / self.config.contact_unit;
-        if self.guard.deaf().is_some_and(|(since, _)| measure.last < since) && quiet_units > 3 {
+        let quiet_units = (self.now - last) / self.config.contact_unit;
+        if self.guard.deaf().is_some_and(|(since, _)| last < since) && quiet_units > 3 {
             return Some(verdict(SiteState::Unknown, last_heard, None));
         }
-        if measure.loudness >= Loudness::Red {
+        let loudness = self.clock.loudness(stream);
+        if loudness >= Loudness::Red {
             return Some(verdict(SiteState::Silent, last_heard, known_cause.or(Some(Cause::PowerOrLink))));
         }
-        if measure.loudness >= Loudness::Amber {
+        if loudness >= Loudness::Amber {
             return Some(verdict(SiteState::Late, last_heard, Some(Cause::PowerOrLink)));
         }
         if let Some(condition) = site.conditions.keys().next() {

@@ -244,7 +244,7 @@ impl Watch {
         observed.iter().copied().filter(|shared| !is_said(shared)).collect()
     }
 
-    fn trait_number(&mut self, key: (String, String)) -> u32 {
+    pub(crate) fn trait_number(&mut self, key: (String, String)) -> u32 {
         *self.trait_numbers.entry(key.clone()).or_insert_with(|| {
             self.traits.push(key);
             self.trait_sites.push(0);
