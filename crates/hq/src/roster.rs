@@ -9,6 +9,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeZone;
 use chrono_tz::Tz;
+use imbl::OrdMap;
 use rollcall_lake::{Lake, LakeError, Record, StateView};
 use rollcall_types::{Epoch, HQ_SITE, SiteId, SiteNumber, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -138,8 +139,8 @@ pub(crate) struct Roster {
     parsed: Mutex<(StateView, Arc<Sites>)>,
 }
 
-/// All sites by id, retired ones included.
-pub(crate) type Sites = BTreeMap<SiteId, SiteRecord>;
+/// All sites by id, retired ones included. Versions of it share what did not change.
+pub(crate) type Sites = OrdMap<SiteId, Arc<SiteRecord>>;
 
 fn invalid(error: impl std::fmt::Display) -> HqError {
     HqError::Invalid(error.to_string())
@@ -155,19 +156,29 @@ impl Roster {
         Self { lake, parsed: Mutex::default() }
     }
 
-    /// All sites, retired ones included. Parsed anew only when something was written to the state log.
+    /// All sites, retired ones included; the same one as before unless a site changed.
     pub(crate) fn all(&self) -> Arc<Sites> {
         let view = self.lake.state().view();
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if !parsed.0.is_same(&view) {
-            let all = Arc::new(sites(&view).collect());
+            let mut all: Option<Sites> = None;
+            for (id, record) in view.changed_since(&parsed.0, SITE) {
+                let Ok(id) = SiteId::new(id) else { continue };
+                let all = all.get_or_insert_with(|| (*parsed.1).clone());
+                match record.and_then(|record| record.parse().ok()) {
+                    Some(record) => all.insert(id, Arc::new(record)),
+                    None => all.remove(&id),
+                };
+            }
+            let all = all.map_or_else(|| parsed.1.clone(), Arc::new);
             *parsed = (view, all);
         }
         parsed.1.clone()
     }
 
-    pub(crate) fn get(&self, site: &SiteId) -> Option<SiteRecord> {
-        self.lake.state().view().get(SITE, site.as_str()).and_then(|record| record.parse().ok())
+    /// The record of a site, as it is in the newest view: what a caller may do depends on it.
+    pub(crate) fn get(&self, site: &SiteId) -> Option<Arc<SiteRecord>> {
+        self.lake.state().view().get(SITE, site.as_str()).and_then(|record| record.parse().ok()).map(Arc::new)
     }
 
     /// Site ids by number.

@@ -54,6 +54,19 @@ pub enum LakeError {
 }
 
 impl LakeError {
+    /// The same for another who waits for the same thing: by what to do, with the reason as text.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Contention(attempts) => Self::Contention(*attempts),
+            Self::Damaged(what) => Self::Damaged(what.clone()),
+            Self::Store { doing, source } => {
+                let source = object_store::Error::Generic { store: "lake", source: source.to_string().into() };
+                Self::Store { doing: doing.clone(), source }
+            }
+            other => Self::Task(other.to_string()),
+        }
+    }
+
     pub(crate) fn damaged(what: impl std::fmt::Display) -> Self {
         Self::Damaged(what.to_string())
     }

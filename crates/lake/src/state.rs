@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use arrow_array::{
@@ -14,8 +14,10 @@ use arrow_array::{
     cast::AsArray,
     types::{Int64Type, TimestampMicrosecondType},
 };
+use imbl::ordmap::DiffItem;
 use rollcall_types::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     action::Action,
@@ -76,6 +78,21 @@ impl StateView {
         self.records.range(from..).take_while(move |((found, _), _)| found == kind).map(|(_, record)| record)
     }
 
+    /// What differs in this view from an older one, of a kind: each id with its record, none where it is gone. Looks only at what
+    /// is not shared by both.
+    pub fn changed_since<'a>(
+        &'a self,
+        older: &'a StateView,
+        kind: &'a str,
+    ) -> impl Iterator<Item = (&'a str, Option<&'a Arc<Record>>)> {
+        let changes = older.records.diff(&self.records).map(|change| match change {
+            DiffItem::Add(key, record) => (key, Some(record)),
+            DiffItem::Update { new: (key, record), .. } => (key, Some(record)),
+            DiffItem::Remove(key, _) => (key, None),
+        });
+        changes.filter(move |((of, _), _)| of == kind).map(|((_, id), record)| (id.as_str(), record))
+    }
+
     /// The next version of a thing with this value.
     pub fn next<T: Serialize>(
         &self,
@@ -100,12 +117,44 @@ impl StateView {
 
 /// The state log.
 #[derive(Debug)]
-pub struct StateLog {
+pub struct StateLog(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     table: Arc<Table>,
     view: RwLock<StateView>,
-    /// Data files whose records are in the view.
+    /// Data files whose records are in the view. Who holds it reads the log, or commits to it.
     read: tokio::sync::Mutex<HashSet<String>>,
+    /// Changes that wait for the next commit.
+    waiting: Mutex<Waiting>,
 }
+
+/// Many changes at once (a thousand sites that enrol) go into one commit: each is asked for its records in turn, on a view in which
+/// those of the changes before it are.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: Vec<Change>,
+    /// Whether a task commits them; it goes on until none is left.
+    is_committed: bool,
+}
+
+/// The other end of a change that waits.
+#[derive(Debug)]
+struct Change(mpsc::UnboundedSender<Turn>);
+
+/// What a waiting change is asked and told.
+#[derive(Debug)]
+enum Turn {
+    /// Work out records on this view; none if nothing is to be written.
+    Work(StateView, oneshot::Sender<Vec<Record>>),
+    /// What was worked out last is durable, or is as it was read.
+    Done,
+    /// It could not be committed.
+    Failed(LakeError),
+}
+
+/// Changes in one commit.
+const CHANGES_MAX: usize = 500;
 
 /// Columns of the state table.
 pub(crate) fn schema() -> TableSchema {
@@ -122,26 +171,139 @@ pub(crate) fn schema() -> TableSchema {
 
 impl StateLog {
     pub(crate) async fn open(table: Arc<Table>) -> Result<Self, LakeError> {
-        let log = Self { table, view: RwLock::default(), read: tokio::sync::Mutex::default() };
+        let read = tokio::sync::Mutex::default();
+        let log = Self(Arc::new(Inner { table, view: RwLock::default(), read, waiting: Mutex::default() }));
         log.refresh().await?;
         Ok(log)
     }
 
     /// The table behind it.
     pub fn table(&self) -> &Arc<Table> {
-        &self.table
+        &self.0.table
     }
 
     /// The present records as this process knows them. Cheap.
     pub fn view(&self) -> StateView {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.view()
     }
 
     /// Reads what others wrote since.
     pub async fn refresh(&self) -> Result<StateView, LakeError> {
-        let mut read = self.read.lock().await;
+        let mut read = self.0.read.lock().await;
+        self.0.refresh(&mut read).await.map(|(_, view)| view)
+    }
+
+    /// Works out records on the newest view and commits them all or none; durable on return. `work` may run several
+    /// times. What it returns beside the records is passed on. Dropped before it returns, the change may still be made. Others'
+    /// changes wait for this one to work out its records: poll it until it returns, or drop it.
+    pub async fn update<T, E: From<LakeError>>(
+        &self,
+        mut work: impl FnMut(&StateView) -> Result<(Vec<Record>, T), E>,
+    ) -> Result<T, E> {
+        let (sender, mut turns) = mpsc::unbounded_channel();
+        self.wait(Change(sender));
+        let mut result = None;
+        loop {
+            // Who commits is gone without a word: what became of the change is not known.
+            let turn = turns.recv().await.ok_or_else(|| LakeError::Task("a change of the state log".to_owned()))?;
+            match turn {
+                Turn::Work(view, reply) => {
+                    let (records, worked_out) = match work(&view) {
+                        Ok((records, worked_out)) => (records, Ok(worked_out)),
+                        Err(error) => (Vec::new(), Err(error)),
+                    };
+                    result = Some(worked_out);
+                    // Who asked is gone only if the process stops.
+                    let _ = reply.send(records);
+                }
+                Turn::Done => {
+                    return result
+                        .unwrap_or_else(|| Err(LakeError::Task("a change was not asked for".to_owned()).into()));
+                }
+                Turn::Failed(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn wait(&self, change: Change) {
+        let mut waiting = self.0.waiting();
+        waiting.changes.push(change);
+        if !std::mem::replace(&mut waiting.is_committed, true) {
+            // A task of its own: who asked for a change may stop waiting, the others' are committed all the same.
+            tokio::spawn(self.0.clone().commit_all());
+        }
+    }
+}
+
+impl Inner {
+    fn view(&self) -> StateView {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits what waits, until nothing does.
+    async fn commit_all(self: Arc<Self>) {
+        // A panic would be a bug; those who wait then are told that it is not known, and the next change begins anew.
+        struct Release<'a>(&'a Inner);
+        impl Drop for Release<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    let mut waiting = self.0.waiting();
+                    (waiting.is_committed, waiting.changes) = (false, Vec::new());
+                }
+            }
+        }
+        let _release = Release(&self);
+        loop {
+            let mut read = self.read.lock().await;
+            let changes: Vec<Change> = {
+                let mut waiting = self.waiting();
+                let count = waiting.changes.len().min(CHANGES_MAX);
+                waiting.is_committed = count > 0;
+                waiting.changes.drain(..count).collect()
+            };
+            if changes.is_empty() {
+                return;
+            }
+            let outcome = self.commit_together(&changes, &mut read).await;
+            let mut outcome = outcome.map_or_else(Some, |()| None);
+            for change in changes {
+                let told = match &mut outcome {
+                    None => Turn::Done,
+                    Some(error) => Turn::Failed(std::mem::replace(error, error.again())),
+                };
+                // It may not be waited for any more.
+                let _ = change.0.send(told);
+            }
+        }
+    }
+
+    async fn commit_together(&self, changes: &[Change], read: &mut HashSet<String>) -> Result<(), LakeError> {
+        for _ in 0..COMMIT_ATTEMPTS {
+            let (base, mut view) = self.refresh(read).await?;
+            let mut records = Vec::new();
+            for change in changes {
+                let (reply, worked_out) = oneshot::channel();
+                if change.0.send(Turn::Work(view.clone(), reply)).is_ok() {
+                    let of_change = worked_out.await.unwrap_or_default();
+                    of_change.iter().for_each(|record| view.take(record.clone()));
+                    records.extend(of_change);
+                }
+            }
+            if records.is_empty() || self.commit(&base, &records, view, read).await? {
+                return Ok(());
+            }
+        }
+        Err(LakeError::Contention(COMMIT_ATTEMPTS))
+    }
+
+    async fn refresh(&self, read: &mut HashSet<String>) -> Result<(Snapshot, StateView), LakeError> {
         let snapshot = self.table.refresh().await?;
-        self.fold(&snapshot, &mut read).await
+        let view = self.fold(&snapshot, read).await?;
+        Ok((snapshot, view))
     }
 
     async fn fold(&self, snapshot: &Snapshot, read: &mut HashSet<String>) -> Result<StateView, LakeError> {
@@ -161,28 +323,14 @@ impl StateLog {
         Ok(view)
     }
 
-    /// Works out records on the newest view and commits them all or none; durable on return. `work` may run several
-    /// times. What it returns beside the records is passed on.
-    pub async fn update<T, E: From<LakeError>>(
+    /// Commits records on `base`, with which the view is `view`; false if another process committed since.
+    async fn commit(
         &self,
-        mut work: impl FnMut(&StateView) -> Result<(Vec<Record>, T), E>,
-    ) -> Result<T, E> {
-        let mut read = self.read.lock().await;
-        for _ in 0..COMMIT_ATTEMPTS {
-            let base = self.table.refresh().await?;
-            let view = self.fold(&base, &mut read).await?;
-            let (records, result) = work(&view)?;
-            if records.is_empty() {
-                return Ok(result);
-            }
-            if self.commit(&base, &records, &mut read).await? {
-                return Ok(result);
-            }
-        }
-        Err(LakeError::Contention(COMMIT_ATTEMPTS).into())
-    }
-
-    async fn commit(&self, base: &Snapshot, records: &[Record], read: &mut HashSet<String>) -> Result<bool, LakeError> {
+        base: &Snapshot,
+        records: &[Record],
+        view: StateView,
+        read: &mut HashSet<String>,
+    ) -> Result<bool, LakeError> {
         let batch = encode(records)?;
         let now_ms = chrono::Utc::now().timestamp_millis();
         let (bytes, file) = data_file::write(data_file::new_path(), base.schema(), &[batch], Effort::Ingest, now_ms)?;
@@ -195,10 +343,6 @@ impl StateLog {
             return Ok(false);
         }
         self.table.checkpoint_if_due();
-        let mut view = self.view();
-        for record in records {
-            view.take(record.clone());
-        }
         read.insert(file.path);
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
         Ok(true)
@@ -241,4 +385,40 @@ fn decode(batch: &RecordBatch) -> Result<Vec<Record>, LakeError> {
             by: by.value(row).to_owned(),
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_difference_of_two_views_is_found() {
+        // Method: thousands of records of two kinds, so that the map has many leaves; each is changed by itself, and then many at once.
+        let record = |kind: &str, number: usize, version| Record {
+            kind: kind.to_owned(),
+            id: format!("{number:05}"),
+            version,
+            value: "1".to_owned(),
+            at: Timestamp::from_micros(0),
+            by: "test".to_owned(),
+        };
+        let mut view = StateView::default();
+        for number in 0..3000 {
+            view.take(record("site", number, 1));
+            view.take(record("zebra", number, 1));
+        }
+        for number in 0..3000 {
+            let older = view.clone();
+            view.take(record("site", number, 2));
+            view.take(record("zebra", number, 2));
+            let found: Vec<&str> = view.changed_since(&older, "site").map(|(id, _)| id).collect();
+            assert_eq!(found, [format!("{number:05}")]);
+        }
+        let older = view.clone();
+        for number in (0..3000).filter(|number| number % 7 == 3) {
+            view.take(record("site", number, 3));
+        }
+        assert_eq!(view.changed_since(&older, "site").count(), 429);
+        assert_eq!(view.changed_since(&StateView::default(), "site").count(), 3000);
+    }
 }

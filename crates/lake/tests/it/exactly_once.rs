@@ -219,3 +219,45 @@ async fn state_is_versioned_and_races_are_settled() {
         assert_eq!((record.value.as_str(), record.version), ("20", 20));
     }
 }
+
+#[tokio::test]
+async fn many_changes_of_state_at_once_are_few_commits_and_each_is_made_once() {
+    // Method: two nodes make 200 changes each at once; some are dropped while they wait, some refuse. A change works on what those
+    // before it in the same commit made, so the counter counts each that was made, and each tells another count.
+    let store = memory();
+    let nodes = [
+        Arc::new(Lake::open(store.clone(), LakeOptions::default()).await.expect("opens")),
+        Arc::new(Lake::open(store.clone(), LakeOptions::default()).await.expect("opens")),
+    ];
+    let before = nodes[0].state().table().snapshot().version();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..400_usize {
+        let lake = nodes[number % 2].clone();
+        tasks.spawn(async move {
+            let count = lake.state().update(|view| {
+                if number % 10 == 0 {
+                    return Err(LakeError::Contention(number));
+                }
+                let count = view.get("counter", "a").map_or(0, |record| record.parse::<i64>().expect("a number")) + 1;
+                let at = rollcall_types::Timestamp::from_micros(count);
+                Ok((vec![view.next("counter", "a", &count, at, "test")?], count))
+            });
+            match number % 10 {
+                // Nobody waits for these: they are made, or not.
+                1 => tokio::time::timeout(std::time::Duration::from_micros(number as u64), count).await.ok()?.ok(),
+                _ => count.await.ok(),
+            }
+        });
+    }
+    let mut counts: Vec<i64> = tasks.join_all().await.into_iter().flatten().collect();
+    counts.sort_unstable();
+    let told = counts.len();
+    counts.dedup();
+    assert_eq!(counts.len(), told, "no two changes are the same");
+    assert!((320..=360).contains(&told), "{told}");
+    let view = nodes[0].state().refresh().await.expect("refreshes");
+    let counted: i64 = view.get("counter", "a").expect("counted").parse().expect("a number");
+    assert!((told as i64..=360).contains(&counted) && *counts.last().expect("some") <= counted, "{counted} {told}");
+    let commits = nodes[0].state().table().snapshot().version() - before;
+    assert!(commits < 100, "{commits} commits");
+}
