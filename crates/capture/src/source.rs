@@ -134,6 +134,12 @@ impl Source {
         install::check(&self.conn, spec)
     }
 
+    /// Whether a table of the store has a column, in any case of letters.
+    pub fn has_column(&self, table: &str, column: &str) -> Result<bool, CaptureError> {
+        let shape = crate::shape::Shape::read(&self.conn, table)?;
+        Ok(shape.columns.iter().any(|known| known.name.eq_ignore_ascii_case(column)))
+    }
+
     /// Removes the triggers of one table, or all, and with `forget` the journal itself.
     pub fn detach(&mut self, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
         self.require_installed()?;

@@ -9,7 +9,7 @@ use std::{
 use rollcall_query::{Cover, ScanScope, Scope};
 use rollcall_roll::Watch;
 use rollcall_types::{
-    Cause, Coverage, GroupCoverage, MissingSite, Share, SiteId, SiteNumber, SiteState, TableName, Timestamp,
+    Cause, Coverage, GroupCoverage, MissingSite, Share, Shortfall, SiteId, SiteNumber, SiteState, TableName, Timestamp,
 };
 
 use crate::{
@@ -26,8 +26,8 @@ pub(crate) struct RosterView {
     pub(crate) ids: Arc<Vec<SiteId>>,
     pub(crate) numbers: Arc<HashMap<SiteNumber, SiteId>>,
     pub(crate) table: arrow_array::RecordBatch,
-    /// Sites that are neither retired nor yet to open: most of them, whose record need not be looked at.
-    plain: Vec<bool>,
+    /// What of each site's record says when it can have rows.
+    times: Vec<SiteTimes>,
     /// Attributes that answers were grouped by.
     columns: Mutex<HashMap<String, Arc<Coded>>>,
 }
@@ -45,7 +45,7 @@ impl RosterView {
             ids: Arc::new(roster.keys().cloned().collect()),
             numbers: Arc::new(roster.iter().map(|(id, record)| (SiteNumber(record.number), id.clone())).collect()),
             table: crate::tables::sites(&roster),
-            plain: roster.values().map(|record| record.retired.is_none() && record.go_live().is_none()).collect(),
+            times: roster.values().map(|record| SiteTimes::of(record)).collect(),
             columns: Mutex::default(),
             roster,
         }
@@ -98,6 +98,29 @@ const GROUPS_MAX: usize = 1000;
 /// Sites by which the rows that a question should find are estimated.
 const SAMPLE: usize = 1000;
 
+/// Rows come in bursts, an invoice at a time: their count is taken to vary by its mean times so many.
+const ROWS_AT_ONCE: f64 = 3.0;
+
+/// What missing sites are expected to have, added up.
+#[derive(Default)]
+struct Lacking {
+    rows: Option<f64>,
+    amount: Option<f64>,
+    /// Of a sum of as many independent amounts as rows are expected, in bursts: `rows · bursts · E[amount²]`.
+    amount_variance: f64,
+}
+
+impl Lacking {
+    fn shortfall(&self) -> Option<Shortfall> {
+        self.rows.map(|rows| Shortfall {
+            rows,
+            rows_plus_minus: (rows * ROWS_AT_ONCE).sqrt(),
+            amount: self.amount,
+            amount_plus_minus: self.amount.map(|_| self.amount_variance.sqrt()),
+        })
+    }
+}
+
 impl Cover for Covering {
     fn sites(&self) -> Arc<Vec<SiteId>> {
         self.view.ids.clone()
@@ -115,6 +138,7 @@ impl Cover for Covering {
         let watch = self.shared.watching.watch();
         let flawed = watch.flawed_sites();
         let places = self.standing.places(&self.view.ids);
+        let mut lacking = Lacking::default();
         let scans: Vec<Scanned<'_>> = scope.scans.iter().map(|scan| self.scanned(scan)).collect();
         for (index, id) in self.view.ids.iter().enumerate() {
             let of_site = || scans.iter().filter(|scanned| scanned.scan.sites.get(index) == Some(&true));
@@ -124,23 +148,24 @@ impl Cover for Covering {
             let place = places.as_ref().map_or(index, |places| places[index]);
             let known = self.standing.site(place);
             // Most sites are well, and nothing more need be looked at.
-            let is_well = self.view.plain[index]
+            let times = &self.view.times[index];
+            let about = || of_site().filter(|scanned| times.is_about(&known, scanned.scan, self.asked_at));
+            if about().next().is_none() {
+                continue;
+            }
+            let is_well = times.retired.is_none()
                 && !known.is_quarantined
                 && (flawed.is_empty() || !flawed.contains_key(id))
-                && of_site().all(|scanned| self.is_through(scanned.through(place, &known), &known, scanned));
+                && about().all(|scanned| self.is_through(scanned.through(place, &known), &known, scanned));
             let missing = if is_well {
                 None
             } else {
-                let Some(record) = self.view.roster.get(id) else { continue };
-                let about = of_site().filter(|scanned| is_about(record, &known, scanned.scan));
                 let about: Vec<(&Scanned<'_>, Option<Timestamp>)> =
-                    about.map(|scanned| (scanned, scanned.through(place, &known))).collect();
-                if about.is_empty() {
-                    continue;
-                }
+                    about().map(|scanned| (scanned, scanned.through(place, &known))).collect();
                 let flaw = flawed.get(id).copied();
-                let is_complete = flaw.is_none() && self.is_complete(&watch, id, record, &known, &about);
-                (!is_complete).then(|| self.missing(&watch, id, &about, flaw))
+                let is_complete =
+                    flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);
+                (!is_complete).then(|| self.missing(&watch, id, &about, flaw, &mut lacking))
             };
             coverage.scope += 1;
             if missing.is_none() {
@@ -154,6 +179,7 @@ impl Cover for Covering {
             coverage.missing.extend(missing);
         }
         if !coverage.missing.is_empty() {
+            coverage.shortfall = lacking.shortfall();
             coverage.missing_share = self.share(&watch, scope, &coverage);
         }
         coverage.groups = groups.finish();
@@ -212,14 +238,14 @@ impl Covering {
         &self,
         watch: &Watch,
         id: &SiteId,
-        record: &SiteRecord,
+        is_retired: bool,
         known: &SiteStanding,
         scans: &[(&Scanned<'_>, Option<Timestamp>)],
     ) -> bool {
         if known.is_quarantined {
             return false;
         }
-        if record.retired.is_some() {
+        if is_retired {
             return known.unconfirmed_rows == 0;
         }
         let mut closed = None;
@@ -241,6 +267,7 @@ impl Covering {
         id: &SiteId,
         scans: &[(&Scanned<'_>, Option<Timestamp>)],
         flaw: Option<Cause>,
+        lacking: &mut Lacking,
     ) -> MissingSite {
         let verdict = watch.verdict(id);
         let since = scans.iter().filter_map(|(_, through)| *through).min();
@@ -257,8 +284,15 @@ impl Covering {
             let Some(rows) = rows else { continue };
             *expected_rows.get_or_insert_default() += rows;
             if let Some(worth) = self.shared.measures.of_row(&scan.table, id) {
-                *expected_amount.get_or_insert_default() += rows * worth;
+                *expected_amount.get_or_insert_default() += rows * worth.mean;
+                lacking.amount_variance += rows * ROWS_AT_ONCE * worth.square;
             }
+        }
+        if let Some(rows) = expected_rows {
+            *lacking.rows.get_or_insert_default() += rows;
+        }
+        if let Some(amount) = expected_amount {
+            *lacking.amount.get_or_insert_default() += amount;
         }
         MissingSite {
             site: id.clone(),
@@ -270,8 +304,7 @@ impl Covering {
         }
     }
 
-    /// The share of the rows that is missing, if the question says from when on it asks. Rows are taken for counts whose variance
-    /// is their mean times the rows that come at once.
+    /// The share of the rows that is missing, if the question says from when on it asks.
     fn share(&self, watch: &Watch, scope: &Scope, coverage: &Coverage) -> Option<Share> {
         let rows: u64 = coverage.missing.iter().map(|missing| missing.expected_rows).sum::<Option<u64>>()?;
         let mut all = 0.0;
@@ -285,51 +318,77 @@ impl Covering {
             let of_sample: f64 = sampled.filter_map(expected).sum();
             all += of_sample * step as f64;
         }
-        (all > 0.0).then(|| {
-            let at_once = 3.0;
-            Share { share: (rows as f64 / all).min(1.0), plus_minus: (rows as f64 * at_once).sqrt() / all }
+        (all > 0.0).then(|| Share {
+            share: (rows as f64 / all).min(1.0),
+            plus_minus: (rows as f64 * ROWS_AT_ONCE).sqrt() / all,
         })
     }
 }
 
-/// Whether a site can have rows that a scan asks for: a retired one only from before, one that opens later none.
-fn is_about(record: &SiteRecord, known: &SiteStanding, scan: &ScanScope) -> bool {
-    if let Some(retired) = &record.retired {
-        return known.last_heard.is_some() && scan.from.is_none_or(|from| from <= retired.at);
+/// When a site can have rows.
+#[derive(Debug, Clone, Copy)]
+struct SiteTimes {
+    retired: Option<Timestamp>,
+    go_live: Option<Timestamp>,
+}
+
+impl SiteTimes {
+    fn of(record: &SiteRecord) -> Self {
+        Self { retired: record.retired.as_ref().map(|retired| retired.at), go_live: record.go_live() }
     }
-    match (scan.until, record.go_live()) {
-        (Some(until), Some(go_live)) => go_live < until,
-        _ => true,
+
+    /// Whether the site can have rows that a scan asks for: a retired one only from before, one that opens later none.
+    fn is_about(&self, known: &SiteStanding, scan: &ScanScope, asked_at: Timestamp) -> bool {
+        if let Some(retired) = self.retired {
+            return known.last_heard.is_some() && scan.from.is_none_or(|from| from <= retired);
+        }
+        let until = scan.until.map_or(asked_at, |until| until.min(asked_at));
+        // One that was heard before its time may have rows.
+        self.go_live.is_none_or(|go_live| go_live < until || known.last_heard.is_some())
     }
 }
 
-/// The coverage of each group, by the codes of its attributes.
+/// The coverage of each group.
 struct Groups<'a> {
     names: &'a [String],
     columns: Vec<Arc<Coded>>,
-    found: HashMap<Vec<u32>, GroupCoverage>,
-    key: Vec<u32>,
+    /// The place of a group in `found`, by the codes of its attributes read as one number: in a table where there are few, which is
+    /// nearly always, else in a map.
+    few: Vec<Option<u32>>,
+    many: HashMap<u128, u32>,
+    found: Vec<GroupCoverage>,
 }
+
+/// Combinations of attributes for which a table is kept.
+const FEW: u64 = 1 << 16;
 
 impl<'a> Groups<'a> {
     fn new(view: &RosterView, names: &'a [String]) -> Self {
-        let columns = names.iter().map(|name| view.column(name)).collect();
-        Self { names, columns, found: HashMap::new(), key: Vec::new() }
+        let columns: Vec<Arc<Coded>> = names.iter().map(|name| view.column(name)).collect();
+        let combinations = columns.iter().fold(1_u64, |all, column| all.saturating_mul(column.values.len() as u64));
+        let few = if combinations <= FEW { vec![None; combinations as usize] } else { Vec::new() };
+        Self { names, columns, few, many: HashMap::new(), found: Vec::new() }
     }
 
     fn note(&mut self, index: usize, id: &SiteId, is_missing: bool) {
         if self.names.is_empty() {
             return;
         }
-        self.key.clear();
-        self.key.extend(self.columns.iter().map(|column| column.codes[index]));
-        if !self.found.contains_key(self.key.as_slice()) {
-            let values = self.columns.iter().zip(&self.key).map(|(column, code)| column.values[*code as usize].clone());
-            let group = self.names.iter().cloned().zip(values).collect();
-            let group = GroupCoverage { group, scope: 0, complete: 0, missing: Vec::new() };
-            self.found.insert(self.key.clone(), group);
+        let codes = self.columns.iter().map(|column| (u64::from(column.codes[index]), column.values.len() as u64));
+        // A number for each combination: 50,000 sites with as many values in each of four attributes would still fit.
+        let key = codes
+            .fold(0_u128, |key, (code, values)| key.wrapping_mul(u128::from(values)).wrapping_add(u128::from(code)));
+        let next = self.found.len() as u32;
+        let place = match usize::try_from(key).ok().and_then(|key| self.few.get_mut(key)) {
+            Some(place) => *place.get_or_insert(next),
+            None => *self.many.entry(key).or_insert(next),
+        };
+        if place == next {
+            let codes = self.columns.iter().map(|column| column.values[column.codes[index] as usize].clone());
+            let group = self.names.iter().cloned().zip(codes).collect();
+            self.found.push(GroupCoverage { group, scope: 0, complete: 0, missing: Vec::new() });
         }
-        let Some(group) = self.found.get_mut(self.key.as_slice()) else { return };
+        let Some(group) = self.found.get_mut(place as usize) else { return };
         group.scope += 1;
         if is_missing {
             group.missing.push(id.clone());
@@ -341,7 +400,7 @@ impl<'a> Groups<'a> {
     /// All groups in the order of their values; of very many, only those that miss something.
     fn finish(self) -> Vec<GroupCoverage> {
         let is_many = self.found.len() > GROUPS_MAX;
-        let found = self.found.into_values().filter(|group| !is_many || !group.missing.is_empty());
+        let found = self.found.into_iter().filter(|group| !is_many || !group.missing.is_empty());
         let mut groups: Vec<GroupCoverage> = found.collect();
         groups.sort_by(|left, right| left.group.cmp(&right.group));
         groups

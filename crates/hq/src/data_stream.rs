@@ -27,7 +27,8 @@ use tonic::{Status, Streaming};
 use crate::{
     error::HqError,
     facts::Fact,
-    gateway::{HELLO_TIMEOUT, status_of},
+    gateway::{HELLO_TIMEOUT, Outgoing, status_of},
+    lanes::Lane,
     node::Shared,
     sessions::Session,
     watching::Heard,
@@ -43,6 +44,7 @@ struct InFlight {
     first: Seq,
     last: Seq,
     bytes: u64,
+    lane: Lane,
     parts: Vec<(String, oneshot::Receiver<PartOutcome>)>,
     quarantined: Option<String>,
 }
@@ -52,7 +54,7 @@ pub(crate) async fn receive(
     shared: Arc<Shared>,
     site: &SiteId,
     mut incoming: Streaming<DataFrame>,
-    replies: mpsc::Sender<Result<DataReply, Status>>,
+    replies: Outgoing<DataReply>,
 ) -> Result<(), Status> {
     let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("no frame came"))??;
@@ -90,6 +92,16 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
             header.epoch, session.epoch
         )));
     }
+    // Sites that catch up take turns, a batch at a time; what happens now does not wait for them.
+    let enter = async {
+        let lane = session.lane.enter(Seq(header.last)).await;
+        (lane, if lane == Lane::Backlog { shared.ingest.turn().await } else { None })
+    };
+    let (lane, _turn) = tokio::select! {
+        // Who is not connected any more waits for nothing.
+        () = session.over.cancelled() => return Err(HqError::Invalid("the session is over".to_owned())),
+        entered = enter => entered,
+    };
     let bytes = encoded.payload.len() as u64;
     let (first, last) = (Seq(header.first), Seq(header.last));
     let received_at = shared.now();
@@ -143,9 +155,9 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
             received_at,
             whole: false,
         };
-        outcomes.push((part.table, shared.ingest.submit(&table, submitted).await));
+        outcomes.push((part.table, shared.ingest.submit(&table, submitted, lane).await));
     }
-    Ok(InFlight { first, last, bytes, parts: outcomes, quarantined })
+    Ok(InFlight { first, last, bytes, lane, parts: outcomes, quarantined })
 }
 
 /// Where a part's rows go.
@@ -265,14 +277,27 @@ async fn quarantine(
     Ok(())
 }
 
-/// Answers batches in order: a batch is confirmed when all its tables committed, and never before the one before it.
+/// [`answer`], until the stream ends; then the session may open another.
 async fn confirm(
     shared: Arc<Shared>,
     session: Arc<Session>,
-    mut in_flight: mpsc::Receiver<InFlight>,
-    replies: mpsc::Sender<Result<DataReply, Status>>,
+    in_flight: mpsc::Receiver<InFlight>,
+    replies: Outgoing<DataReply>,
 ) {
-    let mut confirmed = session.confirmed;
+    answer(&shared, &session, in_flight, &replies).await;
+    // Before the site can see that this one has ended.
+    session.has_data.store(false, Ordering::Release);
+    drop(replies);
+}
+
+/// Answers batches in order: a batch is confirmed when all its tables committed, and never before the one before it.
+async fn answer(
+    shared: &Shared,
+    session: &Session,
+    mut in_flight: mpsc::Receiver<InFlight>,
+    replies: &Outgoing<DataReply>,
+) {
+    let mut confirmed = Seq(session.confirmed_through.load(Ordering::Acquire));
     let mut finished: VecDeque<Reply> = VecDeque::new();
     while let Some(batch) = in_flight.recv().await {
         let mut gap = None;
@@ -292,11 +317,13 @@ async fn confirm(
                 }
             }
         }
+        session.lane.leave(batch.lane);
         finished.push_back(Reply::Credit(Credit { bytes: batch.bytes }));
         if let Some((table, cursor)) = gap {
             finished.push_back(Reply::AskAgain(AskAgain { table, cursor: cursor.0 }));
         } else if batch.first.0 <= confirmed.0 + 1 {
             confirmed = batch.last.max(confirmed);
+            session.confirmed_through.store(confirmed.0, Ordering::Release);
             shared.learned(&session.site, Fact::Confirmed { through: confirmed });
             let lake_id = shared.lake.id().to_owned();
             finished.push_back(Reply::Confirmed(Confirmed { epoch: session.epoch.0, through: confirmed.0, lake_id }));
@@ -305,7 +332,7 @@ async fn confirm(
             finished.push_back(Reply::Quarantined(Quarantined { first: batch.first.0, last: batch.last.0, reason }));
         }
         while let Some(message) = finished.pop_front() {
-            if replies.send(Ok(DataReply { message: Some(message) })).await.is_err() {
+            if replies.send(Ok(Box::new(DataReply { message: Some(message) }))).await.is_err() {
                 return;
             }
         }

@@ -3,10 +3,14 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
+use futures::{StreamExt, stream::Map};
 use rollcall_lake::Lake;
 use rollcall_roll::Condition;
 use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, describe};
@@ -27,6 +31,7 @@ use crate::{
     data_stream,
     error::HqError,
     facts::{Fact, Welcomed},
+    lanes::Lanes,
     node::Shared,
     published::{self, arrivals::Applied},
     roster::SiteRecord,
@@ -36,6 +41,8 @@ use crate::{
 
 /// Bytes a site may have in flight before anything is confirmed.
 const CREDIT_BYTES: u64 = 4 * 1024 * 1024;
+/// A site that comes with more changes than this catches up; see [`crate::ingest`].
+pub(crate) const BACKLOG_MIN: u64 = 1000;
 /// The first message must come within this time.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -78,7 +85,7 @@ impl Enrolment for Gateway {
         // The request is signed with the site's own key, which is all that counts: its certificate may have expired.
         let key_hash = Authority::request_key_hash(&request.csr_pem).map_err(status_of)?;
         let record = self.0.roster.get(&site);
-        let known = record.and_then(|record| record.key_hash);
+        let known = record.and_then(|record| record.key_hash.clone());
         if known.as_deref() != Some(key_hash.as_str()) {
             self.0.ledger.unknown_sender(site.as_str(), self.0.now());
             return Err(Status::permission_denied("this key is not on the roster; ask HQ for an invitation"));
@@ -105,7 +112,7 @@ impl Gateway {
         let first = certificates.as_ref().and_then(|chain| chain.first());
         let peer = first.and_then(|der| peer_of(der.as_ref()));
         let peer = peer.ok_or_else(|| Status::unauthenticated("a site's certificate is needed"))?;
-        let is_known = |record: &SiteRecord| record.key_hash.as_deref() == Some(peer.key_hash.as_str());
+        let is_known = |record: &Arc<SiteRecord>| record.key_hash.as_deref() == Some(peer.key_hash.as_str());
         let mut record = self.0.roster.get(&peer.site);
         if !record.as_ref().is_some_and(is_known) {
             // It may have enrolled at another node a moment ago.
@@ -123,13 +130,22 @@ impl Gateway {
     }
 }
 
-type Outgoing<T> = ReceiverStream<Result<T, Status>>;
+/// Messages to a site wait in boxes: a channel has room for 32 of whatever it carries from the start, and there are two for each of
+/// tens of thousands of sites.
+pub(crate) type Outgoing<T> = mpsc::Sender<Result<Box<T>, Status>>;
+type Waiting<T> = Map<ReceiverStream<Result<Box<T>, Status>>, fn(Result<Box<T>, Status>) -> Result<T, Status>>;
+
+fn outgoing<T>(capacity: usize) -> (Outgoing<T>, Waiting<T>) {
+    let (sender, receiver) = mpsc::channel(capacity);
+    let unboxed: fn(Result<Box<T>, Status>) -> Result<T, Status> = |message| message.map(|message| *message);
+    (sender, ReceiverStream::new(receiver).map(unboxed))
+}
 
 #[tonic::async_trait]
 impl Sites for Gateway {
-    type ControlStream = Outgoing<HqControl>;
-    type DataStream = Outgoing<DataReply>;
-    type FetchStream = Outgoing<FetchReply>;
+    type ControlStream = Waiting<HqControl>;
+    type DataStream = Waiting<DataReply>;
+    type FetchStream = Waiting<FetchReply>;
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let (peer, _) = self.caller(&request).await?;
@@ -137,39 +153,39 @@ impl Sites for Gateway {
         // What is made for many sites is worth a thread of its own.
         let made = tokio::task::spawn_blocking(move || shared.fetch(&site, &request)).await;
         let made = made.map_err(|error| Status::internal(error.to_string()))?.map_err(status_of)?;
-        let (sender, receiver) = mpsc::channel(2);
+        let (sender, replies) = outgoing(2);
         let (shared, site) = (self.0.clone(), peer.site);
         self.0.tasks.spawn(async move {
             for reply in made.iter() {
-                if sender.send(Ok(reply.clone())).await.is_err() {
+                if sender.send(Ok(Box::new(reply.clone()))).await.is_err() {
                     return;
                 }
                 shared.heard(&site, Heard::Contact);
             }
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(replies))
     }
 
     async fn control(&self, request: Request<Streaming<SiteControl>>) -> Result<Response<Self::ControlStream>, Status> {
         let (peer, number) = self.caller(&request).await?;
         let address = request.remote_addr().map_or_else(String::new, |address| address.to_string());
-        let (sender, receiver) = mpsc::channel(16);
+        let (sender, messages) = outgoing(16);
         let control =
             Control { shared: self.0.clone(), peer, number, address, incoming: request.into_inner(), outgoing: sender };
         self.0.tasks.spawn(control.run());
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(messages))
     }
 
     async fn data(&self, request: Request<Streaming<DataFrame>>) -> Result<Response<Self::DataStream>, Status> {
         let (peer, _) = self.caller(&request).await?;
-        let (sender, receiver) = mpsc::channel(64);
+        let (sender, replies) = outgoing(64);
         let shared = self.0.clone();
         self.0.tasks.spawn(async move {
             if let Err(status) = data_stream::receive(shared, &peer.site, request.into_inner(), sender.clone()).await {
                 let _ = sender.send(Err(status)).await;
             }
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(replies))
     }
 }
 
@@ -179,7 +195,7 @@ struct Control {
     number: SiteNumber,
     address: String,
     incoming: Streaming<SiteControl>,
-    outgoing: mpsc::Sender<Result<HqControl, Status>>,
+    outgoing: Outgoing<HqControl>,
 }
 
 impl Control {
@@ -218,7 +234,7 @@ impl Control {
 
     async fn send(&self, message: ToSite) {
         // A closed stream is noticed where the site is read from.
-        let _ = self.outgoing.send(Ok(HqControl { message: Some(message) })).await;
+        let _ = self.outgoing.send(Ok(Box::new(HqControl { message: Some(message) }))).await;
     }
 
     async fn fail(&self, status: Status) {
@@ -261,7 +277,12 @@ impl Control {
             number: self.number,
             key_hash: self.peer.key_hash.clone(),
             epoch,
-            confirmed,
+            lane: Lanes::new(if hello.head.saturating_sub(confirmed.0) > BACKLOG_MIN {
+                Seq(hello.head)
+            } else {
+                confirmed
+            }),
+            confirmed_through: AtomicU64::new(confirmed.0),
             opened_at: now,
             clock_offset_micros: now.as_micros() - hello.clock_micros,
             has_data: AtomicBool::new(false),
@@ -269,7 +290,7 @@ impl Control {
         });
         self.shared.sessions.open(session.clone());
         let record = self.shared.roster.get(site);
-        if record.and_then(|record| record.key_hash).as_deref() != Some(self.peer.key_hash.as_str()) {
+        if record.and_then(|record| record.key_hash.clone()).as_deref() != Some(self.peer.key_hash.as_str()) {
             // It was retired or enrolled anew while this one said hello.
             self.shared.sessions.close(&session);
             let message = "this site was retired or enrolled anew".to_owned();
@@ -290,6 +311,7 @@ impl Control {
                 applied: applied(&hello.applied),
             }),
         );
+        self.shared.proposed.take(site, &hello.event_times, &self.shared.lake);
         let seen = seen_of(hello, &self.address);
         self.shared.heard(site, Heard::Welcomed { seen, states_manifests: hello.states_manifests });
         self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
@@ -328,7 +350,7 @@ impl Control {
 
     async fn try_epoch_for(&self, hello: &Hello) -> Result<(Epoch, String), Turned> {
         let site = &self.peer.site;
-        let record = self.shared.roster.get(site).and_then(|record| record.journal);
+        let record = self.shared.roster.get(site).and_then(|record| record.journal.clone());
         let reason = match &record {
             None => Some("first contact".to_owned()),
             Some(journal) if journal.id != hello.journal_id => {

@@ -2,6 +2,11 @@
 //!
 //! One task per table: it waits for a part, gathers for a moment, commits, and answers every sender. While it commits, the
 //! next parts gather; so under load each commit is large, and alone a part waits only for the moment.
+//!
+//! Live sites first: what sites bring that were away (a backlog) waits in a queue of its own, a short one, and fills commits
+//! as far as what happens now leaves room. Before that, sites that catch up take turns at being decoded, each a batch at a
+//! time, as many as there are processors; what waits for a turn is not read from the line. So five thousand sites that come
+//! back together take the time there is, in equal parts, and no memory.
 
 use std::{
     collections::HashMap,
@@ -13,10 +18,12 @@ use std::{
 };
 
 use rollcall_lake::{LakeError, Part, PartOutcome, Table};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use rollcall_types::describe;
+
+use crate::lanes::Lane;
 
 /// How long parts gather before a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +42,46 @@ impl Default for GatherLimits {
 
 /// Parts waiting for one table; a session cannot have many in flight, so this bounds nothing but surprises.
 const QUEUE_PARTS: usize = 4096;
+/// Parts of backlogs waiting for one table.
+const BACKLOG_PARTS: usize = 128;
 
 struct Submission {
     part: Part,
     reply: oneshot::Sender<PartOutcome>,
 }
 
+/// The ways into one table.
+#[derive(Debug, Clone)]
+struct Queues {
+    live: mpsc::Sender<Submission>,
+    backlog: mpsc::Sender<Submission>,
+}
+
+/// The other ends.
+struct Waiting {
+    live: mpsc::Receiver<Submission>,
+    backlog: mpsc::Receiver<Submission>,
+}
+
+impl Waiting {
+    /// The next part, a live one if there is any.
+    async fn next(&mut self) -> Option<Submission> {
+        tokio::select! {
+            biased;
+            Some(live) = self.live.recv() => Some(live),
+            Some(backlog) = self.backlog.recv() => Some(backlog),
+            else => None,
+        }
+    }
+}
+
 /// All tables' gatherers.
 #[derive(Debug)]
 pub(crate) struct Ingest {
     limits: GatherLimits,
-    queues: Mutex<HashMap<String, mpsc::Sender<Submission>>>,
+    queues: Mutex<HashMap<String, Queues>>,
+    /// Turns of sites that catch up.
+    turns: Semaphore,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Whether the last commit of any table could be made.
@@ -54,7 +90,9 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     pub(crate) fn new(limits: GatherLimits, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        Self { limits, queues: Mutex::default(), tasks, stop, well: Arc::new(AtomicBool::new(true)) }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let (queues, turns) = (Mutex::default(), Semaphore::new(processors));
+        Self { limits, queues, turns, tasks, stop, well: Arc::new(AtomicBool::new(true)) }
     }
 
     /// Whether HQ can store what sites send.
@@ -62,25 +100,35 @@ impl Ingest {
         self.well.load(Ordering::Relaxed)
     }
 
+    /// A turn to decode and hand over one batch of a backlog; those who wait get theirs in the order in which they came.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
+    }
+
     /// Hands a part to its table. The reply comes when the outcome is durable; it never comes when the commit's outcome
     /// could not be learned, and then the site must send again.
-    pub(crate) async fn submit(&self, table: &Arc<Table>, part: Part) -> oneshot::Receiver<PartOutcome> {
+    pub(crate) async fn submit(&self, table: &Arc<Table>, part: Part, lane: Lane) -> oneshot::Receiver<PartOutcome> {
         let (reply, outcome) = oneshot::channel();
-        let queue = self.queue(table);
+        let queues = self.queues(table);
+        let queue = match lane {
+            Lane::Live => queues.live,
+            Lane::Backlog => queues.backlog,
+        };
         // A closed queue drops the reply, which the caller sees as "unknown".
         let _ = queue.send(Submission { part, reply }).await;
         outcome
     }
 
-    fn queue(&self, table: &Arc<Table>) -> mpsc::Sender<Submission> {
+    fn queues(&self, table: &Arc<Table>) -> Queues {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues
             .entry(table.root().to_string())
             .or_insert_with(|| {
-                let (sender, receiver) = mpsc::channel(QUEUE_PARTS);
-                let well = self.well.clone();
-                self.tasks.spawn(gather(table.clone(), receiver, self.limits, self.stop.clone(), well));
-                sender
+                let (live, live_waiting) = mpsc::channel(QUEUE_PARTS);
+                let (backlog, backlog_waiting) = mpsc::channel(BACKLOG_PARTS);
+                let (waiting, well) = (Waiting { live: live_waiting, backlog: backlog_waiting }, self.well.clone());
+                self.tasks.spawn(gather(table.clone(), waiting, self.limits, self.stop.clone(), well));
+                Queues { live, backlog }
             })
             .clone()
     }
@@ -88,7 +136,7 @@ impl Ingest {
 
 async fn gather(
     table: Arc<Table>,
-    mut queue: mpsc::Receiver<Submission>,
+    mut queue: Waiting,
     limits: GatherLimits,
     stop: CancellationToken,
     well: Arc<AtomicBool>,
@@ -96,14 +144,14 @@ async fn gather(
     loop {
         let first = tokio::select! {
             () = stop.cancelled() => return,
-            first = queue.recv() => first,
+            first = queue.next() => first,
         };
         let Some(first) = first else { return };
         let mut rows = first.part.rows.rows.num_rows();
         let mut submissions = vec![first];
         let deadline = tokio::time::Instant::now() + limits.time;
         while rows < limits.rows {
-            match tokio::time::timeout_at(deadline, queue.recv()).await {
+            match tokio::time::timeout_at(deadline, queue.next()).await {
                 Ok(Some(next)) => {
                     rows += next.part.rows.rows.num_rows();
                     submissions.push(next);
@@ -111,6 +159,8 @@ async fn gather(
                 Ok(None) | Err(_) => break,
             }
         }
+        // However much happens now, backlogs go on.
+        submissions.extend(queue.backlog.try_recv());
         let (parts, replies): (Vec<Part>, Vec<_>) =
             submissions.into_iter().map(|submission| (submission.part, submission.reply)).unzip();
         let parts = Arc::new(parts);

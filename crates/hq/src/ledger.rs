@@ -32,6 +32,9 @@ pub(crate) struct RollEntry {
     pub(crate) complete_through: Option<Timestamp>,
     /// Changes journalled at the site that HQ has not confirmed, as of the last thing heard.
     pub(crate) unconfirmed_rows: u64,
+    /// When they will be here at the pace of the last seconds; none where they do not come, or are few.
+    #[serde(default)]
+    pub(crate) caught_up_by: Option<Timestamp>,
     /// 1 to 14 while the site's rhythm is being learned.
     pub(crate) learning_day: Option<i64>,
     pub(crate) detail: String,
@@ -103,6 +106,9 @@ struct Presence {
     welcomed_at: Option<Timestamp>,
     /// Its agent is too old to take HQ's tables.
     takes_nothing: bool,
+    /// From where its pace is measured now, and the last one measured: changes confirmed a second.
+    paced_from: Option<(Timestamp, Seq)>,
+    pace: f32,
 }
 
 /// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
@@ -175,6 +181,7 @@ impl Ledger {
                 presence.detail = format!("said goodbye: {reason}");
             }
             Fact::Confirmed { through } => {
+                presence.measure_pace(at, through);
                 presence.now.confirmed = through;
                 presence.now.head = presence.now.head.max(through);
             }
@@ -341,6 +348,7 @@ impl Ledger {
                     last_heard: presence.now.last_heard,
                     complete_through: through,
                     unconfirmed_rows: presence.now.unconfirmed_rows(),
+                    caught_up_by: presence.caught_up_by(now),
                     learning_day: verdict.and_then(|verdict| verdict.learning_day),
                     detail: presence.capture_problem.clone().unwrap_or_else(|| presence.detail.clone()),
                 }
@@ -388,6 +396,8 @@ impl Ledger {
     }
 }
 
+/// A site's pace is measured over so long.
+const PACED_OVER: Duration = Duration::from_secs(5);
 /// A site heard less than this ago is alive and will be heard again.
 const ALIVE: Duration = Duration::from_secs(60);
 /// What is remembered of a living site is at most this old.
@@ -406,6 +416,28 @@ impl Presence {
         self.detail = welcomed.detail;
         self.agent_version = welcomed.agent_version;
         self.pending.clear();
+        (self.paced_from, self.pace) = (None, 0.0);
+    }
+
+    fn measure_pace(&mut self, at: Timestamp, through: Seq) {
+        let Some((from, seq)) = self.paced_from else {
+            self.paced_from = Some((at, through));
+            return;
+        };
+        let elapsed = at.since(from);
+        if elapsed >= PACED_OVER {
+            self.pace = through.0.saturating_sub(seq.0) as f32 / elapsed.as_secs_f32();
+            self.paced_from = Some((at, through));
+        }
+    }
+
+    /// When what waits at the site will be here, if that takes longer than it takes to measure.
+    fn caught_up_by(&self, now: Timestamp) -> Option<Timestamp> {
+        let is_measured = self.paced_from.is_some_and(|(from, _)| now.since(from) < PACED_OVER * 4);
+        let seconds = self.now.unconfirmed_rows() as f64 / f64::from(self.pace);
+        let is_many = self.now.unconfirmed_rows() > crate::gateway::BACKLOG_MIN;
+        let is_worth_saying = is_many && is_measured && seconds.is_finite() && seconds > PACED_OVER.as_secs_f64();
+        is_worth_saying.then(|| now.plus_micros((seconds * 1e6) as i64))
     }
 
     /// Notes an answer to HQ's time, to be reached by the cursors.

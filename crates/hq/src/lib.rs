@@ -17,6 +17,7 @@ mod http;
 mod incidents_api;
 mod ingest;
 mod kept_secret;
+mod lanes;
 mod lease;
 mod ledger;
 mod maintenance;

@@ -75,7 +75,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     tracing::error!(error = %describe(&error), "what was scheduled cannot take effect yet");
                 }
             }
-            _ = arrivals_tick.tick() => arrivals::watch(&shared, &mut lacking),
+            _ = arrivals_tick.tick() => {
+                arrivals::watch(&shared, &mut lacking);
+            }
             _ = remember_tick.tick() => {
                 if shared.is_acting()
                     && let Err(error) = published::note_orphans(&shared, &mut orphans).await
@@ -101,7 +103,12 @@ pub(crate) async fn decide_on_edits(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            _ = timer.tick(), if shared.is_acting() => edits::look(&shared, &mut seen).await,
+            // Whether this node acts is looked at when the time has come: as a condition of waiting it would be for once and all.
+            _ = timer.tick() => {
+                if shared.is_acting() {
+                    edits::look(&shared, &mut seen).await;
+                }
+            }
         }
     }
 }
@@ -149,11 +156,15 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
     let mut compact_tick = tokio::time::interval(COMPACT_EVERY);
     let mut clean_tick = tokio::time::interval(CLEAN_EVERY);
     let mut measure_tick = tokio::time::interval(MEASURE_EVERY);
+    let mut propose_tick = tokio::time::interval(ARRIVALS_EVERY);
     compact_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            _ = compact_tick.tick(), if shared.is_acting() => {
+            _ = compact_tick.tick() => {
+                if !shared.is_acting() {
+                    continue;
+                }
                 for table in all_tables(&shared) {
                     let ids: HashMap<String, SiteNumber> =
                         shared.roster.ids().into_iter().map(|(number, site)| (site.to_string(), number)).collect();
@@ -167,7 +178,11 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 }
             }
             _ = measure_tick.tick() => shared.measures.refresh(&shared).await,
-            _ = clean_tick.tick(), if shared.is_acting() => {
+            _ = propose_tick.tick() => shared.proposed.adopt(&shared).await,
+            _ = clean_tick.tick() => {
+                if !shared.is_acting() {
+                    continue;
+                }
                 for table in all_tables(&shared) {
                     let cleaned = clean(&table).await;
                     if let Err(error) = cleaned {

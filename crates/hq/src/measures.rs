@@ -21,11 +21,18 @@ use crate::{error::HqError, node::Shared, table_settings};
 const LOOK_BACK: Duration = Duration::from_secs(28 * 86_400);
 
 /// What a row is worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Worth {
+    pub(crate) mean: f64,
+    /// The mean of its square.
+    pub(crate) square: f64,
+}
+
 #[derive(Debug, Default)]
 struct OfTable {
-    sites: HashMap<SiteId, f64>,
-    /// For sites without rows of late: the mean of the others.
-    overall: Option<f64>,
+    sites: HashMap<SiteId, Worth>,
+    /// For sites without rows of late: of all others.
+    overall: Option<Worth>,
 }
 
 /// The mean worth of a row, by table and site; worked out each hour and when a measure is declared.
@@ -33,8 +40,8 @@ struct OfTable {
 pub(crate) struct Measures(Mutex<BTreeMap<TableName, OfTable>>);
 
 impl Measures {
-    /// The mean worth of a row of this table and site; none if nothing was declared or nothing is known.
-    pub(crate) fn of_row(&self, table: &TableName, site: &SiteId) -> Option<f64> {
+    /// What a row of this table and site is worth; none if nothing was declared or nothing is known.
+    pub(crate) fn of_row(&self, table: &TableName, site: &SiteId) -> Option<Worth> {
         let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let table = tables.get(table)?;
         table.sites.get(site).copied().or(table.overall)
@@ -58,10 +65,11 @@ impl Measures {
     }
 }
 
-/// The question whose answer is the mean worth of rows by site.
+/// The question whose answer is the mean worth of rows by site, and that of its square.
 fn question(table: &TableName, measure: &str, filter: &str) -> String {
     format!(
-        "SELECT _site, avg(CAST(({measure}) AS DOUBLE)) AS worth FROM public.\"{table}\" {filter} GROUP BY ROLLUP(_site)"
+        "SELECT _site, avg(worth), avg(worth * worth) FROM (SELECT _site, CAST(({measure}) AS DOUBLE) AS worth \
+         FROM public.\"{table}\" {filter}) AS of_rows GROUP BY ROLLUP(_site)"
     )
 }
 
@@ -79,13 +87,15 @@ async fn read(shared: &Shared, table: &TableName, measure: &str) -> Result<OfTab
     let answer = shared.engine.query(&question(table, measure, &filter), Extras::default()).await?;
     let mut of_table = OfTable::default();
     for rows in &answer.batches {
-        let (sites, worth) = (rows.column(0).as_string_view(), rows.column(1).as_primitive::<Float64Type>());
-        for row in (0..rows.num_rows()).filter(|row| worth.is_valid(*row)) {
+        let sites = rows.column(0).as_string_view();
+        let [means, squares] = [1, 2].map(|column: usize| rows.column(column).as_primitive::<Float64Type>());
+        for row in (0..rows.num_rows()).filter(|row| means.is_valid(*row)) {
+            let worth = Worth { mean: means.value(row), square: squares.value(row) };
             match SiteId::new(sites.value(row)) {
                 Ok(site) if sites.is_valid(row) => {
-                    of_table.sites.insert(site, worth.value(row));
+                    of_table.sites.insert(site, worth);
                 }
-                _ => of_table.overall = Some(worth.value(row)),
+                _ => of_table.overall = Some(worth),
             }
         }
     }

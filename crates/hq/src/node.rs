@@ -43,7 +43,8 @@ use crate::{
     sessions::Sessions,
     settings::Settings,
     standing::Standings,
-    table_settings, tables,
+    table_settings::{self, Proposed},
+    tables,
     watching::{self, WatchParts, Watching},
 };
 
@@ -146,6 +147,8 @@ pub(crate) struct Shared {
     pub(crate) notifiers: Notifiers,
     pub(crate) published: Published,
     pub(crate) settings: Settings,
+    /// Event times that sites declared.
+    pub(crate) proposed: Proposed,
 }
 
 impl Shared {
@@ -295,6 +298,7 @@ impl Node {
             notifiers: Notifiers::open(vault).await?,
             published: Published::default(),
             settings: Settings::default(),
+            proposed: Proposed::default(),
             ledger: Ledger::default(),
             reconciliation: Reconciliation::default(),
             measures: Measures::default(),

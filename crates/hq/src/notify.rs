@@ -151,22 +151,22 @@ pub(crate) fn tell_what_was_not_told(shared: &Arc<Shared>) {
     let (view, roster, now) = (shared.lake.state().view(), shared.roster.all(), shared.now());
     let is_told = |incident: &&Incident| {
         let is_recent = incident.closed_at.is_none_or(|closed| now.since(closed) < RESOLVED_LATELY);
-        incident.level > 0 && incident.held_by.is_none() && is_recent
+        incident.told_level > 0 && incident.held_by.is_none() && is_recent
     };
     let incidents: Vec<Incident> = shared.watching.watch().incidents().filter(is_told).cloned().collect();
     for incident in incidents {
         for (name, channel) in shared.notifiers.channels().iter() {
-            if !channel.wants(&incident, incident.level, &roster) || concerns_itself(&incident, name) {
+            if !channel.wants(&incident, incident.told_level, &roster) || concerns_itself(&incident, name) {
                 continue;
             }
             let known = view.get(DELIVERED, &delivered_id(incident.id, name));
             let notice = match (incident.is_open(), known.and_then(|record| record.parse::<Delivered>().ok())) {
                 (true, None) => Notice::Opened,
-                (true, Some(known)) if known.level < incident.level => Notice::Louder,
+                (true, Some(known)) if known.level < incident.told_level => Notice::Louder,
                 (false, Some(known)) if !known.resolved => Notice::Resolved,
                 _ => continue,
             };
-            let (level, lake_id) = (incident.level, shared.lake.id().to_owned());
+            let (level, lake_id) = (incident.told_level, shared.lake.id().to_owned());
             let telling = Telling { incident: incident.clone(), notice, level, lake_id };
             shared.tasks.clone().spawn(deliver(shared.clone(), name.clone(), channel.clone(), telling));
         }

@@ -9,8 +9,10 @@ use std::{
     time::Duration,
 };
 
-use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, Timestamp};
+use rollcall_types::{Epoch, SiteId, SiteNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
+
+use crate::lanes::Lanes;
 
 /// One site's open control stream.
 #[derive(Debug)]
@@ -23,8 +25,10 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     /// When it was opened.
     pub(crate) opened_at: Timestamp,
-    /// What the site had confirmed when it came.
-    pub(crate) confirmed: Seq,
+    /// What is confirmed to the site.
+    pub(crate) confirmed_through: AtomicU64,
+    /// Whether its batches are of a backlog.
+    pub(crate) lane: Lanes,
     /// To be added to the site's clock to get HQ's, microseconds.
     pub(crate) clock_offset_micros: i64,
     /// Whether a data stream was opened; a session has one.

@@ -1,9 +1,12 @@
 //! What people say of a site table: when its rows happened, how late they come, what they are worth.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
-use rollcall_lake::{ColumnType, Lake, LakeError};
-use rollcall_types::TableName;
+use rollcall_lake::{ColumnType, Lake, LakeError, StateView};
+use rollcall_types::{SiteId, TableName, describe, hq_identifier};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::HqError, measures, node::Shared};
@@ -24,6 +27,48 @@ pub(crate) struct TableSettings {
     pub(crate) measure: Option<String>,
 }
 
+/// Event times that sites declared when they joined, of tables of which nobody said any. They wait for the table's first rows.
+#[derive(Debug, Default)]
+pub(crate) struct Proposed(Mutex<BTreeMap<TableName, (String, SiteId)>>);
+
+impl Proposed {
+    /// Takes what a site declares: tables and columns as the store calls them.
+    pub(crate) fn take(&self, site: &SiteId, event_times: &std::collections::HashMap<String, String>, lake: &Lake) {
+        const TABLES_MAX: usize = 1000;
+        if event_times.is_empty() {
+            return;
+        }
+        let settings = all(lake);
+        let mut proposed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (table, column) in event_times {
+            let Ok(table) = TableName::at_hq(table) else { continue };
+            // What a person set counts, also that there is none.
+            if !settings.contains_key(&table) && proposed.len() < TABLES_MAX {
+                proposed.entry(table).or_insert_with(|| (hq_identifier(column), site.clone()));
+            }
+        }
+    }
+
+    /// Declares those whose tables are there by now.
+    pub(crate) async fn adopt(&self, shared: &Shared) {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (table, (column, site)) in waiting {
+            let Some(known) = shared.lake.table(&table) else { continue };
+            if known.snapshot().schema().columns.is_empty() {
+                continue;
+            }
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&table);
+            let settings = TableSettings { event_time: Some(column.clone()), ..TableSettings::default() };
+            match set_unless_known(shared, &table, settings, site.as_str()).await {
+                Ok(()) => tracing::info!(%table, column, %site, "the event time that the site declared is taken"),
+                Err(error) => {
+                    tracing::warn!(%table, column, %site, error = %describe(&error), "the event time that the site declared is not taken");
+                }
+            }
+        }
+    }
+}
+
 /// All settings, by table.
 pub(crate) fn all(lake: &Lake) -> BTreeMap<TableName, TableSettings> {
     let view = lake.state().view();
@@ -33,7 +78,37 @@ pub(crate) fn all(lake: &Lake) -> BTreeMap<TableName, TableSettings> {
 /// Stores a table's settings, once they make sense.
 pub(crate) async fn set(shared: &Shared, name: &str, settings: TableSettings, by: &str) -> Result<(), HqError> {
     let name = TableName::new(name).map_err(|error| HqError::Invalid(error.to_string()))?;
-    let table = shared.lake.table(&name);
+    check(shared, &name, &settings).await?;
+    store(shared, &name, &settings, by, |_| true).await?;
+    shared.measures.refresh(shared).await;
+    Ok(())
+}
+
+/// The same for what a site proposes: what a person said meanwhile stays.
+async fn set_unless_known(shared: &Shared, name: &TableName, settings: TableSettings, by: &str) -> Result<(), HqError> {
+    check(shared, name, &settings).await?;
+    store(shared, name, &settings, by, |view| view.get(TABLE, name.as_str()).is_none()).await?;
+    Ok(())
+}
+
+async fn store(
+    shared: &Shared,
+    name: &TableName,
+    settings: &TableSettings,
+    by: &str,
+    may: impl Fn(&StateView) -> bool,
+) -> Result<(), LakeError> {
+    let now = shared.now();
+    let records = |view: &StateView| match may(view) {
+        true => Ok(vec![view.next(TABLE, name.as_str(), settings, now, by)?]),
+        false => Ok(Vec::new()),
+    };
+    shared.lake.state().update(|view| Ok::<_, LakeError>((records(view)?, ()))).await
+}
+
+/// Whether a table's settings make sense.
+async fn check(shared: &Shared, name: &TableName, settings: &TableSettings) -> Result<(), HqError> {
+    let table = shared.lake.table(name);
     let table = table.ok_or_else(|| HqError::NotFound(format!("there is no table {name}; no site has sent it yet")))?;
     if let Some(column) = &settings.event_time {
         let snapshot = table.snapshot();
@@ -51,14 +126,7 @@ pub(crate) async fn set(shared: &Shared, name: &str, settings: TableSettings, by
         }
     }
     if let Some(measure) = &settings.measure {
-        measures::verify(shared, &name, measure).await?;
+        measures::verify(shared, name, measure).await?;
     }
-    let now = shared.now();
-    shared
-        .lake
-        .state()
-        .update(|view| Ok::<_, LakeError>((vec![view.next(TABLE, name.as_str(), &settings, now, by)?], ())))
-        .await?;
-    shared.measures.refresh(shared).await;
     Ok(())
 }

@@ -163,7 +163,7 @@ impl Watching {
         }
         for (id, record) in roster.iter() {
             let before = known.0.get(id);
-            if before == Some(record) && same_days {
+            if same_days && before.is_some_and(|before| Arc::ptr_eq(before, record)) {
                 continue;
             }
             watch.set_site(spec(id, record, &holidays, now));

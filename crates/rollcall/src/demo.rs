@@ -127,6 +127,7 @@ async fn open_store(
         hq_addresses: vec![relay.address().to_string()],
         database: database.clone(),
         tables: vec![table("sales"), table("items")],
+        event_times: [("sales".to_owned(), "sold_at".to_owned())].into(),
     })
     .await
     .with_context(|| format!("joining {id}"))?;

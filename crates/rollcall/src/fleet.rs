@@ -22,6 +22,15 @@ pub(crate) struct FleetArgs {
     /// Simulated sites.
     #[arg(long, default_value_t = 64)]
     sites: usize,
+    /// The number of the first: several fleets drive one HQ side by side.
+    #[arg(long, default_value_t = 0)]
+    first: usize,
+    /// So many of the sites were away and come back together, with --backlog-rows each.
+    #[arg(long, default_value_t = 0, value_name = "SITES")]
+    returning: usize,
+    /// Rows that each returning site brings.
+    #[arg(long, default_value_t = 5000, value_name = "ROWS")]
+    backlog_rows: u64,
     /// Rows a second of all sites together; 0 for as fast as HQ takes them.
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -107,6 +116,9 @@ pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     };
     let options = FleetOptions {
         sites: args.sites,
+        first_site: args.first,
+        returning: args.returning,
+        backlog_rows: args.backlog_rows,
         rate: args.rate,
         batch_rows: args.batch_rows,
         duration: Duration::from_secs(args.seconds),

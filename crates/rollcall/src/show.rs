@@ -54,6 +54,8 @@ pub(crate) struct RollLine {
     complete_through: Option<Timestamp>,
     unconfirmed_rows: u64,
     #[serde(default)]
+    caught_up_by: Option<Timestamp>,
+    #[serde(default)]
     learning_day: Option<i64>,
     #[serde(default)]
     detail: String,
@@ -66,6 +68,15 @@ pub(crate) fn roll(text: &str, json: bool) -> anyhow::Result<ExitCode> {
         println!("{text}");
     } else {
         println!("{}", roll_table(&lines));
+    }
+    let catching_up: Vec<&RollLine> = lines.iter().filter(|line| line.caught_up_by.is_some()).collect();
+    if let Some(last) = catching_up.iter().filter_map(|line| line.caught_up_by).max() {
+        let rows: u64 = catching_up.iter().map(|line| line.unconfirmed_rows).sum();
+        eprintln!(
+            "{} sites catch up: {rows} changes are on their way, at this pace until {}",
+            catching_up.len(),
+            short(last)
+        );
     }
     let findings = lines.iter().filter(|line| line.state.is_finding()).count();
     if findings == 0 {
@@ -96,7 +107,10 @@ pub(crate) fn roll_table(lines: &[RollLine]) -> Table {
             Cell::new(line.cause.map_or_else(String::new, |cause| cause.to_string())),
             Cell::new(time(line.last_heard)),
             Cell::new(time(line.complete_through)),
-            Cell::new(line.unconfirmed_rows),
+            Cell::new(match line.caught_up_by {
+                Some(by) => format!("{}, here by {}", line.unconfirmed_rows, short(by)),
+                None => line.unconfirmed_rows.to_string(),
+            }),
             Cell::new(match line.learning_day {
                 Some(day) => format!("learning (day {day} of 14). {}", line.detail),
                 None => line.detail.clone(),

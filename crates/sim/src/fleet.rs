@@ -12,16 +12,17 @@ use std::{
 
 use anyhow::{Context, bail};
 use arrow_array::RecordBatch;
+use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use rcgen::{CertificateParams, KeyPair};
-use rollcall_site::{Dialed, Identity, Outbox, dial};
+use rollcall_site::{DataLine, Dialed, Identity, Outbox, dial};
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN, SETTINGS_TABLE,
     batch::{Encoder, Part},
     framing::frames,
     proto::{
-        Applied, Beacon, DataFrame, EnrolRequest, FetchRequest, Heads, Hello, SiteControl, TableHead, WantedTable,
+        Applied, Beacon, EnrolRequest, FetchRequest, Heads, Hello, SiteControl, TableHead, WantedTable,
         data_reply::Message as Reply, enrolment_client::EnrolmentClient, fetch_reply::Message as Fetched,
         hq_control::Message as FromHq, site_control::Message as ToHq, sites_client::SitesClient,
     },
@@ -39,6 +40,12 @@ use crate::retail::{SalesGenerator, articles};
 pub struct FleetOptions {
     /// Sites.
     pub sites: usize,
+    /// The number of the first: several fleets drive one HQ side by side.
+    pub first_site: usize,
+    /// So many of the sites, the last ones, were away and come back together …
+    pub returning: usize,
+    /// … five seconds after the start, with so many rows each.
+    pub backlog_rows: u64,
     /// Rows a second by all sites together; 0 for as fast as HQ takes them.
     pub rate: u64,
     /// Rows in a batch.
@@ -72,6 +79,10 @@ pub struct FleetResult {
     pub ack_p50_ms: f64,
     /// The 99th percentile of it.
     pub ack_p99_ms: f64,
+    /// From losing HQ to being welcomed again: median, 99th percentile, and the longest, seconds.
+    pub return_seconds: Option<[f64; 3]>,
+    /// Rows that returning sites brought, and how many of them a second were confirmed until the last.
+    pub backlog: Option<Drained>,
     /// Bytes of batches after compression, per row.
     pub wire_bytes_per_row: f64,
     /// Processor seconds of this process (which may include HQ) while sending, per million rows.
@@ -81,6 +92,21 @@ pub struct FleetResult {
     pub taken: Vec<Taken>,
     /// Bytes of their rows after compression.
     pub taken_bytes: u64,
+}
+
+/// What returning sites brought.
+#[derive(Debug, Clone, Serialize)]
+pub struct Drained {
+    /// Sites.
+    pub sites: usize,
+    /// Rows.
+    pub rows: u64,
+    /// From their return to the last confirmation of their rows, seconds.
+    pub seconds: f64,
+    /// Rows confirmed a second meanwhile.
+    pub rows_per_second: f64,
+    /// Rows of the other sites confirmed a second meanwhile, about.
+    pub live_rows_per_second: f64,
 }
 
 /// A site took a version of a published table.
@@ -101,6 +127,9 @@ struct Counters {
     lost: AtomicU64,
     taken_bytes: AtomicU64,
 }
+
+/// Sites that enrol at the same time.
+const ENROLLING_MAX: usize = 64;
 
 /// The invitation to use for a site with these attributes.
 pub type Invite = Arc<
@@ -135,24 +164,33 @@ fn attributes(number: usize) -> BTreeMap<String, String> {
 pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> anyhow::Result<FleetResult> {
     let hq = Arc::new(hq);
     let bar = progress(&options, options.sites as u64, "enrolling");
-    let mut identities = Vec::with_capacity(options.sites);
-    for number in 0..options.sites {
-        let site = SiteId::new(&format!("fleet-{number:05}"))?;
-        let token = invite(site.clone(), attributes(number)).await?;
-        identities.push(enrol(hq[number % hq.len()], &token).await.with_context(|| format!("enrolling {site}"))?);
-        bar.inc(1);
-    }
+    let numbers = options.first_site..options.first_site + options.sites;
+    let enrolled = stream::iter(numbers.clone()).map(|number| {
+        let (hq, invite, bar) = (hq.clone(), invite.clone(), bar.clone());
+        async move {
+            let site = SiteId::new(&format!("fleet-{number:05}"))?;
+            let token = invite(site.clone(), attributes(number)).await?;
+            let identity = enrol(hq[number % hq.len()], &token).await.with_context(|| format!("enrolling {site}"));
+            bar.inc(1);
+            identity
+        }
+    });
+    let identities: Vec<Identity> = enrolled.buffered(ENROLLING_MAX).try_collect().await?;
     bar.finish_and_clear();
     let counters = Arc::new(Counters::default());
     let catalogue = Arc::new(articles());
     let go = CancellationToken::new();
     let mut sites = tokio::task::JoinSet::new();
     let (ready, mut are_ready) = mpsc::channel(options.sites.max(1));
-    for (number, identity) in identities.into_iter().enumerate() {
+    for (number, identity) in numbers.zip(identities) {
         let generator = SalesGenerator::new(catalogue.clone(), number as u64);
-        let pace = (options.rate > 0)
-            .then(|| Duration::from_secs_f64((options.batch_rows * options.sites) as f64 / options.rate as f64));
+        let live = options.sites.saturating_sub(options.returning);
+        let is_returning = number >= options.first_site + live;
+        let pace = (options.rate > 0 && !is_returning)
+            .then(|| Duration::from_secs_f64((options.batch_rows * live) as f64 / options.rate as f64));
         let falls_silent = number % STATES.len() == WASHINGTON && number / STATES.len() < options.falling_silent;
+        let rows = options.backlog_rows;
+        let backlog = is_returning.then_some(Backlog { rows, done_after: Duration::ZERO });
         let options = options.clone();
         let site = FleetSite {
             hq: hq.clone(),
@@ -163,12 +201,15 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
             pace,
             options,
             falls_silent,
+            backlog,
+            lost_for: Vec::new(),
             counters: counters.clone(),
             node: number,
             epoch: Epoch(0),
             confirmed: (Seq(0), ChainHash::default()),
             in_flight: VecDeque::new(),
             latencies: Vec::new(),
+            lost_at: None,
             applied: BTreeMap::new(),
             settings: 0,
             taken: Vec::new(),
@@ -187,9 +228,15 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
     let (started, cpu_before) = (Instant::now(), cpu_seconds());
     go.cancel();
     let watch = tokio::spawn(show(options.clone(), counters.clone()));
-    let (mut latencies, mut taken) = (Vec::new(), Vec::new());
+    let (mut latencies, mut taken, mut lost_for) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut drained_after, mut drained_rows) = (Duration::ZERO, 0);
     while let Some(site) = sites.join_next().await {
         let site = site??;
+        if let Some(backlog) = &site.backlog {
+            drained_after = drained_after.max(backlog.done_after);
+            drained_rows += site.confirmed.0.0;
+        }
+        lost_for.extend(site.lost_for);
         latencies.extend(site.latencies);
         taken.extend(site.taken);
     }
@@ -197,10 +244,25 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
     watch.abort();
     let rows = counters.rows.load(Ordering::Relaxed);
     latencies.sort_unstable();
-    let percentile = |share: f64| {
-        let index = ((latencies.len() as f64 - 1.0) * share).max(0.0) as usize;
-        latencies.get(index).map_or(0.0, |latency: &Duration| latency.as_secs_f64() * 1000.0)
+    lost_for.sort_unstable();
+    let of = |durations: &[Duration], share: f64| {
+        let index = ((durations.len() as f64 - 1.0) * share).max(0.0) as usize;
+        durations.get(index).map_or(0.0, Duration::as_secs_f64)
     };
+    let percentile = |share: f64| of(&latencies, share) * 1000.0;
+    let drained = (options.returning > 0).then(|| {
+        let seconds_drained = drained_after.as_secs_f64();
+        let live = (rows - drained_rows) as f64 / options.duration.as_secs_f64();
+        let per_second = drained_rows as f64 / seconds_drained.max(1e-9);
+        let sites = options.returning;
+        Drained {
+            sites,
+            rows: drained_rows,
+            seconds: seconds_drained,
+            rows_per_second: per_second,
+            live_rows_per_second: live,
+        }
+    });
     Ok(FleetResult {
         sites: options.sites,
         rows,
@@ -209,6 +271,8 @@ pub async fn run(hq: Vec<SocketAddr>, invite: Invite, options: FleetOptions) -> 
         rows_per_second: rows as f64 / seconds,
         ack_p50_ms: percentile(0.5),
         ack_p99_ms: percentile(0.99),
+        return_seconds: (!lost_for.is_empty()).then(|| [0.5, 0.99, 1.0].map(|share| of(&lost_for, share))),
+        backlog: drained,
         wire_bytes_per_row: counters.bytes.load(Ordering::Relaxed) as f64 / rows.max(1) as f64,
         cpu_seconds_per_million_rows: cpu / (rows.max(1) as f64 / 1e6),
         taken,
@@ -268,6 +332,7 @@ async fn enrol(hq: SocketAddr, token: &str) -> anyhow::Result<Identity> {
         issued_micros: 0,
         not_after_micros: answer.not_after_micros,
         database: std::path::PathBuf::new(),
+        event_times: BTreeMap::new(),
     })
 }
 
@@ -289,12 +354,30 @@ struct FleetSite {
     /// Batches sent and not confirmed: the last position of each, its rows, and when they were made.
     in_flight: VecDeque<(Seq, RecordBatch, Instant)>,
     latencies: Vec<Duration>,
+    backlog: Option<Backlog>,
+    /// From each loss of HQ to the next welcome.
+    lost_for: Vec<Duration>,
+    /// Since when it has no HQ, if it had one.
+    lost_at: Option<Instant>,
     /// What it has of HQ's tables: version and audience. The rows themselves are counted and let go.
     applied: BTreeMap<String, Applied>,
     /// The digest of what HQ says of it; there is no store behind it that would do it.
     settings: u64,
     taken: Vec<Taken>,
 }
+
+/// What a returning site brings.
+struct Backlog {
+    /// Rows not made yet.
+    rows: u64,
+    /// From its return to the last confirmation.
+    done_after: Duration,
+}
+
+/// Returning sites come so long after the start.
+const AWAY: Duration = Duration::from_secs(5);
+/// Rows in a batch of a backlog: an agent fills one up to 1 MiB.
+const BACKLOG_BATCH: usize = 5000;
 
 const TABLE: &str = "sales";
 
@@ -319,6 +402,12 @@ impl FleetSite {
         let mut started = None;
         let mut well = Instant::now();
         let mut failures = 0_u32;
+        if self.backlog.is_some() {
+            ready.send(()).await?;
+            go.cancelled().await;
+            tokio::time::sleep(AWAY).await;
+            started = Some(Instant::now());
+        }
         loop {
             let began = Instant::now();
             match self.session(&ready, &go, &mut started).await {
@@ -326,6 +415,7 @@ impl FleetSite {
                 Ok(Ended::Lost) => {
                     well = Instant::now();
                     failures = 0;
+                    self.lost_at = Some(Instant::now());
                     self.counters.lost.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) if well.elapsed() > PATIENCE => return Err(error),
@@ -383,11 +473,10 @@ impl FleetSite {
         if self.epoch != Epoch(0) && self.epoch != Epoch(welcome.epoch) {
             bail!("HQ gave {} a new epoch: {}", self.identity.site, welcome.epoch_reason);
         }
+        self.lost_for.extend(self.lost_at.take().map(|lost| lost.elapsed()));
         self.epoch = Epoch(welcome.epoch);
         self.settings = welcome.settings.map_or(0, |settings| settings.digest);
-        let (data, outgoing) = mpsc::channel(64);
-        data.send(DataFrame { session: welcome.session, ..DataFrame::default() }).await?;
-        let mut from_data = client.data(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut line = DataLine::new(client.clone(), welcome.session);
         let tables = HashMap::from([(TABLE.to_owned(), self.confirmed.0)]);
         let mut outbox = Outbox::new(self.epoch, self.confirmed.0, self.confirmed.1, tables, welcome.credit_bytes);
         let mut encoder = Encoder::new()?;
@@ -402,9 +491,15 @@ impl FleetSite {
         // What an earlier session sent and nobody confirmed goes first.
         let mut again = 0;
         loop {
-            let sending = started.elapsed() < self.options.duration;
+            let sending = match &self.backlog {
+                Some(backlog) => backlog.rows > 0,
+                None => started.elapsed() < self.options.duration,
+            };
             let is_silent = self.falls_silent && started.elapsed() > self.options.duration / 2;
             if is_silent || !sending && self.in_flight.is_empty() {
+                if let Some(backlog) = &mut self.backlog {
+                    backlog.done_after = started.elapsed();
+                }
                 return Ok(Ended::Done);
             }
             let repeats = again < self.in_flight.len();
@@ -416,8 +511,16 @@ impl FleetSite {
                     next_at += self.pace.unwrap_or_default();
                     let ago = rand::random::<f64>() * f64::from(self.options.history_days) * 86_400e6;
                     let after = outbox.sent_through();
-                    let rows = self.generator.batch(after.0, self.options.batch_rows, micros_now() - ago as i64)?;
-                    let last = Seq(after.0 + self.options.batch_rows as u64);
+                    let count = match &mut self.backlog {
+                        Some(backlog) => {
+                            let count = backlog.rows.min(BACKLOG_BATCH as u64);
+                            backlog.rows -= count;
+                            count as usize
+                        }
+                        None => self.options.batch_rows,
+                    };
+                    let rows = self.generator.batch(after.0, count, micros_now() - ago as i64)?;
+                    let last = Seq(after.0 + count as u64);
                     self.in_flight.push_back((last, rows, Instant::now()));
                 }
                 let (last, rows, _) = &self.in_flight[again];
@@ -427,7 +530,7 @@ impl FleetSite {
                 outbox.sending(&encoded);
                 self.counters.bytes.fetch_add(encoded.payload.len() as u64, Ordering::Relaxed);
                 for frame in frames(&encoded) {
-                    if data.send(frame).await.is_err() {
+                    if line.send(frame).await.is_err() {
                         return Ok(Ended::Lost);
                     }
                 }
@@ -440,14 +543,16 @@ impl FleetSite {
             };
             tokio::select! {
                 biased;
-                message = from_data.message() => match message.ok().flatten().and_then(|reply| reply.message) {
+                message = line.reply() => match message.ok().flatten() {
                     Some(Reply::Confirmed(confirmed)) => {
                         outbox.confirm(Seq(confirmed.through));
                         self.confirmed = outbox.confirmed();
                         while self.in_flight.front().is_some_and(|(last, ..)| last.0 <= confirmed.through) {
                             if let Some((_, rows, made)) = self.in_flight.pop_front() {
                                 again = again.saturating_sub(1);
-                                self.latencies.push(made.elapsed());
+                                if self.backlog.is_none() {
+                                    self.latencies.push(made.elapsed());
+                                }
                                 self.counters.rows.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
                             }
                         }
@@ -468,6 +573,9 @@ impl FleetSite {
                             if control.send(SiteControl { message: Some(message) }).await.is_err() {
                                 return Ok(Ended::Lost);
                             }
+                        }
+                        if self.in_flight.is_empty() && line.rest().await.is_err() {
+                            return Ok(Ended::Lost);
                         }
                     }
                     Some(FromHq::Settings(settings)) => self.settings = settings.digest,

@@ -165,6 +165,7 @@ impl Agent {
                         address,
                         resolved: dialed.resolved,
                         behaviour: &mut self.behaviour,
+                        event_times: &self.identity.event_times,
                     };
                     let resolved = dialed.resolved.map_or_else(String::new, |resolved| resolved.to_string());
                     match session.run(dialed.channel, stop).await {

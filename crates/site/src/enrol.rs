@@ -1,6 +1,9 @@
 //! Joining HQ with an invitation, and renewing the certificate before it expires, or after.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::{CertificateParams, KeyPair};
@@ -24,6 +27,8 @@ pub struct JoinOptions {
     pub database: PathBuf,
     /// What to capture.
     pub tables: Vec<TableSpec>,
+    /// By table: the column with the time at which a row happened.
+    pub event_times: BTreeMap<String, String>,
 }
 
 /// An invitation's parts: site, secret, fingerprint of HQ's CA.
@@ -66,6 +71,15 @@ pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
     for spec in &options.tables {
         source.check_table(spec)?;
     }
+    for (table, column) in &options.event_times {
+        let wrong = |why: &str| SiteError::Usage(format!("--event-time {table}.{column}: {why}"));
+        if !options.tables.iter().any(|spec| spec.table.eq_ignore_ascii_case(table)) {
+            return Err(wrong("that table is not among --tables"));
+        }
+        if !source.has_column(table, column)? {
+            return Err(wrong("the table has no such column"));
+        }
+    }
     let directory = StateDirectory::beside(&database);
     let key = new_key(&directory)?;
     let csr_pem = request(&key)?;
@@ -97,6 +111,7 @@ pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
             issued_micros: Source::clock_micros(),
             not_after_micros: answer.not_after_micros,
             database: database.clone(),
+            event_times: options.event_times.clone(),
         })?;
         // The key is in the identity now; a later join makes a new one, so that an old copy is worth nothing.
         directory.remove("key.pem")?;

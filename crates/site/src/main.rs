@@ -1,7 +1,7 @@
 //! `rollcall-site`: the agent's command line.
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use rollcall_capture::{Incoming, Source, TableSpec};
@@ -38,6 +38,10 @@ enum Command {
         /// A column never to be captured; may be given several times.
         #[arg(long, value_name = "TABLE.COLUMN")]
         exclude: Vec<String>,
+        /// The column with the time at which a row of a table happened, so that a question about last month needs no site beyond
+        /// it; HQ takes it where nobody there says otherwise. May be given for several tables.
+        #[arg(long, value_name = "TABLE.COLUMN")]
+        event_time: Vec<String>,
         /// Go on running as the agent.
         #[arg(long)]
         run: bool,
@@ -130,9 +134,10 @@ fn start_log() -> LogControl {
 
 fn execute(command: Command, log: LogControl) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Join { token, hq, db, tables, exclude, run } => {
+        Command::Join { token, hq, db, tables, exclude, event_time, run } => {
             let tables = table_specs(&tables, &exclude)?;
-            let options = JoinOptions { token, hq_addresses: hq, database: db.clone(), tables };
+            let event_times = event_times(&event_time)?;
+            let options = JoinOptions { token, hq_addresses: hq, database: db.clone(), tables, event_times };
             let site = runtime()?.block_on(join(&options))?;
             eprintln!("joined as {site}; capture is on. Start the agent with: rollcall-site run --db {}", db.display());
             let loud = LoudConfig { database: db.clone(), max_age: MAX_AGE, on_unconfirmed: None, page: None };
@@ -223,6 +228,15 @@ fn table_specs(tables: &[String], exclude: &[String]) -> Result<Vec<TableSpec>, 
         spec.ok_or_else(|| wrong("that table is not among --tables"))?.excluded.push(column.to_owned());
     }
     Ok(specs)
+}
+
+/// From `table.column`.
+fn event_times(said: &[String]) -> Result<BTreeMap<String, String>, SiteError> {
+    let pair = |text: &String| {
+        let wrong = || SiteError::Usage(format!("--event-time {text:?}: write it as table.column"));
+        text.split_once('.').map(|(table, column)| (table.to_owned(), column.to_owned())).ok_or_else(wrong)
+    };
+    said.iter().map(pair).collect()
 }
 
 fn print_status(report: &Report, json: bool) -> anyhow::Result<()> {

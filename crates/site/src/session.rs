@@ -1,6 +1,6 @@
 //! One connection's life: hello, then batches out and confirmations in, until something ends it.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use rollcall_capture::{Health, LoadProgress, PruneLimits, Source, TableSpec, fingerprint as look_at};
 use rollcall_types::{ChainHash, Epoch, Seq, columns};
@@ -9,8 +9,8 @@ use rollcall_wire::{
     batch::{Encoded, Encoder},
     framing::frames,
     proto::{
-        Attempts, Beacon, DataFrame, DataReply, EpochWanted, Goodbye, Heads, Hello, HqControl, Refused, SiteControl,
-        TableHead, Welcome, data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
+        Attempts, Beacon, EpochWanted, Goodbye, Heads, Hello, HqControl, Refused, SiteControl, TableHead, Welcome,
+        data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
         sites_client::SitesClient,
     },
 };
@@ -23,6 +23,7 @@ use crate::{
     enrol::refused,
     error::SiteError,
     feed::{Feed, parts},
+    line::DataLine,
     nudge::Nudges,
     outbox::Outbox,
     published::{Shelf, Updates},
@@ -72,14 +73,14 @@ pub(crate) struct Session<'a> {
     /// What the address resolved to.
     pub(crate) resolved: Option<SocketAddr>,
     pub(crate) behaviour: &'a mut Behaviour,
+    pub(crate) event_times: &'a BTreeMap<String, String>,
 }
 
 /// The streams of an open session and what they carry.
 struct Open {
     control: mpsc::Sender<SiteControl>,
     from_control: Streaming<HqControl>,
-    data: mpsc::Sender<DataFrame>,
-    from_data: Streaming<DataReply>,
+    data: DataLine,
     outbox: Outbox,
     /// HQ's tables on their way here.
     updates: Updates,
@@ -145,12 +146,7 @@ impl Session<'_> {
             _ => return Err(SiteError::Ended("HQ did not welcome this site".to_owned())),
         };
         let position = self.take_welcome(position, &welcome, head, &control).await?;
-        let (data, outgoing) = mpsc::channel(64);
-        // The first frame only says which session the stream belongs to.
-        let opening = DataFrame { session: welcome.session, ..DataFrame::default() };
-        data.send(opening).await.map_err(|_| SiteError::Ended("before the first frame".to_owned()))?;
-        let opened = in_time(client.data(ReceiverStream::new(outgoing))).await?;
-        let from_data = opened.map_err(|status| refused(self.address, &status))?.into_inner();
+        let data = DataLine::new(client.clone(), welcome.session);
         let settings = welcome.settings.unwrap_or_default();
         let outbox = Outbox::new(
             position.epoch,
@@ -164,16 +160,7 @@ impl Session<'_> {
         let check_every = self.behaviour.beacon_every() * CHECK_BEACONS;
         let pace = self.behaviour.pace.clone();
         let updates = Updates::start(client, self.shelf.clone(), applied, check_every, pace);
-        Ok(Open {
-            control,
-            from_control,
-            data,
-            from_data,
-            outbox,
-            updates,
-            epoch: position.epoch,
-            lake_id: welcome.lake_id,
-        })
+        Ok(Open { control, from_control, data, outbox, updates, epoch: position.epoch, lake_id: welcome.lake_id })
     }
 
     async fn hello(&self, position: &Position) -> Result<Hello, SiteError> {
@@ -195,6 +182,7 @@ impl Session<'_> {
             states_manifests: true,
             takes_published: true,
             applied: self.shelf.applied().await?,
+            event_times: self.event_times.clone().into_iter().collect(),
             called: self.address.to_owned(),
             resolved: self.resolved.map_or_else(String::new, |resolved| resolved.ip().to_string()),
         })
@@ -331,9 +319,8 @@ impl Session<'_> {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     return Ok(Ended::Stopped);
                 }
-                message = open.from_data.message() => {
-                    let message = message.map_err(ended)?.and_then(|reply| reply.message);
-                    let Some(message) = message else { return Err(SiteError::Ended("HQ closed the data stream".to_owned())) };
+                message = open.data.reply() => {
+                    let Some(message) = message.map_err(ended)? else { return Err(SiteError::Ended("HQ closed the data stream".to_owned())) };
                     heard = Instant::now();
                     let again = self.take_reply(open, message)?;
                     has_more |= again;
@@ -367,8 +354,11 @@ impl Session<'_> {
                     if heard.elapsed() > silent_hq {
                         return Err(SiteError::Ended(format!("HQ said nothing for {} s", silent_hq.as_secs())));
                     }
-                    if born.elapsed() > AGE_MAX && open.outbox.is_idle() {
-                        return Ok(Ended::Old);
+                    if open.outbox.is_idle() {
+                        if born.elapsed() > AGE_MAX {
+                            return Ok(Ended::Old);
+                        }
+                        open.data.rest().await.map_err(ended)?;
                     }
                 }
                 // While the store is busy its file is looked at often enough.
@@ -449,7 +439,7 @@ impl Session<'_> {
         self.notes.note_sent(sending.last, sending.hash)?;
         self.behaviour.pace.pay(encoded.payload.len());
         for frame in frames(&encoded) {
-            open.data.send(frame).await.map_err(|_| SiteError::Ended("while sending".to_owned()))?;
+            open.data.send(frame).await.map_err(|status| refused(self.address, &status))?;
         }
         Ok(true)
     }

@@ -4,7 +4,7 @@
 //! sent and confirmed. Nothing here is needed to keep the store's changes: those are in the store's own file.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -36,6 +36,9 @@ pub struct Identity {
     pub not_after_micros: i64,
     /// The store's database.
     pub database: PathBuf,
+    /// By table: the column with the time at which a row happened, as it was said at join.
+    #[serde(default)]
+    pub event_times: BTreeMap<String, String>,
 }
 
 /// The directory of the agent's files.

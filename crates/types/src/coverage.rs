@@ -20,12 +20,30 @@ pub struct Coverage {
     pub until: Option<Timestamp>,
     /// The sites that are not complete, ordered by id.
     pub missing: Vec<MissingSite>,
+    /// How many rows are expected to be missing in all, and what they are worth; none while no rhythm of a missing site is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortfall: Option<Shortfall>,
     /// What share of the rows is missing, as far as the sites' rhythms and the question tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_share: Option<Share>,
     /// The same for each group, of an answer that is grouped by site attributes; only incomplete ones if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupCoverage>,
+}
+
+/// An estimate of what is missing, with one standard deviation of each.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Shortfall {
+    /// Rows.
+    pub rows: f64,
+    /// Of the rows.
+    pub rows_plus_minus: f64,
+    /// What they are worth, by the measures declared of their tables; none where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<f64>,
+    /// Of the amount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount_plus_minus: Option<f64>,
 }
 
 /// An estimate of a share of rows.
@@ -98,12 +116,10 @@ impl Coverage {
         if self.missing.len() > NAMED_SITES_MAX {
             text.push_str(&format!(" and {} more", self.missing.len() - NAMED_SITES_MAX));
         }
-        let rows: u64 = self.missing.iter().filter_map(|missing| missing.expected_rows).sum();
-        if rows > 0 {
-            text.push_str(&format!("; about {rows} rows"));
-            let amounts: Vec<f64> = self.missing.iter().filter_map(|missing| missing.expected_amount).collect();
-            if !amounts.is_empty() {
-                text.push_str(&format!(" worth {:.0}", amounts.iter().sum::<f64>()));
+        if let Some(shortfall) = self.shortfall.filter(|shortfall| shortfall.rows >= 0.5) {
+            text.push_str(&format!("; about {:.0} ± {:.0} rows", shortfall.rows, shortfall.rows_plus_minus));
+            if let (Some(amount), Some(plus_minus)) = (shortfall.amount, shortfall.amount_plus_minus) {
+                text.push_str(&format!(" worth {amount:.0} ± {plus_minus:.0}"));
             }
             text.push_str(" are missing");
             if let Some(share) = self.missing_share {
@@ -198,6 +214,12 @@ mod tests {
             complete: 30,
             until: Some(Timestamp::from_micros(0)),
             missing: vec![MissingSite { expected_rows: Some(31), expected_amount: Some(100.4), ..tacoma() }; 10],
+            shortfall: Some(Shortfall {
+                rows: 310.0,
+                rows_plus_minus: 30.5,
+                amount: Some(1004.0),
+                amount_plus_minus: Some(120.2),
+            }),
             missing_share: Some(Share { share: 0.013, plus_minus: 0.002 }),
             groups: vec![group("OR", Vec::new()), group("WA", vec![tacoma().site])],
             ..Coverage::default()
@@ -206,7 +228,7 @@ mod tests {
         for part in [
             "30 complete for all before 1970",
             " and 2 more",
-            "about 310 rows worth 1004 are missing",
+            "about 310 ± 30 rows worth 1004 ± 120 are missing",
             "1.3 % ± 0.2",
             "groups: WA (20 of 20);",
             "back-dated",

@@ -13,7 +13,7 @@ pub mod shared;
 mod state;
 mod time;
 
-pub use coverage::{Coverage, GroupCoverage, MissingSite, Share};
+pub use coverage::{Coverage, GroupCoverage, MissingSite, Share, Shortfall};
 pub use describe::describe;
 pub use id::{HQ_SITE, InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
 pub use manifest::{Manifest, Stated};

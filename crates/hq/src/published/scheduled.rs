@@ -334,7 +334,8 @@ fn marked(rows: &RecordBatch, number: u64, gone: bool, at: NaiveDateTime) -> Res
 /// The zones in which sites are.
 fn zones(shared: &Shared) -> HashSet<Tz> {
     let roster = shared.roster.all();
-    let zones: HashSet<Tz> = roster.values().filter(|record| record.retired.is_none()).map(SiteRecord::zone).collect();
+    let zones: HashSet<Tz> =
+        roster.values().filter(|record| record.retired.is_none()).map(|record| record.zone()).collect();
     if zones.is_empty() { HashSet::from([Tz::UTC]) } else { zones }
 }
 

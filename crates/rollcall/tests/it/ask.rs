@@ -134,14 +134,25 @@ fn clients_of_postgresql_hear_what_is_missing() {
 fn a_past_that_is_complete_stays_complete_without_the_site() {
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
-    let mut stores = vec![
-        running_store(&hq, directory.path(), "seattle-01", SCHEMA, "sales"),
-        running_store(&hq, directory.path(), "salem-01", SCHEMA, "sales"),
-    ];
+    // When a sale happened is declared at join, by one of the stores.
+    let mut salem = Store::new(directory.path(), "salem-01", SCHEMA);
+    let (token, address) = (hq.invite("salem-01"), hq.sites.to_string());
+    let join = |event_time: &str| {
+        let said = ["join", &token, "--hq", &address, "--tables", "sales", "--event-time", event_time];
+        salem.agent_command(&said).output().expect("runs")
+    };
+    assert!(err(&join("sales.colour")).contains("no such column"), "{}", err(&join("sales.colour")));
+    let joined = join("sales.sold_at");
+    assert!(joined.status.success(), "{}", err(&joined));
+    salem.run(None);
+    let mut stores = vec![running_store(&hq, directory.path(), "seattle-01", SCHEMA, "sales"), salem];
     for store in &stores {
         store.wait_confirmed();
         hq.wait_state(&store.id, "ok");
     }
+    wait_for("HQ to take the event time that the store declared", || {
+        out(&hq.run(&["tables"])).contains("sold_at").then_some(())
+    });
     let declared = hq.run(&["tables", "set", "sales", "--event-time", "sold_at", "--lateness", "60"]);
     assert!(declared.status.success(), "{}", err(&declared));
     stores[1].kill();
