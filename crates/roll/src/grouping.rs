@@ -111,7 +111,12 @@ impl Watch {
             .copied()
             .filter(|number| self.sites[*number as usize].shares().any(|shared| shared == found.shared))
             .collect();
-        let id = self.new_incident(Kind::Group, now, now);
+        let shared = Attribute { name: name.clone(), value: value.clone() };
+        let again = self.incidents.values().rev().find(|known| {
+            known.kind == Kind::Group && known.attribute.as_ref() == Some(&shared) && known.is_recent(now)
+        });
+        let again = again.map(|known| known.id);
+        let id = again.unwrap_or_else(|| self.new_incident(Kind::Group, now, now));
         let text = format!(
             "{} of {} silent sites share {name} = {value}; {} of {} others are silent",
             found.silent,
@@ -120,7 +125,11 @@ impl Watch {
             found.sites_elsewhere
         );
         if let Some(incident) = self.incidents.get_mut(&id) {
-            incident.attribute = Some(Attribute { name, value });
+            if again.is_some() {
+                incident.reopen(now, "they are silent together");
+                self.open.insert(id);
+            }
+            incident.attribute = Some(shared);
             incident.cause = Some(Cause::PowerOrLink);
             incident.evidence.clone_from(&text);
             incident.calls = true;
@@ -129,7 +138,7 @@ impl Watch {
         for number in members {
             self.join(id, number);
         }
-        if let Some(incident) = self.incidents.get_mut(&id) {
+        if let Some(incident) = self.incidents.get_mut(&id).filter(|_| again.is_none()) {
             incident.since = incident.members.values().map(|member| member.since).min().unwrap_or(now);
             incident.counted_to = incident.since;
         }

@@ -203,7 +203,7 @@ pub struct Incident {
     /// The level at which people were told last.
     #[serde(default)]
     pub told_level: u8,
-    /// When it relapsed last.
+    /// When a site of it relapsed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reopened_at: Option<Timestamp>,
     /// It is one of many of a site whose line is known to fail: told from level 2 on.
@@ -417,6 +417,11 @@ impl Incident {
         self.lease = None;
         self.tell(now, format!("over: {reason}"));
         !self.told.is_empty()
+    }
+
+    /// Whether it ended less than a day ago: what returns within that time is the same incident.
+    pub(crate) fn is_recent(&self, now: Timestamp) -> bool {
+        self.closed_at.is_some_and(|closed| now.as_micros() - closed.as_micros() < 24 * HOUR)
     }
 
     /// It is back within a day: the same incident, as loud as it was.

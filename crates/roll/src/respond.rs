@@ -11,8 +11,6 @@ use crate::{
     watch::{Watch, instant, seconds},
 };
 
-/// A silence that returns within this time is the same incident.
-const REJOIN_WITHIN: i64 = 24 * 3600;
 /// Business minutes of contact before a site that came back is well.
 const WELL_AFTER_MINUTES: f64 = 15.0;
 /// Closed incidents are kept in memory this long: relapses join them, and their story can be corrected.
@@ -68,7 +66,7 @@ impl Watch {
             Some(id) => id,
             None => self.open_silence(number, &name, measure.last, now),
         };
-        self.sites[number as usize].back_since = None;
+        let is_relapse = self.sites[number as usize].back_since.take().is_some();
         self.recovering.remove(&number);
         let (unit, per_event) = match name.as_str() {
             CONTACT => ("minutes of contact".to_owned(), 1.0),
@@ -77,6 +75,9 @@ impl Watch {
         let longest = self.pasts[stream.0 as usize].as_ref().map_or(0.0, |past| past.longest_gap());
         let site = self.sites[number as usize].id.clone();
         let Some(incident) = self.incidents.get_mut(&id) else { return };
+        if is_relapse {
+            incident.reopened_at = Some(now);
+        }
         incident.members.entry(site.clone()).or_insert(Member { since: instant(measure.last), until: None }).until =
             None;
         let worst = if longest > 0.0 {
@@ -108,9 +109,7 @@ impl Watch {
     fn open_silence(&mut self, number: u32, stream: &str, since: i64, now: Timestamp) -> u64 {
         let site = self.sites[number as usize].id.clone();
         let recent = self.incidents.values().rev().find(|incident| {
-            incident.kind == Kind::Silence
-                && incident.members.contains_key(&site)
-                && incident.closed_at.is_some_and(|closed| seconds(now) - seconds(closed) < REJOIN_WITHIN)
+            incident.kind == Kind::Silence && incident.members.contains_key(&site) && incident.is_recent(now)
         });
         let id = match recent.map(|incident| incident.id) {
             Some(id) => {

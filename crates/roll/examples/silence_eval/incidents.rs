@@ -202,7 +202,7 @@ fn twelve_weeks() {
 }
 
 /// 20 lines that each fail twenty times a day, for ten to twenty minutes.
-fn flapping() {
+pub(crate) fn flapping() {
     let mut run = Run::of(World::new(52, 240, &[chrono_tz::America::Chicago], false));
     run.run(0, TRAINED, &[], |_, _| true);
     run.settle();
@@ -220,9 +220,12 @@ fn flapping() {
     let flapping: BTreeSet<&SiteId> = run.world.sites[..20].iter().map(|site| &site.spec.id).collect();
     let is_own =
         |id: u64| run.incidents.get(&id).is_some_and(|known| known.members.keys().any(|site| flapping.contains(site)));
-    let told = run.told.iter().filter(|said| said.notice != Notice::Resolved && is_own(said.incident)).count();
-    println!(
-        "\n20 lines that fail twenty times a day: people are told {:.2} times a line and day",
-        told as f64 / 100.0
-    );
+    let own = || run.told.iter().filter(|said| said.notice != Notice::Resolved && is_own(said.incident));
+    let mut notices: BTreeMap<String, usize> = BTreeMap::new();
+    for said in own() {
+        let kind = run.incidents.get(&said.incident).map_or_else(String::new, |known| known.kind.to_string());
+        *notices.entry(format!("{kind} {:?}", said.notice)).or_default() += 1;
+    }
+    let times = own().count() as f64 / 100.0;
+    println!("\n20 lines that fail twenty times a day: people are told {times:.2} times a line and day, {notices:?}");
 }

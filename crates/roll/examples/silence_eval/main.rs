@@ -18,6 +18,9 @@ fn main() {
     if is_wanted("incidents") {
         incidents::run();
     }
+    if only == "flapping" {
+        incidents::flapping();
+    }
     if is_wanted("fleets") {
         fleets::run();
     }
