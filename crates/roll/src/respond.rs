@@ -513,7 +513,7 @@ impl Watch {
             incident.was_outage = true;
             incident.peak_nines.take()
         });
-        self.is_explained(explained);
+        self.forget_peak(explained);
         let Some(incident) = self.incidents.get_mut(&id) else { return false };
         let what = if was_normal { "normal: it is learned from" } else { "an outage: it is not learned from" };
         incident.tell(now, format!("{by} says that this was {what}"));

@@ -142,30 +142,23 @@ impl Watch {
         // Contact that short is never an incident.
         let is_short = is_contact && stood.missed_minutes < self.config.thresholds.contact_minutes;
         let is_learning = self.pasts[stream.0 as usize].as_ref().is_some_and(|past| past.is_learning(at));
-        let own = site.incident;
-        let is_held = own.and_then(|id| self.incidents.get(&id)).is_some_and(|own| own.held_by.is_some());
+        // A group or a cohort speaks for it, or a person did.
+        let incident = site.incident.and_then(|id| self.incidents.get_mut(&id));
+        let is_explained = incident.as_ref().is_some_and(|own| own.held_by.is_some() || own.was_outage);
         // What is silent with something that was counted is the same silence.
         let is_counted = gap.from < site.tuned_to;
-        let is_explained = own.and_then(|id| self.incidents.get(&id)).is_some_and(|own| own.was_outage);
-        if is_explained
-            || is_short
-            || is_learning
-            || is_held
-            || is_counted
-            || gap.with_cohort
-            || self.guard.deaf().is_some()
-        {
+        if is_explained || is_short || is_learning || is_counted || gap.with_cohort || self.guard.deaf().is_some() {
             return;
         }
         self.sites[number as usize].tuned_to = at;
         self.tuning.count(at.div_euclid(86_400), stood.surprise);
-        if let Some(incident) = own.and_then(|id| self.incidents.get_mut(&id)) {
+        if let Some(incident) = incident {
             incident.peak_nines = Some(stood.surprise);
         }
     }
 
     /// A person says that this silence was an outage: it is no reason to be quieter.
-    pub(crate) fn is_explained(&mut self, peak: Option<f64>) {
+    pub(crate) fn forget_peak(&mut self, peak: Option<f64>) {
         if let Some(peak) = peak {
             self.tuning.forget(peak);
         }
