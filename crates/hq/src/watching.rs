@@ -150,7 +150,7 @@ impl Watching {
         if after != before {
             tracing::warn!(red = after.red, page = after.page, "thresholds are set anew, by the alarm budget");
         }
-        Said { decisions: watch.take_decisions(), incidents: watch.take_changed() }
+        Said { decisions: watch.take_decisions(), incidents: watch.take_changed(), is_tuned: after != before }
     }
 
     /// Takes over what changed on the roster.
@@ -199,6 +199,8 @@ pub(crate) struct WatchParts<'a> {
 struct Said {
     decisions: Vec<Decision>,
     incidents: Vec<Incident>,
+    /// Thresholds were set anew.
+    is_tuned: bool,
 }
 
 fn take(watch: &mut Watch, site: &SiteId, at: Timestamp, what: Heard) {
@@ -318,8 +320,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         for decision in said.decisions {
             tell(&shared, &decision);
         }
+        if said.is_tuned {
+            store_tuning(&shared).await;
+        }
         if now_s - rhythms >= RHYTHMS_EVERY {
             rhythms = now_s;
+            store_tuning(&shared).await;
             store_rhythms(&shared).await;
         }
     }
@@ -334,6 +340,7 @@ pub(crate) async fn stop(shared: &Shared) {
     if let Err(error) = store(shared, &changed, shared.now()).await {
         tracing::error!(error = %describe(&error), "the watch's state could not be stored");
     }
+    store_tuning(shared).await;
     store_rhythms(shared).await;
 }
 
@@ -403,12 +410,15 @@ fn tell(shared: &Arc<Shared>, decision: &Decision) {
     );
 }
 
-async fn store_rhythms(shared: &Shared) {
+async fn store_tuning(shared: &Shared) {
     let (tuning, now) = (shared.watching.watch().tuning().clone(), shared.now());
     let record = |view: &StateView| Ok(vec![view.next(WATCH, TUNING, &tuning, now, "hq")?]);
     if let Err(error) = shared.acting(record).await {
         tracing::error!(error = %describe(&error), "how rare silences are could not be stored");
     }
+}
+
+async fn store_rhythms(shared: &Shared) {
     if let Err(error) = try_store_rhythms(shared).await {
         tracing::error!(error = %describe(&error), "rhythms could not be stored; they are learned again from the last ones");
     }

@@ -147,6 +147,23 @@ pub(crate) struct Local {
     pub(crate) offset: i64,
 }
 
+/// A stretch of one local day in which local time runs evenly. Nearly every question is about today, and there are millions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stretch {
+    from: i64,
+    pub(crate) until: i64,
+    weekday: Weekday,
+    /// Local minus UTC, less the days: seconds since local midnight are an instant plus this.
+    shift: i64,
+}
+
+impl Stretch {
+    /// The weekday and the seconds of the local day of two instants, if it holds both.
+    pub(crate) fn seconds(&self, from: i64, to: i64) -> Option<(Weekday, i64, i64)> {
+        (self.from <= from && to <= self.until).then_some((self.weekday, from + self.shift, to + self.shift))
+    }
+}
+
 fn utc(at: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(at, 0).unwrap_or_default()
 }
@@ -178,6 +195,17 @@ impl Calendar {
             if self.offset(middle) == local.offset { same = middle } else { other = middle }
         }
         other
+    }
+
+    /// The stretch around `at`; with declared closures an empty one, since time does not run evenly then.
+    pub(crate) fn stretch(&self, at: i64) -> Stretch {
+        let local = self.local(at);
+        let (midnight, shift) = (at - local.second, local.second - at);
+        if !self.closures.is_empty() {
+            return Stretch { from: i64::MAX, until: i64::MAX, weekday: local.weekday, shift };
+        }
+        let from = if self.offset(midnight) == local.offset { midnight } else { at };
+        Stretch { from, until: self.even_until(at, &local, at + DAY), weekday: local.weekday, shift }
     }
 
     /// Until when a declared closure lasts that covers `at`.

@@ -28,16 +28,15 @@ impl Watch {
             return;
         }
         let day = at.div_euclid(86_400);
-        let silences = &mut self.sites[number as usize].silences;
-        silences.retain(|known| day - known < DAYS);
-        silences.push(day);
+        self.sites[number as usize].trouble_mut().silences.push(day);
     }
 
     /// A day is over: who is chronic?
     pub(crate) fn find_chronic(&mut self, day: i64, now: Timestamp) {
         let mut found: Vec<(usize, u32)> = Vec::new();
-        for (number, site) in self.sites.iter().enumerate().filter(|(_, site)| !site.retired) {
-            let times = site.silences.iter().filter(|known| day - **known < DAYS).count();
+        for (number, site) in self.sites.iter_mut().enumerate().filter(|(_, site)| !site.retired) {
+            site.forget_before(day - DAYS + 1);
+            let times = site.trouble().silences.len();
             let was = self.chronic.contains(&(number as u32));
             if times >= TIMES_MIN || was && times >= TIMES_OVER {
                 found.push((times, number as u32));

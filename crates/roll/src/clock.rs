@@ -9,7 +9,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    calendar::{Calendar, DAY},
+    calendar::{Calendar, DAY, Stretch},
     cohort::{COHORT_QUIET, Cohort, EXPECTED_HEARD, Flow, SEEN},
     shape::{Shape, Unit},
     stream::{
@@ -18,7 +18,7 @@ use crate::{
     surprise::{Tail, Tails, cusum, expected_for, surprise},
 };
 
-/// 72 bytes: there may be four million.
+/// 68 bytes: there may be four million.
 #[derive(Debug, Clone, Copy)]
 struct Stream {
     shape: u32,
@@ -47,7 +47,6 @@ struct Stream {
     left_out: bool,
     /// Its cohort was quiet when it fell silent: until that is heard again, it is not silent by itself.
     in_company: bool,
-    unit: Unit,
 }
 
 /// The clock counts from 1990-01-01, until 2126; histories may be old.
@@ -78,6 +77,8 @@ pub struct Clock {
     tails: Vec<Tails>,
     tail_numbers: HashMap<[u32; 6], u32>,
     calendars: Vec<Calendar>,
+    /// Today, by each calendar.
+    todays: Vec<Stretch>,
     cohorts: Vec<Cohort>,
     wheel: Vec<Vec<u32>>,
     /// The bucket handled last.
@@ -98,6 +99,7 @@ impl Clock {
             tails: Vec::new(),
             tail_numbers: HashMap::new(),
             calendars: Vec::new(),
+            todays: Vec::new(),
             cohorts: Vec::new(),
             wheel: vec![Vec::new(); BUCKETS],
             turned: now / BUCKET,
@@ -108,6 +110,7 @@ impl Clock {
 
     /// Makes a calendar known.
     pub fn add_calendar(&mut self, calendar: Calendar) -> CalendarId {
+        self.todays.push(calendar.stretch(self.now));
         self.calendars.push(calendar);
         CalendarId(self.calendars.len() as u32 - 1)
     }
@@ -168,7 +171,6 @@ impl Clock {
             dropped: false,
             left_out: false,
             in_company: false,
-            unit: self.shapes[pace.shape.0 as usize].0.unit(),
         });
         self.weigh(id, 1.0, true, true);
         self.arm_at(id, self.now + BUCKET);
@@ -226,7 +228,7 @@ impl Clock {
     pub fn event(&mut self, id: StreamId, at: i64, rows: f32) -> Option<Gap> {
         let index = id.0 as usize;
         let stream = self.streams[index];
-        let is_contact = stream.unit == Unit::ContactMinutes;
+        let is_contact = self.unit(&stream) == Unit::ContactMinutes;
         if !is_contact {
             let slot = small(at) / SLOT as u32;
             if slot != stream.slot {
@@ -272,8 +274,8 @@ impl Clock {
     fn is_over_closed(&self, stream: &Stream, at: i64) -> bool {
         let (shape, peak) = &self.shapes[stream.shape as usize];
         // Contact is even while a site is open, and an edge shows; rows have their own ups and downs.
-        let busy = peak * if stream.unit == Unit::ContactMinutes { 0.9 } else { 0.1 };
-        let (calendar, step) = (&self.calendars[stream.calendar as usize], stream.unit.slot_seconds());
+        let busy = peak * if shape.unit() == Unit::ContactMinutes { 0.9 } else { 0.1 };
+        let (calendar, step) = (&self.calendars[stream.calendar as usize], shape.unit().slot_seconds());
         let from = large(stream.last);
         let slots = (0..=DAY / step).map(|slot| from + slot * step).take_while(|slot| *slot < at);
         slots.chain([at]).any(|slot| shape.rate(calendar, slot) < busy)
@@ -315,6 +317,9 @@ impl Clock {
             self.advance_cohort(cohort, now);
         }
         self.now = now;
+        for (today, calendar) in self.todays.iter_mut().zip(&self.calendars).filter(|(today, _)| now >= today.until) {
+            *today = calendar.stretch(now);
+        }
         while self.turned < now / BUCKET {
             self.turned += 1;
             let due = std::mem::take(&mut self.wheel[(self.turned % BUCKETS as i64) as usize]);
@@ -391,8 +396,16 @@ impl Clock {
     /// Events expected of a stream between two instants.
     pub fn expected_between(&self, id: StreamId, from: i64, to: i64) -> f64 {
         let stream = &self.streams[id.0 as usize];
-        let shape = &self.shapes[stream.shape as usize].0;
-        f64::from(stream.level) * shape.between(&self.calendars[stream.calendar as usize], from, to)
+        f64::from(stream.level) * self.open_hours(stream, from, to)
+    }
+
+    /// Hours at relative rate 1 of a stream's week between two instants.
+    fn open_hours(&self, stream: &Stream, from: i64, to: i64) -> f64 {
+        let (shape, calendar) = (&self.shapes[stream.shape as usize].0, stream.calendar as usize);
+        match self.todays[calendar].seconds(from, to) {
+            Some((weekday, from, to)) => shape.between_seconds(weekday, from, to),
+            None => shape.between(&self.calendars[calendar], from, to),
+        }
     }
 
     /// How well the fleet is heard.
@@ -451,6 +464,10 @@ impl Clock {
         if rate > 0.0 { expected / rate * 60.0 } else { 0.0 }
     }
 
+    fn unit(&self, stream: &Stream) -> Unit {
+        self.cohorts[stream.cohort as usize].unit
+    }
+
     fn flow(&self, cohort: u32, at: i64) -> Flow {
         self.cohorts[cohort as usize].flow(at, self.hearing)
     }
@@ -465,8 +482,7 @@ impl Clock {
         let slowed = f64::from(now.slowed.wrapping_sub(stream.flow.slowed));
         // Where the cohort's week says nothing, the site's own does.
         let share = if full >= 1.0 { (slowed / full).min(1.0) } else { f64::from(u8::from(self.hearing)) };
-        let shape = &self.shapes[stream.shape as usize].0;
-        let open = shape.between(&self.calendars[stream.calendar as usize], checked, at);
+        let open = self.open_hours(stream, checked, at);
         f64::from(stream.expected) + f64::from(stream.level) * open * share
     }
 
@@ -490,7 +506,7 @@ impl Clock {
     fn needed(&self, stream: &Stream, tail: &Tail, loudness: Loudness) -> f64 {
         let limits = &self.thresholds;
         let nines = |nines| expected_for(nines, f64::from(stream.evidence), tail);
-        let minutes = if stream.unit == Unit::ContactMinutes {
+        let minutes = if self.unit(stream) == Unit::ContactMinutes {
             let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].1);
             limits.contact_minutes * self.contact_unit as f64 / 3600.0 * rate
         } else {

@@ -14,7 +14,7 @@ use crate::{
 impl Watch {
     /// Not one site's silence but its whole cohort's: one question speaks for all of them.
     pub(crate) fn quiet_with_cohort(&mut self, own: u64, number: u32, stream: StreamId, now: Timestamp) {
-        let family = self.family_names[self.family_of[stream.0 as usize] as usize].clone();
+        let family = self.family_names[self.family_of(stream)].clone();
         let question = match self.quiet_families.get(&family) {
             Some((question, _)) => *question,
             None => {
@@ -92,7 +92,7 @@ impl Watch {
         let named: Vec<Vec<u32>> = left
             .iter()
             .map(|number| {
-                let traits = self.sites[*number as usize].shares();
+                let traits = self.sites[*number as usize].shares().iter().copied();
                 traits.filter(|shared| !self.traits[*shared as usize].0.is_empty()).collect()
             })
             .collect();
@@ -109,7 +109,7 @@ impl Watch {
         let members: Vec<u32> = suspects
             .iter()
             .copied()
-            .filter(|number| self.sites[*number as usize].shares().any(|shared| shared == found.shared))
+            .filter(|number| self.sites[*number as usize].shares().contains(&found.shared))
             .collect();
         let shared = Attribute { name: name.clone(), value: value.clone() };
         let again = self.incidents.values().rev().find(|known| {
@@ -147,7 +147,7 @@ impl Watch {
     fn join(&mut self, group: u64, number: u32) {
         let site = &self.sites[number as usize];
         let last = site.streams.first().map_or(self.now, |stream| self.clock.last(*stream));
-        let (id, own) = (site.id.clone(), site.incident);
+        let (id, own) = (site.id.clone(), site.trouble().incident);
         if let Some(incident) = self.incidents.get_mut(&group) {
             incident.members.insert(id, Member { since: instant(last), until: None });
         }
@@ -177,7 +177,7 @@ impl Watch {
             .filter(|number| {
                 let site = &self.sites[*number as usize];
                 let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
-                site.shares().any(|own| own == shared) && !absent
+                site.shares().contains(&shared) && !absent
             })
             .collect();
         if joining.is_empty() {
@@ -194,11 +194,11 @@ impl Watch {
     /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
     fn close_groups(&mut self, now: Timestamp) {
         for (id, shared) in self.open_groups() {
-            let has_it = |number: &u32| self.sites[*number as usize].shares().any(|own| own == shared);
+            let has_it = |number: &u32| self.sites[*number as usize].shares().contains(&shared);
             let suspects = self.suspects.iter().copied().filter(has_it);
             // After a restart of HQ a member's clock has yet to say so again: who was not heard since is silent.
             let unheard = self.incidents[&id].absent().filter_map(|(site, member)| {
-                let number = *self.index.get(site)?;
+                let number = self.number(site)?;
                 let last = self.sites[number as usize].streams.first().map_or(0, |stream| self.clock.last(*stream));
                 (instant(last) <= member.since).then_some(number)
             });

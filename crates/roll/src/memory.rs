@@ -1,6 +1,6 @@
 //! What the watch learns, and what of it outlasts a restart of HQ.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -84,11 +84,13 @@ impl Watch {
     }
 
     pub(crate) fn learn_families(&mut self) {
-        for (number, key) in self.family_names.iter().enumerate() {
-            let members = self.family_of.iter().zip(&self.pasts).filter(|(family, _)| **family == number as u32);
-            let members = members.filter_map(|(_, past)| past.as_deref());
+        let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.family_names.len()];
+        for stream in 0..self.pasts.len() as u32 {
+            members[self.family_of(StreamId(stream))].push(stream);
+        }
+        for (key, members) in self.family_names.iter().zip(members) {
             if let Some(family) = self.families.get_mut(key) {
-                family.learn(members);
+                family.learn(members.into_iter().filter_map(|stream| self.pasts[stream as usize].as_deref()));
                 for (shape_key, shape) in &self.shapes {
                     if let Some(hours) = shape_key.strip_prefix(&format!("{key}|")) {
                         let within = hours.parse().ok().map(|hours| Arc::new(family.shape.within(&hours)));
@@ -103,11 +105,11 @@ impl Watch {
     fn while_open(&self, number: u32, family: &Family) -> Option<Family> {
         let contact = self.contact(number).filter(|_| family.unit == Unit::Rows && family.learned)?;
         let past = self.pasts[contact.0 as usize].as_ref()?;
-        let of_contact = &self.families[&self.family_names[self.family_of[contact.0 as usize] as usize]];
+        let of_contact = &self.families[&self.family_names[self.family_of(contact)]];
         if past.hours() < 48.0 || !of_contact.learned {
             return None;
         }
-        let own = self.own_shapes[contact.0 as usize].map(|shape| self.clock.shape(shape))?;
+        let own = self.own_shape(contact).map(|shape| self.clock.shape(shape))?;
         let shape = Arc::new(family.shape.while_open(own, &of_contact.shape));
         Some(Family { shape, ..family.clone() })
     }
@@ -116,27 +118,23 @@ impl Watch {
     pub(crate) fn repace(&mut self, stream: StreamId) {
         let index = stream.0 as usize;
         let Some(past) = self.pasts[index].as_deref() else { return };
-        let family = &self.families[&self.family_names[self.family_of[index] as usize]];
+        let family = &self.families[&self.family_names[self.family_of(stream)]];
         let calendar = self.clock.calendar(self.sites[self.owners[index].site as usize].calendar);
         let open = self.while_open(self.owners[index].site, family);
         let learned = past.pace(open.as_ref().unwrap_or(family), calendar);
-        let shape = match self.own_shapes[index] {
+        let shape = match self.own_shape(stream) {
             Some(own) => {
                 self.clock.set_shape(own, learned.shape.clone());
                 own
             }
-            None => {
-                let own = self.clock.add_shape(learned.shape.clone());
-                self.own_shapes[index] = Some(own);
-                own
-            }
+            None => self.clock.add_shape(learned.shape.clone()),
         };
         self.clock.set_pace(stream, learned.pace(shape));
     }
 
     /// What must be kept of a site.
     pub fn remember(&self, id: &SiteId) -> Option<Remembered> {
-        let number = *self.index.get(id)?;
+        let number = self.number(id)?;
         let site = &self.sites[number as usize];
         let streams = site.streams.iter().map(|stream| {
             let stands = self.clock.measure(*stream, self.now);
@@ -148,21 +146,23 @@ impl Watch {
             }
         });
         let excused_until = site.said_goodbye.then(|| instant(site.excused_until));
-        let observed = site.observed.iter().map(|shared| self.traits[*shared as usize].clone());
+        let observed = site.observed().iter().map(|shared| self.traits[*shared as usize].clone());
         Some(Remembered {
             streams: streams.collect(),
             excused_until,
             observed: observed.collect(),
-            silences: site.silences.clone(),
+            silences: site.trouble().silences.clone(),
         })
     }
 
     /// Takes what was kept, before the first tick. What was missed up to the watch's last tick is counted again.
     pub fn restore(&mut self, id: &SiteId, remembered: Remembered) {
-        let Some(&number) = self.index.get(id) else { return };
+        let Some(number) = self.number(id) else { return };
         let excused = remembered.excused_until.map_or(0, seconds);
         self.observe(id, &remembered.observed);
-        self.sites[number as usize].silences = remembered.silences;
+        if !remembered.silences.is_empty() {
+            self.sites[number as usize].trouble_mut().silences = remembered.silences;
+        }
         for RememberedStream { name, last, past, expected } in remembered.streams {
             let last = seconds(last);
             let stream = self.add_stream(number, &name, last, past);
@@ -208,16 +208,17 @@ impl Watch {
         if incident.is_open() {
             self.open.insert(incident.id);
             for id in incident.members.keys() {
-                let Some(site) = self.index.get(id).map(|number| &mut self.sites[*number as usize]) else { continue };
+                let Some(number) = self.number(id) else { continue };
+                let site = &mut self.sites[number as usize];
                 match incident.kind {
-                    Kind::Silence | Kind::NeverHeard | Kind::Drop => site.incident = Some(incident.id),
+                    Kind::Silence | Kind::NeverHeard | Kind::Drop => site.trouble_mut().incident = Some(incident.id),
                     Kind::Condition(condition) => {
-                        site.conditions.insert(condition, incident.id);
+                        site.trouble_mut().conditions.insert(condition, incident.id);
                     }
-                    Kind::Chronic => {
-                        let number = self.index.get(id).copied().filter(|_| incident.members[id].until.is_none());
-                        self.chronic.extend(number);
+                    Kind::Chronic if incident.members[id].until.is_none() => {
+                        self.chronic.insert(number);
                     }
+                    Kind::Chronic => {}
                     Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel | Kind::Publication => {}
                 }
             }
@@ -236,9 +237,9 @@ impl Watch {
         self.recovering.clear();
         self.chronic.clear();
         for site in &mut self.sites {
-            site.incident = None;
-            site.back_since = None;
-            site.conditions.clear();
+            site.take_incident();
+            site.take_back_since();
+            site.forget_conditions();
         }
         for incident in kept {
             self.restore_incident(incident);
@@ -253,8 +254,8 @@ impl Watch {
                     self.set_condition(&site, condition, Some(&incident.evidence), now);
                 }
                 (Kind::NeverHeard, Some(site)) => {
-                    if let Some(number) = self.index.get(&site).copied() {
-                        self.awaited.insert((self.now, number));
+                    if let Some(number) = self.number(&site) {
+                        self.awaited.push(Reverse((self.now, number)));
                     }
                 }
                 _ => {}
@@ -264,7 +265,7 @@ impl Watch {
         for (number, stream) in quiet {
             let stream = StreamId(stream);
             let loudness = self.clock.measure(stream, self.now).loudness;
-            if loudness >= Loudness::Red && self.sites[number as usize].incident.is_none() {
+            if loudness >= Loudness::Red && self.sites[number as usize].trouble().incident.is_none() {
                 self.silent(number, stream, loudness, self.now);
             }
         }

@@ -1,6 +1,9 @@
 //! What the watch does about silence: opens, joins, groups, holds, ends incidents, and has people told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use rollcall_types::{Cause, SiteId, Timestamp};
 
@@ -39,11 +42,10 @@ impl Watch {
             }
             Change::Dropped => self.dropped(number, transition.stream, at),
             Change::Restored => {
-                let incident = self.sites[number as usize].incident;
-                if let Some(id) = incident
+                if let Some(id) = self.sites[number as usize].trouble().incident
                     && self.incidents[&id].kind == Kind::Drop
                 {
-                    self.sites[number as usize].incident = None;
+                    self.sites[number as usize].take_incident();
                     self.close(id, "the volume is back", instant(at));
                 }
             }
@@ -62,11 +64,11 @@ impl Watch {
         }
         let measure = self.clock.measure(stream, at);
         let now = instant(at);
-        let id = match self.sites[number as usize].incident {
+        let id = match self.sites[number as usize].trouble().incident {
             Some(id) => id,
             None => self.open_silence(number, &name, measure.last, now),
         };
-        let is_relapse = self.sites[number as usize].back_since.take().is_some();
+        let is_relapse = self.sites[number as usize].take_back_since().is_some();
         self.recovering.remove(&number);
         let (unit, per_event) = match name.as_str() {
             CONTACT => ("minutes of contact".to_owned(), 1.0),
@@ -131,7 +133,7 @@ impl Watch {
                 id
             }
         };
-        self.sites[number as usize].incident = Some(id);
+        self.sites[number as usize].trouble_mut().incident = Some(id);
         let is_chronic = self.chronic.contains(&number);
         let group = self.open.iter().copied().find(|group| {
             let group = &self.incidents[group];
@@ -145,7 +147,7 @@ impl Watch {
     }
 
     fn dropped(&mut self, number: u32, stream: StreamId, at: i64) {
-        if self.sites[number as usize].incident.is_some() {
+        if self.sites[number as usize].trouble().incident.is_some() {
             return;
         }
         let (name, site) = (self.name(stream).to_owned(), self.sites[number as usize].id.clone());
@@ -156,7 +158,7 @@ impl Watch {
             incident.evidence = format!("rows of {name} from {site} fell to less than half of what is usual");
             incident.members.insert(site, Member { since: instant(at), until: None });
         }
-        self.sites[number as usize].incident = Some(id);
+        self.sites[number as usize].trouble_mut().incident = Some(id);
         self.changed.insert(id);
     }
 
@@ -186,7 +188,7 @@ impl Watch {
     fn begin_closures(&mut self, now: Timestamp) {
         let quiet = self.quiet_streams.iter().map(|(number, _)| *number);
         let open = self.open.iter().map(|id| &self.incidents[id]).filter(|incident| incident.kind.is_absence());
-        let absent = open.flat_map(Incident::absent).filter_map(|(site, _)| self.index.get(site).copied());
+        let absent = open.flat_map(Incident::absent).filter_map(|(site, _)| self.number(site));
         let numbers: BTreeSet<u32> = quiet.chain(absent).collect();
         for number in numbers {
             let calendar = self.clock.calendar(self.sites[number as usize].calendar);
@@ -205,11 +207,11 @@ impl Watch {
         let now = instant(self.now);
         self.recovering.remove(&number);
         let site = &mut self.sites[number as usize];
-        site.back_since = None;
+        site.take_back_since();
         if site.streams.is_empty() {
-            self.awaited.insert((until, number));
+            self.awaited.push(Reverse((until, number)));
         }
-        if let Some(id) = site.incident.take() {
+        if let Some(id) = site.take_incident() {
             self.close(id, &format!("declared closed until {}", instant(until)), now);
         }
         self.leave_groups(number, now);
@@ -217,27 +219,36 @@ impl Watch {
 
     /// The first thing ever heard of a site.
     pub(crate) fn first_heard(&mut self, number: u32, at: Timestamp) {
-        let incident = self.sites[number as usize].incident.take();
-        if let Some(id) = incident {
+        if let Some(id) = self.sites[number as usize].take_incident() {
             self.close(id, "the site was heard for the first time", at);
         }
     }
 
     /// Whether a site's incident is about the silence of this stream; after a restart of HQ its clock has yet to say so again.
     pub(crate) fn is_about(&self, number: u32, stream: StreamId) -> bool {
-        let incident = self.sites[number as usize].incident.and_then(|id| self.incidents.get(&id));
+        let incident = self.incident_of(number);
         incident.is_some_and(|incident| {
             incident.kind == Kind::Silence && incident.stream.as_deref() == Some(self.name(stream))
         })
     }
 
+    /// The incident of a site's own silence.
+    pub(crate) fn incident_of(&self, number: u32) -> Option<&Incident> {
+        self.incidents.get(&self.sites[number as usize].trouble().incident?)
+    }
+
+    /// Whether a site that was silent is heard again, and recovers.
+    fn is_back(&self, number: u32) -> bool {
+        self.sites[number as usize].trouble().back_since.is_some()
+    }
+
     /// A silent site is heard again: it is well once that lasts.
     pub(crate) fn came_back(&mut self, number: u32, stream: StreamId, at: i64) {
         let site = &mut self.sites[number as usize];
-        if site.back_since.is_none() {
-            site.back_since = Some(at);
+        if site.trouble().back_since.is_none() {
+            site.trouble_mut().back_since = Some(at);
             self.recovering.insert(number);
-            let (id, site_id) = (site.incident, site.id.clone());
+            let (id, site_id) = (site.trouble().incident, site.id.clone());
             let text = format!("{site_id} is heard again ({})", self.name(stream));
             if let Some(incident) = id.and_then(|id| self.incidents.get_mut(&id)) {
                 incident.tell(instant(at), text);
@@ -249,14 +260,14 @@ impl Watch {
     /// What is due besides timers of streams: sites never heard, and sites on their way back.
     pub(crate) fn look_after(&mut self, now: Timestamp) {
         let now_s = seconds(now);
-        while let Some((due, number)) = self.awaited.first().copied().filter(|(due, _)| *due <= now_s) {
-            self.awaited.remove(&(due, number));
+        while let Some(Reverse((_, number))) = self.awaited.peek().copied().filter(|Reverse((due, _))| *due <= now_s) {
+            self.awaited.pop();
             self.never_heard(number, now);
         }
         let recovering: Vec<u32> = self.recovering.iter().copied().collect();
         for number in recovering {
             let site = &self.sites[number as usize];
-            let Some(since) = site.back_since else { continue };
+            let Some(since) = site.trouble().back_since else { continue };
             let elapsed = match self.contact(number) {
                 // Where silence shows within seconds, business time is too coarse.
                 Some(contact) if self.config.contact_unit >= 60 => self.clock.business_minutes(contact, since, now_s),
@@ -265,7 +276,7 @@ impl Watch {
             let is_steady = elapsed >= WELL_AFTER_MINUTES * self.config.contact_unit as f64 / 60.0;
             // A site that states manifests is well when one made since was found to agree.
             let is_counted = site.reconciled_at.is_none_or(|counted| counted >= since)
-                && !site.conditions.contains_key(&Condition::Manifest);
+                && !site.trouble().conditions.contains_key(&Condition::Manifest);
             if is_steady && is_counted && !site.has_backlog && !self.is_quiet(number) {
                 self.is_well(number, now);
             }
@@ -275,8 +286,8 @@ impl Watch {
     fn is_well(&mut self, number: u32, now: Timestamp) {
         self.recovering.remove(&number);
         let site = &mut self.sites[number as usize];
-        site.back_since = None;
-        let (incident, id) = (site.incident.take(), site.id.clone());
+        site.take_back_since();
+        let (incident, id) = (site.take_incident(), site.id.clone());
         self.leave_groups(number, now);
         if let Some(incident) = incident {
             self.count_silence(number, incident, seconds(now));
@@ -291,16 +302,16 @@ impl Watch {
 
     fn never_heard(&mut self, number: u32, now: Timestamp) {
         let site = &self.sites[number as usize];
-        if site.retired || !site.streams.is_empty() || site.incident.is_some() {
+        if site.retired || !site.streams.is_empty() || site.trouble().incident.is_some() {
             return;
         }
         if let Some(until) = self.clock.calendar(site.calendar).closed_until(seconds(now)) {
-            self.awaited.insert((until, number));
+            self.awaited.push(Reverse((until, number)));
             return;
         }
         let (id, since, enrolled) = (site.id.clone(), instant(site.expected_from), site.enrolled);
         let incident = self.new_incident(Kind::NeverHeard, since, now);
-        self.sites[number as usize].incident = Some(incident);
+        self.sites[number as usize].trouble_mut().incident = Some(incident);
         if let Some(incident) = self.incidents.get_mut(&incident) {
             incident.cause = Some(if enrolled { Cause::PowerOrLink } else { Cause::NeverEnrolled });
             incident.evidence = format!("{id} is on the roster since {since} and was never heard");
@@ -311,12 +322,12 @@ impl Watch {
 
     /// Opens or ends what is wrong with a site that is heard. `detail` none means that it is well again.
     pub fn set_condition(&mut self, id: &SiteId, condition: Condition, detail: Option<&str>, now: Timestamp) {
-        let Some(&number) = self.index.get(id) else { return };
-        let known = self.sites[number as usize].conditions.get(&condition).copied();
+        let Some(number) = self.number(id) else { return };
+        let known = self.sites[number as usize].trouble().conditions.get(&condition).copied();
         match (known, detail) {
             (None, Some(detail)) if !self.sites[number as usize].retired => {
                 let incident = self.new_incident(Kind::Condition(condition), now, now);
-                self.sites[number as usize].conditions.insert(condition, incident);
+                self.sites[number as usize].trouble_mut().conditions.insert(condition, incident);
                 if let Some(incident) = self.incidents.get_mut(&incident) {
                     incident.cause = Some(condition.cause());
                     incident.evidence = detail.to_owned();
@@ -334,7 +345,7 @@ impl Watch {
                 }
             }
             (Some(incident), None) => {
-                self.sites[number as usize].conditions.remove(&condition);
+                self.sites[number as usize].trouble_mut().conditions.remove(&condition);
                 self.close(incident, "it is well again", now);
             }
             (None, _) => {}
@@ -433,9 +444,7 @@ impl Watch {
             }
             let (missed, day) = self.missed(incident, now);
             // Who is heard again is not told of as if he were not; what is wrong with him otherwise has an incident of its own.
-            let back = |id: &SiteId| {
-                self.index.get(id).is_some_and(|number| self.sites[*number as usize].back_since.is_some())
-            };
+            let back = |id: &SiteId| self.number(id).is_some_and(|number| self.is_back(number));
             let is_back = incident.absent().next().is_some() && incident.absent().all(|(id, _)| back(id));
             let Some(incident) = self.incidents.get_mut(&id) else { continue };
             incident.missed_minutes += missed;
@@ -465,8 +474,8 @@ impl Watch {
             return plain;
         }
         // While a site recovers, nothing more is missed.
-        let is_gone = |number: &u32| self.sites[*number as usize].back_since.is_none();
-        let absent = incident.absent().filter_map(|(id, member)| Some((*self.index.get(id)?, member.since)));
+        let is_gone = |number: &u32| !self.is_back(*number);
+        let absent = incident.absent().filter_map(|(id, member)| Some((self.number(id)?, member.since)));
         let longest = absent.filter(|(number, _)| is_gone(number)).min_by_key(|(_, since)| *since);
         let Some((number, _)) = longest else { return (0.0, plain.1) };
         // By contact if there is any, else by the first table.
@@ -496,7 +505,7 @@ impl Watch {
         let (since, until) = (seconds(incident.since), seconds(incident.closed_at.unwrap_or(now)));
         let members: Vec<SiteId> = incident.members.keys().cloned().collect();
         for site in members {
-            let Some(&number) = self.index.get(&site) else { continue };
+            let Some(number) = self.number(&site) else { continue };
             let calendar = self.clock.calendar(self.sites[number as usize].calendar).clone();
             for stream in self.sites[number as usize].streams.clone() {
                 let expected = self.clock.expected_between(stream, since, until);
@@ -521,8 +530,8 @@ impl Watch {
         self.changed.insert(id);
         // Nothing brings back what is lost: once a person accounts for it, it is over.
         if kind == Kind::Condition(Condition::Loss) {
-            if let Some(number) = site.and_then(|site| self.index.get(&site).copied()) {
-                self.sites[number as usize].conditions.remove(&Condition::Loss);
+            if let Some(number) = site.and_then(|site| self.number(&site)) {
+                self.sites[number as usize].trouble_mut().conditions.remove(&Condition::Loss);
             }
             self.close(id, &format!("{by} accounted for the loss"), now);
         }

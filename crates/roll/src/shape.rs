@@ -223,13 +223,17 @@ impl Shape {
         calendar.outside_closures(from, to).iter().map(|(from, to)| self.between_open(calendar, *from, *to)).sum()
     }
 
+    /// [`Self::between`] two seconds of one local day.
+    pub(crate) fn between_seconds(&self, weekday: Weekday, from: i64, to: i64) -> f64 {
+        f64::from(self.sum_to(weekday, to) - self.sum_to(weekday, from))
+    }
+
     fn between_open(&self, calendar: &Calendar, from: i64, to: i64) -> f64 {
         let (mut at, mut sum) = (from, 0.0);
         while at < to {
             let local = calendar.local(at);
             let end = calendar.even_until(at, &local, to);
-            let until = self.sum_to(local.weekday, local.second + end - at);
-            sum += f64::from(until - self.sum_to(local.weekday, local.second));
+            sum += self.between_seconds(local.weekday, local.second, local.second + end - at);
             at = end;
         }
         sum

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rollcall_types::{Cause, SiteId, SiteState, Timestamp};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::{
     calendar::Calendar,
@@ -68,39 +69,124 @@ pub struct SiteSpec {
     pub enrolled: bool,
 }
 
-/// What the watch knows of one site.
+/// What the watch knows of one site, in 112 bytes: there may be a million.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) id: SiteId,
     pub(crate) calendar: CalendarId,
     /// Its streams, contact first if there is any.
-    pub(crate) streams: Vec<StreamId>,
-    pub(crate) traits: Box<[u32]>,
-    /// What HQ saw of it itself, where the roster says nothing of the kind.
-    pub(crate) observed: Box<[u32]>,
+    pub(crate) streams: Streams,
+    /// What it may share with others: first what the roster says …
+    traits: Box<[u32]>,
+    /// … as many as these; then what HQ saw of it itself, where the roster says nothing of the kind.
+    said: u16,
     pub(crate) expected_from: i64,
     pub(crate) enrolled: bool,
     pub(crate) retired: bool,
     /// It said goodbye, and is excused until then.
     pub(crate) excused_until: i64,
     pub(crate) said_goodbye: bool,
-    /// Since when it is back, while it recovers.
-    pub(crate) back_since: Option<i64>,
     pub(crate) has_backlog: bool,
     /// When a manifest of its rows was last found to agree; none if it states none.
     pub(crate) reconciled_at: Option<i64>,
+    trouble: Option<Box<Trouble>>,
+}
+
+/// The streams of a site; up to four of them need no memory of their own.
+pub(crate) type Streams = SmallVec<[StreamId; 4]>;
+
+/// What the watch knows of a site that is silent, was lately, or has something else wrong with it: of few at a time.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) incident: Option<u64>,
+    pub(crate) conditions: BTreeMap<Condition, u64>,
+    /// Since when it is back, while it recovers.
+    pub(crate) back_since: Option<i64>,
     /// The days (of Unix time) of the last two weeks on which it fell silent, each as often as it did.
     pub(crate) silences: Vec<i64>,
     /// Up to when its silences were counted for tuning.
     pub(crate) tuned_to: i64,
-    pub(crate) incident: Option<u64>,
-    pub(crate) conditions: BTreeMap<Condition, u64>,
+}
+
+impl Trouble {
+    const NONE: Self =
+        Self { incident: None, conditions: BTreeMap::new(), back_since: None, silences: Vec::new(), tuned_to: 0 };
 }
 
 impl Site {
-    /// Everything it may share with others.
-    pub(crate) fn shares(&self) -> impl Iterator<Item = u32> {
-        self.traits.iter().chain(&self.observed).copied()
+    /// A site of which nothing was heard yet.
+    pub(crate) fn new(id: SiteId, calendar: CalendarId, expected_from: i64, enrolled: bool) -> Self {
+        Self {
+            id,
+            calendar,
+            streams: Streams::new(),
+            traits: Box::default(),
+            said: 0,
+            expected_from,
+            enrolled,
+            retired: false,
+            excused_until: 0,
+            said_goodbye: false,
+            has_backlog: false,
+            reconciled_at: None,
+            trouble: None,
+        }
+    }
+
+    /// Everything it may share with others, by number.
+    pub(crate) fn shares(&self) -> &[u32] {
+        &self.traits
+    }
+
+    /// What of that the roster says. The last is the kind of site.
+    pub(crate) fn said(&self) -> &[u32] {
+        &self.traits[..usize::from(self.said)]
+    }
+
+    /// What of that HQ saw itself.
+    pub(crate) fn observed(&self) -> &[u32] {
+        &self.traits[usize::from(self.said)..]
+    }
+
+    pub(crate) fn set_shares(&mut self, said: &[u32], observed: &[u32]) {
+        self.said = said.len() as u16;
+        self.traits = [said, observed].concat().into();
+    }
+
+    /// What is wrong with it, or was.
+    pub(crate) fn trouble(&self) -> &Trouble {
+        static NONE: Trouble = Trouble::NONE;
+        self.trouble.as_deref().unwrap_or(&NONE)
+    }
+
+    pub(crate) fn trouble_mut(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_with(|| Box::new(Trouble::NONE))
+    }
+
+    /// The incident of its silence, which it has no more.
+    pub(crate) fn take_incident(&mut self) -> Option<u64> {
+        self.trouble.as_mut()?.incident.take()
+    }
+
+    /// Since when it was back; it recovers no more.
+    pub(crate) fn take_back_since(&mut self) -> Option<i64> {
+        self.trouble.as_mut()?.back_since.take()
+    }
+
+    pub(crate) fn forget_conditions(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.conditions.clear();
+        }
+    }
+
+    /// Forgets silences of days before `first_day` (of Unix time), and trouble that is over.
+    pub(crate) fn forget_before(&mut self, first_day: i64) {
+        let Some(trouble) = &mut self.trouble else { return };
+        trouble.silences.retain(|day| *day >= first_day);
+        let is_over = trouble.incident.is_none() && trouble.conditions.is_empty() && trouble.back_since.is_none();
+        if is_over && trouble.silences.is_empty() && trouble.tuned_to.div_euclid(86_400) < first_day {
+            self.trouble = None;
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub struct CohortId(pub(crate) u32);
 pub struct CalendarId(pub(crate) u32);
 
 /// A shape known to the clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShapeId(pub(crate) u32);
 
 /// What a stream's clock goes by.

@@ -143,14 +143,14 @@ impl Watch {
         let is_short = is_contact && stood.missed_minutes < self.config.thresholds.contact_minutes;
         let is_learning = self.pasts[stream.0 as usize].as_ref().is_some_and(|past| past.is_learning(at));
         // A group or a cohort speaks for it, or a person did.
-        let incident = site.incident.and_then(|id| self.incidents.get_mut(&id));
+        let incident = site.trouble().incident.and_then(|id| self.incidents.get_mut(&id));
         let is_explained = incident.as_ref().is_some_and(|own| own.held_by.is_some() || own.was_outage);
         // What is silent with something that was counted is the same silence.
-        let is_counted = gap.from < site.tuned_to;
+        let is_counted = gap.from < site.trouble().tuned_to;
         if is_explained || is_short || is_learning || is_counted || gap.with_cohort || self.guard.deaf().is_some() {
             return;
         }
-        self.sites[number as usize].tuned_to = at;
+        self.sites[number as usize].trouble_mut().tuned_to = at;
         self.tuning.count(at.div_euclid(86_400), stood.surprise);
         if let Some(incident) = incident {
             incident.peak_nines = Some(stood.surprise);

@@ -33,8 +33,9 @@ impl Watch {
 
     /// The state of a site; none if it is not on the watch.
     pub fn verdict(&self, id: &SiteId) -> Option<Verdict> {
-        let number = *self.index.get(id)?;
+        let number = self.number(id)?;
         let site = &self.sites[number as usize];
+        let trouble = site.trouble();
         let contact = site.streams.first().map(|stream| (*stream, self.clock.last(*stream)));
         let last_heard = contact.map(|(_, last)| instant(last));
         let learning_day = contact.and_then(|(stream, _)| {
@@ -42,13 +43,13 @@ impl Watch {
             (age < LEARNING_DAYS).then_some(age + 1)
         });
         let verdict = |state, since, cause| Verdict { state, since, cause, last_heard, learning_day };
-        let known_cause =
-            site.incident.and_then(|incident| self.incidents.get(&incident)).and_then(|known| known.cause);
+        let incident = self.incident_of(number);
+        let known_cause = incident.and_then(|known| known.cause);
         if site.retired {
             return Some(verdict(SiteState::Retired, None, None));
         }
         for condition in [Condition::CloneOrRewind, Condition::Refused] {
-            if site.conditions.contains_key(&condition) {
+            if trouble.conditions.contains_key(&condition) {
                 return Some(verdict(SiteState::Silent, last_heard, Some(condition.cause())));
             }
         }
@@ -73,7 +74,7 @@ impl Watch {
         if loudness >= Loudness::Amber {
             return Some(verdict(SiteState::Late, last_heard, Some(Cause::PowerOrLink)));
         }
-        if let Some(condition) = site.conditions.keys().next() {
+        if let Some(condition) = trouble.conditions.keys().next() {
             return Some(verdict(SiteState::Late, last_heard, Some(condition.cause())));
         }
         if site.said_goodbye && self.now < site.excused_until {
@@ -82,16 +83,15 @@ impl Watch {
         if quiet_units > 3 && self.clock.busyness(stream, self.now) < BUSY {
             return Some(verdict(SiteState::QuietExpected, last_heard, Some(Cause::Closed)));
         }
-        let flow = site.incident.and_then(|incident| self.incidents.get(&incident));
-        if let Some(incident) = flow.filter(|_| site.back_since.is_none())
+        if let Some(incident) = incident.filter(|_| trouble.back_since.is_none())
             && matches!(incident.kind, Kind::Drop | Kind::Silence)
         {
             return Some(verdict(SiteState::Late, Some(incident.since), Some(Cause::NoFlow)));
         }
-        if site.back_since.is_some() || site.has_backlog {
+        if trouble.back_since.is_some() || site.has_backlog {
             return Some(verdict(
                 SiteState::Recovering,
-                site.back_since.map(instant).or(last_heard),
+                trouble.back_since.map(instant).or(last_heard),
                 Some(Cause::Backlog),
             ));
         }

@@ -4,10 +4,13 @@
 //! timers that are due, at open incidents and at cohorts.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet},
+    hash::BuildHasher,
     sync::Arc,
 };
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use rollcall_types::{SiteId, Timestamp};
 
 use crate::{
@@ -30,18 +33,20 @@ pub struct Watch {
     pub(crate) guard: Guard,
     pub(crate) now: i64,
     pub(crate) sites: Vec<Site>,
-    pub(crate) index: HashMap<SiteId, u32>,
+    pub(crate) index: Index,
     pub(crate) owners: Vec<Owner>,
     pub(crate) names: Vec<Arc<str>>,
+    name_numbers: HashMap<Arc<str>, u16, DefaultHashBuilder>,
     pub(crate) calendars: BTreeMap<String, CalendarId>,
-    /// Shapes of streams that are new, by family and hours.
+    /// Shapes of streams that are new, by family and hours; all other shapes are one stream's own.
     pub(crate) shapes: BTreeMap<String, ShapeId>,
+    shared_shapes: HashSet<ShapeId>,
     pub(crate) cohorts: BTreeMap<(String, String), CohortId>,
     pub(crate) families: Families,
-    pub(crate) family_of: Vec<u32>,
     pub(crate) family_names: Vec<String>,
+    /// The family of each cohort's streams, by its number.
+    family_of_cohorts: Vec<u32>,
     pub(crate) pasts: Vec<Option<Box<Past>>>,
-    pub(crate) own_shapes: Vec<Option<ShapeId>>,
     pub(crate) traits: Vec<(String, String)>,
     pub(crate) trait_numbers: HashMap<(String, String), u32>,
     pub(crate) trait_sites: Vec<usize>,
@@ -53,7 +58,7 @@ pub struct Watch {
     pub(crate) quiet_families: BTreeMap<String, (u64, BTreeSet<CohortId>)>,
     pub(crate) recovering: BTreeSet<u32>,
     /// Sites not heard yet, by the instant at which that becomes an incident.
-    pub(crate) awaited: BTreeSet<(i64, u32)>,
+    pub(crate) awaited: BinaryHeap<Reverse<(i64, u32)>>,
     pub(crate) incidents: BTreeMap<u64, Incident>,
     pub(crate) open: BTreeSet<u64>,
     pub(crate) next_incident: u64,
@@ -67,6 +72,25 @@ pub struct Watch {
     pub(crate) tuning: Tuning,
     /// Sites that fall silent again and again.
     pub(crate) chronic: BTreeSet<u32>,
+}
+
+/// The number of each site, by its id. The ids themselves are in the sites, not here once more.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Index {
+    pub(crate) fn get(&self, id: &SiteId, sites: &[Site]) -> Option<u32> {
+        self.numbers.find(self.hasher.hash_one(id), |number| sites[*number as usize].id == *id).copied()
+    }
+
+    /// Takes in the site of this number, which is not in it.
+    fn insert(&mut self, number: u32, sites: &[Site]) {
+        let hash = |number: &u32| self.hasher.hash_one(&sites[*number as usize].id);
+        self.numbers.insert_unique(hash(&number), number, hash);
+    }
 }
 
 pub(crate) fn seconds(at: Timestamp) -> i64 {
@@ -87,17 +111,18 @@ impl Watch {
             guard: Guard::new(now),
             now,
             sites: Vec::new(),
-            index: HashMap::new(),
+            index: Index::default(),
             owners: Vec::new(),
             names: vec![CONTACT.into()],
+            name_numbers: HashMap::from_iter([(CONTACT.into(), 0)]),
             calendars: BTreeMap::new(),
             shapes: BTreeMap::new(),
+            shared_shapes: HashSet::new(),
             cohorts: BTreeMap::new(),
             families: BTreeMap::new(),
-            family_of: Vec::new(),
             family_names: Vec::new(),
+            family_of_cohorts: Vec::new(),
             pasts: Vec::new(),
-            own_shapes: Vec::new(),
             traits: Vec::new(),
             trait_numbers: HashMap::new(),
             trait_sites: Vec::new(),
@@ -106,7 +131,7 @@ impl Watch {
             suspects_changed: false,
             quiet_families: BTreeMap::new(),
             recovering: BTreeSet::new(),
-            awaited: BTreeSet::new(),
+            awaited: BinaryHeap::new(),
             incidents: BTreeMap::new(),
             open: BTreeSet::new(),
             next_incident: 1,
@@ -125,15 +150,15 @@ impl Watch {
     /// Puts a site on the watch, or takes what changed of it.
     pub fn set_site(&mut self, spec: SiteSpec) {
         let calendar = self.calendar(&spec.calendar);
-        let traits: Box<[u32]> = self.traits_of(&spec.attributes);
-        if let Some(&number) = self.index.get(&spec.id) {
+        let said = self.traits_of(&spec.attributes);
+        if let Some(number) = self.number(&spec.id) {
             self.count_traits(number, -1);
             let site = &mut self.sites[number as usize];
             let moved = site.calendar != calendar;
-            (site.calendar, site.traits, site.enrolled) = (calendar, traits, spec.enrolled);
+            (site.calendar, site.enrolled) = (calendar, spec.enrolled);
             site.expected_from = seconds(spec.expected_from);
-            let observed = std::mem::take(&mut site.observed);
-            self.sites[number as usize].observed = self.unsaid(number, &observed);
+            let observed = site.observed().to_vec();
+            self.set_shares(number, &said, &observed);
             self.count_traits(number, 1);
             if moved {
                 for stream in self.sites[number as usize].streams.clone() {
@@ -144,29 +169,17 @@ impl Watch {
             return;
         }
         let number = self.sites.len() as u32;
-        self.index.insert(spec.id.clone(), number);
-        self.sites.push(Site {
-            id: spec.id,
-            calendar,
-            streams: Vec::new(),
-            traits,
-            observed: Box::default(),
-            expected_from: seconds(spec.expected_from),
-            enrolled: spec.enrolled,
-            retired: false,
-            excused_until: 0,
-            said_goodbye: false,
-            back_since: None,
-            has_backlog: false,
-            reconciled_at: None,
-            silences: Vec::new(),
-            tuned_to: 0,
-            incident: None,
-            conditions: BTreeMap::new(),
-        });
+        self.sites.push(Site::new(spec.id, calendar, seconds(spec.expected_from), spec.enrolled));
+        self.index.insert(number, &self.sites);
+        self.set_shares(number, &said, &[]);
         self.count_traits(number, 1);
         let due = self.never_heard_due(number, &spec.attributes);
-        self.awaited.insert((due, number));
+        self.awaited.push(Reverse((due, number)));
+    }
+
+    /// The number of a site, if it is on the watch.
+    pub(crate) fn number(&self, id: &SiteId) -> Option<u32> {
+        self.index.get(id, &self.sites)
     }
 
     /// One business day after the site is expected.
@@ -182,15 +195,15 @@ impl Watch {
 
     /// A person took the site off the roster: its incidents end, it is not expected any more.
     pub fn retire(&mut self, id: &SiteId, by: &str, now: Timestamp) {
-        let Some(&number) = self.index.get(id) else { return };
+        let Some(number) = self.number(id) else { return };
         self.count_traits(number, -1);
         self.sites[number as usize].retired = true;
         self.suspects.remove(&number);
         self.suspects_changed = true;
         self.recovering.remove(&number);
-        let site = &mut self.sites[number as usize];
-        let of_site: Vec<u64> =
-            site.incident.take().into_iter().chain(std::mem::take(&mut site.conditions).into_values()).collect();
+        let trouble = self.sites[number as usize].trouble_mut();
+        let conditions = std::mem::take(&mut trouble.conditions).into_values();
+        let of_site: Vec<u64> = trouble.incident.take().into_iter().chain(conditions).collect();
         for incident in of_site {
             self.close(incident, &format!("the site was retired by {by}"), now);
         }
@@ -207,7 +220,7 @@ impl Watch {
         id
     }
 
-    fn traits_of(&mut self, attributes: &BTreeMap<String, String>) -> Box<[u32]> {
+    fn traits_of(&mut self, attributes: &BTreeMap<String, String>) -> Vec<u32> {
         let mut traits = Vec::new();
         for name in &self.config.group_by {
             let Some(value) = attributes.get(name).filter(|value| !value.is_empty()) else { continue };
@@ -221,27 +234,27 @@ impl Watch {
     /// Takes what HQ saw of a site itself, such as its agent's version or the address it calls: silences are grouped by it as
     /// by the roster's attributes. Where the roster has an attribute of the name, that counts.
     pub fn observe(&mut self, id: &SiteId, seen: &BTreeMap<String, String>) {
-        let Some(&number) = self.index.get(id) else { return };
+        let Some(number) = self.number(id) else { return };
         let named = seen.iter().filter(|(name, value)| self.config.group_by.contains(name) && !value.is_empty());
         let named: Vec<(String, String)> = named.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let numbers: Vec<u32> = named.into_iter().map(|key| self.trait_number(key)).collect();
-        let observed = self.unsaid(number, &numbers);
+        let observed: Vec<u32> = named.into_iter().map(|key| self.trait_number(key)).collect();
+        let said = self.sites[number as usize].said().to_vec();
         let is_counted = !self.sites[number as usize].retired;
         if is_counted {
             self.count_traits(number, -1);
         }
-        self.sites[number as usize].observed = observed;
+        self.set_shares(number, &said, &observed);
         if is_counted {
             self.count_traits(number, 1);
         }
     }
 
-    /// Those of what was observed of which the roster has no attribute of the name.
-    fn unsaid(&self, number: u32, observed: &[u32]) -> Box<[u32]> {
+    /// What the roster says of a site, and of what was observed that of which the roster has no attribute of the name.
+    fn set_shares(&mut self, number: u32, said: &[u32], observed: &[u32]) {
         let name = |shared: u32| self.traits[shared as usize].0.as_str();
-        let site = &self.sites[number as usize];
-        let is_said = |shared: &u32| site.traits.iter().any(|said| name(*said) == name(*shared));
-        observed.iter().copied().filter(|shared| !is_said(shared)).collect()
+        let is_unsaid = |shared: &u32| !said.iter().any(|said| name(*said) == name(*shared));
+        let observed: Vec<u32> = observed.iter().copied().filter(is_unsaid).collect();
+        self.sites[number as usize].set_shares(said, &observed);
     }
 
     pub(crate) fn trait_number(&mut self, key: (String, String)) -> u32 {
@@ -254,23 +267,39 @@ impl Watch {
 
     fn count_traits(&mut self, number: u32, sign: isize) {
         for shared in self.sites[number as usize].shares() {
-            let count = &mut self.trait_sites[shared as usize];
+            let count = &mut self.trait_sites[*shared as usize];
             *count = count.saturating_add_signed(sign);
         }
     }
 
     fn kind_of(&self, number: u32) -> &str {
-        let last = self.sites[number as usize].traits.last();
+        let last = self.sites[number as usize].said().last();
         last.map_or("", |last| self.traits[*last as usize].1.as_str())
     }
 
     /// The stream of this name, made at its first event.
     fn stream(&mut self, number: u32, name: &str, at: i64) -> StreamId {
-        let known = self.sites[number as usize].streams.iter().find(|stream| self.name(**stream) == name);
-        match known {
-            Some(known) => *known,
+        match self.stream_named(number, name) {
+            Some(known) => known,
             None => self.add_stream(number, name, at, None),
         }
+    }
+
+    fn stream_named(&self, number: u32, name: &str) -> Option<StreamId> {
+        let name = if name == CONTACT { 0 } else { *self.name_numbers.get(name)? };
+        let mut streams = self.sites[number as usize].streams.iter().copied();
+        streams.find(|stream| self.owners[stream.0 as usize].name == name)
+    }
+
+    /// The family of a stream, by its place in the names of families.
+    pub(crate) fn family_of(&self, stream: StreamId) -> usize {
+        self.family_of_cohorts[self.clock.cohort_of(stream).0 as usize] as usize
+    }
+
+    /// The shape that is this stream's own, if it has one.
+    pub(crate) fn own_shape(&self, stream: StreamId) -> Option<ShapeId> {
+        let shape = self.clock.pace(stream).shape;
+        (!self.shared_shapes.contains(&shape)).then_some(shape)
     }
 
     pub(crate) fn name(&self, stream: StreamId) -> &str {
@@ -305,6 +334,7 @@ impl Watch {
                 None => {
                     let shape = self.clock.add_shape(learned.shape.clone());
                     self.shapes.insert(format!("{key}|{hours}"), shape);
+                    self.shared_shapes.insert(shape);
                     shape
                 }
             },
@@ -316,21 +346,23 @@ impl Watch {
                 let plain = Calendar { closures: Vec::new(), ..calendar };
                 let plain = self.calendar(&plain);
                 let cohort = self.clock.add_cohort(shape, plain);
+                self.family_of_cohorts.push(family_number);
+                debug_assert_eq!(self.family_of_cohorts.len(), cohort.0 as usize + 1, "cohorts are made here alone");
                 self.cohorts.insert((key, zone), cohort);
                 cohort
             }
         };
         let stream = self.clock.add_stream(cohort, calendar_id, learned.pace(shape), last);
-        let name = match self.names.iter().position(|known| &**known == name) {
-            Some(known) => known as u16,
+        let name = match self.name_numbers.get(name) {
+            Some(known) => *known,
             None => {
-                self.names.push(name.into());
-                self.names.len() as u16 - 1
+                let (number, name) = (self.names.len() as u16, Arc::from(name));
+                self.names.push(Arc::clone(&name));
+                self.name_numbers.insert(name, number);
+                number
             }
         };
         self.owners.push(Owner { site: number, name });
-        self.family_of.push(family_number);
-        self.own_shapes.push(past.is_some().then_some(shape));
         let past = past.or_else(|| self.config.learns.then(|| Past::new(unit, last)));
         self.pasts.push(past.map(Box::new));
         let streams = &mut self.sites[number as usize].streams;
@@ -344,7 +376,7 @@ impl Watch {
 
     /// Takes `count` events: minutes of contact, or rows of a table. Of a site that is not on the watch, nothing.
     pub fn event(&mut self, id: &SiteId, stream: &str, at: Timestamp, count: f32) {
-        let Some(&number) = self.index.get(id) else { return };
+        let Some(number) = self.number(id) else { return };
         if self.sites[number as usize].streams.is_empty() {
             self.first_heard(number, at);
         }
@@ -375,15 +407,15 @@ impl Watch {
         if loud > Loudness::Normal {
             self.heard_again(number, stream);
         }
-        if self.sites[number as usize].incident.is_some() && (loud > Loudness::Normal || self.is_about(number, stream))
-        {
+        let has_incident = self.sites[number as usize].trouble().incident.is_some();
+        if has_incident && (loud > Loudness::Normal || self.is_about(number, stream)) {
             self.came_back(number, stream, at);
         }
     }
 
     /// The site says that it goes: nothing is expected of it until it opens next, or for 16 hours.
     pub fn goodbye(&mut self, id: &SiteId, at: Timestamp) {
-        let Some(&number) = self.index.get(id) else { return };
+        let Some(number) = self.number(id) else { return };
         let Some(contact) = self.contact(number) else { return };
         let until = self.next_opening(contact, seconds(at));
         for stream in self.sites[number as usize].streams.clone() {
@@ -417,14 +449,14 @@ impl Watch {
 
     /// Whether changes wait at the site although it is back.
     pub fn set_backlog(&mut self, id: &SiteId, has_backlog: bool) {
-        if let Some(&number) = self.index.get(id) {
+        if let Some(number) = self.number(id) {
             self.sites[number as usize].has_backlog = has_backlog;
         }
     }
 
     /// A manifest of the site that was received at `at` was counted, and every row is here; none if it states none any more.
     pub fn reconciled(&mut self, id: &SiteId, at: Option<Timestamp>) {
-        if let Some(&number) = self.index.get(id) {
+        if let Some(number) = self.number(id) {
             self.sites[number as usize].reconciled_at = at.map(seconds);
         }
     }
@@ -498,8 +530,7 @@ impl Watch {
 
     /// A stream of a site, if anything was heard of it.
     pub fn stream_id(&self, id: &SiteId, name: &str) -> Option<StreamId> {
-        let number = *self.index.get(id)?;
-        self.sites[number as usize].streams.iter().copied().find(|stream| self.name(*stream) == name)
+        self.stream_named(self.number(id)?, name)
     }
 
     /// Where a stream stands at `at`.
@@ -509,11 +540,9 @@ impl Watch {
 
     /// Rows of a table that should have come from a site between two instants.
     pub fn expected_rows(&self, id: &SiteId, table: &str, from: Timestamp, to: Timestamp) -> Option<f64> {
-        let number = *self.index.get(id)?;
-        let site = &self.sites[number as usize];
-        let stream = site.streams.iter().find(|stream| self.name(**stream) == table)?;
-        let events = self.clock.expected_between(*stream, seconds(from), seconds(to));
-        Some(events * f64::from(self.clock.pace(*stream).rows_per_event))
+        let stream = self.stream_id(id, table)?;
+        let events = self.clock.expected_between(stream, seconds(from), seconds(to));
+        Some(events * f64::from(self.clock.pace(stream).rows_per_event))
     }
 }
 
