@@ -12,6 +12,7 @@ use ring::{
 };
 use rollcall_lake::Vault;
 use rollcall_types::{SiteId, Timestamp};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -73,19 +74,23 @@ impl Authority {
 
     /// SHA-256 of the CA's certificate, hex: what an invitation pins.
     pub(crate) fn fingerprint(&self) -> Result<String, HqError> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(self.ca_pem.as_bytes())
-            .map_err(|error| HqError::Certificate(error.to_string()))?;
-        Ok(hex(digest(&SHA256, &pem.contents).as_ref()))
+        Ok(hex(digest(&SHA256, &self.ca_certificate()?).as_ref()))
+    }
+
+    /// The CA's certificate, for TLS.
+    pub(crate) fn ca_certificate(&self) -> Result<CertificateDer<'static>, HqError> {
+        CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).map_err(|error| HqError::Certificate(error.to_string()))
     }
 
     /// A certificate chain and key for this node.
-    pub(crate) fn server_identity(&self) -> Result<(String, String), HqError> {
+    pub(crate) fn server_identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HqError> {
         let key = KeyPair::generate()?;
         let mut parameters = parameters("Rollcall HQ", vec![HQ_NAME.to_owned(), "localhost".to_owned()], SERVER_LIFE)?;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = parameters.signed_by(&key, &self.issuer)?;
-        Ok((format!("{}{}", certificate.pem(), self.ca_pem), key.serialize_pem()))
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        Ok((vec![certificate.der().clone(), self.ca_certificate()?], key))
     }
 
     /// Signs a site's request. The request proves that the sender holds the key; everything else it asks for is ignored.

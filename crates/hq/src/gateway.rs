@@ -27,7 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    authority::{Authority, Peer, peer_of},
+    authority::{Authority, Peer},
     data_stream,
     error::HqError,
     facts::{Fact, Welcomed},
@@ -36,6 +36,7 @@ use crate::{
     published::{self, arrivals::Applied},
     roster::SiteRecord,
     sessions::Session,
+    sites_port::Caller,
     watching::{CLOCK_OFF, Heard},
 };
 
@@ -108,9 +109,8 @@ impl Gateway {
 
     /// Who calls: a valid certificate is not enough, the key must be the one on the roster now.
     async fn caller<T>(&self, request: &Request<T>) -> Result<(Peer, SiteNumber), Status> {
-        let certificates = request.peer_certs();
-        let first = certificates.as_ref().and_then(|chain| chain.first());
-        let peer = first.and_then(|der| peer_of(der.as_ref()));
+        let caller = request.extensions().get::<Arc<Caller>>();
+        let peer = caller.and_then(|caller| caller.peer.clone());
         let peer = peer.ok_or_else(|| Status::unauthenticated("a site's certificate is needed"))?;
         let is_known = |record: &Arc<SiteRecord>| record.key_hash.as_deref() == Some(peer.key_hash.as_str());
         let mut record = self.0.roster.get(&peer.site);
@@ -168,7 +168,8 @@ impl Sites for Gateway {
 
     async fn control(&self, request: Request<Streaming<SiteControl>>) -> Result<Response<Self::ControlStream>, Status> {
         let (peer, number) = self.caller(&request).await?;
-        let address = request.remote_addr().map_or_else(String::new, |address| address.to_string());
+        let address =
+            request.extensions().get::<Arc<Caller>>().map_or_else(String::new, |caller| caller.address.to_string());
         let (sender, messages) = outgoing(16);
         let control =
             Control { shared: self.0.clone(), peer, number, address, incoming: request.into_inner(), outgoing: sender };
@@ -200,14 +201,26 @@ struct Control {
 
 impl Control {
     async fn run(mut self) {
+        // In boxes of their own are all that is rarely under way: this task stays as long as the site, and there are many.
+        let Some(session) = Box::pin(self.begin()).await else { return };
+        self.serve(&session).await;
+        self.shared.sessions.close(&session);
+        tracing::info!(site = %session.site, "disconnected");
+    }
+
+    /// Hears who calls and why; none if there is no session.
+    async fn begin(&mut self) -> Option<Arc<Session>> {
         let hello = tokio::time::timeout(HELLO_TIMEOUT, self.incoming.message()).await;
         let Ok(Ok(Some(SiteControl { message: Some(FromSite::Hello(hello)) }))) = hello else {
             self.fail(Status::invalid_argument("the first message must be Hello")).await;
-            return;
+            return None;
         };
         self.shared.heard(&self.peer.site, Heard::Contact);
-        let session = match self.welcome(&hello).await {
-            Ok(session) => session,
+        match self.welcome(&hello).await {
+            Ok(session) => {
+                tracing::info!(site = %session.site, epoch = %session.epoch, address = %self.address, agent = hello.agent_version, "connected");
+                Some(session)
+            }
             Err(Turned::Away { code, cause, message }) => {
                 tracing::warn!(site = %self.peer.site, code, message, "turned away");
                 if let Some(cause) = cause {
@@ -219,17 +232,13 @@ impl Control {
                     self.shared.heard(&self.peer.site, Heard::Condition(condition, Some(message.clone())));
                 }
                 self.send(ToSite::Refused(Refused { code: code.to_owned(), message })).await;
-                return;
+                None
             }
             Err(Turned::Failed(error)) => {
                 self.fail(status_of(error)).await;
-                return;
+                None
             }
-        };
-        tracing::info!(site = %session.site, epoch = %session.epoch, address = %self.address, agent = hello.agent_version, "connected");
-        self.serve(&session).await;
-        self.shared.sessions.close(&session);
-        tracing::info!(site = %session.site, "disconnected");
+        }
     }
 
     async fn send(&self, message: ToSite) {
@@ -446,7 +455,7 @@ impl Control {
 
     async fn serve(&mut self, session: &Arc<Session>) {
         let (mut published, mut told) = (self.shared.published.subscribe(), Vec::new());
-        self.send_wanted(session, &mut told).await;
+        Box::pin(self.send_wanted(session, &mut told)).await;
         let mut settings = self.shared.settings_of(&session.site);
         let mut ask = asking(&settings);
         loop {
@@ -463,7 +472,7 @@ impl Control {
                 }
                 () = self.outgoing.closed() => return,
                 Ok(()) = published.changed() => {
-                    self.send_wanted(session, &mut told).await;
+                    Box::pin(self.send_wanted(session, &mut told)).await;
                     if self.send_settings(&session.site, &mut settings).await {
                         ask = asking(&settings);
                     }

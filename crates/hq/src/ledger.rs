@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,7 +50,7 @@ struct PendingHeads {
 }
 
 /// The state of one site that must survive a restart of HQ.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Hash, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     pub(crate) last_heard: Option<Timestamp>,
     pub(crate) complete_through: Option<Timestamp>,
@@ -71,6 +72,32 @@ impl Remembered {
     fn unconfirmed_rows(&self) -> u64 {
         self.head.0.saturating_sub(self.confirmed.0)
     }
+
+    /// What to know of it once it is stored.
+    fn as_stored(&self) -> Stored {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        Stored {
+            last_heard: self.last_heard,
+            flags: (self.said_goodbye, self.refused, self.quarantined),
+            digest: hasher.finish(),
+        }
+    }
+}
+
+/// What is known of the [`Remembered`] that was stored last: enough to tell whether the present one must be. There is one of each
+/// site, so it is no second copy.
+#[derive(Debug, PartialEq, Eq)]
+struct Stored {
+    last_heard: Option<Timestamp>,
+    flags: (bool, Option<Cause>, bool),
+    digest: u64,
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Remembered::default().as_stored()
+    }
 }
 
 /// What a site says of what HQ gave it.
@@ -86,7 +113,7 @@ pub(crate) struct AtSite {
 #[derive(Debug, Default)]
 struct Presence {
     now: Remembered,
-    stored: Remembered,
+    stored: Stored,
     capture_problem: Option<String>,
     /// Changes waited at the site for more than a minute, by its last beacon.
     is_behind: bool,
@@ -134,7 +161,7 @@ impl Ledger {
 
     /// Takes what was remembered from before a restart.
     pub(crate) fn restore(&self, site: SiteId, remembered: Remembered) {
-        let presence = Presence { now: remembered.clone(), stored: remembered, ..Presence::default() };
+        let presence = Presence { stored: remembered.as_stored(), now: remembered, ..Presence::default() };
         self.sites().insert(site, presence);
     }
 
@@ -272,7 +299,9 @@ impl Ledger {
         let sites = self.sites();
         sites
             .iter()
-            .filter(|(_, presence)| presence.now != presence.stored && (all || presence.is_worth_storing(now)))
+            .filter(|(_, presence)| {
+                (all || presence.is_worth_storing(now)) && presence.now.as_stored() != presence.stored
+            })
             .map(|(site, presence)| (site.clone(), presence.now.clone()))
             .collect()
     }
@@ -286,7 +315,7 @@ impl Ledger {
         let mut sites = self.sites();
         for (site, remembered) in records {
             if let Some(presence) = sites.get_mut(site) {
-                presence.stored = remembered.clone();
+                presence.stored = remembered.as_stored();
             }
         }
     }
@@ -454,11 +483,9 @@ impl Presence {
     }
 
     fn is_worth_storing(&self, now: Timestamp) -> bool {
-        let flags = |remembered: &Remembered| (remembered.said_goodbye, remembered.refused, remembered.quarantined);
+        let flags = (self.now.said_goodbye, self.now.refused, self.now.quarantined);
         let age = |heard: Option<Timestamp>| heard.map_or(Duration::MAX, |heard| now.since(heard));
-        flags(&self.now) != flags(&self.stored)
-            || age(self.now.last_heard) > ALIVE
-            || age(self.stored.last_heard) > STORED_AGE_MAX
+        flags != self.stored.flags || age(self.now.last_heard) > ALIVE || age(self.stored.last_heard) > STORED_AGE_MAX
     }
 
     fn advance(&mut self, lake: &Lake, number: SiteNumber) {

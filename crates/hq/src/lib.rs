@@ -34,6 +34,7 @@ mod roster;
 mod sessions;
 mod settings;
 mod settings_api;
+mod sites_port;
 mod standing;
 mod table_settings;
 mod tables;

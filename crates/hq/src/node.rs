@@ -15,10 +15,8 @@ use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
 use rollcall_query::datafusion::catalog::TableFunctionImpl;
 use rollcall_query::{Answer, Engine, EngineLimits, Extras, MakeTable, QueryError};
 use rollcall_types::{SiteId, Timestamp};
-use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
 
 use crate::{
     access::{self, Credentials, Identity as Caller},
@@ -27,7 +25,6 @@ use crate::{
     coverage::{Covering, RosterView},
     coverage_function::CoverageFunction,
     error::HqError,
-    gateway::Gateway,
     http,
     ingest::{GatherLimits, Ingest},
     lease::{self, Lease},
@@ -42,6 +39,7 @@ use crate::{
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
     sessions::Sessions,
     settings::Settings,
+    sites_port,
     standing::Standings,
     table_settings::{self, Proposed},
     tables,
@@ -329,7 +327,7 @@ impl Node {
         shared.tasks.spawn(watching::run(shared.clone()));
         shared.tasks.spawn(notify::run(shared.clone()));
         shared.tasks.spawn(reconcile::run(shared.clone()));
-        shared.tasks.spawn(serve_sites(shared.clone(), sites_listener));
+        shared.tasks.spawn(sites_port::serve(shared.clone(), sites_listener));
         shared.tasks.spawn(serve_http(shared.clone(), http_listener));
         shared.tasks.spawn(pg::serve(shared.clone(), pg_listener, pg));
         let first_start = password.map(|admin_password| FirstStart { admin_password });
@@ -411,39 +409,6 @@ fn write_endpoints(config: &HqConfig, sites: SocketAddr, http: SocketAddr, pg: S
     let path = config.data.join(ENDPOINTS_FILE);
     let text = serde_json::json!({"sites": sites, "http": http, "pg": pg}).to_string();
     std::fs::write(&path, text).map_err(|source| HqError::Io { doing: format!("writing {}", path.display()), source })
-}
-
-async fn serve_sites(shared: Arc<Shared>, listener: TcpListener) {
-    if let Err(error) = serve_sites_until_stopped(&shared, listener).await {
-        tracing::error!(error = %describe(&error), "the port for sites failed");
-        shared.stop.cancel();
-    }
-}
-
-async fn serve_sites_until_stopped(shared: &Arc<Shared>, listener: TcpListener) -> Result<(), HqError> {
-    let failed = |error: tonic::transport::Error| HqError::Certificate(describe(&error));
-    let (chain, key) = shared.authority.server_identity()?;
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(chain, key))
-        .client_ca_root(Certificate::from_pem(shared.authority.ca_pem()))
-        // Enrolment and renewal carry their own proof; every other call checks the certificate itself.
-        .client_auth_optional(true)
-        .timeout(Duration::from_secs(10));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_secs(60)));
-    let gateway = Gateway(shared.clone());
-    Server::builder()
-        .tls_config(tls)
-        .map_err(failed)?
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(15)))
-        .initial_stream_window_size(1_u32 << 20)
-        .initial_connection_window_size(2_u32 << 20)
-        .max_concurrent_streams(8_u32)
-        .add_service(EnrolmentServer::new(gateway.clone()))
-        .add_service(SitesServer::new(gateway).max_decoding_message_size(1 << 20))
-        .serve_with_incoming_shutdown(incoming, shared.stop.clone().cancelled_owned())
-        .await
-        .map_err(failed)
 }
 
 async fn serve_http(shared: Arc<Shared>, listener: TcpListener) {

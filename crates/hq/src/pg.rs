@@ -47,10 +47,7 @@ use rollcall_query::{
     is_change,
 };
 use rollcall_types::{Coverage, describe};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use self::{
@@ -115,9 +112,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, address: S
 fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
     let failed = |error: String| HqError::Certificate(error);
     let (chain, key) = shared.authority.server_identity()?;
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|error| failed(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| failed(error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -1,50 +1,42 @@
 //! Many small files become few large ones, superseded versions move to files of their own, and what no version names any
 //! more is deleted. Ingest goes on meanwhile: only the commit itself takes its turn.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+mod fold;
+mod merge;
 
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, StringArray,
-    cast::AsArray,
-    types::{Int32Type, Int64Type},
-};
-use arrow_ord::sort::{SortColumn, lexsort_to_indices};
-use arrow_schema::DataType;
-use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take_record_batch};
+use std::{sync::Arc, time::Duration};
+
 use chrono::Utc;
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
-use rollcall_types::{Epoch, Seq, SiteNumber};
+use rollcall_types::SiteNumber;
 
+use self::{fold::Fold, merge::merge};
 use crate::{
     action::{Action, Remove},
-    data_file::{self, Effort},
     error::{Doing, LakeError},
     objects::get_optional,
-    schema::{ColumnType, TableSchema, our_columns},
-    snapshot::{DataFile, Snapshot, Visible},
+    snapshot::{DataFile, Snapshot},
     table::{Put, Table},
 };
 
 /// When and how much to compact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactionLimits {
-    /// Files at least this large, in bytes, are left alone.
+    /// Files below this, in bytes, are small: as ingest writes them, in the order in which rows came.
     pub small_file_bytes: u64,
     /// Compaction waits for this many small files.
     pub files_min: usize,
-    /// One run takes at most this many rows, which bounds its memory.
+    /// One run takes at most this many rows of small files and sorts them in memory, which bounds that.
     pub rows_max: u64,
+    /// What was sorted is merged further, as a stream, up to this many bytes a file.
+    pub target_bytes: u64,
 }
 
 impl Default for CompactionLimits {
-    /// Files under 32 MB, at least 16 of them, at most 3 million rows at a time.
+    /// Small is under 32 MB; at least 16 of those, at most 3 million rows at a time; files of 128 MB in the end.
     fn default() -> Self {
-        Self { small_file_bytes: 32 << 20, files_min: 16, rows_max: 3_000_000 }
+        Self { small_file_bytes: 32 << 20, files_min: 16, rows_max: 3_000_000, target_bytes: 128 << 20 }
     }
 }
 
@@ -85,35 +77,29 @@ impl Default for Retention {
 }
 
 impl Table {
-    /// Merges small files, if there are enough of them. `site_number` tells numbers of sites whose rows are not all current.
+    /// Merges small files, if there are enough of them, else larger ones, if there are enough of those. One run is bounded in
+    /// memory; call it again until it does nothing. `site_number` tells numbers of sites whose rows are not all current.
     pub async fn compact(
         self: &Arc<Self>,
         limits: CompactionLimits,
         site_number: impl Fn(&str) -> Option<SiteNumber> + Send + 'static,
     ) -> Result<CompactionReport, LakeError> {
         let base = self.snapshot();
-        let inputs = choose(&base, limits);
-        if inputs.len() < limits.files_min {
-            return Ok(CompactionReport::default());
-        }
-        let mut batches = Vec::new();
+        let Some((inputs, are_small)) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
+        let mut files = Vec::new();
         for file in &inputs {
             let path = self.root.clone().join(file.path.as_str());
             let bytes = get_optional(self.store.as_ref(), &path).await?;
-            batches.push(bytes.ok_or_else(|| LakeError::damaged(format!("data file {path} is gone")))?);
+            files.push(bytes.ok_or_else(|| LakeError::damaged(format!("data file {path} is gone")))?);
         }
         // Only when every current file takes part is it known that no older version lies elsewhere.
         let is_whole = base.files().filter(|file| !file.superseded).count() == inputs.len();
+        let has_mutations = inputs.iter().any(|file| file.mutations > 0);
         let schema = base.schema().clone();
-        let special: HashMap<SiteNumber, Visible> = base.special_sites().collect();
+        let special = base.special_sites().collect();
         let merged = tokio::task::spawn_blocking(move || {
-            let rows: Vec<RecordBatch> = batches
-                .into_iter()
-                .map(|bytes| data_file::read(bytes, &schema))
-                .collect::<Result<Vec<_>, _>>()?
-                .concat();
-            let rows = concat_batches(schema.arrow(), &rows).doing("merging files")?;
-            merge(&rows, &schema, is_whole, &special, site_number)
+            let fold = Fold::new(&schema, special, is_whole, has_mutations, site_number);
+            merge(files, are_small, &schema, fold)
         });
         let outputs = merged.await.doing("compacting")??;
         let mut report = CompactionReport { files: inputs.len(), ..CompactionReport::default() };
@@ -191,180 +177,48 @@ fn relative(root: &Path, path: &Path) -> Option<String> {
     path.prefix_match(root).map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
 }
 
-/// Compressed bytes one run takes; uncompressed they are about ten times as much.
+/// Compressed bytes of small files that one run takes; uncompressed they are about ten times as much.
 const INPUT_BYTES_MAX: u64 = 96 << 20;
 
-/// The oldest small current files, up to the limit of rows.
-fn choose(base: &Snapshot, limits: CompactionLimits) -> Vec<Arc<DataFile>> {
+/// What one run is to merge, and whether that is small files, or those which such runs made.
+fn choose(base: &Snapshot, limits: CompactionLimits) -> Option<(Vec<Arc<DataFile>>, bool)> {
     let is_small =
         |file: &DataFile| file.size < limits.small_file_bytes && file.stats.num_records < limits.rows_max / 2;
-    let mut small: Vec<&Arc<DataFile>> = base.files().filter(|file| !file.superseded && is_small(file)).collect();
+    let (small, larger): (Vec<_>, Vec<_>) =
+        base.files().filter(|file| !file.superseded).cloned().partition(|file| is_small(file));
+    let small = oldest(small, limits).map(|files| (files, true));
+    small.or_else(|| Some((neighbours(larger, base, limits)?, false)))
+}
+
+/// The oldest small files, up to the limit of rows.
+fn oldest(mut small: Vec<Arc<DataFile>>, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
     small.sort_by_key(|file| file.modified_ms);
     let (mut rows, mut bytes) = (0, 0);
-    small
-        .into_iter()
-        .take_while(|file| {
-            rows += file.stats.num_records;
-            bytes += file.size;
-            rows <= limits.rows_max && bytes <= INPUT_BYTES_MAX
-        })
-        .cloned()
-        .collect()
-}
-
-type Output = (bytes::Bytes, DataFile);
-
-/// One file of current rows and, if there are any, one of superseded rows.
-fn merge(
-    rows: &RecordBatch,
-    schema: &TableSchema,
-    is_whole: bool,
-    special: &HashMap<SiteNumber, Visible>,
-    site_number: impl Fn(&str) -> Option<SiteNumber>,
-) -> Result<Vec<Output>, LakeError> {
-    let doing = "splitting current from superseded rows";
-    let superseded = superseded_rows(rows, schema, is_whole, special, site_number)?;
-    let current = arrow_array::BooleanArray::from_iter(superseded.iter().map(|flag| flag.map(|flag| !flag)));
-    let mut outputs = Vec::new();
-    for (mask, is_superseded) in [(current, false), (superseded, true)] {
-        let kept = filter_record_batch(rows, &mask).doing(doing)?;
-        if kept.num_rows() == 0 {
-            continue;
-        }
-        let sorted = sort(&kept, schema)?;
-        let now_ms = Utc::now().timestamp_millis();
-        let (bytes, mut file) = data_file::write(data_file::new_path(), schema, &[sorted], Effort::Compaction, now_ms)?;
-        file.superseded = is_superseded;
-        let has_hidden = !is_superseded && !special.is_empty();
-        if is_superseded || (is_whole && !has_hidden) {
-            // Nothing of a superseded file is current, and in a whole merge every older version was split off.
-            file.mutations = 0;
-        }
-        outputs.push((bytes, file));
-    }
-    Ok(outputs)
-}
-
-/// Which rows have a newer version among `rows`, or lie outside what is current of their site.
-fn superseded_rows(
-    rows: &RecordBatch,
-    schema: &TableSchema,
-    is_whole: bool,
-    special: &HashMap<SiteNumber, Visible>,
-    site_number: impl Fn(&str) -> Option<SiteNumber>,
-) -> Result<BooleanArray, LakeError> {
-    let none = BooleanArray::from(vec![false; rows.num_rows()]);
-    let column = |name: &str| rows.column_by_name(name);
-    let (Some(sites), Some(epochs), Some(seqs), Some(ops)) =
-        (column(our_columns::SITE), column(our_columns::EPOCH), column(our_columns::SEQ), column(our_columns::OP))
-    else {
-        return Ok(none);
+    let fits = |file: &Arc<DataFile>| {
+        rows += file.stats.num_records;
+        bytes += file.size;
+        rows <= limits.rows_max && bytes <= INPUT_BYTES_MAX
     };
-    if schema.key.is_empty() {
-        return Ok(none);
-    }
-    let (sites, epochs) = (sites.as_string::<i32>(), epochs.as_primitive::<Int32Type>());
-    let (seqs, ops) = (seqs.as_primitive::<Int64Type>(), ops.as_string::<i32>());
-    let keys = Keys::new(rows, schema)?;
-    let position = |row: usize| (epochs.value(row), seqs.value(row));
-    let is_mutation = |row: usize| matches!(ops.value(row), "U" | "D");
-    let mut numbers: HashMap<&str, Option<Visible>> = HashMap::new();
-    let mut visible_of = |row: usize| {
-        *numbers
-            .entry(sites.value(row))
-            .or_insert_with_key(|site| site_number(site).and_then(|number| special.get(&number).copied()))
-    };
-    // Rows of a load that is not complete, or of a newer epoch, are hidden for now: they supersede nothing yet, and stay.
-    let hidden: Vec<bool> = (0..rows.num_rows())
-        .map(|row| {
-            let (epoch, seq) = position(row);
-            visible_of(row).is_some_and(|visible| {
-                let epoch = Epoch(epoch.unsigned_abs());
-                epoch > visible.epoch || (epoch == visible.epoch && Seq(seq.unsigned_abs()) >= visible.before)
-            })
-        })
-        .collect();
-    let mut newest: HashMap<Vec<u8>, (i32, i64)> = HashMap::new();
-    for row in (0..rows.num_rows()).filter(|row| is_mutation(*row) && !hidden[*row]) {
-        let entry = newest.entry(keys.of(row)).or_insert_with(|| position(row));
-        *entry = position(row).max(*entry);
-    }
-    let flags = (0..rows.num_rows()).map(|row| {
-        if hidden[row] {
-            return Some(false);
+    let taken: Vec<_> = small.into_iter().take_while(fits).collect();
+    (taken.len() >= limits.files_min).then_some(taken)
+}
+
+/// Files that follow each other in time and make one large one together. A file is merged once this way, or twice if its
+/// neighbours are long in coming: what is more than half of the target is left alone.
+fn neighbours(mut larger: Vec<Arc<DataFile>>, base: &Snapshot, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
+    larger.retain(|file| file.size <= limits.target_bytes / 2);
+    let time = merge::time_column(base.schema());
+    let begins = |file: &DataFile| file.stats.min_values.get(time).map(ToString::to_string);
+    larger.sort_by_cached_key(|file| (begins(file), file.modified_ms));
+    let mut group: Vec<Arc<DataFile>> = Vec::new();
+    let mut bytes = 0;
+    for file in larger {
+        if bytes + file.size > limits.target_bytes {
+            // It has at least two, since none is more than half.
+            return Some(group);
         }
-        let visible = visible_of(row);
-        let (epoch, seq) = position(row);
-        let is_past = visible.is_some_and(|visible| {
-            Epoch(epoch.unsigned_abs()) < visible.epoch
-                || (Epoch(epoch.unsigned_abs()) == visible.epoch && Seq(seq.unsigned_abs()) < visible.from)
-        });
-        let is_older = !newest.is_empty() && newest.get(&keys.of(row)).is_some_and(|newest| position(row) < *newest);
-        // A delete with nothing left to delete has done its work.
-        let is_spent = is_whole && ops.value(row) == "D";
-        Some(is_past || is_older || is_spent)
-    });
-    Ok(flags.collect())
-}
-
-/// Keys of rows, with their site and epoch, as bytes.
-struct Keys {
-    columns: Vec<ArrayRef>,
-}
-
-impl Keys {
-    fn new(rows: &RecordBatch, schema: &TableSchema) -> Result<Self, LakeError> {
-        let names = [our_columns::SITE.to_owned(), our_columns::EPOCH.to_owned()].into_iter().chain(schema.key.clone());
-        let columns = names.map(|name| {
-            let column = rows.column_by_name(&name);
-            let column =
-                column.ok_or_else(|| LakeError::damaged(format!("key column {name:?} is not in the table")))?;
-            match column.data_type() {
-                // Bytes need not be text.
-                DataType::Binary => {
-                    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-                    let texts: StringArray = column.as_binary::<i32>().iter().map(|bytes| bytes.map(hex)).collect();
-                    Ok(Arc::new(texts) as ArrayRef)
-                }
-                _ => arrow_cast::cast(column, &DataType::Utf8).doing("reading keys"),
-            }
-        });
-        Ok(Self { columns: columns.collect::<Result<_, LakeError>>()? })
+        bytes += file.size;
+        group.push(file);
     }
-
-    fn of(&self, row: usize) -> Vec<u8> {
-        let mut key = Vec::with_capacity(32);
-        for column in &self.columns {
-            let column = column.as_string::<i32>();
-            if column.is_null(row) {
-                key.push(0);
-            } else {
-                let text = column.value(row).as_bytes();
-                key.push(1);
-                key.extend_from_slice(&(text.len() as u32).to_le_bytes());
-                key.extend_from_slice(text);
-            }
-        }
-        key
-    }
-}
-
-/// By event time, then site: what queries ask for together lies together.
-fn sort(rows: &RecordBatch, schema: &TableSchema) -> Result<RecordBatch, LakeError> {
-    let ours: HashSet<&str> = [our_columns::CHANGED_AT, our_columns::RECEIVED_AT].into();
-    let event_time = schema
-        .columns
-        .iter()
-        .find(|column| column.kind == ColumnType::Timestamp && !ours.contains(column.name.as_str()));
-    let time = event_time.map_or(our_columns::CHANGED_AT, |column| column.name.as_str());
-    let columns: Vec<SortColumn> = [time, our_columns::SITE, our_columns::SEQ]
-        .iter()
-        .filter_map(|name| rows.column_by_name(name))
-        .map(|values| SortColumn { values: values.clone(), options: None })
-        .collect();
-    if columns.is_empty() {
-        return Ok(rows.clone());
-    }
-    let order = lexsort_to_indices(&columns, None).doing("sorting rows")?;
-    take_record_batch(rows, &order).doing("sorting rows")
+    (bytes >= limits.target_bytes / 4 * 3).then_some(group)
 }

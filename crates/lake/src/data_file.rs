@@ -1,11 +1,13 @@
 //! Writes rows as a Parquet data file, with the statistics that let any engine skip it.
 
-use arrow_array::{Array, RecordBatch, cast::AsArray};
-use arrow_schema::DataType;
+use std::sync::Arc;
+
+use arrow_array::{Array, RecordBatch, RecordBatchOptions, cast::AsArray};
+use arrow_schema::{DataType, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat};
 use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, Encoding, ZstdLevel},
     file::{
         metadata::ParquetMetaData,
@@ -39,19 +41,40 @@ pub(crate) fn write(
     effort: Effort,
     modified_ms: i64,
 ) -> Result<(Bytes, DataFile), LakeError> {
-    let doing = "writing a data file";
-    let mut bytes = Vec::with_capacity(1 << 16);
-    let properties = properties(schema, effort)?;
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema.arrow().clone(), Some(properties)).doing(doing)?;
-    let mut mutations = 0;
-    for batch in batches {
-        mutations += count_mutations(batch);
-        writer.write(batch).doing(doing)?;
+    let mut writer = Writer::new(schema, effort)?;
+    batches.iter().try_for_each(|batch| writer.write(batch))?;
+    writer.finish(path, modified_ms)
+}
+
+const WRITING: &str = "writing a data file";
+
+/// A data file in the making.
+pub(crate) struct Writer {
+    schema: TableSchema,
+    parquet: ArrowWriter<Vec<u8>>,
+    mutations: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(schema: &TableSchema, effort: Effort) -> Result<Self, LakeError> {
+        let (bytes, properties) = (Vec::with_capacity(1 << 16), properties(schema, effort)?);
+        let parquet = ArrowWriter::try_new(bytes, schema.arrow().clone(), Some(properties)).doing(WRITING)?;
+        Ok(Self { schema: schema.clone(), parquet, mutations: 0 })
     }
-    let stats = file_stats(schema, &writer.close().doing(doing)?);
-    let size = bytes.len() as u64;
-    let file = DataFile { path, size, modified_ms, stats, mutations, superseded: false };
-    Ok((bytes.into(), file))
+
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
+        self.mutations += count_mutations(batch);
+        self.parquet.write(batch).doing(WRITING)
+    }
+
+    /// Bytes and description.
+    pub(crate) fn finish(mut self, path: String, modified_ms: i64) -> Result<(Bytes, DataFile), LakeError> {
+        let stats = file_stats(&self.schema, &self.parquet.finish().doing(WRITING)?);
+        let bytes = std::mem::take(self.parquet.inner_mut());
+        let size = bytes.len() as u64;
+        let file = DataFile { path, size, modified_ms, stats, mutations: self.mutations, superseded: false };
+        Ok((bytes.into(), file))
+    }
 }
 
 fn properties(schema: &TableSchema, effort: Effort) -> Result<WriterProperties, LakeError> {
@@ -149,21 +172,44 @@ fn bounds(kind: ColumnType, groups: &[&Statistics]) -> Option<(Value, Value)> {
 
 /// Reads a data file whole; columns it lacks are null.
 pub(crate) fn read(bytes: Bytes, schema: &TableSchema) -> Result<Vec<RecordBatch>, LakeError> {
+    stream(bytes, schema, None)?.collect()
+}
+
+/// Reads a data file batch by batch: all columns, or only these.
+pub(crate) fn stream(
+    bytes: Bytes,
+    schema: &TableSchema,
+    columns: Option<&[String]>,
+) -> Result<impl Iterator<Item = Result<RecordBatch, LakeError>> + use<>, LakeError> {
     let doing = "reading a data file";
-    let reader =
-        ParquetRecordBatchReaderBuilder::try_new(bytes).doing(doing)?.with_batch_size(1 << 16).build().doing(doing)?;
-    reader.map(|batch| fit(&batch.doing(doing)?, schema)).collect()
+    let mut builder = ParquetRecordBatchReaderBuilder::try_new(bytes).doing(doing)?.with_batch_size(1 << 16);
+    let mut wanted = schema.arrow().clone();
+    if let Some(columns) = columns {
+        let is_wanted = |name: &str| columns.iter().any(|column| column == name);
+        let fields = wanted.fields().iter().filter(|field| is_wanted(field.name())).cloned();
+        wanted = Arc::new(Schema::new(fields.collect::<Fields>()));
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
+        builder = builder.with_projection(mask);
+    }
+    let reader = builder.build().doing(doing)?;
+    Ok(reader.map(move |batch| fit_to(&batch.doing(doing)?, &wanted)))
 }
 
 /// The columns of `schema` in its order, from a batch that may lack some or hold them in another encoding.
 pub(crate) fn fit(batch: &RecordBatch, schema: &TableSchema) -> Result<RecordBatch, LakeError> {
+    fit_to(batch, schema.arrow())
+}
+
+fn fit_to(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeError> {
     let doing = "fitting rows to a schema";
-    let columns = schema.arrow().fields().iter().map(|field| match batch.column_by_name(field.name()) {
+    let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
         Some(column) => arrow_cast::cast(column, field.data_type()).doing(doing),
         None => Ok(arrow_array::new_null_array(field.data_type(), batch.num_rows())),
     });
-    RecordBatch::try_new(schema.arrow().clone(), columns.collect::<Result<_, LakeError>>()?).doing(doing)
+    let columns = columns.collect::<Result<_, LakeError>>()?;
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &rows).doing(doing)
 }
 
 /// A name no other file has.

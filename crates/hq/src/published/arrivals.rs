@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What a site says it has of a published table.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Applied {
     /// 0: nothing yet.
     pub(crate) version: Seq,

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use object_store::{ObjectStore, memory::InMemory};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use rollcall_lake::{CompactionLimits, MarkKind, PartMark, SiteClock, conform};
 use rollcall_types::{Epoch, Seq, SiteNumber};
 
-use crate::support::{expected, part, part_of, rows, sent, table, with_marks};
+use crate::support::{expected, part, part_of, rows, rows_of, sent, table, with_marks};
 
-const EAGER: CompactionLimits = CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 1_000_000 };
+const EAGER: CompactionLimits =
+    CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 1_000_000, target_bytes: 128 << 20 };
 
 fn number(site: &str) -> Option<SiteNumber> {
     site.strip_prefix("site-")?.parse().ok().map(SiteNumber)
@@ -88,4 +90,72 @@ async fn a_new_epoch_is_current_only_once_its_load_is_complete() {
     assert_eq!((visible(&table).from, visible(&table).before), (Seq(11), Seq(u64::MAX)));
     let report = table.compact(EAGER, number).await.expect("compacts");
     assert_eq!((report.rows, report.superseded), (6, 5), "only row 12 is current");
+}
+
+/// Where each row lies after a run, in the file's order: superseded or not, site, position, time.
+async fn lies(store: &Arc<dyn ObjectStore>, table: &rollcall_lake::Table) -> Vec<(bool, String, i64, i64)> {
+    let mut found = Vec::new();
+    let snapshot = table.snapshot();
+    let mut files: Vec<_> = snapshot.files().collect();
+    files.sort_by_key(|file| file.superseded);
+    for file in files {
+        for row in rows_of(store, &file.path).await {
+            found.push((file.superseded, row.0, row.1, row.2));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn larger_files_are_merged_as_streams_to_the_same_as_in_memory() {
+    let mut random = StdRng::seed_from_u64(7);
+    for case in 0..20 {
+        let (streamed, memory): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) =
+            (Arc::new(InMemory::new()), Arc::new(InMemory::new()));
+        let tables = [table(&streamed).await, table(&memory).await];
+        let mut seqs = [0_u64; 3];
+        for _ in 0..random.random_range(2..9) {
+            let site = random.random_range(0..3_usize);
+            let previous = seqs[site];
+            seqs[site] += random.random_range(1..60);
+            // Some are in the order of time as they come, some are not.
+            let kinds: &[char] = if random.random_bool(0.5) { &['I'] } else { &['I', 'U', 'D'] };
+            let change = |seq| (seq, kinds[random.random_range(0..kinds.len())], random.random_range(0..20));
+            let changes: Vec<_> = (previous + 1..=seqs[site]).map(change).collect();
+            for table in &tables {
+                let rows = conform(&sent(&changes), table.snapshot().schema(), SiteClock::default()).expect("conforms");
+                let part = part_of(table, site as u32, 1, previous, seqs[site], rows);
+                table.append(Arc::new(vec![part])).await.expect("appends");
+            }
+        }
+        let total: u64 = tables[0].snapshot().files().map(|file| file.size).sum();
+        let largest = tables[0].snapshot().files().map(|file| file.size).max().expect("one");
+        let target = total.max(2 * largest);
+        // No file is small: all are larger ones, most of them not in order.
+        let larger = CompactionLimits { small_file_bytes: 1, target_bytes: target, ..EAGER };
+        let reports = [tables[0].compact(larger, number).await, tables[1].compact(EAGER, number).await];
+        let [by_stream, in_memory] = reports.map(|report| report.expect("compacts"));
+        if by_stream.files > 0 {
+            assert_eq!(by_stream, in_memory, "case {case}");
+            assert_eq!(lies(&streamed, &tables[0]).await, lies(&memory, &tables[1]).await, "case {case}");
+        }
+        // Once more, now that what there is is in order: a later file joins it.
+        for table in &tables {
+            let rows = conform(&sent(&[(1, 'I', 1), (2, 'U', 3)]), table.snapshot().schema(), SiteClock::default());
+            let part = part_of(table, 9, 1, 0, 2, rows.expect("conforms"));
+            table.append(Arc::new(vec![part])).await.expect("appends");
+        }
+        let all = CompactionLimits { target_bytes: tables[0].snapshot().files().map(|file| file.size).sum(), ..larger };
+        tables[0].compact(all, number).await.expect("compacts");
+        let lies = lies(&streamed, &tables[0]).await;
+        for is_superseded in [false, true] {
+            let of_kind: Vec<_> = lies.iter().filter(|row| row.0 == is_superseded).collect();
+            let count = of_kind.len();
+            let files = tables[0].snapshot().files().filter(|file| file.superseded == is_superseded).count();
+            if files == 1 {
+                assert!(of_kind.is_sorted_by_key(|row| (row.3, row.1.clone(), row.2)), "case {case}: {count} rows");
+            }
+        }
+        assert_eq!(rows(&streamed).await.len() as u64, seqs.iter().sum::<u64>() + 2, "case {case}: no row is lost");
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow_array::{Array, Int64Array, RecordBatch, StringArray, UInt8Array, cast::AsArray, types::Int64Type};
+use arrow_array::{
+    Array, Int64Array, RecordBatch, StringArray, UInt8Array,
+    cast::AsArray,
+    types::{Int64Type, TimestampMicrosecondType},
+};
 use arrow_schema::{DataType, Field, Schema};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -79,17 +83,27 @@ pub(crate) async fn rows(store: &Arc<dyn ObjectStore>) -> Vec<(String, i64)> {
     let snapshot = table.snapshot();
     let mut found = Vec::new();
     for file in snapshot.files() {
-        let path = Path::from("tables/sales").join(file.path.as_str());
-        let bytes = store.get(&path).await.expect("exists").bytes().await.expect("reads");
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("parquet").build().expect("builds");
-        for batch in reader {
-            let batch = batch.expect("reads");
-            let sites = batch.column_by_name("_site").expect("present").as_string::<i32>().clone();
-            let seqs = batch.column_by_name("_seq").expect("present").as_primitive::<Int64Type>().clone();
-            found.extend((0..batch.num_rows()).map(|row| (sites.value(row).to_owned(), seqs.value(row))));
-        }
+        found.extend(rows_of(store, &file.path).await.into_iter().map(|(site, seq, _)| (site, seq)));
     }
     found.sort();
+    found
+}
+
+/// Every (site, seq, time of change in microseconds) of a data file, in its order.
+pub(crate) async fn rows_of(store: &Arc<dyn ObjectStore>, file: &str) -> Vec<(String, i64, i64)> {
+    let path = Path::from("tables/sales").join(file);
+    let bytes = store.get(&path).await.expect("exists").bytes().await.expect("reads");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("parquet").build().expect("builds");
+    let mut found = Vec::new();
+    for batch in reader {
+        let batch = batch.expect("reads");
+        let column = |name: &str| batch.column_by_name(name).expect("present").clone();
+        let (sites, seqs) = (column("_site"), column(columns::SEQ));
+        let times = column(columns::CHANGED_AT);
+        let (sites, seqs) = (sites.as_string::<i32>(), seqs.as_primitive::<Int64Type>());
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        found.extend((0..batch.num_rows()).map(|row| (sites.value(row).to_owned(), seqs.value(row), times.value(row))));
+    }
     found
 }
 

@@ -54,7 +54,12 @@ impl World {
     }
 
     async fn compact(&self) {
-        let limits = CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 100_000 };
+        let limits = CompactionLimits {
+            small_file_bytes: 1 << 20,
+            files_min: 2,
+            rows_max: 100_000,
+            ..CompactionLimits::default()
+        };
         let of_site = |site: &str| site.strip_prefix("site-")?.parse().ok().map(number);
         let table = self.lake.table(&TableName::new("t").expect("valid")).expect("there");
         table.compact(limits, of_site).await.expect("compacts");

@@ -128,7 +128,12 @@ impl Hq {
     }
 
     async fn compact(&self) -> Result<(), Wrong> {
-        let limits = CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 100_000 };
+        let limits = CompactionLimits {
+            small_file_bytes: 1 << 20,
+            files_min: 2,
+            rows_max: 100_000,
+            ..CompactionLimits::default()
+        };
         for table in self.lake.tables().into_values() {
             let of_site = |site: &str| site.strip_prefix("site-")?.parse().ok().map(number);
             table.compact(limits, of_site).await.map_err(wrong)?;

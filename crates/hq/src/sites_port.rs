@@ -1,0 +1,187 @@
+//! The port sites connect to: TLS and HTTP/2, with nothing between them and the services.
+//!
+//! A node holds tens of thousands of these connections and nearly all are silent nearly always, so what one holds while it is
+//! silent is what a node is made of. Who calls is read once, from the certificate that TLS checked.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::{body::Body, codegen::Service};
+
+use crate::{
+    authority::{Peer, peer_of},
+    error::HqError,
+    gateway::Gateway,
+    node::Shared,
+};
+
+/// Handshakes under way at once. When all sites come back together the others wait in line, so that those which are served
+/// are served before they give up.
+const HANDSHAKES_MAX: usize = 256;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A site not heard on this connection for so long is asked whether it is there …
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+/// … and has this long to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Streams of one connection: control, data, a fetch, and room.
+const STREAMS_MAX: u32 = 8;
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// The longest message of a site.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// How long to wait before accepting again when the system gives no more sockets.
+const NO_SOCKET_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection, as TLS and TCP tell.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// None while it has no certificate: then it may enrol, and nothing else.
+    pub(crate) peer: Option<Peer>,
+    pub(crate) address: SocketAddr,
+}
+
+#[derive(Clone)]
+struct Services {
+    enrolment: EnrolmentServer<Gateway>,
+    sites: SitesServer<Gateway>,
+}
+
+/// Serves sites until the node stops.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    let tls = match tls(&shared) {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!(error = %rollcall_types::describe(&error), "the port for sites failed");
+            shared.stop.cancel();
+            return;
+        }
+    };
+    let gateway = Gateway(shared.clone());
+    let services = Arc::new(Services {
+        enrolment: EnrolmentServer::new(gateway.clone()),
+        sites: SitesServer::new(gateway).max_decoding_message_size(MESSAGE_BYTES_MAX),
+    });
+    let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            next = next => next,
+        };
+        let Ok(place) = place else { return };
+        match accepted {
+            Ok((stream, address)) => {
+                let met = meet(shared.clone(), services.clone(), tls.clone(), stream, address, place);
+                shared.tasks.spawn(met);
+            }
+            Err(error) => {
+                // A caller that gave up while it waited is no reason; no more open files is one, and passes.
+                tracing::warn!(%error, "a site's connection could not be accepted");
+                tokio::time::sleep(NO_SOCKET_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Enrolment and renewal carry their own proof; every other call needs a certificate of our CA.
+fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
+    let failed = |error: String| HqError::Certificate(error);
+    let mut roots = RootCertStore::empty();
+    roots.add(shared.authority.ca_certificate()?).map_err(|error| failed(error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    let (chain, key) = shared.authority.server_identity()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+        .map_err(|error| failed(error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A ticket would have to be kept for each site, and a resumed session saves little of what a connection costs.
+    config.send_tls13_tickets = 0;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Learns who calls, then serves it in a task of its own, which need not hold what only the meeting took.
+async fn meet(
+    shared: Arc<Shared>,
+    services: Arc<Services>,
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    address: SocketAddr,
+    place: OwnedSemaphorePermit,
+) {
+    let shaken = async {
+        stream.set_nodelay(true)?;
+        tls.accept(stream).await
+    };
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "no TLS with a caller");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%address, "a caller began TLS and did not finish");
+            return;
+        }
+    };
+    drop(place);
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let peer = certificate.and_then(|der| peer_of(der.as_ref()));
+    let caller = Arc::new(Caller { peer, address });
+    shared.tasks.spawn(talk(shared.clone(), services, stream, caller));
+}
+
+async fn talk(shared: Arc<Shared>, services: Arc<Services>, stream: TlsStream<TcpStream>, caller: Arc<Caller>) {
+    let address = caller.address;
+    let service = service_fn(move |request| answer(services.clone(), caller.clone(), request));
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = shared.stop.cancelled() => {
+            // Its streams are told to end; then it ends.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, %error, "a site's connection ended");
+    }
+}
+
+async fn answer(
+    services: Arc<Services>,
+    caller: Arc<Caller>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    const ENROLMENT: &str = "/rollcall.v1.Enrolment/";
+    request.extensions_mut().insert(caller);
+    // Boxed by the services themselves.
+    if request.uri().path().starts_with(ENROLMENT) {
+        services.enrolment.clone().call(request).await
+    } else {
+        services.sites.clone().call(request).await
+    }
+}
