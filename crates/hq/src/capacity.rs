@@ -4,6 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files kept for the lake, people and everything else.
 const RESERVED: u64 = 500;
+/// Connections beyond the sites a node can hold, out of what is reserved: those that enrol, and those that are told to call another.
+pub(crate) const CALLERS_BEYOND: usize = 200;
 /// Where the system sets no limit.
 const PLENTY: u64 = 1_000_000;
 

@@ -3,12 +3,20 @@
 //! A node holds tens of thousands of these connections and nearly all are silent nearly always, so what one holds while it is
 //! silent is what a node is made of. Who calls is read once, from the certificate that TLS checked.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -18,15 +26,19 @@ use tonic::{body::Body, codegen::Service};
 
 use crate::{
     authority::{Peer, peer_of},
+    capacity,
     error::HqError,
     gateway::Gateway,
     node::Shared,
 };
 
 /// Handshakes under way at once. When all sites come back together the others wait in line, so that those which are served
-/// are served before they give up.
+/// are served before they give up. Who says nothing takes no place.
 const HANDSHAKES_MAX: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After so long without anything on a line, the system asks whether the other end is there: what is lost before HTTP/2 began,
+/// HTTP/2 does not notice.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// A site not heard on this connection for so long is asked whether it is there …
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 /// … and has this long to answer.
@@ -70,23 +82,30 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         sites: SitesServer::new(gateway).max_decoding_message_size(MESSAGE_BYTES_MAX),
     });
     let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let room = Arc::new(Semaphore::new(shared.capacity + capacity::CALLERS_BEYOND));
     loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = shared.stop.cancelled() => return,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
-        let Ok(place) = place else { return };
         match accepted {
             Ok((stream, address)) => {
-                let met = meet(shared.clone(), services.clone(), tls.clone(), stream, address, place);
-                shared.tasks.spawn(met);
+                let Ok(room) = room.clone().try_acquire_owned() else {
+                    // At once, so that it calls another node: left to wait it would hold a file that the lake needs.
+                    tracing::debug!(%address, "no room for a caller");
+                    continue;
+                };
+                let door = Door {
+                    shared: shared.clone(),
+                    services: services.clone(),
+                    tls: tls.clone(),
+                    places: places.clone(),
+                };
+                shared.tasks.spawn(door.meet(stream, address, room));
             }
+            // It gave up while it waited.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
-                // A caller that gave up while it waited is no reason; no more open files is one, and passes.
                 tracing::warn!(%error, "a site's connection could not be accepted");
                 tokio::time::sleep(NO_SOCKET_PAUSE).await;
             }
@@ -115,38 +134,52 @@ fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Learns who calls, then serves it in a task of its own, which need not hold what only the meeting took.
-async fn meet(
+/// What it takes to let a caller in.
+struct Door {
     shared: Arc<Shared>,
     services: Arc<Services>,
     tls: TlsAcceptor,
-    stream: TcpStream,
-    address: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
-    let shaken = async {
-        stream.set_nodelay(true)?;
-        tls.accept(stream).await
-    };
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%address, %error, "no TLS with a caller");
-            return;
-        }
-        Err(_) => {
-            tracing::debug!(%address, "a caller began TLS and did not finish");
-            return;
-        }
-    };
-    drop(place);
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = certificate.and_then(|der| peer_of(der.as_ref()));
-    let caller = Arc::new(Caller { peer, address });
-    shared.tasks.spawn(talk(shared.clone(), services, stream, caller));
+    places: Arc<Semaphore>,
 }
 
-async fn talk(shared: Arc<Shared>, services: Arc<Services>, stream: TlsStream<TcpStream>, caller: Arc<Caller>) {
+impl Door {
+    /// Learns who calls, then serves it in a task of its own, which need not hold what only the meeting took.
+    async fn meet(self, stream: TcpStream, address: SocketAddr, room: OwnedSemaphorePermit) {
+        let shaken = tokio::select! {
+            () = self.shared.stop.cancelled() => return,
+            shaken = self.shake(stream) => shaken,
+        };
+        let stream = match shaken {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%address, %error, "no TLS with a caller");
+                return;
+            }
+        };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let peer = certificate.and_then(|der| peer_of(der.as_ref()));
+        let caller = Arc::new(Caller { peer, address });
+        let tasks = self.shared.tasks.clone();
+        tasks.spawn(talk(self.shared, self.services, stream, caller, room));
+    }
+
+    async fn shake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.readable()).await??;
+        let _place = self.places.acquire().await.map_err(io::Error::other)?;
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await?
+    }
+}
+
+/// Serves a connection as long as it lasts; until then it has its place in the `room`.
+async fn talk(
+    shared: Arc<Shared>,
+    services: Arc<Services>,
+    stream: TlsStream<TcpStream>,
+    caller: Arc<Caller>,
+    room: OwnedSemaphorePermit,
+) {
     let address = caller.address;
     let service = service_fn(move |request| answer(services.clone(), caller.clone(), request));
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -169,6 +202,7 @@ async fn talk(shared: Arc<Shared>, services: Arc<Services>, stream: TlsStream<Tc
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "a site's connection ended");
     }
+    drop(room);
 }
 
 async fn answer(

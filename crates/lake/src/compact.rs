@@ -94,7 +94,10 @@ impl Table {
         }
         // Only when every current file takes part is it known that no older version lies elsewhere.
         let is_whole = base.files().filter(|file| !file.superseded).count() == inputs.len();
-        let has_mutations = inputs.iter().any(|file| file.mutations > 0);
+        let mutations: u64 = inputs.iter().map(|file| file.mutations).sum();
+        // Their keys are in memory. Where there are too many, versions stay together; questions tell them apart, as before.
+        let folds = mutations <= limits.rows_max;
+        let (is_whole, has_mutations) = (is_whole && folds, mutations > 0 && folds);
         let schema = base.schema().clone();
         let special = base.special_sites().collect();
         let merged = tokio::task::spawn_blocking(move || {
@@ -177,48 +180,53 @@ fn relative(root: &Path, path: &Path) -> Option<String> {
     path.prefix_match(root).map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
 }
 
+/// As many runs of small files, full ones, make one large file at most.
+const RUNS_MERGED: u64 = 4;
 /// Compressed bytes of small files that one run takes; uncompressed they are about ten times as much.
 const INPUT_BYTES_MAX: u64 = 96 << 20;
 
-/// What one run is to merge, and whether that is small files, or those which such runs made.
+/// What one run is to merge, and whether that is small files. Those which such runs made come first: there are always small ones.
 fn choose(base: &Snapshot, limits: CompactionLimits) -> Option<(Vec<Arc<DataFile>>, bool)> {
     let is_small =
         |file: &DataFile| file.size < limits.small_file_bytes && file.stats.num_records < limits.rows_max / 2;
     let (small, larger): (Vec<_>, Vec<_>) =
         base.files().filter(|file| !file.superseded).cloned().partition(|file| is_small(file));
-    let small = oldest(small, limits).map(|files| (files, true));
-    small.or_else(|| Some((neighbours(larger, base, limits)?, false)))
+    let larger = neighbours(larger, base, limits).map(|files| (files, false));
+    larger.or_else(|| Some((oldest(small, limits)?, true)))
 }
 
 /// The oldest small files, up to the limit of rows.
 fn oldest(mut small: Vec<Arc<DataFile>>, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
     small.sort_by_key(|file| file.modified_ms);
-    let (mut rows, mut bytes) = (0, 0);
+    let (all, mut rows, mut bytes) = (small.len(), 0, 0);
     let fits = |file: &Arc<DataFile>| {
         rows += file.stats.num_records;
         bytes += file.size;
         rows <= limits.rows_max && bytes <= INPUT_BYTES_MAX
     };
     let taken: Vec<_> = small.into_iter().take_while(fits).collect();
-    (taken.len() >= limits.files_min).then_some(taken)
+    // A full run waits for no more files: they would not fit.
+    let is_full = taken.len() < all && taken.len() > 1;
+    (taken.len() >= limits.files_min || is_full).then_some(taken)
 }
 
 /// Files that follow each other in time and make one large one together. A file is merged once this way, or twice if its
-/// neighbours are long in coming: what is more than half of the target is left alone.
+/// neighbours are long in coming: what is more than half of the target is left alone. Rows are bounded like bytes.
 fn neighbours(mut larger: Vec<Arc<DataFile>>, base: &Snapshot, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
-    larger.retain(|file| file.size <= limits.target_bytes / 2);
+    let rows_max = limits.rows_max * RUNS_MERGED;
+    larger.retain(|file| file.size <= limits.target_bytes / 2 && file.stats.num_records <= rows_max / 2);
     let time = merge::time_column(base.schema());
     let begins = |file: &DataFile| file.stats.min_values.get(time).map(ToString::to_string);
     larger.sort_by_cached_key(|file| (begins(file), file.modified_ms));
     let mut group: Vec<Arc<DataFile>> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut rows) = (0, 0);
     for file in larger {
-        if bytes + file.size > limits.target_bytes {
+        (bytes, rows) = (bytes + file.size, rows + file.stats.num_records);
+        if bytes > limits.target_bytes || rows > rows_max {
             // It has at least two, since none is more than half.
             return Some(group);
         }
-        bytes += file.size;
         group.push(file);
     }
-    (bytes >= limits.target_bytes / 4 * 3).then_some(group)
+    (group.len() > 1 && bytes >= limits.target_bytes / 4 * 3).then_some(group)
 }

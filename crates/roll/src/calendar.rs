@@ -158,9 +158,13 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    /// The weekday and the seconds of the local day of two instants, if it holds both.
+    /// The weekday and the seconds of the local day of two instants, if it holds both and they are in order.
     pub(crate) fn seconds(&self, from: i64, to: i64) -> Option<(Weekday, i64, i64)> {
-        (self.from <= from && to <= self.until).then_some((self.weekday, from + self.shift, to + self.shift))
+        (self.from <= from && from <= to && to <= self.until).then_some((
+            self.weekday,
+            from + self.shift,
+            to + self.shift,
+        ))
     }
 }
 

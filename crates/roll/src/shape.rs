@@ -300,6 +300,24 @@ mod tests {
 
     proptest! {
         #[test]
+        fn todays_hours_are_as_any_days(
+            at in 1_770_000_000_i64..1_800_000_000, first in -100_000_i64..100_000, second in -100_000_i64..100_000,
+        ) {
+            let shape = busy_by_day();
+            for zone in [chrono_tz::UTC, chrono_tz::Europe::Berlin, chrono_tz::America::New_York, chrono_tz::Asia::Kolkata] {
+                let calendar = Calendar { zone, ..Calendar::default() };
+                let (from, to) = (at + first, at + second);
+                if let Some((weekday, from_second, to_second)) = calendar.stretch(at).seconds(from, to) {
+                    let today = shape.between_seconds(weekday, from_second, to_second);
+                    let usual = shape.between(&calendar, from, to);
+                    prop_assert!((today - usual).abs() < 1e-3, "{today} {usual} {zone}");
+                }
+                // What comes out of order is nothing, as between any other instants.
+                prop_assert!(calendar.stretch(at).seconds(at, at - 1).is_none());
+            }
+        }
+
+        #[test]
         fn sums_add_up_and_reach_is_their_inverse(
             start in 1_700_000_000_i64..1_800_000_000, first in 0_i64..300_000, second in 0_i64..300_000, need in 0.01_f64..40.0,
         ) {

@@ -49,11 +49,10 @@ pub(super) fn merge<N: Fn(&str) -> Option<SiteNumber>>(
     let mut inputs: Vec<Sorted> = Vec::new();
     let mut unsorted = Vec::new();
     for bytes in files {
-        // A large file may be one of ingest all the same: a site's first load comes in large pieces.
-        if !are_small && is_sorted(&bytes, schema)? {
-            inputs.push(Box::new(data_file::stream(bytes, schema, None)?));
-        } else {
+        if are_small {
             unsorted.extend(data_file::read(bytes, schema)?);
+        } else {
+            inputs.push(Box::new(data_file::stream(in_order(bytes, schema)?, schema, None)?));
         }
     }
     if !unsorted.is_empty() {
@@ -161,7 +160,18 @@ impl Order {
     }
 }
 
-/// Whether a file's rows are in order: those of compaction are, those of ingest mostly not.
+/// A larger file in order. One may be of ingest all the same, since a site's first load comes in large pieces, or be sorted by
+/// another column, from before the table had one of time: that is sorted by itself, and compressed again while it waits.
+fn in_order(bytes: Bytes, schema: &TableSchema) -> Result<Bytes, LakeError> {
+    if is_sorted(&bytes, schema)? {
+        return Ok(bytes);
+    }
+    let rows = concat_batches(schema.arrow(), &data_file::read(bytes, schema)?).doing("merging files")?;
+    let sorted = sort(&rows, schema)?;
+    Ok(data_file::write(data_file::new_path(), schema, &[sorted], Effort::Ingest, 0)?.0)
+}
+
+/// Whether a file's rows are in order.
 fn is_sorted(bytes: &Bytes, schema: &TableSchema) -> Result<bool, LakeError> {
     let order = Order::new(schema)?;
     if order.columns.is_empty() {
