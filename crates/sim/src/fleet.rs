@@ -128,8 +128,8 @@ struct Counters {
     taken_bytes: AtomicU64,
 }
 
-/// Sites that enrol at the same time: on a slow store each waits for two commits, which many share.
-const ENROLLING_MAX: usize = 512;
+/// Sites that enrol at the same time.
+const ENROLLING_MAX: usize = 64;
 
 /// The invitation to use for a site with these attributes.
 pub type Invite = Arc<
