@@ -1,6 +1,9 @@
 //! HQ's own certificate authority: it says who HQ is to sites, and who a site is to HQ.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -12,7 +15,12 @@ use ring::{
 };
 use rollcall_lake::Vault;
 use rollcall_types::{SiteId, Timestamp};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls::{
+    ServerConfig,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::danger::ClientCertVerifier,
+};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -82,8 +90,24 @@ impl Authority {
         CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).map_err(|error| HqError::Certificate(error.to_string()))
     }
 
+    /// TLS of a port of this node that speaks `protocol`, with a certificate of our CA; `clients` says which ones are wanted of
+    /// callers.
+    pub(crate) fn server_tls(
+        &self,
+        clients: Arc<dyn ClientCertVerifier>,
+        protocol: &[u8],
+    ) -> Result<ServerConfig, HqError> {
+        let (chain, key) = self.server_identity()?;
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, key))
+            .map_err(|error| HqError::Certificate(error.to_string()))?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Ok(config)
+    }
+
     /// A certificate chain and key for this node.
-    pub(crate) fn server_identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HqError> {
+    fn server_identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HqError> {
         let key = KeyPair::generate()?;
         let mut parameters = parameters("Rollcall HQ", vec![HQ_NAME.to_owned(), "localhost".to_owned()], SERVER_LIFE)?;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -109,8 +109,7 @@ impl Gateway {
 
     /// Who calls: a valid certificate is not enough, the key must be the one on the roster now.
     async fn caller<T>(&self, request: &Request<T>) -> Result<(Peer, SiteNumber), Status> {
-        let caller = request.extensions().get::<Arc<Caller>>();
-        let peer = caller.and_then(|caller| caller.peer.clone());
+        let peer = Caller::of(request).and_then(|caller| caller.peer.clone());
         let peer = peer.ok_or_else(|| Status::unauthenticated("a site's certificate is needed"))?;
         let is_known = |record: &Arc<SiteRecord>| record.key_hash.as_deref() == Some(peer.key_hash.as_str());
         let mut record = self.0.roster.get(&peer.site);
@@ -168,8 +167,7 @@ impl Sites for Gateway {
 
     async fn control(&self, request: Request<Streaming<SiteControl>>) -> Result<Response<Self::ControlStream>, Status> {
         let (peer, number) = self.caller(&request).await?;
-        let address =
-            request.extensions().get::<Arc<Caller>>().map_or_else(String::new, |caller| caller.address.to_string());
+        let address = Caller::of(&request).map_or_else(String::new, |caller| caller.address.to_string());
         let (sender, messages) = outgoing(16);
         let control =
             Control { shared: self.0.clone(), peer, number, address, incoming: request.into_inner(), outgoing: sender };

@@ -77,11 +77,12 @@ impl Remembered {
     fn as_stored(&self) -> Stored {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
-        Stored {
-            last_heard: self.last_heard,
-            flags: (self.said_goodbye, self.refused, self.quarantined),
-            digest: hasher.finish(),
-        }
+        Stored { last_heard: self.last_heard, flags: self.flags(), digest: hasher.finish() }
+    }
+
+    /// What is stored at once when it changes.
+    fn flags(&self) -> (bool, Option<Cause>, bool) {
+        (self.said_goodbye, self.refused, self.quarantined)
     }
 }
 
@@ -483,9 +484,10 @@ impl Presence {
     }
 
     fn is_worth_storing(&self, now: Timestamp) -> bool {
-        let flags = (self.now.said_goodbye, self.now.refused, self.now.quarantined);
         let age = |heard: Option<Timestamp>| heard.map_or(Duration::MAX, |heard| now.since(heard));
-        flags != self.stored.flags || age(self.now.last_heard) > ALIVE || age(self.stored.last_heard) > STORED_AGE_MAX
+        self.now.flags() != self.stored.flags
+            || age(self.now.last_heard) > ALIVE
+            || age(self.stored.last_heard) > STORED_AGE_MAX
     }
 
     fn advance(&mut self, lake: &Lake, number: SiteNumber) {

@@ -47,7 +47,7 @@ use rollcall_query::{
     is_change,
 };
 use rollcall_types::{Coverage, describe};
-use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
 
 use self::{
@@ -110,14 +110,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, address: S
 }
 
 fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
-    let failed = |error: String| HqError::Certificate(error);
-    let (chain, key) = shared.authority.server_identity()?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| failed(error.to_string()))?;
-    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    let config = shared.authority.server_tls(WebPkiClientVerifier::no_client_auth(), b"postgresql")?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -15,7 +15,7 @@ use std::{
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -60,7 +60,13 @@ pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
 }
 
-#[derive(Clone)]
+impl Caller {
+    /// Who makes this call.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
+        request.extensions().get::<Arc<Self>>().map(Arc::as_ref)
+    }
+}
+
 struct Services {
     enrolment: EnrolmentServer<Gateway>,
     sites: SitesServer<Gateway>,
@@ -119,16 +125,11 @@ fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
     let mut roots = RootCertStore::empty();
     roots.add(shared.authority.ca_certificate()?).map_err(|error| failed(error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .allow_unauthenticated()
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    let (chain, key) = shared.authority.server_identity()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
-        .map_err(|error| failed(error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut config = shared.authority.server_tls(verifier, b"h2")?;
     // A ticket would have to be kept for each site, and a resumed session saves little of what a connection costs.
     config.send_tls13_tickets = 0;
     Ok(TlsAcceptor::from(Arc::new(config)))

@@ -237,9 +237,7 @@ impl Watch {
         self.recovering.clear();
         self.chronic.clear();
         for site in &mut self.sites {
-            site.take_incident();
-            site.take_back_since();
-            site.forget_conditions();
+            site.forget_incidents();
         }
         for incident in kept {
             self.restore_incident(incident);

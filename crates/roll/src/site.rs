@@ -173,8 +173,10 @@ impl Site {
         self.trouble.as_mut()?.back_since.take()
     }
 
-    pub(crate) fn forget_conditions(&mut self) {
+    /// Forgets its incidents: another watch's count.
+    pub(crate) fn forget_incidents(&mut self) {
         if let Some(trouble) = &mut self.trouble {
+            (trouble.incident, trouble.back_since) = (None, None);
             trouble.conditions.clear();
         }
     }
