@@ -12,7 +12,10 @@ use rusqlite::{Connection, Transaction};
 
 use crate::{
     error::{CaptureError, Doing},
-    incoming::{IncomingTable, declare, declared, quoted, upsert},
+    incoming::{
+        IncomingTable,
+        spec::{declare, declared, quoted, upsert},
+    },
     shape::quote,
 };
 
