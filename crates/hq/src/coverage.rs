@@ -60,7 +60,7 @@ impl RosterView {
             for (id, record) in self.roster.iter() {
                 let value = match name {
                     "id" => Some(id.as_str()),
-                    name => record.attributes.get(name).map(String::as_str),
+                    name => record.attributes.get(name),
                 };
                 let next = numbers.len() as u32;
                 let code = *numbers.entry(value).or_insert(next);

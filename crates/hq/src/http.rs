@@ -20,6 +20,7 @@ use crate::{
     access::{Identity, Role, Token, User},
     capacity,
     error::HqError,
+    hear_out::{BODY_BYTES_MAX, hear_out},
     incidents_api,
     node::Shared,
     published_api,
@@ -52,7 +53,8 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(incidents_api::routes())
         .merge(published_api::routes())
         .merge(settings_api::routes())
-        .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn(hear_out))
         .with_state(shared)
 }
 
@@ -381,7 +383,7 @@ async fn roster(State(shared): State<App>, _: Viewer) -> Json<Vec<RosterLine>> {
     let roster = shared.roster.all();
     let lines = roster.iter().map(|(id, record)| RosterLine {
         id: id.clone(),
-        attributes: record.attributes.clone(),
+        attributes: record.attributes.to_map(),
         enrolled_at: record.enrolled_at,
         retired: record.retired.clone(),
         epoch: record.journal.as_ref().map(|journal| journal.epoch),

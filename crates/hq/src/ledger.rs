@@ -149,13 +149,14 @@ pub(crate) type ContactHour = (SiteId, Timestamp, u64);
 /// All sites' presence.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    sites: Mutex<HashMap<SiteId, Presence>>,
+    /// In boxes: a map has room for up to twice as many as it holds.
+    sites: Mutex<HashMap<SiteId, Box<Presence>>>,
     finished_hours: Mutex<Vec<ContactHour>>,
     unknown_senders: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 impl Ledger {
-    fn sites(&self) -> MutexGuard<'_, HashMap<SiteId, Presence>> {
+    fn sites(&self) -> MutexGuard<'_, HashMap<SiteId, Box<Presence>>> {
         // Each change is whole in itself; a panic elsewhere leaves nothing half done.
         self.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,7 +164,7 @@ impl Ledger {
     /// Takes what was remembered from before a restart.
     pub(crate) fn restore(&self, site: SiteId, remembered: Remembered) {
         let presence = Presence { stored: remembered.as_stored(), now: remembered, ..Presence::default() };
-        self.sites().insert(site, presence);
+        self.sites().insert(site, Box::new(presence));
     }
 
     /// Anything at all was heard of a site.
@@ -350,7 +351,7 @@ impl Ledger {
         // Always in this order.
         let watch = watching.watch();
         let sites = self.sites();
-        let nothing = Presence::default();
+        let nothing = Box::default();
         roster
             .iter()
             .map(|(site, record)| {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod attributes;
 mod authority;
 mod capacity;
 mod coverage;
@@ -13,6 +14,7 @@ mod data_stream;
 mod error;
 mod facts;
 mod gateway;
+mod hear_out;
 mod http;
 mod incidents_api;
 mod ingest;

@@ -19,6 +19,7 @@ use crate::{
         arrivals::{self, LackingSince},
         scheduled, shared as edits,
     },
+    table_settings,
 };
 
 const PRESENCE: &str = "presence";
@@ -183,6 +184,7 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 if !shared.is_acting() {
                     continue;
                 }
+                table_settings::expire_history(&shared).await;
                 for table in all_tables(&shared) {
                     let cleaned = clean(&table).await;
                     if let Err(error) = cleaned {

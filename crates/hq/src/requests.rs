@@ -97,7 +97,8 @@ pub(crate) async fn answer_requests(shared: &Arc<Shared>) {
         return;
     }
     let view = shared.lake.state().view();
-    let open = view.of_kind(REQUEST).filter_map(|record| Some((record.id.clone(), record.parse::<Request>().ok()?)));
+    let open =
+        view.of_kind(REQUEST).filter_map(|record| Some((record.id.to_string(), record.parse::<Request>().ok()?)));
     let open: Vec<(String, Request)> = open.filter(|(_, request)| request.answer.is_none()).collect();
     for (id, mut request) in open {
         let answered = async {

@@ -14,7 +14,7 @@ use rollcall_lake::{Lake, LakeError, Record, StateView};
 use rollcall_types::{Epoch, HQ_SITE, SiteId, SiteNumber, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{access::token_hash, authority::random_bytes, error::HqError};
+use crate::{access::token_hash, attributes::Attributes, authority::random_bytes, error::HqError};
 
 const SITE: &str = "site";
 const INVITATION: &str = "invitation";
@@ -27,7 +27,7 @@ pub(crate) const INVITATION_LIFE_SECONDS: u64 = 7 * 86_400;
 pub(crate) struct SiteRecord {
     pub(crate) number: u32,
     #[serde(default)]
-    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) attributes: Attributes,
     #[serde(default)]
     pub(crate) enrolled_at: Option<Timestamp>,
     /// The key its certificates are for; none while it is not enrolled or after it was retired.
@@ -79,14 +79,14 @@ impl SiteRecord {
 
     /// Whether the site has all these attributes; `id` is not one.
     pub(crate) fn has(&self, wanted: &BTreeMap<String, String>) -> bool {
-        wanted.iter().all(|(name, value)| self.attributes.get(name) == Some(value))
+        wanted.iter().all(|(name, value)| self.attributes.get(name) == Some(value.as_str()))
     }
 
     /// The value of an attribute by which rules name sites; `id` is one of them.
     pub(crate) fn value(&self, site: &SiteId, name: &str) -> Option<String> {
         match name {
             "id" => Some(site.to_string()),
-            name => self.attributes.get(name).cloned(),
+            name => self.attributes.get(name).map(str::to_owned),
         }
     }
 
@@ -273,7 +273,7 @@ impl Roster {
         now: Timestamp,
     ) -> Result<Invitation, HqError> {
         check_name(site)?;
-        check_calendar(attributes)?;
+        check_calendar(&attributes.clone().into())?;
         let secret = URL_SAFE_NO_PAD.encode(random_bytes::<18>()?);
         let expires_at = now.plus_micros(i64::try_from(life_seconds).unwrap_or(i64::MAX / 2).saturating_mul(1_000_000));
         self.lake
@@ -290,7 +290,7 @@ impl Roster {
                     Some(value) => value,
                     None => SiteRecord { number: numbers.next(), listed_at: Some(now), ..SiteRecord::default() },
                 };
-                value.attributes.extend(attributes.clone());
+                value.attributes = value.attributes.with(attributes);
                 let mut records: Vec<Record> = Vec::new();
                 if before.as_ref() != Some(&value) {
                     records.push(view.next(SITE, site.as_str(), &value, now, by)?);
@@ -420,7 +420,7 @@ impl Numbers {
 }
 
 /// The sites of a roster file: attributes by id.
-pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, String>>, HqError> {
+pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, Attributes>, HqError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header: Vec<String> = reader.headers().map_err(invalid)?.iter().map(|name| name.to_ascii_lowercase()).collect();
     let id = header.iter().position(|name| name == "id" || name == "site");
@@ -437,6 +437,7 @@ pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, 
             .filter(|(index, (_, value))| *index != id && !value.is_empty())
             .map(|(_, (name, value))| (name.clone(), value.to_owned()))
             .collect();
+        let attributes = Attributes::from(attributes);
         check_calendar(&attributes).map_err(|error| invalid(format!("line {line}: {error}")))?;
         if sites.insert(site.clone(), attributes).is_some() {
             return Err(invalid(format!("line {line}: site {site} is listed twice")));
@@ -454,7 +455,7 @@ fn check_name(site: &SiteId) -> Result<(), HqError> {
 }
 
 /// Refuses a zone, hours or a go-live date that could not be understood later.
-fn check_calendar(attributes: &BTreeMap<String, String>) -> Result<(), HqError> {
+fn check_calendar(attributes: &Attributes) -> Result<(), HqError> {
     if let Some(Err(error)) = attributes.get("hours").map(|hours| rollcall_roll::Hours::from_str(hours)) {
         return Err(invalid(error));
     }

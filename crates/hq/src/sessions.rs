@@ -1,7 +1,8 @@
 //! Which connection speaks for a site now.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -42,37 +43,50 @@ const CLONE_WINDOW: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 struct Instances {
-    /// Instances seen, newest last, with the time they came.
-    seen: VecDeque<(String, Timestamp)>,
+    /// Digests of the instances seen, newest last, with the time they came.
+    seen: Vec<(u64, Timestamp)>,
+}
+
+fn digest(instance: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    instance.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Instances {
     /// Notes an instance; true if it is one that another had already replaced: A, B, A.
     fn is_clone(&mut self, instance: &str, now: Timestamp) -> bool {
-        while self.seen.front().is_some_and(|(_, at)| now.since(*at) > CLONE_WINDOW) {
-            self.seen.pop_front();
-        }
-        let current = self.seen.back().is_some_and(|(last, _)| last == instance);
-        let known = self.seen.iter().any(|(seen, _)| seen == instance);
+        self.seen.retain(|(_, at)| now.since(*at) <= CLONE_WINDOW);
+        let instance = digest(instance);
+        let current = self.seen.last().is_some_and(|(last, _)| *last == instance);
+        let known = self.seen.iter().any(|(seen, _)| *seen == instance);
         if current {
             return false;
         }
         // One that is turned away does not become the current one: it is turned away again until the hour is over.
         if !known {
-            self.note(instance, now);
+            self.insert(instance, now);
         }
         known
     }
 
     /// Notes an instance that was let in, here or elsewhere.
     fn note(&mut self, instance: &str, at: Timestamp) {
-        if self.seen.iter().any(|(seen, _)| seen == instance) {
-            return;
+        let instance = digest(instance);
+        if !self.seen.iter().any(|(seen, _)| *seen == instance) {
+            self.insert(instance, at);
         }
+    }
+
+    fn insert(&mut self, instance: u64, at: Timestamp) {
+        const SEEN_MAX: usize = 8;
         let place = self.seen.partition_point(|(_, seen)| *seen <= at);
-        self.seen.insert(place, (instance.to_owned(), at));
-        if self.seen.len() > 8 {
-            self.seen.pop_front();
+        if self.seen.len() == self.seen.capacity() {
+            self.seen.reserve_exact(1);
+        }
+        self.seen.insert(place, (instance, at));
+        if self.seen.len() > SEEN_MAX {
+            self.seen.remove(0);
         }
     }
 }

@@ -252,10 +252,10 @@ pub(crate) fn refresh(shared: &Shared) -> bool {
     for record in view.of_kind(KIND) {
         let rule = record.parse::<Option<Rule>>().map_err(HqError::from);
         match rule.and_then(|rule| rule.map(|rule| Ok((understood(shared, &rule)?, rule))).transpose()) {
-            Ok(Some((to, rule))) => all.push(Known { name: record.id.clone(), rule, to }),
+            Ok(Some((to, rule))) => all.push(Known { name: record.id.to_string(), rule, to }),
             // It was taken back.
             Ok(None) => {}
-            Err(error) => tracing::error!(rule = record.id, %error, "a rule for settings cannot be read"),
+            Err(error) => tracing::error!(rule = %record.id, %error, "a rule for settings cannot be read"),
         }
     }
     all.sort_by(|a, b| (a.rule.rank, &a.name).cmp(&(b.rule.rank, &b.name)));

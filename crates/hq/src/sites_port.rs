@@ -45,6 +45,8 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Streams of one connection: control, data, a fetch, and room.
 const STREAMS_MAX: u32 = 8;
+/// Headers are sent once for a stream that lasts: a table of them would be kept for nothing.
+const HEADER_TABLE_BYTES: u32 = 0;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// The longest message of a site.
@@ -188,6 +190,7 @@ async fn talk(
         .keep_alive_interval(KEEPALIVE_EVERY)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
+        .header_table_size(HEADER_TABLE_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .serve_connection(TokioIo::new(stream), service);

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use rollcall_lake::{ColumnType, Lake, LakeError, StateView};
+use rollcall_lake::{ColumnType, Lake, LakeError, StateView, Table};
 use rollcall_types::{SiteId, TableName, describe, hq_identifier};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::HqError, measures, node::Shared};
+use crate::{error::HqError, measures, node::Shared, published};
 
 const TABLE: &str = "table";
 
@@ -25,7 +26,13 @@ pub(crate) struct TableSettings {
     /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told in money too.
     #[serde(default)]
     pub(crate) measure: Option<String>,
+    /// How long versions of rows are kept after newer ones took their place, days; for ever if nothing is said.
+    #[serde(default)]
+    pub(crate) history_days: Option<u32>,
 }
+
+/// A row's versions are counted against what its site says it captured; that is done long before this.
+const HISTORY_DAYS_MIN: u32 = 30;
 
 /// Event times that sites declared when they joined, of tables of which nobody said any. They wait for the table's first rows.
 #[derive(Debug, Default)]
@@ -125,8 +132,44 @@ async fn check(shared: &Shared, name: &TableName, settings: &TableSettings) -> R
             return Err(HqError::Invalid(text));
         }
     }
+    if let Some(days) = settings.history_days {
+        check_history(shared, name, &table, days)?;
+    }
     if let Some(measure) = &settings.measure {
         measures::verify(shared, name, measure).await?;
     }
     Ok(())
+}
+
+/// Whether a table's history may end.
+fn check_history(shared: &Shared, name: &TableName, table: &Table, days: u32) -> Result<(), HqError> {
+    if days < HISTORY_DAYS_MIN {
+        let text = format!("history is kept for {HISTORY_DAYS_MIN} days at least; {days} are too few");
+        return Err(HqError::Invalid(text));
+    }
+    // Sites catch up from it, however long they were away; and HQ decides on their edits by it.
+    let definitions = published::definitions(&shared.lake.state().view());
+    match table.snapshot().is_published() || published::shared::stands_beside(name, &definitions).is_some() {
+        true => {
+            Err(HqError::Invalid(format!("the history of {name} must stay whole: HQ shares the table with its sites")))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Ends the history of tables where it was kept for as long as was said.
+pub(crate) async fn expire_history(shared: &Shared) {
+    for (name, settings) in all(&shared.lake) {
+        let Some((table, days)) = shared.lake.table(&name).zip(settings.history_days) else { continue };
+        // It may have become HQ's own since.
+        if table.snapshot().is_published() {
+            continue;
+        }
+        let before = shared.now().before(Duration::from_secs(u64::from(days) * 86_400));
+        match table.expire_history(before).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(table = %name, rows, days, "history older than it is to be kept is gone"),
+            Err(error) => tracing::error!(table = %name, error = %describe(&error), "history cannot be ended yet"),
+        }
+    }
 }

@@ -67,7 +67,7 @@ impl Columns {
 
 /// `sites`: id, every attribute as a column, and when it was enrolled and retired.
 pub(crate) fn sites(roster: &Sites) -> RecordBatch {
-    let mut names: Vec<&String> = roster.values().flat_map(|record| record.attributes.keys()).collect();
+    let mut names: Vec<&str> = roster.values().flat_map(|record| record.attributes.names()).collect();
     names.sort();
     names.dedup();
     let mut columns = Columns::default().text("id", roster.keys().map(|site| Some(site.as_str())));

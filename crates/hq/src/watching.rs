@@ -233,7 +233,7 @@ fn take(watch: &mut Watch, site: &SiteId, at: Timestamp, what: Heard) {
 /// The holiday calendars, by name.
 pub(crate) fn holidays(lake: &Lake) -> BTreeMap<String, Holidays> {
     let view = lake.state().view();
-    view.of_kind(HOLIDAYS).filter_map(|record| Some((record.id.clone(), record.parse().ok()?))).collect()
+    view.of_kind(HOLIDAYS).filter_map(|record| Some((record.id.to_string(), record.parse().ok()?))).collect()
 }
 
 /// Stores a holiday calendar.
@@ -246,7 +246,7 @@ pub(crate) async fn set_holidays(shared: &Shared, name: &str, days: Holidays, by
 
 /// A site as the watch wants it. What cannot be read was refused when it was entered.
 fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>, now: Timestamp) -> SiteSpec {
-    let attribute = |name: &str| record.attributes.get(name).map(String::as_str).unwrap_or_default();
+    let attribute = |name: &str| record.attributes.get(name).unwrap_or_default();
     let zone = record.zone();
     let named = attribute("holidays").split(',').map(str::trim).filter_map(|name| holidays.get(name));
     let days: BTreeSet<NaiveDate> =
@@ -264,7 +264,7 @@ fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>,
             holidays: Arc::new(days),
             closures: closures.collect(),
         },
-        attributes: record.attributes.clone(),
+        attributes: record.attributes.to_map(),
         expected_from: record.go_live().map_or(listed, |go_live| go_live.max(listed)),
         enrolled: record.enrolled_at.is_some(),
     }
@@ -360,7 +360,7 @@ pub(crate) async fn store(shared: &Shared, incidents: &[Incident], now: Timestam
 fn stored_incidents(view: &StateView) -> Vec<Incident> {
     let parsed = view.of_kind(INCIDENT).filter_map(|record| {
         let parsed = record.parse::<Incident>();
-        parsed.inspect_err(|error| tracing::error!(%error, id = record.id, "an incident cannot be read")).ok()
+        parsed.inspect_err(|error| tracing::error!(%error, id = %record.id, "an incident cannot be read")).ok()
     });
     parsed.collect()
 }

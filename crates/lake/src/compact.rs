@@ -1,6 +1,7 @@
 //! Many small files become few large ones, superseded versions move to files of their own, and what no version names any
 //! more is deleted. Ingest goes on meanwhile: only the commit itself takes its turn.
 
+mod choose;
 mod fold;
 mod merge;
 
@@ -9,9 +10,13 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
-use rollcall_types::SiteNumber;
+use rollcall_types::{SiteNumber, Timestamp};
 
-use self::{fold::Fold, merge::merge};
+use self::{
+    choose::{Inputs, Job, WEEK_MS, choose, week},
+    fold::Fold,
+    merge::merge,
+};
 use crate::{
     action::{Action, Remove},
     error::{Doing, LakeError},
@@ -33,6 +38,11 @@ pub struct CompactionLimits {
     pub target_bytes: u64,
 }
 
+impl CompactionLimits {
+    /// Nothing is compacted.
+    pub const NONE: Self = Self { small_file_bytes: 0, files_min: usize::MAX, rows_max: 0, target_bytes: 0 };
+}
+
 impl Default for CompactionLimits {
     /// Small is under 32 MB; at least 16 of those, at most 3 million rows at a time; files of 128 MB in the end.
     fn default() -> Self {
@@ -50,6 +60,9 @@ pub struct CompactionReport {
     /// Of these, rows moved to the history only.
     pub superseded: u64,
 }
+
+/// The operation of a commit that takes rows out of the table; others change files only.
+const EXPIRE: &str = "DELETE";
 
 /// Nothing is deleted younger than this: it must stay well above the time a paused node may sleep before its commit.
 pub(crate) const RETENTION_MIN: Duration = Duration::from_secs(2 * 3600);
@@ -77,15 +90,16 @@ impl Default for Retention {
 }
 
 impl Table {
-    /// Merges small files, if there are enough of them, else larger ones, if there are enough of those. One run is bounded in
-    /// memory; call it again until it does nothing. `site_number` tells numbers of sites whose rows are not all current.
+    /// Merges small files, if there are enough of them, else larger ones, if there are enough of those; or files of history. One
+    /// run is bounded in memory; call it again until it does nothing. `site_number` tells numbers of sites whose rows are not all
+    /// current.
     pub async fn compact(
         self: &Arc<Self>,
         limits: CompactionLimits,
         site_number: impl Fn(&str) -> Option<SiteNumber> + Send + 'static,
     ) -> Result<CompactionReport, LakeError> {
         let base = self.snapshot();
-        let Some((inputs, are_small)) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
+        let Some(Job { files: inputs, kind }) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
         let mut files = Vec::new();
         for file in &inputs {
             let path = self.root.clone().join(file.path.as_str());
@@ -101,37 +115,59 @@ impl Table {
         let schema = base.schema().clone();
         let special = base.special_sites().collect();
         let merged = tokio::task::spawn_blocking(move || {
-            let fold = Fold::new(&schema, special, is_whole, has_mutations, site_number);
-            merge(files, are_small, &schema, fold)
+            let fold = match kind {
+                Inputs::History => Fold::of_history(&schema, site_number),
+                Inputs::Small | Inputs::Larger => Fold::new(&schema, special, is_whole, has_mutations, site_number),
+            };
+            merge(files, kind == Inputs::Small, &schema, fold)
         });
-        let outputs = merged.await.doing("compacting")??;
+        let mut outputs = merged.await.doing("compacting")??;
         let mut report = CompactionReport { files: inputs.len(), ..CompactionReport::default() };
-        for (bytes, file) in &outputs {
+        for (bytes, file) in &mut outputs {
             report.rows += file.stats.num_records;
-            report.superseded += if file.superseded { file.stats.num_records } else { 0 };
+            if kind == Inputs::History {
+                // Its rows are as old as they were: see `Table::expire_history`.
+                file.modified_ms = inputs.iter().map(|input| input.modified_ms).max().unwrap_or(file.modified_ms);
+            } else if file.superseded {
+                report.superseded += file.stats.num_records;
+            }
             self.put_data_file(bytes.clone(), file).await?;
         }
-        let committed = self.replace(&base, &inputs, outputs.iter().map(|(_, file)| file)).await?;
+        let committed = self.exchange(&base, &inputs, outputs.iter().map(|(_, file)| file), "OPTIMIZE").await?;
         Ok(if committed { report } else { CompactionReport::default() })
     }
 
+    /// Takes out of the table what was superseded before a time: the rows of it that compaction moved to files of their own, by
+    /// whole weeks. Says how many rows those were.
+    pub async fn expire_history(self: &Arc<Self>, before: Timestamp) -> Result<u64, LakeError> {
+        let base = self.snapshot();
+        let week_of_end = (before.as_micros() / 1000).div_euclid(WEEK_MS);
+        let is_over = |file: &&Arc<DataFile>| file.superseded && week(file) < week_of_end;
+        let expired: Vec<Arc<DataFile>> = base.files().filter(is_over).cloned().collect();
+        if expired.is_empty() || !self.exchange(&base, &expired, std::iter::empty(), EXPIRE).await? {
+            return Ok(0);
+        }
+        Ok(expired.iter().map(|file| file.stats.num_records).sum())
+    }
+
     /// Commits the exchange of files, unless someone else removed one of the inputs meanwhile.
-    async fn replace(
+    async fn exchange(
         self: &Arc<Self>,
         pinned: &Snapshot,
         inputs: &[Arc<DataFile>],
         outputs: impl Iterator<Item = &DataFile>,
+        operation: &str,
     ) -> Result<bool, LakeError> {
-        let now_ms = Utc::now().timestamp_millis();
+        let (now_ms, data_change) = (Utc::now().timestamp_millis(), operation == EXPIRE);
         let mut actions: Vec<Action> = inputs
             .iter()
             .map(|file| {
                 let path = file.path.clone();
-                Action::remove(Remove { path, deletion_timestamp: Some(now_ms), data_change: false })
+                Action::remove(Remove { path, deletion_timestamp: Some(now_ms), data_change })
             })
             .collect();
         for file in outputs {
-            actions.push(Action::add(file.to_add(false)?));
+            actions.push(Action::add(file.to_add(data_change)?));
         }
         let _committing = self.committing.lock().await;
         for _ in 0..crate::append::COMMIT_ATTEMPTS {
@@ -141,7 +177,7 @@ impl Table {
             if !still_there || base.schema() != pinned.schema() {
                 return Ok(false);
             }
-            match self.put_entry(&base, "OPTIMIZE", actions.clone()).await? {
+            match self.put_entry(&base, operation, actions.clone()).await? {
                 Put::Won => {
                     self.checkpoint_if_due();
                     return Ok(true);
@@ -178,55 +214,4 @@ impl Table {
 
 fn relative(root: &Path, path: &Path) -> Option<String> {
     path.prefix_match(root).map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
-}
-
-/// As many runs of small files, full ones, make one large file at most.
-const RUNS_MERGED: u64 = 4;
-/// Compressed bytes of small files that one run takes; uncompressed they are about ten times as much.
-const INPUT_BYTES_MAX: u64 = 96 << 20;
-
-/// What one run is to merge, and whether that is small files. Those which such runs made come first: there are always small ones.
-fn choose(base: &Snapshot, limits: CompactionLimits) -> Option<(Vec<Arc<DataFile>>, bool)> {
-    let is_small =
-        |file: &DataFile| file.size < limits.small_file_bytes && file.stats.num_records < limits.rows_max / 2;
-    let (small, larger): (Vec<_>, Vec<_>) =
-        base.files().filter(|file| !file.superseded).cloned().partition(|file| is_small(file));
-    let larger = neighbours(larger, base, limits).map(|files| (files, false));
-    larger.or_else(|| Some((oldest(small, limits)?, true)))
-}
-
-/// The oldest small files, up to the limit of rows.
-fn oldest(mut small: Vec<Arc<DataFile>>, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
-    small.sort_by_key(|file| file.modified_ms);
-    let (all, mut rows, mut bytes) = (small.len(), 0, 0);
-    let fits = |file: &Arc<DataFile>| {
-        rows += file.stats.num_records;
-        bytes += file.size;
-        rows <= limits.rows_max && bytes <= INPUT_BYTES_MAX
-    };
-    let taken: Vec<_> = small.into_iter().take_while(fits).collect();
-    // A full run waits for no more files: they would not fit.
-    let is_full = taken.len() < all && taken.len() > 1;
-    (taken.len() >= limits.files_min || is_full).then_some(taken)
-}
-
-/// Files that follow each other in time and make one large one together. A file is merged once this way, or twice if its
-/// neighbours are long in coming: what is more than half of the target is left alone. Rows are bounded like bytes.
-fn neighbours(mut larger: Vec<Arc<DataFile>>, base: &Snapshot, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
-    let rows_max = limits.rows_max * RUNS_MERGED;
-    larger.retain(|file| file.size <= limits.target_bytes / 2 && file.stats.num_records <= rows_max / 2);
-    let time = merge::time_column(base.schema());
-    let begins = |file: &DataFile| file.stats.min_values.get(time).map(ToString::to_string);
-    larger.sort_by_cached_key(|file| (begins(file), file.modified_ms));
-    let mut group: Vec<Arc<DataFile>> = Vec::new();
-    let (mut bytes, mut rows) = (0, 0);
-    for file in larger {
-        (bytes, rows) = (bytes + file.size, rows + file.stats.num_records);
-        if bytes > limits.target_bytes || rows > rows_max {
-            // It has at least two, since none is more than half.
-            return Some(group);
-        }
-        group.push(file);
-    }
-    (group.len() > 1 && bytes >= limits.target_bytes / 4 * 3).then_some(group)
 }

@@ -101,7 +101,7 @@ fn properties(schema: &TableSchema, effort: Effort) -> Result<WriterProperties, 
 
 fn count_mutations(batch: &RecordBatch) -> u64 {
     let Some(ops) = batch.column_by_name(our_columns::OP) else { return 0 };
-    let is_mutation = |op: &str| op == "U" || op == "D";
+    let is_mutation = |op: &str| our_columns::MUTATIONS.contains(&op);
     match ops.data_type() {
         DataType::Utf8 => ops.as_string::<i32>().iter().flatten().filter(|op| is_mutation(op)).count() as u64,
         _ => batch.num_rows() as u64,

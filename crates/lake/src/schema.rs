@@ -25,6 +25,9 @@ pub mod our_columns {
     pub const RECEIVED_AT: &str = "_received_at";
     /// JSON object of values that did not fit their column.
     pub const MISFIT: &str = "_misfit";
+
+    /// [`OP`]s that supersede an older version of their row.
+    pub const MUTATIONS: [&str; 2] = ["U", "D"];
 }
 
 /// A column's type at HQ: Delta's primitive types, as far as sites' data needs them.

@@ -30,21 +30,22 @@ use crate::{
     table::{Put, Table},
 };
 
-/// One version of one thing HQ knows.
+/// One version of one thing HQ knows. Every node holds some for each of a million sites: what can be shared is, and nothing has
+/// room to grow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// What it is: `site`, `token`, …
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Which one.
-    pub id: String,
+    pub id: Arc<str>,
     /// 1, 2, 3… within (kind, id).
     pub version: i64,
     /// JSON.
-    pub value: String,
+    pub value: Box<str>,
     /// When it was written.
     pub at: Timestamp,
     /// Who wrote it.
-    pub by: String,
+    pub by: Arc<str>,
 }
 
 impl Record {
@@ -58,24 +59,25 @@ impl Record {
 /// The present records, by kind and id.
 #[derive(Debug, Clone, Default)]
 pub struct StateView {
-    records: imbl::OrdMap<(String, String), Arc<Record>>,
+    kinds: imbl::OrdMap<Arc<str>, OfKind>,
 }
+
+type OfKind = imbl::OrdMap<Arc<str>, Arc<Record>>;
 
 impl StateView {
     /// Whether both are the very same view: cheap, and never wrongly true.
     pub fn is_same(&self, other: &StateView) -> bool {
-        self.records.ptr_eq(&other.records)
+        self.kinds.ptr_eq(&other.kinds)
     }
 
     /// The record of this kind and id.
     pub fn get(&self, kind: &str, id: &str) -> Option<&Arc<Record>> {
-        self.records.get(&(kind.to_owned(), id.to_owned()))
+        self.kinds.get(kind)?.get(id)
     }
 
     /// All records of a kind, by id.
-    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Arc<Record>> {
-        let from = (kind.to_owned(), String::new());
-        self.records.range(from..).take_while(move |((found, _), _)| found == kind).map(|(_, record)| record)
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Arc<Record>> {
+        self.kinds.get(kind).into_iter().flat_map(OfKind::values)
     }
 
     /// What differs in this view from an older one, of a kind: each id with its record, none where it is gone. Looks only at what
@@ -83,14 +85,21 @@ impl StateView {
     pub fn changed_since<'a>(
         &'a self,
         older: &'a StateView,
-        kind: &'a str,
+        kind: &str,
     ) -> impl Iterator<Item = (&'a str, Option<&'a Arc<Record>>)> {
-        let changes = older.records.diff(&self.records).map(|change| match change {
-            DiffItem::Add(key, record) => (key, Some(record)),
-            DiffItem::Update { new: (key, record), .. } => (key, Some(record)),
-            DiffItem::Remove(key, _) => (key, None),
-        });
-        changes.filter(move |((of, _), _)| of == kind).map(|((_, id), record)| (id.as_str(), record))
+        let (before, now) = (older.kinds.get(kind), self.kinds.get(kind));
+        let changed =
+            before.zip(now).into_iter().flat_map(|(before, now)| before.diff(now)).map(|change| match change {
+                DiffItem::Add(id, record) => (id.as_ref(), Some(record)),
+                DiffItem::Update { new: (id, record), .. } => (id.as_ref(), Some(record)),
+                DiffItem::Remove(id, _) => (id.as_ref(), None),
+            });
+        // A kind of which there was nothing before, or is nothing any more.
+        let all_new = now.filter(|_| before.is_none()).into_iter().flatten();
+        let all_gone = before.filter(|_| now.is_none()).into_iter().flatten();
+        changed
+            .chain(all_new.map(|(id, record)| (id.as_ref(), Some(record))))
+            .chain(all_gone.map(|(id, _)| (id.as_ref(), None)))
     }
 
     /// The next version of a thing with this value.
@@ -103,15 +112,27 @@ impl StateView {
         by: &str,
     ) -> Result<Record, LakeError> {
         let version = self.get(kind, id).map_or(1, |record| record.version + 1);
-        let value = serde_json::to_string(value).map_err(LakeError::damaged)?;
-        Ok(Record { kind: kind.to_owned(), id: id.to_owned(), version, value, at, by: by.to_owned() })
+        let value = serde_json::to_string(value).map_err(LakeError::damaged)?.into();
+        Ok(Record { kind: kind.into(), id: id.into(), version, value, at, by: by.into() })
     }
 
-    fn take(&mut self, record: Record) {
-        let key = (record.kind.clone(), record.id.clone());
-        if self.records.get(&key).is_none_or(|known| known.version < record.version) {
-            self.records.insert(key, Arc::new(record));
+    fn take(&mut self, mut record: Record) {
+        let known = self.get(&record.kind, &record.id);
+        if known.is_some_and(|known| known.version >= record.version) {
+            return;
         }
+        // Texts that are the same are shared, with the version before or with another of the kind.
+        let other = known.or_else(|| self.kinds.get(&record.kind)?.get_max().map(|(_, other)| other));
+        for text in other.map(|other| [&other.kind, &other.id, &other.by]).into_iter().flatten() {
+            [&mut record.kind, &mut record.id, &mut record.by]
+                .into_iter()
+                .filter(|own| *own == text)
+                .for_each(|own| own.clone_from(text));
+        }
+        if record.by == record.id {
+            record.by = record.id.clone();
+        }
+        self.kinds.entry(record.kind.clone()).or_default().insert(record.id.clone(), Arc::new(record));
     }
 }
 
@@ -377,12 +398,12 @@ fn decode(batch: &RecordBatch) -> Result<Vec<Record>, LakeError> {
     }
     Ok((0..batch.num_rows())
         .map(|row| Record {
-            kind: kinds.value(row).to_owned(),
-            id: ids.value(row).to_owned(),
+            kind: kinds.value(row).into(),
+            id: ids.value(row).into(),
             version: versions.value(row),
-            value: values.value(row).to_owned(),
+            value: values.value(row).into(),
             at: Timestamp::from_micros(times.value(row)),
-            by: by.value(row).to_owned(),
+            by: by.value(row).into(),
         })
         .collect())
 }
@@ -395,12 +416,12 @@ mod tests {
     fn every_difference_of_two_views_is_found() {
         // Method: thousands of records of two kinds, so that the map has many leaves; each is changed by itself, and then many at once.
         let record = |kind: &str, number: usize, version| Record {
-            kind: kind.to_owned(),
-            id: format!("{number:05}"),
+            kind: kind.into(),
+            id: format!("{number:05}").into(),
             version,
-            value: "1".to_owned(),
+            value: "1".into(),
             at: Timestamp::from_micros(0),
-            by: "test".to_owned(),
+            by: "test".into(),
         };
         let mut view = StateView::default();
         for number in 0..3000 {

@@ -85,7 +85,7 @@ pub(crate) fn current(whole: &Whole<'_>, site_ids: &HashMap<SiteNumber, SiteId>)
             let keys: Vec<&str> =
                 std::iter::once(our_columns::SITE).chain(schema.key.iter().map(String::as_str)).collect();
             let newer = scan("changed", mutated, None)?
-                .filter(ident(our_columns::OP).in_list(vec![lit("U"), lit("D")], false))?
+                .filter(ident(our_columns::OP).in_list(our_columns::MUTATIONS.map(lit).to_vec(), false))?
                 .aggregate(keys.iter().map(|name| ident(*name)), vec![max(ident(our_columns::SEQ)).alias(NEWEST_SEQ)])?
                 .alias(TableReference::bare(NEWER))?
                 .build()?;

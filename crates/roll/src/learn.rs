@@ -64,7 +64,7 @@ impl Family {
 
     /// What all members together teach.
     pub fn learn<'a>(&mut self, members: impl Iterator<Item = &'a Past>) {
-        let (mut counts, mut levels, mut streams) = (Counts::new(self.unit), 0.0, 0);
+        let (mut counts, mut levels, mut streams) = (Counts::default(), 0.0, 0);
         let (mut gaps, mut closed_gaps) = (Gaps::default(), Gaps::default());
         for past in members.filter(|past| past.counts.total_hours() >= 2.0) {
             counts.add(&past.counts);
@@ -128,7 +128,7 @@ impl Past {
     pub fn new(unit: Unit, now: i64) -> Self {
         Self {
             unit_is_contact: unit == Unit::ContactMinutes,
-            counts: Counts::new(unit),
+            counts: Counts::default(),
             gaps: Gaps::default(),
             closed_gaps: Gaps::default(),
             rows: 0.0,

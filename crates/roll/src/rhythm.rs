@@ -34,22 +34,24 @@ const PRIOR_EXCESSES: f32 = 20.0;
 /// `level = (N + 2) / (E + 2 / level of the cohort)`, where `E` weighs each hour of exposure with the shape, so that a
 /// site that was only ever seen at noon is not taken for a busy one. This is the mean of a Gamma posterior whose prior is
 /// the cohort (Gelman et al., Bayesian Data Analysis, 3rd ed., section 2.6).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Events per bin.
+    /// Events per bin; empty while nothing was seen.
     events: Vec<f32>,
-    /// Hours of exposure per bin.
+    /// Hours of exposure per bin; likewise.
     hours: Vec<f32>,
 }
 
 impl Counts {
-    /// Nothing seen yet.
-    pub fn new(unit: Unit) -> Self {
-        Self { events: vec![0.0; unit.bins()], hours: vec![0.0; unit.bins()] }
+    fn make_room(&mut self, bins: usize) {
+        for values in [&mut self.events, &mut self.hours].into_iter().filter(|values| values.is_empty()) {
+            *values = vec![0.0; bins];
+        }
     }
 
     /// Takes a healthy stretch `from..to` (Unix seconds) in which `events` came, evenly. Closures teach nothing.
     pub fn learn(&mut self, unit: Unit, calendar: &Calendar, from: i64, to: i64, events: f32) {
+        self.make_room(unit.bins());
         let parts = calendar.outside_closures(from, to);
         let open: i64 = parts.iter().map(|(from, to)| to - from).sum();
         for (from, to) in parts {
@@ -74,6 +76,7 @@ impl Counts {
 
     /// Adds what another stream of the same cohort saw.
     pub fn add(&mut self, other: &Counts) {
+        self.make_room(other.hours.len());
         self.events.iter_mut().zip(&other.events).for_each(|(sum, value)| *sum += value);
         self.hours.iter_mut().zip(&other.hours).for_each(|(sum, value)| *sum += value);
     }
@@ -127,7 +130,8 @@ impl Counts {
         let prior = cohort.rates();
         let relative: Vec<f32> = (0..unit.bins())
             .map(|bin| {
-                let rate = (self.events[bin] + kappa * level * prior[bin]) / (self.hours[bin] + kappa);
+                let rate =
+                    (of_bin(&self.events, bin) + kappa * level * prior[bin]) / (of_bin(&self.hours, bin) + kappa);
                 rate / level
             })
             .collect();
@@ -135,19 +139,19 @@ impl Counts {
     }
 }
 
+/// Bins that are not there have nothing in them.
+fn of_bin(values: &[f32], bin: usize) -> f32 {
+    values.get(bin).copied().unwrap_or_default()
+}
+
 /// Bins of [`Gaps`]: eight to a factor of ten, from 0.01 expected events on.
 const GAP_BINS: usize = 56;
 
 /// Healthy gaps between events, measured in what was expected meanwhile, as a histogram of their logarithm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gaps {
+    /// By bin, up to the last that has any.
     counts: Vec<f32>,
-}
-
-impl Default for Gaps {
-    fn default() -> Self {
-        Self { counts: vec![0.0; GAP_BINS] }
-    }
 }
 
 fn gap_bin(expected: f64) -> usize {
@@ -162,7 +166,9 @@ fn gap_of(bin: usize) -> f64 {
 impl Gaps {
     /// Takes a healthy gap in which `expected` events were expected and none came.
     pub fn learn(&mut self, expected: f64) {
-        self.counts[gap_bin(expected)] += 1.0;
+        let bin = gap_bin(expected);
+        self.make_room(bin + 1);
+        self.counts[bin] += 1.0;
     }
 
     /// See [`Counts::fade`].
@@ -173,7 +179,14 @@ impl Gaps {
 
     /// See [`Counts::add`].
     pub fn add(&mut self, other: &Gaps) {
+        self.make_room(other.counts.len());
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, value)| *sum += value);
+    }
+
+    fn make_room(&mut self, bins: usize) {
+        let more = bins.saturating_sub(self.counts.len());
+        self.counts.reserve_exact(more);
+        self.counts.extend(std::iter::repeat_n(0.0, more));
     }
 
     /// Gaps seen, faded.
@@ -234,7 +247,7 @@ mod tests {
     #[test]
     fn a_learned_rate_is_what_was_seen_and_a_new_site_is_its_cohort() {
         let (unit, calendar) = (Unit::Rows, Calendar::default());
-        let mut counts = Counts::new(unit);
+        let mut counts = Counts::default();
         for hour in 0..24 * 7 * 8 {
             let events = if (9..17).contains(&(hour % 24)) { 20.0 } else { 0.0 };
             counts.learn(unit, &calendar, hour * HOUR, (hour + 1) * HOUR, events);
@@ -244,14 +257,14 @@ mod tests {
         let at = |hour: i64| shape.rate(&calendar, hour * HOUR) * level;
         assert!((at(12) - 20.0).abs() < 1.5, "{}", at(12));
         assert!(at(3) < 1.0, "{}", at(3));
-        let (new_shape, new_level) = Counts::new(unit).rates(unit, &cohort, 5.0, prior_hours(unit));
+        let (new_shape, new_level) = Counts::default().rates(unit, &cohort, 5.0, prior_hours(unit));
         assert!((new_level - 5.0).abs() < 1e-3);
         assert!((new_shape.rate(&calendar, 12 * HOUR) - 1.0).abs() < 1e-3);
     }
 
     #[test]
     fn what_is_old_counts_half_after_four_weeks() {
-        let mut counts = Counts::new(Unit::Rows);
+        let mut counts = Counts::default();
         counts.learn(Unit::Rows, &Calendar::default(), 0, 10 * HOUR, 100.0);
         counts.fade(28.0);
         assert!((counts.total_events() - 50.0).abs() < 0.01);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 
 use clap::Args;
 use rollcall_hq::{HTTP_PORT, HqConfig, Node, PG_PORT};
-use rollcall_lake::{LakeOptions, PutLayer};
+use rollcall_lake::{CompactionLimits, LakeOptions, PutLayer};
 use rollcall_roll::Thresholds;
 use rollcall_sim::LostReplies;
 
@@ -47,6 +47,9 @@ pub(crate) struct HqArgs {
     /// Rehearse: lose the reply to this share of commits (0 to 1), after their effect.
     #[arg(long, hide = true, default_value_t = 0.0, value_name = "RATIO")]
     lose_replies: f64,
+    /// Measure: leave the lake's files as ingest writes them.
+    #[arg(long, hide = true)]
+    no_compaction: bool,
 }
 
 pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
@@ -72,6 +75,7 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         store: args.store.clone(),
         advertise: args.advertise,
         lake: LakeOptions { layer, ..LakeOptions::default() },
+        compaction: if args.no_compaction { CompactionLimits::NONE } else { CompactionLimits::default() },
         ..HqConfig::new(args.data.clone())
     })
     .await?;

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, HqAddress};
 
@@ -22,40 +21,87 @@ pub(crate) struct TablesArgs {
 
 #[derive(Debug, Subcommand)]
 enum TablesCommand {
-    /// Declare when a table's rows happened (a question about the past then needs no site beyond it) and what they are worth.
+    /// Declare when a table's rows happened (a question about the past then needs no site beyond it), what they are worth and how
+    /// long their history is kept. What is not given stays as it is.
     Set {
         /// The table.
         table: String,
-        /// The column with the time of the event; without it, every question needs every site up to now.
+        /// The column with the time of the event; without one, every question needs every site up to now.
         #[arg(long)]
         event_time: Option<String>,
-        /// Seconds after the event within which its row is written.
-        #[arg(long, default_value_t = 0)]
-        lateness: u64,
+        /// Seconds after the event within which its row is written; 0 if nothing was ever said.
+        #[arg(long)]
+        lateness: Option<u64>,
         /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told in money too.
         #[arg(long)]
         measure: Option<String>,
+        /// Days for which versions of rows are kept after newer ones replaced them, 30 at least; for ever if nothing was said.
+        #[arg(long, value_name = "DAYS")]
+        history: Option<u32>,
+        /// Take back what was said of this; may be given several times.
+        #[arg(long, value_enum, value_name = "WHAT")]
+        unset: Vec<Unset>,
         #[command(flatten)]
         hq: HqAddress,
     },
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Unset {
+    EventTime,
+    Lateness,
+    Measure,
+    History,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Declared {
     event_time: Option<String>,
     lateness_seconds: u64,
     measure: Option<String>,
+    history_days: Option<u32>,
+}
+
+impl Declared {
+    fn unset(&mut self, what: Unset) {
+        match what {
+            Unset::EventTime => self.event_time = None,
+            Unset::Lateness => self.lateness_seconds = 0,
+            Unset::Measure => self.measure = None,
+            Unset::History => self.history_days = None,
+        }
+    }
+
+    /// How long history is kept, for people.
+    fn history(&self) -> String {
+        self.history_days.map_or_else(|| "for ever".to_owned(), |days| format!("{days} days"))
+    }
 }
 
 pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Some(TablesCommand::Set { table, event_time, lateness, measure, hq }) => {
-            let body = json!({"event_time": event_time, "lateness_seconds": lateness, "measure": measure});
-            let _: serde_json::Value = Client::find(&hq)?.put(&format!("/api/tables/{table}"), &body)?;
-            match event_time {
+        Some(TablesCommand::Set { table, event_time, lateness, measure, history, unset, hq }) => {
+            let client = Client::find(&hq)?;
+            let mut all: BTreeMap<String, Declared> = serde_json::from_str(&client.get("/api/tables")?)?;
+            let mut declared = all.remove(&table).unwrap_or_default();
+            unset.into_iter().for_each(|what| declared.unset(what));
+            let declared = Declared {
+                event_time: event_time.or(declared.event_time),
+                lateness_seconds: lateness.unwrap_or(declared.lateness_seconds),
+                measure: measure.or(declared.measure),
+                history_days: history.or(declared.history_days),
+            };
+            let _: serde_json::Value =
+                client.put(&format!("/api/tables/{table}"), &serde_json::to_value(&declared)?)?;
+            let lateness = declared.lateness_seconds;
+            match &declared.event_time {
                 Some(column) => eprintln!("{table}: rows happened at {column}, and come at most {lateness} s later"),
                 None => eprintln!("{table}: nothing is said about when its rows happened"),
             }
+            if let Some(measure) = &declared.measure {
+                eprintln!("a row is worth {measure}");
+            }
+            eprintln!("versions of rows that newer ones replaced are kept {}", declared.history());
         }
         None => {
             let text = Client::find(&args.hq)?.get("/api/tables")?;
@@ -65,13 +111,21 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
             }
             let declared: BTreeMap<String, Declared> = serde_json::from_str(&text)?;
             let mut table = Table::new();
-            table.load_preset(UTF8_FULL_CONDENSED).set_header(["table", "event time", "lateness", "worth of a row"]);
+            table.load_preset(UTF8_FULL_CONDENSED).set_header([
+                "table",
+                "event time",
+                "lateness",
+                "worth of a row",
+                "history",
+            ]);
             for (name, declared) in declared {
+                let history = declared.history();
                 table.add_row([
                     name,
                     declared.event_time.unwrap_or_else(|| "not declared".to_owned()),
                     format!("{} s", declared.lateness_seconds),
                     declared.measure.unwrap_or_else(|| "not declared".to_owned()),
+                    history,
                 ]);
             }
             println!("{table}");

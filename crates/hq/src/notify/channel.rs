@@ -202,7 +202,9 @@ impl Channel {
         }
         let has = |site: &SiteId| {
             let attributes = roster.get(site).map(|record| &record.attributes);
-            self.matching.iter().all(|(name, value)| attributes.and_then(|known| known.get(name)) == Some(value))
+            self.matching
+                .iter()
+                .all(|(name, value)| attributes.and_then(|known| known.get(name)) == Some(value.as_str()))
         };
         self.matching.is_empty()
             || matches!(incident.kind, Kind::HqBlind | Kind::Channel)

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::{
-    ATTEMPTS, Changes, Counts, DEFINITION, Definition, Known, Mode, Outcome, Request, WorkedOut, definitions, failed,
-    image, publish,
+    ATTEMPTS, Counts, DEFINITION, Definition, Known, Mode, Outcome, Request, changes::Changes, definitions, failed,
+    image, publish, publishing::WorkedOut,
 };
 use crate::{error::HqError, node::Shared, roster::SiteRecord};
 

@@ -23,6 +23,8 @@ pub(super) struct Fold<'a, N> {
     special: HashMap<SiteNumber, Visible>,
     is_whole: bool,
     has_mutations: bool,
+    /// All rows are history already.
+    is_history: bool,
     site_number: N,
     /// The newest position of each key that was updated or deleted.
     newest: HashMap<Vec<u8>, Position>,
@@ -40,7 +42,12 @@ impl<'a, N: Fn(&str) -> Option<SiteNumber>> Fold<'a, N> {
         has_mutations: bool,
         site_number: N,
     ) -> Self {
-        Self { schema, special, is_whole, has_mutations, site_number, newest: HashMap::new() }
+        Self { schema, special, is_whole, has_mutations, is_history: false, site_number, newest: HashMap::new() }
+    }
+
+    /// For files of which nothing is current any more.
+    pub(super) fn of_history(schema: &'a TableSchema, site_number: N) -> Self {
+        Self { is_history: true, ..Self::new(schema, HashMap::new(), false, false, site_number) }
     }
 
     /// The columns that [`Self::learn`] needs; none if there is nothing to learn.
@@ -66,6 +73,9 @@ impl<'a, N: Fn(&str) -> Option<SiteNumber>> Fold<'a, N> {
 
     /// Which of these rows are superseded, by all that was learned.
     pub(super) fn superseded(&self, rows: &RecordBatch) -> Result<BooleanArray, LakeError> {
+        if self.is_history {
+            return Ok(BooleanArray::from(vec![true; rows.num_rows()]));
+        }
         let is_all_current = self.special.is_empty() && !self.has_mutations;
         let places = Places::of(rows).filter(|_| !self.schema.key.is_empty() && !is_all_current);
         let Some(places) = places else { return Ok(BooleanArray::from(vec![false; rows.num_rows()])) };
@@ -132,7 +142,7 @@ impl<'a> Places<'a> {
     }
 
     fn is_mutation(&self, row: usize) -> bool {
-        matches!(self.ops.value(row), "U" | "D")
+        our_columns::MUTATIONS.contains(&self.ops.value(row))
     }
 }
 

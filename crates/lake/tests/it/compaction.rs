@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use object_store::{ObjectStore, memory::InMemory};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rollcall_lake::{CompactionLimits, MarkKind, PartMark, SiteClock, conform};
-use rollcall_types::{Epoch, Seq, SiteNumber};
+use rollcall_lake::{CompactionLimits, DataFile, MarkKind, PartMark, SiteClock, conform};
+use rollcall_types::{Epoch, Seq, SiteNumber, Timestamp};
 
 use crate::support::{expected, part, part_of, rows, rows_of, sent, table, with_marks};
 
@@ -90,6 +90,51 @@ async fn a_new_epoch_is_current_only_once_its_load_is_complete() {
     assert_eq!((visible(&table).from, visible(&table).before), (Seq(11), Seq(u64::MAX)));
     let report = table.compact(EAGER, number).await.expect("compacts");
     assert_eq!((report.rows, report.superseded), (6, 5), "only row 12 is current");
+}
+
+#[tokio::test]
+async fn history_is_merged_and_kept_as_long_as_told() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let table = table(&store).await;
+    let limits = CompactionLimits { files_min: 4, ..EAGER };
+    let history = || {
+        let mut files: Vec<_> = table.snapshot().files().filter(|file| file.superseded).cloned().collect();
+        files.sort_by_key(|file| file.modified_ms);
+        files
+    };
+    let mut seq = 0;
+    // Each round, a row is changed four times and folded: three versions more are history.
+    for round in 0..7 {
+        for _ in 0..4 {
+            let changes = [(seq + 1, if seq == 0 { 'I' } else { 'U' }, 1)];
+            let rows = conform(&sent(&changes), table.snapshot().schema(), SiteClock::default()).expect("conforms");
+            table.append(Arc::new(vec![part_of(&table, 0, 1, seq, seq + 1, rows)])).await.expect("appends");
+            seq += 1;
+        }
+        let before = history();
+        let report = table.compact(limits, number).await.expect("compacts");
+        if round > 0 && before.len() == 4 {
+            assert_eq!((report.files, report.superseded), (4, 0), "round {round}: history is merged");
+            let merged = history();
+            assert_eq!(merged.len(), 1);
+            assert_eq!(merged[0].modified_ms, before[3].modified_ms, "it is as old as its newest part");
+            table.compact(limits, number).await.expect("compacts what waited");
+        }
+    }
+    assert_eq!(rows(&store).await, expected(1, seq as i64), "all of it is there until told otherwise");
+    let oldest = history()[0].clone();
+    assert!(history().len() > 1 && oldest.stats.num_records > 5, "one was merged, others came behind it");
+    const WEEK: i64 = 7 * 24 * 3600 * 1000;
+    let week = |file: &DataFile| file.modified_ms.div_euclid(WEEK);
+    let in_history: u64 = history().iter().map(|file| file.stats.num_records).sum();
+    let begin = |week: i64| Timestamp::from_micros(week * WEEK * 1000);
+    assert_eq!(table.expire_history(begin(week(&oldest))).await.expect("looks"), 0, "its week is not over");
+    let newest = history().last().map(|file| week(file)).expect("some");
+    assert_eq!(table.expire_history(begin(newest + 1)).await.expect("expires"), in_history);
+    let left = rows(&store).await;
+    assert_eq!((history().len(), left.len() as u64), (0, seq - in_history));
+    assert_eq!(left.last(), expected(1, seq as i64).last(), "what is current stays");
+    assert_eq!(table.expire_history(begin(newest + 1)).await.expect("looks"), 0, "there is nothing more");
 }
 
 /// Where each row lies after a run, in the file's order: superseded or not, site, position, time.

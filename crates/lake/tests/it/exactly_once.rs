@@ -216,7 +216,7 @@ async fn state_is_versioned_and_races_are_settled() {
     for lake in &nodes {
         let view = lake.state().refresh().await.expect("refreshes");
         let record = view.get("counter", "a").expect("counted");
-        assert_eq!((record.value.as_str(), record.version), ("20", 20));
+        assert_eq!((record.value.as_ref(), record.version), ("20", 20));
     }
 }
 

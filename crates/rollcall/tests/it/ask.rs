@@ -122,9 +122,20 @@ fn clients_of_postgresql_hear_what_is_missing() {
     }
     let declared = hq.run(&["tables", "set", "sales", "--event-time", "sold_at"]);
     assert!(declared.status.success(), "{}", err(&declared));
-    let worth = |measure: &str| hq.run(&["tables", "set", "sales", "--event-time", "sold_at", "--measure", measure]);
+    let worth = |measure: &str| hq.run(&["tables", "set", "sales", "--measure", measure]);
     assert!(err(&worth("colour")).contains("no number of a row"), "{}", err(&worth("colour")));
     assert!(worth("qty * 2").status.success());
+    let kept = |days: &str| hq.run(&["tables", "set", "sales", "--history", days]);
+    assert!(err(&kept("7")).contains("for 30 days at least"), "{}", err(&kept("7")));
+    assert!(err(&kept("400")).contains("kept 400 days"), "{}", err(&kept("400")));
+    let sales = || {
+        let all: serde_json::Value = serde_json::from_str(&out(&hq.run(&["tables", "--json"]))).expect("json");
+        let said = &all["sales"];
+        (said["event_time"].clone(), said["measure"].clone(), said["history_days"].clone())
+    };
+    assert_eq!(sales(), ("sold_at".into(), "qty * 2".into(), 400.into()), "what is not said again stays");
+    assert!(hq.run(&["tables", "set", "sales", "--unset", "history"]).status.success());
+    assert_eq!(sales(), ("sold_at".into(), "qty * 2".into(), serde_json::Value::Null));
     let oregon_then = ask(&format!("{oregon} AND sold_at < '2026-02-01';"));
     assert_eq!(out(&oregon_then), "5");
     assert!(err(&oregon_then).contains("complete for all before 2026-02-01"), "{}", err(&oregon_then));

@@ -70,12 +70,19 @@ fn one_directory_has_one_hq_and_its_api_wants_a_password() {
     let endpoints = std::fs::read_to_string(hq.data.join("endpoints.json")).expect("written");
     let endpoints: serde_json::Value = serde_json::from_str(&endpoints).expect("json");
     let url = format!("http://{}", endpoints["http"].as_str().expect("text"));
-    let stranger = Command::new(binary("rollcall"))
-        .args(["sql", "SELECT 1", "--url", &url, "--token", "guess"])
-        .output()
-        .expect("runs");
-    assert_eq!(stranger.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&stranger.stderr).contains("password"), "{stranger:?}");
+    // Also where the answer is there long before the request is.
+    let long = directory.path().join("long.csv");
+    let sites = (0..300_000).map(|number| format!("site-{number}\n"));
+    std::fs::write(&long, format!("id\n{}", sites.collect::<String>())).expect("writes");
+    for request in [["sql", "SELECT 1"].as_slice(), &["roster", "import", long.to_str().expect("text")]] {
+        let stranger = Command::new(binary("rollcall"))
+            .args(request)
+            .args(["--url", &url, "--token", "guess"])
+            .output()
+            .expect("runs");
+        assert_eq!(stranger.status.code(), Some(3));
+        assert!(String::from_utf8_lossy(&stranger.stderr).contains("password"), "{stranger:?}");
+    }
     let token = std::fs::metadata(hq.data.join("operator.token")).expect("written");
     #[cfg(unix)]
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&token.permissions()) & 0o777, 0o600);

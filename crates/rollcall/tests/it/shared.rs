@@ -219,4 +219,9 @@ fn what_hq_refuses_leaves_the_store_and_holds_up_nothing_else() {
     refused("staff", "id,kept\ns1,1\n", &["--shared", "hq"], "cannot be called kept");
     publish_to(&hq, directory.path(), "staff", "id", "id,name\ns1,Ann\n", &["--shared", "hq"]);
     refused("staff_edits", "id,name\ns1,Ann\n", &[], "shared table staff");
+    for table in ["staff", "customers_edits"] {
+        let ended = hq.run(&["tables", "set", table, "--history", "60"]);
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && said.contains("must stay whole"), "{table}: {said}");
+    }
 }

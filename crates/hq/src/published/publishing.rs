@@ -1,0 +1,320 @@
+//! Publishing: what is given is worked out, checked and committed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arrow_array::{Array, Decimal128Array, RecordBatch, cast::AsArray};
+use arrow_schema::DataType;
+use rollcall_lake::{Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, TableSchema, conform};
+use rollcall_types::{ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, columns, hq_identifier};
+use tokio::task::block_in_place;
+
+use super::{
+    ATTEMPTS, Class, Counts, DEFINITION, Definition, Known, NOBODY, Outcome, PUBLICATION, Publication, Request, Rules,
+    changes::Changes, check_attributes, definitions, failed, image::Image, publication_id, publications, refresh,
+    scheduled, shared,
+};
+use crate::{error::HqError, node::Shared, roster::Sites};
+
+/// Publishes rows: works out what they change, commits that, and says so to every node and site. What was begun is done to
+/// its end, though nobody may wait for it any more.
+pub(crate) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Outcome, HqError> {
+    let own = shared.clone();
+    let done = shared.tasks.spawn(async move { publish_now(&own, &request).await }).await;
+    done.map_err(|error| HqError::Unavailable(error.to_string()))?
+}
+
+async fn publish_now(shared: &Shared, request: &Request) -> Result<Outcome, HqError> {
+    let _one = shared.published.publishing.lock().await;
+    for _ in 0..ATTEMPTS {
+        shared.lake.follow().await?;
+        refresh(shared).await;
+        if let Some(outcome) = try_publish(shared, request).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(HqError::Unavailable("others publish to this table all the time; try again".to_owned()))
+}
+
+/// One attempt; none if another node was faster.
+async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcome>, HqError> {
+    let invalid = |text: String| HqError::Invalid(text);
+    let name = &request.table;
+    let before = definitions(&shared.lake.state().view()).remove(name);
+    let definition = define(request, before.as_ref())?;
+    shared::check_names(shared, request, before.as_ref())?;
+    let table = shared.lake.table(name);
+    if before.is_none() && table.as_ref().is_some_and(|table| table.snapshot().cursors().next().is_some()) {
+        return Err(invalid(format!("table {name} is filled by sites; HQ publishes tables of its own only")));
+    }
+    let schema = table.as_ref().map_or_else(
+        || TableSchema::for_sites(definition.key.clone()),
+        |table| table.snapshot().schema().as_ref().clone(),
+    );
+    let empty = Image::empty(&schema);
+    let known = shared.published.get(name);
+    let image = known.as_ref().map_or(&empty, |known| &known.image);
+    if request.based_on.is_some_and(|version| version != image.version) {
+        return Err(HqError::Outdated);
+    }
+    let is_redefined = before.as_ref() != Some(&definition);
+    // A large table takes its time; sites are served meanwhile.
+    let worked_out = block_in_place(|| WorkedOut::new(shared, request, &definition, schema, image, is_redefined));
+    let WorkedOut { mut conformed, changes, audience, sites_touched, .. } = worked_out?;
+    let previous = image.version;
+    let version = Seq(previous.0 + changes.counts.changes());
+    let outcome = Outcome {
+        table: name.clone(),
+        version,
+        previous,
+        counts: changes.counts,
+        audience,
+        sites_touched,
+        dry_run: request.dry_run,
+    };
+    let (now, by) = (shared.now(), request.by.as_str());
+    if request.dry_run || !is_redefined && changes.counts.changes() == 0 {
+        return Ok(Some(outcome));
+    }
+    if is_redefined {
+        let records = |view: &StateView| {
+            let own = view.next(DEFINITION, name.as_str(), &definition, now, by)?;
+            // What is scheduled is for those for whom the table is.
+            let next = scheduled::next_definition(view, name, &definition, now, by)?;
+            Ok::<_, LakeError>(([own].into_iter().chain(next).collect(), ()))
+        };
+        shared.lake.state().update(records).await?;
+    }
+    let table = shared.lake.table_or_create(name, &definition.key).await?;
+    if changes.counts.changes() > 0 {
+        conformed.rows = changes.rows(previous, now)?;
+        if definition.shared.is_some() {
+            conformed.rows = changes.with_origin(&conformed.rows, &definition.key, now)?;
+            conformed.new_columns.extend(shared::new_columns(&table));
+        }
+        let part = Part {
+            site: SiteNumber::HQ,
+            site_id: SiteId::new(HQ_SITE).map_err(|error| invalid(error.to_string()))?,
+            epoch: HQ_EPOCH,
+            previous,
+            last: version,
+            hash: ChainHash::default(),
+            marks: Vec::new(),
+            rows: conformed,
+            received_at: now,
+            whole: true,
+        };
+        let appended = table.append(Arc::new(vec![part])).await?;
+        if matches!(appended.outcomes.first(), Some(PartOutcome::Gap { .. })) {
+            return Ok(None);
+        }
+    }
+    let publication = Publication {
+        table: name.clone(),
+        version,
+        previous,
+        at: now,
+        by: request.by.clone(),
+        note: request.note.clone(),
+        counts: changes.counts,
+    };
+    note(shared, &publication).await?;
+    refresh(shared).await;
+    tracing::info!(table = %name, %version, by, counts = ?changes.counts, "published");
+    Ok(Some(outcome))
+}
+
+/// What a publication would come to.
+pub(super) struct WorkedOut {
+    pub(super) conformed: Conformed,
+    pub(super) changes: Changes,
+    /// The columns that its rule names.
+    pub(super) rule_columns: Vec<String>,
+    /// Sites that have the table, and for how many of them something changes.
+    pub(super) audience: usize,
+    pub(super) sites_touched: usize,
+}
+
+impl WorkedOut {
+    pub(super) fn new(
+        shared: &Shared,
+        request: &Request,
+        definition: &Definition,
+        schema: TableSchema,
+        image: &Image,
+        is_redefined: bool,
+    ) -> Result<Self, HqError> {
+        let key = &definition.key;
+        let conformed = in_hqs_types(&request.rows, &schema, key)?;
+        if definition.to != NOBODY {
+            check_decimals(&conformed.rows)?;
+        }
+        let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
+        let keys = |rows: &RecordBatch| in_hqs_types(&named_only(rows, key)?, &schema, key);
+        let gone = request.gone.as_ref().map(keys).transpose()?.map(|gone| gone.rows);
+        let changes = Changes::new(image, &conformed.rows, gone.as_ref(), &schema, key, request.mode)?;
+        if definition.to != NOBODY {
+            check_width(&changes.rows)?;
+        }
+        if definition.shared.is_some() {
+            shared::check_columns(&changes.shape())?;
+        }
+        let roster = shared.roster.all();
+        let audience = shared.engine.audience(&definition.to, &changes.shape());
+        let audience = audience.map_err(|error| HqError::Invalid(error.to_string()))?;
+        check_attributes(&audience, &roster)?;
+        let rule_columns = audience.row_columns();
+        let rules = Arc::new(Rules::new(audience, definition.clone()));
+        let known = Known::new(request.table.clone(), Image::empty(&schema), rules, None);
+        let (audience, sites_touched) = touched(&known, &changes, &roster, is_redefined)?;
+        Ok(Self { conformed, changes, rule_columns, audience, sites_touched })
+    }
+}
+
+/// Stores what was published.
+async fn note(shared: &Shared, publication: &Publication) -> Result<(), LakeError> {
+    let Publication { at, by, .. } = publication;
+    let record = |view: &StateView| view.next(PUBLICATION, &publication_id(publication), publication, *at, by);
+    shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
+}
+
+/// Notes what is there without a record of it, since the node that published it died before it could. What was found so at
+/// the last look is; what is new may be noted in this moment.
+pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName, Seq>) -> Result<(), HqError> {
+    let view = shared.lake.state().view();
+    let noted = publications(&view);
+    let before = std::mem::take(found);
+    for (name, definition) in definitions(&view) {
+        let Some(table) = shared.lake.table(&name) else { continue };
+        // Edits of sites are versions that nobody published.
+        if definition.shared.is_some() || table.snapshot().schema().column(shared::ORIGIN).is_some() {
+            continue;
+        }
+        let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
+        let newest = noted.iter().filter(|known| known.table == name).map(|known| known.version).max();
+        let previous = newest.unwrap_or_default();
+        if version > previous {
+            found.insert(name.clone(), version);
+        }
+        if version > previous && before.get(&name) == Some(&version) {
+            let note_text = "the node that published this stopped before it could say who asked for it".to_owned();
+            let counts = Counts::default();
+            let (at, by) = (shared.now(), "unknown".to_owned());
+            note(shared, &Publication { table: name, version, previous, at, by, note: note_text, counts }).await?;
+        }
+    }
+    Ok(())
+}
+
+fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, HqError> {
+    let name = &request.table;
+    if name.as_str().starts_with("rollcall.") {
+        return Err(HqError::Invalid(format!("{name}: names that begin with rollcall. are Rollcall's own")));
+    }
+    let key: Vec<String> = request.key.iter().map(|column| hq_identifier(column)).collect();
+    match before {
+        Some(known) if !key.is_empty() && key != known.key => Err(HqError::Invalid(format!(
+            "the key of {name} is ({}); a table with another key needs another name",
+            known.key.join(", ")
+        ))),
+        Some(known) => Ok(Definition {
+            key: known.key.clone(),
+            to: request.to.clone().unwrap_or_else(|| known.to.clone()),
+            mends: request.mends.unwrap_or(known.mends),
+            restated: known.restated,
+            shared: request.shared.unwrap_or(known.shared),
+        }),
+        None if key.is_empty() => Err(HqError::Invalid(format!(
+            "{name} was never published: say with --key which columns name a row, and with --to which sites get which rows"
+        ))),
+        None => Ok(Definition {
+            key,
+            to: request.to.clone().unwrap_or_else(|| "true".to_owned()),
+            mends: request.mends.unwrap_or(true),
+            restated: 0,
+            shared: request.shared.flatten(),
+        }),
+    }
+}
+
+/// Rows as given, in the table's types and under its names.
+fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Result<Conformed, HqError> {
+    if rows.num_columns() == 0 {
+        return Ok(Conformed::empty());
+    }
+    let key_text = serde_json::to_string(key).unwrap_or_default();
+    let metadata = HashMap::from([(columns::METADATA_KEY.to_owned(), key_text)]);
+    let given = rows.schema().as_ref().clone().with_metadata(metadata);
+    let rows = RecordBatch::try_new(Arc::new(given), rows.columns().to_vec()).map_err(failed)?;
+    let conformed =
+        conform(&rows, schema, SiteClock::default()).map_err(|error| HqError::Invalid(error.to_string()))?;
+    if let Some(column) = conformed.new_columns.iter().find(|column| column.name.starts_with('_')) {
+        let text = format!("a column cannot be called {}: names that begin with _ are Rollcall's own", column.name);
+        return Err(HqError::Invalid(text));
+    }
+    if conformed.misfits > 0 {
+        let text = format!("{} rows have values that the table's types cannot hold", conformed.misfits);
+        return Err(HqError::Invalid(text));
+    }
+    Ok(conformed)
+}
+
+/// Of rows as given, the columns with these names at HQ.
+fn named_only(rows: &RecordBatch, names: &[String]) -> Result<RecordBatch, HqError> {
+    let is_named = |place: &usize| names.contains(&hq_identifier(rows.schema_ref().field(*place).name()));
+    let places: Vec<usize> = (0..rows.num_columns()).filter(is_named).collect();
+    rows.project(&places).map_err(failed)
+}
+
+/// Refuses numbers that SQLite would round, or take for one another: it keeps decimals as floats (datatype3.html, 3.1).
+fn check_decimals(rows: &RecordBatch) -> Result<(), HqError> {
+    const EXACT: u128 = 10_u128.pow(15);
+    for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        let DataType::Decimal128(_, scale) = field.data_type() else { continue };
+        let most = if *scale == 0 { i64::MAX as u128 } else { EXACT - 1 };
+        let numbers: &Decimal128Array = array.as_primitive();
+        let wide = (0..numbers.len()).find(|row| numbers.is_valid(*row) && numbers.value(*row).unsigned_abs() > most);
+        if let Some(row) = wide {
+            return Err(HqError::Invalid(format!(
+                "row {}: {} is {}, which a store's database cannot hold exactly (15 digits, or whole numbers of 63 bits); \
+                 publish it as text",
+                row + 1,
+                field.name(),
+                numbers.value_as_string(row)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses rows that could not be sent to sites.
+fn check_width(rows: &RecordBatch) -> Result<(), HqError> {
+    match shared::too_wide(rows)?.iter().position(|wide| *wide) {
+        Some(row) => Err(HqError::Invalid(format!(
+            "row {} of those that change is wider than {} bytes; publish where it is to be found instead",
+            row + 1,
+            shared::ROW_BYTES_MAX
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// How many sites have the table, and for how many something changes.
+fn touched(known: &Known, changes: &Changes, roster: &Sites, is_redefined: bool) -> Result<(usize, usize), HqError> {
+    let mut by_class: HashMap<u64, (Arc<Class>, usize)> = HashMap::new();
+    for (site, record) in roster.iter().filter(|(_, record)| record.retired.is_none()) {
+        let class = known.class_of(site, record)?;
+        by_class.entry(class.tag).or_insert_with(|| (class, 0)).1 += 1;
+    }
+    let (mut audience, mut touched) = (0, 0);
+    for (class, sites) in by_class.into_values().filter(|(class, _)| !class.rule.is_nobody()) {
+        audience += sites;
+        let changes_it = is_redefined
+            || class.rule.mask(&changes.rows)?.true_count() > 0
+            || class.rule.mask(&changes.before)?.true_count() > 0;
+        touched += if changes_it { sites } else { 0 };
+    }
+    Ok((audience, touched))
+}

@@ -1,0 +1,418 @@
+//! What becomes of edits: the versions that the shared table gets, and what is put aside.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt8Array,
+    cast::AsArray,
+    types::{Int64Type, TimestampMicrosecondType},
+};
+use arrow_schema::DataType;
+use arrow_select::{filter::filter_record_batch, interleave::interleave};
+use rollcall_lake::ColumnType;
+use rollcall_types::{
+    HQ_SITE, Seq, SiteId, TableName, Timestamp, columns,
+    shared::{Decision, EDIT_NUMBER, Rule, Version, decide, stamp},
+};
+
+use super::{
+    ORIGIN,
+    edits::{Edits, cast, select},
+};
+use crate::{
+    error::HqError,
+    node::Shared,
+    published::{Known, failed, image},
+    roster::SiteRecord,
+};
+
+/// Where a value comes from: 0, a row of HQ's; 1, an edit.
+type Source = (usize, usize);
+
+/// A row that this round changes.
+struct Changed {
+    /// Where each column comes from; none if the row goes.
+    row: Option<Vec<Source>>,
+    key: Source,
+    version: Version,
+    by: SiteId,
+}
+
+/// A version of a row that was put aside.
+pub(super) struct Loss {
+    edit: usize,
+    kept: String,
+    lost: String,
+    columns: Vec<String>,
+    /// The row as it was in the version that lost; none if that is the edit.
+    row: Option<Vec<Source>>,
+}
+
+/// What a round came to.
+pub(super) struct Decided<'a> {
+    known: &'a Known,
+    edits: &'a Edits,
+    /// Of the edits, and of HQ's rows.
+    keys: Vec<Box<[u8]>>,
+    places: HashMap<Box<[u8]>, usize>,
+    /// HQ's rows with the keys of edits, as in an image.
+    rows: RecordBatch,
+    /// Which of them are there, and by site, which are for it.
+    live: BooleanArray,
+    audiences: HashMap<SiteId, BooleanArray>,
+    /// By key: what happened to the row, oldest first, as far as it matters.
+    versions: HashMap<Box<[u8]>, Vec<(Seq, Version)>>,
+    changed: HashMap<Box<[u8]>, Changed>,
+    /// In the order in which they were changed first.
+    order: Vec<Box<[u8]>>,
+    pub(super) losses: Vec<Loss>,
+}
+
+impl<'a> Decided<'a> {
+    pub(super) fn new(known: &'a Known, edits: &'a Edits) -> Result<Self, HqError> {
+        let rows = known.image.rows();
+        let key = &known.definition().key;
+        let keys = image::row_bytes(&edits.rows, key).map_err(failed)?;
+        let wanted: HashSet<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        let there = image::row_bytes(rows, key).map_err(failed)?;
+        let is_wanted: BooleanArray = there.iter().map(|key| Some(wanted.contains(key.as_ref()))).collect();
+        let rows = filter_record_batch(rows, &is_wanted).map_err(failed)?;
+        let there = there.into_iter().filter(|key| wanted.contains(key.as_ref()));
+        let places = there.enumerate().map(|(place, key)| (key, place)).collect();
+        Ok(Self {
+            known,
+            edits,
+            keys,
+            places,
+            live: image::is_live(&rows),
+            rows,
+            audiences: HashMap::new(),
+            versions: HashMap::new(),
+            changed: HashMap::new(),
+            order: Vec::new(),
+            losses: Vec::new(),
+        })
+    }
+
+    fn since(&self, place: usize) -> Seq {
+        Seq(image::seqs(&self.rows).value(place).unsigned_abs())
+    }
+
+    /// The version that the editor knew. No site knows one that is not there: HQ was restored from a backup.
+    fn base(&self, edit: usize) -> Seq {
+        self.edits.bases[edit].min(self.known.image.version)
+    }
+
+    /// Notes which of HQ's rows are for a site.
+    pub(super) fn note_audience(&mut self, site: &SiteId, record: &SiteRecord) -> Result<(), HqError> {
+        if !self.audiences.contains_key(site) {
+            let mask = self.known.class_of(site, record)?.mask(&self.rows)?;
+            self.audiences.insert(site.clone(), mask);
+        }
+        Ok(())
+    }
+
+    /// Reads what happened to the rows of edits: their newest version, and where an editor did not know that, what came
+    /// after the one that he knew.
+    pub(super) async fn read_versions(
+        &mut self,
+        shared: &Shared,
+        name: &TableName,
+        of: &[usize],
+    ) -> Result<(), HqError> {
+        let (mut newest, mut unknown_from) = (HashSet::new(), None);
+        for edit in of.iter().copied() {
+            let Some(place) = self.places.get(&self.keys[edit]) else { continue };
+            let since = self.since(*place);
+            newest.insert(since.0);
+            if since > self.base(edit) {
+                unknown_from = Some(unknown_from.map_or(self.base(edit), |from: Seq| from.min(self.base(edit))));
+            }
+        }
+        if newest.is_empty() {
+            return Ok(());
+        }
+        let listed = newest.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        let unknown = unknown_from.map_or(String::new(), |from| format!(" OR _seq > {from}"));
+        let key = &self.known.definition().key;
+        let key_sql: Vec<String> = key.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+        let has_origin =
+            shared.lake.table(name).is_some_and(|table| table.snapshot().schema().column(ORIGIN).is_some());
+        let sql = format!(
+            "SELECT _seq, _op, _changed_at, {}, {} FROM history.\"{name}\" WHERE _site = '{HQ_SITE}'
+             AND (_seq IN ({listed}){unknown}) ORDER BY _seq",
+            if has_origin { ORIGIN.to_owned() } else { format!("CAST(NULL AS VARCHAR) AS {ORIGIN}") },
+            key_sql.join(", ")
+        );
+        let rows = select(shared, &sql).await?;
+        let kinds = self.known.image.columns.iter().filter(|column| key.contains(&column.name));
+        let mut typed = Vec::new();
+        for column in kinds {
+            typed.push((column.name.clone(), cast(&rows, &column.name, &column.kind.arrow())?, true));
+        }
+        let typed = RecordBatch::try_from_iter_with_nullable(typed).map_err(failed)?;
+        let keys = image::row_bytes(&typed, key).map_err(failed)?;
+        let seqs = cast(&rows, columns::SEQ, &DataType::Int64)?;
+        let (ops, origins) = (cast(&rows, "_op", &DataType::Utf8)?, cast(&rows, ORIGIN, &DataType::Utf8)?);
+        let at = cast(&rows, "_changed_at", &ColumnType::Timestamp.arrow())?;
+        let (seqs, at) = (seqs.as_primitive::<Int64Type>(), at.as_primitive::<TimestampMicrosecondType>());
+        let (ops, origins) = (ops.as_string::<i32>(), origins.as_string::<i32>());
+        let all: Vec<String> = self.known.image.columns.iter().map(|column| column.name.clone()).collect();
+        for (row, key) in keys.into_iter().enumerate() {
+            if !self.places.contains_key(&key) {
+                continue;
+            }
+            let told = origins.is_valid(row).then(|| serde_json::from_str(origins.value(row)).ok()).flatten();
+            // Published before the table was shared.
+            let version = told.unwrap_or_else(|| Version {
+                by: HQ_SITE.to_owned(),
+                at: at.value(row),
+                changed: all.clone(),
+                gone: ops.value(row) == "D",
+                restated: false,
+            });
+            self.versions.entry(key).or_default().push((Seq(seqs.value(row).unsigned_abs()), version));
+        }
+        Ok(())
+    }
+
+    fn has_no_key(&self, edit: usize) -> bool {
+        let key = &self.known.definition().key;
+        key.iter().any(|name| self.edits.rows.column_by_name(name).is_none_or(|column| column.is_null(edit)))
+    }
+
+    /// Decides on one edit; false if its row was changed by another site in this round. Without a rule it is put aside.
+    pub(super) fn take(&mut self, rule: Option<Rule>, edit: usize) -> Result<bool, HqError> {
+        let (edits, key) = (self.edits, self.keys[edit].clone());
+        if edits.is_done[edit] {
+            return Ok(true);
+        }
+        let site = &edits.sites[edit];
+        let before = self.changed.get(&key);
+        if before.is_some_and(|before| before.by != *site) {
+            return Ok(false);
+        }
+        let none = Vec::new();
+        let versions = self.versions.get(&key).unwrap_or(&none);
+        let base = self.base(edit);
+        let is_known = |of: &&(Seq, Version)| of.0 <= base || of.1.by == site.as_str() || of.1.restated;
+        let mut known_at = versions.iter().filter(is_known).map(|(_, of)| of.at).max();
+        known_at = known_at.max(before.map(|before| before.version.at));
+        let since: Vec<Version> = versions.iter().filter(|of| !is_known(of)).map(|(_, of)| of.clone()).collect();
+        let mut version = Version {
+            by: site.to_string(),
+            at: stamp(edits.clocks[edit], edits.heard[edit], known_at),
+            changed: edits.changed[edit].clone(),
+            gone: edits.gone[edit],
+            restated: false,
+        };
+        let width = edits.rows.num_columns();
+        let place = self.places.get(&key).copied();
+        let hqs = place.filter(|place| self.live.value(*place)).map(|place| vec![(0, place); width]);
+        let now = match before {
+            Some(before) => before.row.clone(),
+            None => hqs.clone(),
+        };
+        let own = (!version.gone).then(|| vec![(1, edit); width]);
+        let loss = |kept: &str, lost: &str, columns: Vec<String>, row| Loss {
+            edit,
+            kept: kept.to_owned(),
+            lost: lost.to_owned(),
+            columns,
+            row,
+        };
+        let Some(rule) = rule else {
+            self.losses.push(loss(HQ_SITE, site.as_str(), version.changed.clone(), None));
+            return Ok(true);
+        };
+        let is_live = hqs.is_some();
+        let is_for = place.is_none_or(|place| self.audiences.get(site).is_some_and(|mask| mask.value(place)));
+        let newest = versions.last().cloned();
+        if edits.misfit[edit] || self.has_no_key(edit) {
+            self.losses.push(loss(HQ_SITE, site.as_str(), version.changed.clone(), None));
+            if let (Some((_, newest)), true, None) = (newest, is_live && is_for, before) {
+                // The row as HQ has it, once more: the site has another.
+                version = Version { restated: true, ..newest };
+                self.change(key, Changed { row: now, key: (1, edit), version, by: site.clone() });
+            }
+            return Ok(true);
+        }
+        if let (Some((seq, newest)), true, None) = (newest, is_live && !is_for, before)
+            && newest.by != site.as_str()
+            && seq <= base
+        {
+            // The site could not see the row that it would overwrite.
+            self.losses.push(loss(&newest.by, site.as_str(), version.changed.clone(), None));
+            return Ok(true);
+        }
+        let row = match decide(rule, &since, &version) {
+            Decision::Taken { over: Some(over) } => {
+                self.losses.push(loss(site.as_str(), &over, Vec::new(), Some(hqs.unwrap_or_default())));
+                // Columns that the store's table had not are HQ's.
+                match (own, now) {
+                    (Some(own), Some(now)) => {
+                        let had = edits.columns[edit].min(width);
+                        Some(own[..had].iter().chain(&now[had..]).copied().collect())
+                    }
+                    (own, _) => own,
+                }
+            }
+            // The site may not know all columns yet: what it did not change stays.
+            Decision::Taken { over: None } => match (own, now) {
+                (Some(_), Some(now)) => Some(self.with_columns(now, &version.changed, edit)),
+                (own, _) => own,
+            },
+            Decision::Lost { to } => {
+                self.losses.push(loss(&to, site.as_str(), version.changed.clone(), None));
+                return Ok(true);
+            }
+            Decision::Partly { columns, lost, to } => {
+                if let Some(to) = to {
+                    self.losses.push(loss(&to, site.as_str(), lost, None));
+                }
+                if columns.is_empty() {
+                    return Ok(true);
+                }
+                let row = now.unwrap_or_else(|| vec![(1, edit); width]);
+                version.changed = columns;
+                Some(self.with_columns(row, &version.changed, edit))
+            }
+        };
+        self.change(key, Changed { row, key: (1, edit), version, by: site.clone() });
+        Ok(true)
+    }
+
+    /// A row with some columns as an edit has them.
+    fn with_columns(&self, mut row: Vec<Source>, names: &[String], edit: usize) -> Vec<Source> {
+        for (source, column) in row.iter_mut().zip(&self.known.image.columns) {
+            if names.contains(&column.name) {
+                *source = (1, edit);
+            }
+        }
+        row
+    }
+
+    fn change(&mut self, key: Box<[u8]>, mut changed: Changed) {
+        match self.changed.get(&key) {
+            Some(before) if before.version.restated => {}
+            Some(before) => {
+                let now = &mut changed.version.changed;
+                let more: Vec<String> =
+                    before.version.changed.iter().filter(|name| !now.contains(name)).cloned().collect();
+                now.extend(more);
+            }
+            None => self.order.push(key.clone()),
+        }
+        self.changed.insert(key, changed);
+    }
+
+    /// The values of a column from where they come.
+    fn gather(&self, column: usize, from: &[Option<Source>]) -> Result<ArrayRef, HqError> {
+        let hqs = self.rows.column(image::OURS + column);
+        let edits = self.edits.rows.column(column);
+        let null = arrow_array::new_null_array(edits.data_type(), 1);
+        let from: Vec<Source> = from.iter().map(|source| source.unwrap_or((2, 0))).collect();
+        interleave(&[hqs.as_ref(), edits.as_ref(), null.as_ref()], &from).map_err(failed)
+    }
+
+    /// The versions that the shared table gets, and how many; none if nothing changes.
+    pub(super) fn rows(&self, previous: Seq, now: Timestamp) -> Result<Option<(RecordBatch, usize)>, HqError> {
+        let (mut ops, mut picked, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+        for key in &self.order {
+            let changed = &self.changed[key];
+            let place = self.places.get(key);
+            let is_there = place.is_some_and(|place| self.live.value(*place));
+            match (&changed.row, place) {
+                (None, _) if !is_there => continue,
+                (None, _) => ops.push(b'D'),
+                (Some(_), Some(_)) => ops.push(b'U'),
+                (Some(_), None) => ops.push(b'I'),
+            }
+            picked.push(changed);
+            origins.push(serde_json::to_string(&changed.version).unwrap_or_default());
+        }
+        if ops.is_empty() {
+            return Ok(None);
+        }
+        let count = ops.len();
+        let changed_at: ArrayRef = Arc::new(Int64Array::from(vec![now.as_micros(); count]));
+        let mut given: Vec<(String, ArrayRef, bool)> = vec![
+            (
+                columns::SEQ.to_owned(),
+                Arc::new(Int64Array::from_iter_values((1..=count as u64).map(|of| (previous.0 + of) as i64))),
+                true,
+            ),
+            (columns::OP.to_owned(), Arc::new(UInt8Array::from(ops)), true),
+            (
+                columns::CHANGED_AT.to_owned(),
+                arrow_cast::cast(&changed_at, &ColumnType::Timestamp.arrow()).map_err(failed)?,
+                true,
+            ),
+        ];
+        let key = &self.known.definition().key;
+        for (index, column) in self.known.image.columns.iter().enumerate() {
+            let from: Vec<Option<Source>> = picked
+                .iter()
+                .map(|changed| match &changed.row {
+                    Some(row) => Some(row[index]),
+                    None => key.contains(&column.name).then_some(changed.key),
+                })
+                .collect();
+            given.push((column.name.clone(), self.gather(index, &from)?, true));
+        }
+        given.push((ORIGIN.to_owned(), Arc::new(StringArray::from(origins)), true));
+        Ok(Some((RecordBatch::try_from_iter_with_nullable(given).map_err(failed)?, count)))
+    }
+
+    /// What was put aside, with the rows as they were in the versions that lost.
+    pub(super) fn conflicts(&self) -> Result<Option<RecordBatch>, HqError> {
+        let (losses, edits) = (&self.losses, self.edits);
+        if losses.is_empty() {
+            return Ok(None);
+        }
+        let texts = |of: &dyn Fn(&Loss) -> String| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(losses.iter().map(of)))
+        };
+        let times: ArrayRef = Arc::new(Int64Array::from_iter_values(losses.iter().map(|loss| edits.clocks[loss.edit])));
+        let mut given: Vec<(String, ArrayRef, bool)> = vec![
+            ("edit_site".to_owned(), texts(&|loss| edits.sites[loss.edit].to_string()), true),
+            (
+                "edit_epoch".to_owned(),
+                Arc::new(Int32Array::from_iter_values(losses.iter().map(|loss| edits.epochs[loss.edit].0 as i32))),
+                true,
+            ),
+            (
+                EDIT_NUMBER.to_owned(),
+                Arc::new(Int64Array::from_iter_values(losses.iter().map(|loss| edits.numbers[loss.edit] as i64))),
+                true,
+            ),
+            ("edited_at".to_owned(), arrow_cast::cast(&times, &ColumnType::Timestamp.arrow()).map_err(failed)?, true),
+            ("kept".to_owned(), texts(&|loss| loss.kept.clone()), true),
+            ("lost".to_owned(), texts(&|loss| loss.lost.clone()), true),
+            ("lost_columns".to_owned(), texts(&|loss| loss.columns.join(",")), true),
+            (
+                "lost_deletion".to_owned(),
+                Arc::new(BooleanArray::from_iter(
+                    losses.iter().map(|loss| Some(loss.row.as_ref().map_or(edits.gone[loss.edit], Vec::is_empty))),
+                )),
+                true,
+            ),
+        ];
+        let key = &self.known.definition().key;
+        for (index, column) in self.known.image.columns.iter().enumerate() {
+            let from: Vec<Option<Source>> = losses
+                .iter()
+                .map(|loss| match &loss.row {
+                    Some(row) if !row.is_empty() => Some(row[index]),
+                    None if !edits.gone[loss.edit] => Some((1, loss.edit)),
+                    _ => key.contains(&column.name).then_some((1, loss.edit)),
+                })
+                .collect();
+            given.push((column.name.clone(), self.gather(index, &from)?, true));
+        }
+        Ok(Some(RecordBatch::try_from_iter_with_nullable(given).map_err(failed)?))
+    }
+}
