@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use rollcall_lake::{LakeError, Retention, StateView, Table};
+use rollcall_lake::{CompactionReport, LakeError, Retention, StateView, Table};
 use rollcall_types::SiteNumber;
 
 use crate::{
@@ -19,7 +19,9 @@ use crate::{
         arrivals::{self, LackingSince},
         scheduled, shared as edits,
     },
+    roster::COUNTER,
     table_settings,
+    watching::TICKS,
 };
 
 const PRESENCE: &str = "presence";
@@ -166,17 +168,14 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 if !shared.is_acting() {
                     continue;
                 }
+                let limits = shared.config.compaction;
                 for table in all_tables(&shared) {
                     let ids: HashMap<String, SiteNumber> =
                         shared.roster.ids().into_iter().map(|(number, site)| (site.to_string(), number)).collect();
-                    match table.compact(shared.config.compaction, move |site| ids.get(site).copied()).await {
-                        Ok(report) if report.files > 0 => {
-                            tracing::debug!(table = %table.root(), files = report.files, rows = report.rows, "compacted");
-                        }
-                        Ok(_) => {}
-                        Err(error) => tracing::error!(table = %table.root(), error = %describe(&error), "compaction failed"),
-                    }
+                    tell(&table, table.compact(limits, move |site| ids.get(site).copied()).await);
                 }
+                let state = shared.lake.state();
+                tell(state.table(), state.compact(limits, &[PRESENCE, TICKS, COUNTER]).await);
             }
             _ = measure_tick.tick() => shared.measures.refresh(&shared).await,
             _ = propose_tick.tick() => shared.proposed.adopt(&shared).await,
@@ -185,8 +184,9 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                     continue;
                 }
                 table_settings::expire_history(&shared).await;
-                for table in all_tables(&shared) {
-                    let cleaned = clean(&table).await;
+                let state = shared.lake.state().table();
+                for table in all_tables(&shared).iter().chain([state]) {
+                    let cleaned = clean(table).await;
                     if let Err(error) = cleaned {
                         tracing::error!(table = %table.root(), error = %describe(&error), "clean-up failed");
                     }
@@ -196,9 +196,20 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
     }
 }
 
+fn tell(table: &Table, compacted: Result<CompactionReport, LakeError>) {
+    match compacted {
+        Ok(report) if report.files > 0 => {
+            tracing::debug!(table = %table.root(), files = report.files, rows = report.rows, "compacted");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(table = %table.root(), error = %describe(&error), "compaction failed"),
+    }
+}
+
+/// All but the state log's, which is compacted in its own way.
 fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
     let lake = &shared.lake;
-    let own = [lake.state().table(), lake.site_log(), lake.contacts(), lake.rhythms(), lake.untold()];
+    let own = [lake.site_log(), lake.contacts(), lake.rhythms(), lake.untold()];
     lake.tables().into_values().chain(own.into_iter().cloned()).collect()
 }
 

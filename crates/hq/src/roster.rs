@@ -18,7 +18,7 @@ use crate::{access::token_hash, attributes::Attributes, authority::random_bytes,
 
 const SITE: &str = "site";
 const INVITATION: &str = "invitation";
-const COUNTER: &str = "counter";
+pub(crate) const COUNTER: &str = "counter";
 /// How long an invitation is good for unless told otherwise.
 pub(crate) const INVITATION_LIFE_SECONDS: u64 = 7 * 86_400;
 

@@ -26,7 +26,8 @@ use crate::{
 };
 
 const INCIDENT: &str = "incident";
-const WATCH: &str = "watch";
+/// The kind of the watch's signs of life.
+pub(crate) const TICKS: &str = "watch";
 const TICK: &str = "tick";
 const TUNING: &str = "tuning";
 const HOLIDAYS: &str = "holidays";
@@ -105,7 +106,7 @@ impl Watching {
     /// A watch that takes up what is in the lake.
     pub(crate) fn new(shared: &WatchParts<'_>) -> Self {
         let view = shared.lake.state().view();
-        let alive = view.get(WATCH, TICK).and_then(|record| record.parse::<Alive>().ok());
+        let alive = view.get(TICKS, TICK).and_then(|record| record.parse::<Alive>().ok());
         let last_tick = alive.map_or(shared.now, |alive| alive.at);
         let mut watch =
             Watch::new(config_of(shared.silent_after, shared.beacon_interval, shared.red_and_page), last_tick);
@@ -347,7 +348,7 @@ pub(crate) async fn stop(shared: &Shared) {
 /// Stores incidents and that the watch is alive; false if another node keeps the watch now.
 pub(crate) async fn store(shared: &Shared, incidents: &[Incident], now: Timestamp) -> Result<bool, LakeError> {
     let records = |view: &StateView| {
-        let mut records = vec![view.next(WATCH, TICK, &Alive { at: now }, now, "hq")?];
+        let mut records = vec![view.next(TICKS, TICK, &Alive { at: now }, now, "hq")?];
         for incident in incidents {
             records.push(view.next(INCIDENT, &incident.id.to_string(), incident, now, "hq")?);
         }
@@ -367,7 +368,7 @@ fn stored_incidents(view: &StateView) -> Vec<Incident> {
 
 /// What is known of how rare silences are.
 fn stored_tuning(view: &StateView) -> Tuning {
-    view.get(WATCH, TUNING).and_then(|record| record.parse().ok()).unwrap_or_default()
+    view.get(TICKS, TUNING).and_then(|record| record.parse().ok()).unwrap_or_default()
 }
 
 /// All incidents known: those of the watch that acts, which is this node's or, by the lake, another's.
@@ -412,7 +413,7 @@ fn tell(shared: &Arc<Shared>, decision: &Decision) {
 
 async fn store_tuning(shared: &Shared) {
     let (tuning, now) = (shared.watching.watch().tuning().clone(), shared.now());
-    let record = |view: &StateView| Ok(vec![view.next(WATCH, TUNING, &tuning, now, "hq")?]);
+    let record = |view: &StateView| Ok(vec![view.next(TICKS, TUNING, &tuning, now, "hq")?]);
     if let Err(error) = shared.acting(record).await {
         tracing::error!(error = %describe(&error), "how rare silences are could not be stored");
     }

@@ -12,9 +12,13 @@ use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 use rollcall_types::{SiteNumber, Timestamp};
 
-use self::{
-    choose::{Inputs, Job, WEEK_MS, choose, week},
+pub(crate) use self::{
+    choose::{Inputs, Job, choose},
     fold::Fold,
+};
+use self::{
+    choose::{WEEK_MS, week},
+    fold::Changes,
     merge::merge,
 };
 use crate::{
@@ -61,9 +65,6 @@ pub struct CompactionReport {
     pub superseded: u64,
 }
 
-/// The operation of a commit that takes rows out of the table; others change files only.
-const EXPIRE: &str = "DELETE";
-
 /// Nothing is deleted younger than this: it must stay well above the time a paused node may sleep before its commit.
 pub(crate) const RETENTION_MIN: Duration = Duration::from_secs(2 * 3600);
 
@@ -99,31 +100,42 @@ impl Table {
         site_number: impl Fn(&str) -> Option<SiteNumber> + Send + 'static,
     ) -> Result<CompactionReport, LakeError> {
         let base = self.snapshot();
-        let Some(Job { files: inputs, kind }) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
+        let Some(job) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
+        let fold = match job.kind {
+            Inputs::History => Fold::History,
+            Inputs::Small | Inputs::Larger => {
+                // Only when every current file takes part is it known that no older version lies elsewhere.
+                let is_whole = base.files().filter(|file| !file.superseded).count() == job.files.len();
+                let mutations: u64 = job.files.iter().map(|file| file.mutations).sum();
+                // Their keys are in memory. Where there are too many, versions stay together; questions tell them apart, as before.
+                let folds = mutations <= limits.rows_max;
+                let special = base.special_sites().collect();
+                let site_number = Box::new(site_number);
+                Fold::Rows(Changes::new(base.schema(), special, is_whole && folds, mutations > 0 && folds, site_number))
+            }
+        };
+        self.run(&base, job, fold).await.map(|(report, _)| report)
+    }
+
+    /// Merges files and commits that; what came of it, and the new files.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        base: &Snapshot,
+        job: Job,
+        fold: Fold,
+    ) -> Result<(CompactionReport, Vec<DataFile>), LakeError> {
+        let Job { files: inputs, kind } = job;
         let mut files = Vec::new();
         for file in &inputs {
             let path = self.root.clone().join(file.path.as_str());
             let bytes = get_optional(self.store.as_ref(), &path).await?;
             files.push(bytes.ok_or_else(|| LakeError::damaged(format!("data file {path} is gone")))?);
         }
-        // Only when every current file takes part is it known that no older version lies elsewhere.
-        let is_whole = base.files().filter(|file| !file.superseded).count() == inputs.len();
-        let mutations: u64 = inputs.iter().map(|file| file.mutations).sum();
-        // Their keys are in memory. Where there are too many, versions stay together; questions tell them apart, as before.
-        let folds = mutations <= limits.rows_max;
-        let (is_whole, has_mutations) = (is_whole && folds, mutations > 0 && folds);
         let schema = base.schema().clone();
-        let special = base.special_sites().collect();
-        let merged = tokio::task::spawn_blocking(move || {
-            let fold = match kind {
-                Inputs::History => Fold::of_history(&schema, site_number),
-                Inputs::Small | Inputs::Larger => Fold::new(&schema, special, is_whole, has_mutations, site_number),
-            };
-            merge(files, kind == Inputs::Small, &schema, fold)
-        });
-        let mut outputs = merged.await.doing("compacting")??;
+        let merged = tokio::task::spawn_blocking(move || merge(files, kind == Inputs::Small, &schema, fold));
         let mut report = CompactionReport { files: inputs.len(), ..CompactionReport::default() };
-        for (bytes, file) in &mut outputs {
+        let mut outputs = Vec::new();
+        for (bytes, mut file) in merged.await.doing("compacting")?? {
             report.rows += file.stats.num_records;
             if kind == Inputs::History {
                 // Its rows are as old as they were: see `Table::expire_history`.
@@ -131,10 +143,11 @@ impl Table {
             } else if file.superseded {
                 report.superseded += file.stats.num_records;
             }
-            self.put_data_file(bytes.clone(), file).await?;
+            self.put_data_file(bytes, &file).await?;
+            outputs.push(file);
         }
-        let committed = self.exchange(&base, &inputs, outputs.iter().map(|(_, file)| file), "OPTIMIZE").await?;
-        Ok(if committed { report } else { CompactionReport::default() })
+        let committed = self.exchange(base, &inputs, &outputs, "OPTIMIZE").await?;
+        Ok(if committed { (report, outputs) } else { Default::default() })
     }
 
     /// Takes out of the table what was superseded before a time: the rows of it that compaction moved to files of their own, by
@@ -144,7 +157,7 @@ impl Table {
         let week_of_end = (before.as_micros() / 1000).div_euclid(WEEK_MS);
         let is_over = |file: &&Arc<DataFile>| file.superseded && week(file) < week_of_end;
         let expired: Vec<Arc<DataFile>> = base.files().filter(is_over).cloned().collect();
-        if expired.is_empty() || !self.exchange(&base, &expired, std::iter::empty(), EXPIRE).await? {
+        if expired.is_empty() || !self.exchange(&base, &expired, &[], "DELETE").await? {
             return Ok(0);
         }
         Ok(expired.iter().map(|file| file.stats.num_records).sum())
@@ -155,10 +168,13 @@ impl Table {
         self: &Arc<Self>,
         pinned: &Snapshot,
         inputs: &[Arc<DataFile>],
-        outputs: impl Iterator<Item = &DataFile>,
+        outputs: &[DataFile],
         operation: &str,
     ) -> Result<bool, LakeError> {
-        let (now_ms, data_change) = (Utc::now().timestamp_millis(), operation == EXPIRE);
+        let now_ms = Utc::now().timestamp_millis();
+        let rows_in: u64 = inputs.iter().map(|file| file.stats.num_records).sum();
+        // Where rows go, the data is another; else only its files are.
+        let data_change = outputs.iter().map(|file| file.stats.num_records).sum::<u64>() < rows_in;
         let mut actions: Vec<Action> = inputs
             .iter()
             .map(|file| {

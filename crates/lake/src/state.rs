@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     action::Action,
     append::COMMIT_ATTEMPTS,
+    compact::{CompactionLimits, CompactionReport, Fold, Inputs, choose},
     data_file::{self, Effort},
     error::{Doing, LakeError},
     objects::get_optional,
@@ -214,6 +215,26 @@ impl StateLog {
         self.0.refresh(&mut read).await.map(|(_, view)| view)
     }
 
+    /// Merges small files, as [`Table::compact`] does. Present records stay; older versions become history, which is not read
+    /// any more, and those of `passing` kinds go.
+    pub async fn compact(
+        &self,
+        limits: CompactionLimits,
+        passing: &'static [&'static str],
+    ) -> Result<CompactionReport, LakeError> {
+        let table = self.table();
+        let base = table.snapshot();
+        let Some(job) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
+        let fold = match job.kind {
+            Inputs::History => Fold::History,
+            Inputs::Small | Inputs::Larger => Fold::State { view: self.view(), passing },
+        };
+        let (report, made) = table.run(&base, job, fold).await?;
+        // What is in them was read before.
+        self.0.read.lock().await.extend(made.into_iter().map(|file| file.path));
+        Ok(report)
+    }
+
     /// Works out records on the newest view and commits them all or none; durable on return. `work` may run several
     /// times. What it returns beside the records is passed on. Dropped before it returns, the change may still be made. Others'
     /// changes wait for this one to work out its records: poll it until it returns, or drop it.
@@ -329,7 +350,8 @@ impl Inner {
 
     async fn fold(&self, snapshot: &Snapshot, read: &mut HashSet<String>) -> Result<StateView, LakeError> {
         let mut view = self.view();
-        for file in snapshot.files().filter(|file| !read.contains(&file.path)) {
+        let current = || snapshot.files().filter(|file| !file.superseded);
+        for file in current().filter(|file| !read.contains(&file.path)) {
             let path = self.table.root().clone().join(file.path.as_str());
             let bytes = get_optional(self.table.store.as_ref(), &path).await?;
             let bytes = bytes.ok_or_else(|| LakeError::damaged(format!("data file {path} is gone")))?;
@@ -339,7 +361,7 @@ impl Inner {
                 }
             }
         }
-        *read = snapshot.files().map(|file| file.path.clone()).collect();
+        *read = current().map(|file| file.path.clone()).collect();
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view.clone();
         Ok(view)
     }
@@ -387,7 +409,7 @@ fn encode(records: &[Record]) -> Result<RecordBatch, LakeError> {
     .doing("writing state records")
 }
 
-fn decode(batch: &RecordBatch) -> Result<Vec<Record>, LakeError> {
+pub(crate) fn decode(batch: &RecordBatch) -> Result<Vec<Record>, LakeError> {
     let column = |index: usize| batch.column(index);
     let text = |index: usize| column(index).as_string::<i32>();
     let (kinds, ids, values, by) = (text(0), text(1), text(3), text(5));

@@ -8,24 +8,95 @@ use arrow_array::{
     types::{Int32Type, Int64Type},
 };
 use arrow_schema::DataType;
+use arrow_select::filter::filter_record_batch;
 use rollcall_types::{Epoch, Seq, SiteNumber};
 
 use crate::{
     error::{Doing, LakeError},
     schema::{TableSchema, our_columns},
     snapshot::Visible,
+    state::{self, Record, StateView},
 };
 
-/// Folds superseded versions out of what is current. It learns which rows were changed from all that are merged, then says
-/// of each batch which of its rows have a newer version there, or lie outside what is current of their site.
-pub(super) struct Fold<'a, N> {
-    schema: &'a TableSchema,
+/// Says of the rows that are merged which of them are current.
+pub(crate) enum Fold {
+    /// Rows of sites, or of HQ's own: those with a newer version are history.
+    Rows(Changes),
+    /// Nothing is current any more.
+    History,
+    /// Records of the state log: those with a newer version in this view are history, but for kinds of which nobody asks what was.
+    State { view: StateView, passing: &'static [&'static str] },
+}
+
+/// Rows, parted.
+pub(super) struct Parted {
+    pub(super) current: RecordBatch,
+    pub(super) history: RecordBatch,
+}
+
+impl Fold {
+    /// The columns that [`Self::learn`] needs; none if there is nothing to learn.
+    pub(super) fn columns(&self, schema: &TableSchema) -> Option<Vec<String>> {
+        match self {
+            Self::Rows(changes) => changes.columns(schema),
+            Self::History | Self::State { .. } => None,
+        }
+    }
+
+    /// Learns what was changed in these rows.
+    pub(super) fn learn(&mut self, rows: &RecordBatch, schema: &TableSchema) -> Result<(), LakeError> {
+        match self {
+            Self::Rows(changes) => changes.learn(rows, schema),
+            Self::History | Self::State { .. } => Ok(()),
+        }
+    }
+
+    /// Parts rows, by all that was learned. What is in neither part is forgotten.
+    pub(super) fn part(&self, rows: &RecordBatch, schema: &TableSchema) -> Result<Parted, LakeError> {
+        let none = || rows.slice(0, 0);
+        let pick =
+            |flags: &BooleanArray| filter_record_batch(rows, flags).doing("parting current from superseded rows");
+        match self {
+            Self::History => Ok(Parted { current: none(), history: rows.clone() }),
+            Self::Rows(changes) => match changes.superseded(rows, schema)? {
+                flags if flags.true_count() == 0 => Ok(Parted { current: rows.clone(), history: none() }),
+                flags => {
+                    let others: BooleanArray = flags.iter().map(|flag| flag.map(|flag| !flag)).collect();
+                    Ok(Parted { current: pick(&others)?, history: pick(&flags)? })
+                }
+            },
+            Self::State { view, passing } => {
+                let records = state::decode(rows)?;
+                let is_current = |record: &Record| {
+                    view.get(&record.kind, &record.id).is_none_or(|newest| newest.version <= record.version)
+                };
+                let is_history = |record: &Record| !is_current(record) && !passing.contains(&record.kind.as_ref());
+                let current: BooleanArray = records.iter().map(|record| Some(is_current(record))).collect();
+                let history: BooleanArray = records.iter().map(|record| Some(is_history(record))).collect();
+                Ok(Parted { current: pick(&current)?, history: pick(&history)? })
+            }
+        }
+    }
+
+    /// How many changes a file keeps of which rows may lie elsewhere: none in a file of superseded rows, and none where every
+    /// older version was split off.
+    pub(super) fn mutations_left(&self, is_superseded: bool, counted: u64) -> u64 {
+        match self {
+            Self::Rows(changes) if !is_superseded && !changes.leaves_none_elsewhere() => counted,
+            _ => 0,
+        }
+    }
+}
+
+type SiteNumbers = Box<dyn Fn(&str) -> Option<SiteNumber> + Send>;
+
+/// Learns which rows were changed from all that are merged, then says which have a newer version there, or lie outside what
+/// is current of their site.
+pub(crate) struct Changes {
     special: HashMap<SiteNumber, Visible>,
     is_whole: bool,
-    has_mutations: bool,
-    /// All rows are history already.
-    is_history: bool,
-    site_number: N,
+    learns: bool,
+    site_number: SiteNumbers,
     /// The newest position of each key that was updated or deleted.
     newest: HashMap<Vec<u8>, Position>,
 }
@@ -33,34 +104,27 @@ pub(super) struct Fold<'a, N> {
 /// Epoch and position in the journal.
 type Position = (i32, i64);
 
-impl<'a, N: Fn(&str) -> Option<SiteNumber>> Fold<'a, N> {
+impl Changes {
     /// `is_whole` says that every current file takes part; `special` are the sites whose rows are not all current.
     pub(super) fn new(
-        schema: &'a TableSchema,
+        schema: &TableSchema,
         special: HashMap<SiteNumber, Visible>,
         is_whole: bool,
         has_mutations: bool,
-        site_number: N,
+        site_number: SiteNumbers,
     ) -> Self {
-        Self { schema, special, is_whole, has_mutations, is_history: false, site_number, newest: HashMap::new() }
+        let learns = has_mutations && !schema.key.is_empty();
+        Self { special, is_whole, learns, site_number, newest: HashMap::new() }
     }
 
-    /// For files of which nothing is current any more.
-    pub(super) fn of_history(schema: &'a TableSchema, site_number: N) -> Self {
-        Self { is_history: true, ..Self::new(schema, HashMap::new(), false, false, site_number) }
+    fn columns(&self, schema: &TableSchema) -> Option<Vec<String>> {
+        let ours = [our_columns::SITE, our_columns::EPOCH, our_columns::SEQ, our_columns::OP].map(str::to_owned);
+        self.learns.then(|| ours.into_iter().chain(schema.key.iter().cloned()).collect())
     }
 
-    /// The columns that [`Self::learn`] needs; none if there is nothing to learn.
-    pub(super) fn columns(&self) -> Option<Vec<&str>> {
-        let ours = [our_columns::SITE, our_columns::EPOCH, our_columns::SEQ, our_columns::OP];
-        let needed = self.has_mutations && !self.schema.key.is_empty();
-        needed.then(|| ours.into_iter().chain(self.schema.key.iter().map(String::as_str)).collect())
-    }
-
-    /// Learns what was changed in these rows.
-    pub(super) fn learn(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
+    fn learn(&mut self, rows: &RecordBatch, schema: &TableSchema) -> Result<(), LakeError> {
         let Some(places) = Places::of(rows) else { return Ok(()) };
-        let keys = Keys::new(rows, self.schema)?;
+        let keys = Keys::new(rows, schema)?;
         for row in (0..rows.num_rows()).filter(|row| places.is_mutation(*row)) {
             let position = places.position(row);
             if self.visible(places.sites.value(row)).is_none_or(|visible| !is_hidden(position, visible)) {
@@ -71,15 +135,11 @@ impl<'a, N: Fn(&str) -> Option<SiteNumber>> Fold<'a, N> {
         Ok(())
     }
 
-    /// Which of these rows are superseded, by all that was learned.
-    pub(super) fn superseded(&self, rows: &RecordBatch) -> Result<BooleanArray, LakeError> {
-        if self.is_history {
-            return Ok(BooleanArray::from(vec![true; rows.num_rows()]));
-        }
-        let is_all_current = self.special.is_empty() && !self.has_mutations;
-        let places = Places::of(rows).filter(|_| !self.schema.key.is_empty() && !is_all_current);
+    fn superseded(&self, rows: &RecordBatch, schema: &TableSchema) -> Result<BooleanArray, LakeError> {
+        let is_all_current = self.special.is_empty() && !self.learns;
+        let places = Places::of(rows).filter(|_| !schema.key.is_empty() && !is_all_current);
         let Some(places) = places else { return Ok(BooleanArray::from(vec![false; rows.num_rows()])) };
-        let keys = if self.newest.is_empty() { None } else { Some(Keys::new(rows, self.schema)?) };
+        let keys = if self.newest.is_empty() { None } else { Some(Keys::new(rows, schema)?) };
         let flags = (0..rows.num_rows()).map(|row| {
             let (position, visible) = (places.position(row), self.visible(places.sites.value(row)));
             // Rows of a load that is not complete, or of a newer epoch, supersede nothing yet, and stay.
@@ -98,11 +158,8 @@ impl<'a, N: Fn(&str) -> Option<SiteNumber>> Fold<'a, N> {
         Ok(flags.collect())
     }
 
-    /// How many changes a file keeps of which rows may lie elsewhere: none in a file of superseded rows, and none where every
-    /// older version was split off.
-    pub(super) fn mutations_left(&self, is_superseded: bool, counted: u64) -> u64 {
-        let none_elsewhere = self.is_whole && self.special.is_empty();
-        if is_superseded || none_elsewhere { 0 } else { counted }
+    fn leaves_none_elsewhere(&self) -> bool {
+        self.is_whole && self.special.is_empty()
     }
 
     /// What is current of a site, if not all of it is.

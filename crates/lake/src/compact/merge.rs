@@ -3,18 +3,15 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use arrow_array::{BooleanArray, RecordBatch};
+use arrow_array::RecordBatch;
 use arrow_ord::sort::{SortColumn, lexsort_to_indices};
 use arrow_row::{OwnedRow, RowConverter, Rows, SortField};
 use arrow_schema::ArrowError;
-use arrow_select::{
-    concat::concat_batches, filter::filter_record_batch, interleave::interleave_record_batch, take::take_record_batch,
-};
+use arrow_select::{concat::concat_batches, interleave::interleave_record_batch, take::take_record_batch};
 use bytes::Bytes;
 use chrono::Utc;
-use rollcall_types::SiteNumber;
 
-use super::fold::Fold;
+use super::fold::{Fold, Parted};
 use crate::{
     data_file::{self, Effort},
     error::{Doing, LakeError},
@@ -32,17 +29,16 @@ type Output = (Bytes, DataFile);
 type Sorted = Box<dyn Iterator<Item = Result<RecordBatch, LakeError>>>;
 
 /// Merges files. Small ones are sorted together in memory; larger ones, which are sorted, are read as they are merged.
-pub(super) fn merge<N: Fn(&str) -> Option<SiteNumber>>(
+pub(super) fn merge(
     files: Vec<Bytes>,
     are_small: bool,
     schema: &TableSchema,
-    mut fold: Fold<'_, N>,
+    mut fold: Fold,
 ) -> Result<Vec<Output>, LakeError> {
-    if let Some(columns) = fold.columns() {
-        let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
+    if let Some(columns) = fold.columns(schema) {
         for bytes in &files {
             for rows in data_file::stream(bytes.clone(), schema, Some(&columns))? {
-                fold.learn(&rows?)?;
+                fold.learn(&rows?, schema)?;
             }
         }
     }
@@ -76,22 +72,13 @@ struct Outputs<'a> {
 }
 
 impl Outputs<'_> {
-    fn take<N: Fn(&str) -> Option<SiteNumber>>(
-        &mut self,
-        rows: &RecordBatch,
-        fold: &Fold<'_, N>,
-    ) -> Result<(), LakeError> {
-        let superseded = fold.superseded(rows)?;
-        if superseded.true_count() == 0 {
-            return write(&mut self.current, rows, self.schema);
-        }
-        let doing = "splitting current from superseded rows";
-        let current: BooleanArray = superseded.iter().map(|flag| flag.map(|flag| !flag)).collect();
-        write(&mut self.current, &filter_record_batch(rows, &current).doing(doing)?, self.schema)?;
-        write(&mut self.superseded, &filter_record_batch(rows, &superseded).doing(doing)?, self.schema)
+    fn take(&mut self, rows: &RecordBatch, fold: &Fold) -> Result<(), LakeError> {
+        let Parted { current, history } = fold.part(rows, self.schema)?;
+        write(&mut self.current, &current, self.schema)?;
+        write(&mut self.superseded, &history, self.schema)
     }
 
-    fn finish<N: Fn(&str) -> Option<SiteNumber>>(self, fold: &Fold<'_, N>) -> Result<Vec<Output>, LakeError> {
+    fn finish(self, fold: &Fold) -> Result<Vec<Output>, LakeError> {
         let mut outputs = Vec::new();
         for (writer, is_superseded) in [(self.current, false), (self.superseded, true)] {
             let Some(writer) = writer else { continue };

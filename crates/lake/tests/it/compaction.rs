@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use object_store::{ObjectStore, memory::InMemory};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rollcall_lake::{CompactionLimits, DataFile, MarkKind, PartMark, SiteClock, conform};
+use rollcall_lake::{
+    CompactionLimits, DataFile, Lake, LakeError, LakeOptions, MarkKind, PartMark, SiteClock, StateView, conform,
+};
 use rollcall_types::{Epoch, Seq, SiteNumber, Timestamp};
 
 use crate::support::{expected, part, part_of, rows, rows_of, sent, table, with_marks};
@@ -203,4 +205,49 @@ async fn larger_files_are_merged_as_streams_to_the_same_as_in_memory() {
         }
         assert_eq!(rows(&streamed).await.len() as u64, seqs.iter().sum::<u64>() + 2, "case {case}: no row is lost");
     }
+}
+
+#[tokio::test]
+async fn old_versions_of_state_become_history_or_go() {
+    // Method: two nodes write versions of records of two kinds, one of them compacts now and then. Both, and one that starts
+    // afterwards, know the newest of each; of one kind no older version is left anywhere, of the other every one is, in history.
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let nodes = [
+        Lake::open(store.clone(), LakeOptions::default()).await.expect("opens"),
+        Lake::open(store.clone(), LakeOptions::default()).await.expect("opens"),
+    ];
+    let limits = CompactionLimits { files_min: 3, ..EAGER };
+    for round in 0..40_i64 {
+        let id = format!("site-{}", round % 4);
+        let write = |view: &StateView| {
+            let at = Timestamp::from_micros(round);
+            let records = [("presence", &id), ("site", &id)].map(|(kind, id)| view.next(kind, id, &round, at, "test"));
+            Ok::<_, LakeError>((records.into_iter().collect::<Result<Vec<_>, _>>()?, ()))
+        };
+        nodes[usize::from(round % 3 == 0)].state().update(write).await.expect("writes");
+        if round % 5 == 4 {
+            nodes[0].state().compact(limits, &["presence"]).await.expect("compacts");
+        }
+    }
+    nodes[0].state().refresh().await.expect("refreshes");
+    while nodes[0].state().compact(limits, &["presence"]).await.expect("compacts").files > 0 {}
+    let newest = |lake: &Lake| -> Vec<(String, i64, String)> {
+        let view = lake.state().view();
+        let all = ["presence", "site"].into_iter().flat_map(|kind| view.of_kind(kind));
+        all.map(|record| (record.id.to_string(), record.version, record.value.to_string())).collect()
+    };
+    nodes[1].state().refresh().await.expect("refreshes");
+    let later = Lake::open(store.clone(), LakeOptions::default()).await.expect("opens");
+    let of_site = |number: i64| (format!("site-{number}"), 10, (36 + number).to_string());
+    let expected: Vec<_> = (0..4).chain(0..4).map(of_site).collect();
+    for lake in [&nodes[0], &nodes[1], &later] {
+        assert_eq!(newest(lake), expected);
+    }
+    let snapshot = later.state().table().snapshot();
+    let rows = |superseded: bool| -> u64 {
+        let files = snapshot.files().filter(|file| file.superseded == superseded);
+        files.map(|file| file.stats.num_records).sum()
+    };
+    assert!(rows(false) < 8 + 2 * limits.files_min as u64 * 2, "few are read at a start: {}", rows(false));
+    assert!((30..=36).contains(&rows(true)), "each old version of a site's record is kept: {}", rows(true));
 }
