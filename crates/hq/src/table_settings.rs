@@ -132,7 +132,8 @@ async fn check(shared: &Shared, name: &TableName, settings: &TableSettings) -> R
             return Err(HqError::Invalid(text));
         }
     }
-    if let Some(days) = settings.history_days {
+    let before = all(&shared.lake).remove(name).and_then(|before| before.history_days);
+    if let Some(days) = settings.history_days.filter(|days| Some(*days) != before) {
         check_history(shared, name, &table, days)?;
     }
     if let Some(measure) = &settings.measure {
@@ -147,9 +148,7 @@ fn check_history(shared: &Shared, name: &TableName, table: &Table, days: u32) ->
         let text = format!("history is kept for {HISTORY_DAYS_MIN} days at least; {days} are too few");
         return Err(HqError::Invalid(text));
     }
-    // Sites catch up from it, however long they were away; and HQ decides on their edits by it.
-    let definitions = published::definitions(&shared.lake.state().view());
-    match table.snapshot().is_published() || published::shared::stands_beside(name, &definitions).is_some() {
+    match must_stay_whole(shared, name, table) {
         true => {
             Err(HqError::Invalid(format!("the history of {name} must stay whole: HQ shares the table with its sites")))
         }
@@ -157,12 +156,18 @@ fn check_history(shared: &Shared, name: &TableName, table: &Table, days: u32) ->
     }
 }
 
+/// Whether sites catch up from a table's history, however long they were away, or HQ decides on their edits by it.
+fn must_stay_whole(shared: &Shared, name: &TableName, table: &Table) -> bool {
+    let definitions = published::definitions(&shared.lake.state().view());
+    table.snapshot().is_published() || published::shared::stands_beside(name, &definitions).is_some()
+}
+
 /// Ends the history of tables where it was kept for as long as was said.
 pub(crate) async fn expire_history(shared: &Shared) {
     for (name, settings) in all(&shared.lake) {
         let Some((table, days)) = shared.lake.table(&name).zip(settings.history_days) else { continue };
-        // It may have become HQ's own since.
-        if table.snapshot().is_published() {
+        // It may have become one of those since.
+        if must_stay_whole(shared, &name, &table) {
             continue;
         }
         let before = shared.now().before(Duration::from_secs(u64::from(days) * 86_400));

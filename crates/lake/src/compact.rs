@@ -142,6 +142,9 @@ impl Table {
                 file.modified_ms = inputs.iter().map(|input| input.modified_ms).max().unwrap_or(file.modified_ms);
             } else if file.superseded {
                 report.superseded += file.stats.num_records;
+                // Another node's clock may be ahead: what is superseded later must not seem older.
+                let newest = base.files().filter(|other| other.superseded).map(|other| other.modified_ms).max();
+                file.modified_ms = file.modified_ms.max(newest.unwrap_or_default());
             }
             self.put_data_file(bytes, &file).await?;
             outputs.push(file);

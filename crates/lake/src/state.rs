@@ -222,14 +222,14 @@ impl StateLog {
         limits: CompactionLimits,
         passing: &'static [&'static str],
     ) -> Result<CompactionReport, LakeError> {
-        let table = self.table();
-        let base = table.snapshot();
+        // Together, so that everything in the files of the one is in the other.
+        let (base, view) = self.0.refresh(&mut *self.0.read.lock().await).await?;
         let Some(job) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
         let fold = match job.kind {
             Inputs::History => Fold::History,
-            Inputs::Small | Inputs::Larger => Fold::State { view: self.view(), passing },
+            Inputs::Small | Inputs::Larger => Fold::State { view, passing },
         };
-        let (report, made) = table.run(&base, job, fold).await?;
+        let (report, made) = self.table().run(&base, job, fold).await?;
         // What is in them was read before.
         self.0.read.lock().await.extend(made.into_iter().map(|file| file.path));
         Ok(report)

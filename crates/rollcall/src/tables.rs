@@ -84,6 +84,15 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
             let client = Client::find(&hq)?;
             let mut all: BTreeMap<String, Declared> = serde_json::from_str(&client.get("/api/tables")?)?;
             let mut declared = all.remove(&table).unwrap_or_default();
+            let given = [
+                (Unset::EventTime, event_time.is_some()),
+                (Unset::Lateness, lateness.is_some()),
+                (Unset::Measure, measure.is_some()),
+                (Unset::History, history.is_some()),
+            ];
+            if let Some((what, _)) = given.into_iter().find(|(what, is_given)| *is_given && unset.contains(what)) {
+                anyhow::bail!("{what:?} is both said and taken back; leave one of the two out");
+            }
             unset.into_iter().for_each(|what| declared.unset(what));
             let declared = Declared {
                 event_time: event_time.or(declared.event_time),
