@@ -169,9 +169,10 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                     continue;
                 }
                 let limits = shared.config.compaction;
+                let ids = shared.roster.ids().into_iter().map(|(number, site)| (site.to_string(), number));
+                let ids: Arc<HashMap<String, SiteNumber>> = Arc::new(ids.collect());
                 for table in all_tables(&shared) {
-                    let ids: HashMap<String, SiteNumber> =
-                        shared.roster.ids().into_iter().map(|(number, site)| (site.to_string(), number)).collect();
+                    let ids = ids.clone();
                     tell(&table, table.compact(limits, move |site| ids.get(site).copied()).await);
                 }
                 let state = shared.lake.state();

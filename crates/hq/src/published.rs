@@ -136,6 +136,26 @@ pub(crate) struct Request {
     pub(crate) based_on: Option<Seq>,
 }
 
+impl Request {
+    /// HQ's own: rows that come and keys that go, of a table that is published already.
+    fn internal(table: &TableName, rows: RecordBatch, gone: RecordBatch, by: &str, note: String) -> Self {
+        Self {
+            table: table.clone(),
+            rows,
+            gone: Some(gone),
+            mode: Mode::Merge,
+            key: Vec::new(),
+            to: None,
+            mends: None,
+            shared: None,
+            by: by.to_owned(),
+            note,
+            dry_run: false,
+            based_on: None,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {

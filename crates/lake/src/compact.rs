@@ -12,12 +12,9 @@ use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 use rollcall_types::{SiteNumber, Timestamp};
 
-pub(crate) use self::{
-    choose::{Inputs, Job, choose},
-    fold::Fold,
-};
+pub(crate) use self::fold::Fold;
 use self::{
-    choose::{WEEK_MS, week},
+    choose::{Inputs, Job, WEEK_MS, choose, week},
     fold::Changes,
     merge::merge,
 };
@@ -100,31 +97,29 @@ impl Table {
         site_number: impl Fn(&str) -> Option<SiteNumber> + Send + 'static,
     ) -> Result<CompactionReport, LakeError> {
         let base = self.snapshot();
-        let Some(job) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
-        let fold = match job.kind {
-            Inputs::History => Fold::History,
-            Inputs::Small | Inputs::Larger => {
-                // Only when every current file takes part is it known that no older version lies elsewhere.
-                let is_whole = base.files().filter(|file| !file.superseded).count() == job.files.len();
-                let mutations: u64 = job.files.iter().map(|file| file.mutations).sum();
-                // Their keys are in memory. Where there are too many, versions stay together; questions tell them apart, as before.
-                let folds = mutations <= limits.rows_max;
-                let special = base.special_sites().collect();
-                let site_number = Box::new(site_number);
-                Fold::Rows(Changes::new(base.schema(), special, is_whole && folds, mutations > 0 && folds, site_number))
-            }
+        let fold = |inputs: &[Arc<DataFile>]| {
+            // Only when every current file takes part is it known that no older version lies elsewhere.
+            let is_whole = base.files().filter(|file| !file.superseded).count() == inputs.len();
+            let mutations: u64 = inputs.iter().map(|file| file.mutations).sum();
+            // Their keys are in memory. Where there are too many, versions stay together; questions tell them apart, as before.
+            let folds = mutations <= limits.rows_max;
+            let special = base.special_sites().collect();
+            let site_number = Box::new(site_number);
+            Fold::Rows(Changes::new(base.schema(), special, is_whole && folds, mutations > 0 && folds, site_number))
         };
-        self.run(&base, job, fold).await.map(|(report, _)| report)
+        self.merge(&base, limits, fold).await.map(|(report, _)| report)
     }
 
-    /// Merges files and commits that; what came of it, and the new files.
-    pub(crate) async fn run(
+    /// Chooses files, merges them and commits that; what came of it, and the new files. `fold` says how current rows are found in
+    /// such files.
+    pub(crate) async fn merge(
         self: &Arc<Self>,
         base: &Snapshot,
-        job: Job,
-        fold: Fold,
+        limits: CompactionLimits,
+        fold: impl FnOnce(&[Arc<DataFile>]) -> Fold,
     ) -> Result<(CompactionReport, Vec<DataFile>), LakeError> {
-        let Job { files: inputs, kind } = job;
+        let Some(Job { files: inputs, kind }) = choose(base, limits) else { return Ok(Default::default()) };
+        let fold = if kind == Inputs::History { Fold::History } else { fold(&inputs) };
         let mut files = Vec::new();
         for file in &inputs {
             let path = self.root.clone().join(file.path.as_str());

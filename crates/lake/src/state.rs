@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use arrow_array::{
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     action::Action,
     append::COMMIT_ATTEMPTS,
-    compact::{CompactionLimits, CompactionReport, Fold, Inputs, choose},
+    compact::{CompactionLimits, CompactionReport, Fold},
     data_file::{self, Effort},
     error::{Doing, LakeError},
     objects::get_optional,
@@ -88,19 +88,13 @@ impl StateView {
         older: &'a StateView,
         kind: &str,
     ) -> impl Iterator<Item = (&'a str, Option<&'a Arc<Record>>)> {
-        let (before, now) = (older.kinds.get(kind), self.kinds.get(kind));
-        let changed =
-            before.zip(now).into_iter().flat_map(|(before, now)| before.diff(now)).map(|change| match change {
-                DiffItem::Add(id, record) => (id.as_ref(), Some(record)),
-                DiffItem::Update { new: (id, record), .. } => (id.as_ref(), Some(record)),
-                DiffItem::Remove(id, _) => (id.as_ref(), None),
-            });
-        // A kind of which there was nothing before, or is nothing any more.
-        let all_new = now.filter(|_| before.is_none()).into_iter().flatten();
-        let all_gone = before.filter(|_| now.is_none()).into_iter().flatten();
-        changed
-            .chain(all_new.map(|(id, record)| (id.as_ref(), Some(record))))
-            .chain(all_gone.map(|(id, _)| (id.as_ref(), None)))
+        static NONE: LazyLock<OfKind> = LazyLock::new(OfKind::default);
+        let of = |view: &'a StateView| view.kinds.get(kind).unwrap_or(&NONE);
+        of(older).diff(of(self)).map(|change| match change {
+            DiffItem::Add(id, record) => (id.as_ref(), Some(record)),
+            DiffItem::Update { new: (id, record), .. } => (id.as_ref(), Some(record)),
+            DiffItem::Remove(id, _) => (id.as_ref(), None),
+        })
     }
 
     /// The next version of a thing with this value.
@@ -224,12 +218,7 @@ impl StateLog {
     ) -> Result<CompactionReport, LakeError> {
         // Together, so that everything in the files of the one is in the other.
         let (base, view) = self.0.refresh(&mut *self.0.read.lock().await).await?;
-        let Some(job) = choose(&base, limits) else { return Ok(CompactionReport::default()) };
-        let fold = match job.kind {
-            Inputs::History => Fold::History,
-            Inputs::Small | Inputs::Larger => Fold::State { view, passing },
-        };
-        let (report, made) = self.table().run(&base, job, fold).await?;
+        let (report, made) = self.table().merge(&base, limits, |_| Fold::State { view, passing }).await?;
         // What is in them was read before.
         self.0.read.lock().await.extend(made.into_iter().map(|file| file.path));
         Ok(report)

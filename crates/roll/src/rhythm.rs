@@ -44,8 +44,8 @@ pub struct Counts {
 
 impl Counts {
     fn make_room(&mut self, bins: usize) {
-        for values in [&mut self.events, &mut self.hours].into_iter().filter(|values| values.is_empty()) {
-            *values = vec![0.0; bins];
+        if self.hours.is_empty() {
+            (self.events, self.hours) = (vec![0.0; bins], vec![0.0; bins]);
         }
     }
 

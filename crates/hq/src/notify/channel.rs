@@ -200,12 +200,7 @@ impl Channel {
         if matches!(self.how, How::DeadMan { .. }) || level < self.min_level {
             return false;
         }
-        let has = |site: &SiteId| {
-            let attributes = roster.get(site).map(|record| &record.attributes);
-            self.matching
-                .iter()
-                .all(|(name, value)| attributes.and_then(|known| known.get(name)) == Some(value.as_str()))
-        };
+        let has = |site: &SiteId| roster.get(site).is_some_and(|record| record.has(&self.matching));
         self.matching.is_empty()
             || matches!(incident.kind, Kind::HqBlind | Kind::Channel)
             || incident.members.keys().any(has)

@@ -398,29 +398,15 @@ pub(crate) async fn look(shared: &Arc<Shared>, found: &mut Unwanted) -> Result<(
             let rows = concat_batches(&comes.schema(), &[comes, goes]).map_err(failed)?;
             let gone = project(&rows, |column| next.definition().key.iter().any(|key| key == column))?;
             let note = format!("{number} is not waited for any more");
-            publish(shared, internal(&name, RecordBatch::new_empty(Arc::new(Schema::empty())), gone, "hq", note))
-                .await?;
+            publish(
+                shared,
+                Request::internal(&name, RecordBatch::new_empty(Arc::new(Schema::empty())), gone, "hq", note),
+            )
+            .await?;
         }
         found.insert(name, nobodys);
     }
     Ok(())
-}
-
-fn internal(table: &TableName, rows: RecordBatch, gone: RecordBatch, by: &str, note: String) -> Request {
-    Request {
-        table: table.clone(),
-        rows,
-        gone: Some(gone),
-        mode: Mode::Merge,
-        key: Vec::new(),
-        to: None,
-        mends: None,
-        shared: None,
-        by: by.to_owned(),
-        note,
-        dry_run: false,
-        based_on: None,
-    }
 }
 
 /// The time has come in the last zone: the rows become a version of the table. Done twice, it changes nothing.
@@ -433,7 +419,7 @@ async fn take_effect(shared: &Arc<Shared>, scheduled: &Scheduled) -> Result<(), 
     let rows = project(&comes, is_column)?;
     let gone = project(&goes, |column| known.image.key.iter().any(|key| key == column))?;
     let note = format!("scheduled for {} of each site's day: {}", scheduled.at, scheduled.note);
-    let outcome = publish(shared, internal(name, rows, gone, &scheduled.by, note)).await?;
+    let outcome = publish(shared, Request::internal(name, rows, gone, &scheduled.by, note)).await?;
     let state = State::Published { as_version: outcome.version };
     change(shared, scheduled, &scheduled.by, state, false).await?;
     tracing::info!(table = %name, number = scheduled.number, version = %outcome.version, "what was scheduled has taken effect everywhere");

@@ -8,7 +8,7 @@ use arrow_select::filter::filter_record_batch;
 use rollcall_types::{Seq, TableName};
 
 use super::{
-    ATTEMPTS, Mode, Outcome, Request, failed,
+    ATTEMPTS, Outcome, Request, failed,
     image::{self, Image, is_live, row_bytes},
     publications, publish, read_behind, refresh,
 };
@@ -35,19 +35,11 @@ pub(crate) async fn withdraw(
         let before = read_behind(shared, table, &empty, previous, &schema).await?;
         let changed = read_behind(shared, table, &empty.standing_at(previous), version, &schema).await?;
         let back = Back::new(&known.image, &before, &changed).map_err(failed)?;
+        let note = format!("takes version {version} back");
         let request = Request {
-            table: table.clone(),
-            rows: back.rows,
-            gone: Some(back.gone),
-            mode: Mode::Merge,
-            key: Vec::new(),
-            to: None,
-            mends: None,
-            shared: None,
-            by: by.to_owned(),
-            note: format!("takes version {version} back"),
             dry_run,
             based_on: Some(known.image.version),
+            ..Request::internal(table, back.rows, back.gone, by, note)
         };
         match publish(shared, request).await {
             Err(HqError::Outdated) => {}

@@ -6,13 +6,13 @@ use super::{CompactionLimits, merge::time_column};
 use crate::snapshot::{DataFile, Snapshot};
 
 /// What one run is to merge.
-pub(crate) struct Job {
-    pub(crate) files: Vec<Arc<DataFile>>,
-    pub(crate) kind: Inputs,
+pub(super) struct Job {
+    pub(super) files: Vec<Arc<DataFile>>,
+    pub(super) kind: Inputs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Inputs {
+pub(super) enum Inputs {
     /// As ingest writes them.
     Small,
     /// Sorted ones, as earlier runs made them.
@@ -27,7 +27,7 @@ const RUNS_MERGED: u64 = 4;
 const INPUT_BYTES_MAX: u64 = 96 << 20;
 
 /// What one run is to merge. What such runs made comes first, and is rarely enough: there are always small files.
-pub(crate) fn choose(base: &Snapshot, limits: CompactionLimits) -> Option<Job> {
+pub(super) fn choose(base: &Snapshot, limits: CompactionLimits) -> Option<Job> {
     let (history, current): (Vec<_>, Vec<_>) = base.files().cloned().partition(|file| file.superseded);
     if let Some(files) = of_an_age(history, limits) {
         return Some(Job { files, kind: Inputs::History });
