@@ -13,7 +13,7 @@ use rollcall_types::{ChainHash, Epoch, Seq, SiteId, SiteNumber, Timestamp, colum
 
 use crate::{
     action::Action,
-    conform::{Conformed, MarkKind, PartMark, recast},
+    conform::{Conformed, MarkKind, PartMark, check_key, recast},
     data_file::{self, Effort},
     error::{Doing, LakeError},
     schema::{TableSchema, our_columns},
@@ -187,6 +187,13 @@ impl Plan {
             batches: Vec::new(),
         };
         let mut accepted: Vec<Accepted<'_>> = Vec::new();
+        // They were conformed to what was known of the table then; its key may have been decided since, by another store.
+        let keys = parts.iter().map(|part| part.rows.key.as_slice());
+        let mut key = base.schema().key.as_slice();
+        for of_site in keys {
+            check_key(of_site, key)?;
+            key = if key.is_empty() { of_site } else { key };
+        }
         for part in parts {
             let outcome = plan.take(base, part, &mut accepted);
             plan.outcomes.push(outcome);

@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use arrow_array::{
-    Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     builder::{Date32Builder, StringBuilder, TimestampMicrosecondBuilder},
     cast::AsArray,
     types::Int64Type,
@@ -73,6 +73,8 @@ pub struct Conformed {
     pub key: Vec<String>,
     /// How many rows have a misfit.
     pub misfits: usize,
+    /// Why rows were left out, if any were: their key is null or does not fit its column, so they could not be told apart.
+    pub unidentified: Option<String>,
     clock: SiteClock,
 }
 
@@ -80,7 +82,8 @@ impl Conformed {
     /// No rows: a part that only carries marks.
     pub fn empty() -> Self {
         let rows = RecordBatch::new_empty(Arc::new(Schema::empty()));
-        Self { rows, new_columns: Vec::new(), key: Vec::new(), misfits: 0, clock: SiteClock::default() }
+        let clock = SiteClock::default();
+        Self { rows, new_columns: Vec::new(), key: Vec::new(), misfits: 0, unidentified: None, clock }
     }
 }
 
@@ -93,12 +96,7 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
     let mut misfits = Misfits::new(rows)?;
     let mut new_columns = Vec::new();
     let key = key_of(rows)?;
-    if !schema.key.is_empty() && !key.is_empty() && key != schema.key {
-        return Err(LakeError::damaged(format!(
-            "the site's key is {key:?}, the table's at HQ {:?}: rows could not be told apart",
-            schema.key
-        )));
-    }
+    check_key(&key, &schema.key)?;
     for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         match field.name().as_str() {
             columns::SEQ | columns::OP => out.push(field.name(), array.clone()),
@@ -107,7 +105,7 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
             site_name => {
                 let name = column_name_at_hq(site_name);
                 if out.has(&name) {
-                    return Err(LakeError::damaged(format!("two columns of one table would be called {name:?} at HQ")));
+                    return Err(LakeError::Rows(format!("two columns of one table would be called {name:?} at HQ")));
                 }
                 let known = schema.column(&name).map(|column| column.kind);
                 let kind = known.unwrap_or_else(|| {
@@ -115,13 +113,7 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
                     ColumnType::propose(declared, array.data_type())
                 });
                 let converted = convert(array, kind, clock.zone)?;
-                let lost = misfits.note_lost(site_name, array, &converted.array)?;
-                if lost && key.contains(&name) {
-                    return Err(LakeError::damaged(format!(
-                        "values of key column {site_name:?} do not fit HQ's type {}: rows could not be told apart",
-                        kind.delta()
-                    )));
-                }
+                misfits.note_lost(site_name, array, &converted.array)?;
                 if known.is_none() {
                     let site_name = (site_name != name).then(|| site_name.to_owned());
                     new_columns.push(Column { name: name.clone(), kind, site_name });
@@ -145,7 +137,40 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
     if let Some(array) = misfits.finish() {
         out.push(our_columns::MISFIT, array);
     }
-    Ok(Conformed { rows: out.finish()?, new_columns, key, misfits: count, clock })
+    let (rows, unidentified) = identified(out.finish()?, if key.is_empty() { &schema.key } else { &key })?;
+    Ok(Conformed { rows, new_columns, key, misfits: count, unidentified, clock })
+}
+
+/// Refuses a site's key where the table has another one.
+pub(crate) fn check_key(of_site: &[String], of_table: &[String]) -> Result<(), LakeError> {
+    if of_site.is_empty() || of_table.is_empty() || of_site == of_table {
+        return Ok(());
+    }
+    Err(LakeError::Rows(format!(
+        "the site's key is {of_site:?}, the table's at HQ {of_table:?}: rows could not be told apart; sites that \
+         fill one table must have the same key for it"
+    )))
+}
+
+/// The rows that have a key, and what is to be said of the others. Null stands for all values that do not fit: an update of one
+/// such row would hide all of them.
+fn identified(rows: RecordBatch, key: &[String]) -> Result<(RecordBatch, Option<String>), LakeError> {
+    let is_null = |name: &String| rows.column_by_name(name).is_none_or(|column| column.null_count() > 0);
+    let flawed: Vec<&String> = key.iter().filter(|name| is_null(name)).collect();
+    if flawed.is_empty() || rows.num_rows() == 0 {
+        return Ok((rows, None));
+    }
+    let has_key =
+        |row: &usize| flawed.iter().all(|name| rows.column_by_name(name).is_some_and(|column| column.is_valid(*row)));
+    let kept: BooleanArray = (0..rows.num_rows()).map(|row| Some(has_key(&row))).collect();
+    let lost = kept.false_count();
+    let kept = arrow_select::filter::filter_record_batch(&rows, &kept).doing("leaving out rows without a key")?;
+    let reason = format!(
+        "{lost} of {} rows could not be told apart: in the key ({}) they have null or a value that does not fit its type",
+        rows.num_rows(),
+        flawed.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+    );
+    Ok((kept, Some(reason)))
 }
 
 /// Brings rows conformed to an older schema into the types of `schema`, where a column's type was decided otherwise
@@ -162,12 +187,17 @@ pub(crate) fn recast<'a>(
     if !differs {
         return Ok(Cow::Borrowed(rows));
     }
-    Ok(Cow::Owned(conform(rows, schema, part.clock)?.rows))
+    let again = conform(rows, schema, part.clock)?;
+    match again.unidentified {
+        // They go to quarantine when the site sends them again, since the table's types are known by then.
+        Some(reason) => Err(LakeError::Rows(reason)),
+        None => Ok(Cow::Owned(again.rows)),
+    }
 }
 
 fn key_of(rows: &RecordBatch) -> Result<Vec<String>, LakeError> {
     let Some(text) = rows.schema_ref().metadata().get(columns::METADATA_KEY) else { return Ok(Vec::new()) };
-    let names: Vec<String> = serde_json::from_str(text).map_err(LakeError::damaged)?;
+    let names: Vec<String> = serde_json::from_str(text).map_err(|error| LakeError::Rows(error.to_string()))?;
     Ok(names.iter().map(|name| column_name_at_hq(name)).collect())
 }
 
@@ -398,10 +428,10 @@ impl Misfits {
         Ok(Self { rows, len: batch.num_rows() })
     }
 
-    /// Notes every value that is there before and null after; whether there was one.
-    fn note_lost(&mut self, name: &str, before: &ArrayRef, after: &ArrayRef) -> Result<bool, LakeError> {
+    /// Notes every value that is there before and null after.
+    fn note_lost(&mut self, name: &str, before: &ArrayRef, after: &ArrayRef) -> Result<(), LakeError> {
         if after.null_count() == before.null_count() {
-            return Ok(false);
+            return Ok(());
         }
         let options = FormatOptions::default();
         let formatter = ArrayFormatter::try_new(before, &options).doing("reading a misfit")?;
@@ -411,7 +441,7 @@ impl Misfits {
                 self.rows.entry(row).or_default().insert(name.to_owned(), value);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     fn count(&self) -> usize {

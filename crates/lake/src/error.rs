@@ -14,6 +14,9 @@ pub enum LakeError {
     /// What is in the lake cannot be read; a person must look.
     #[error("the lake is damaged: {0}")]
     Damaged(String),
+    /// These rows of a site cannot be taken.
+    #[error("{0}")]
+    Rows(String),
     /// Rows could not be written as Parquet or read back.
     #[error("{doing}")]
     Parquet {
@@ -59,6 +62,7 @@ impl LakeError {
         match self {
             Self::Contention(attempts) => Self::Contention(*attempts),
             Self::Damaged(what) => Self::Damaged(what.clone()),
+            Self::Rows(what) => Self::Rows(what.clone()),
             Self::Store { doing, source } => {
                 let source = object_store::Error::Generic { store: "lake", source: source.to_string().into() };
                 Self::Store { doing: doing.clone(), source }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, path::Path};
+use object_store::{ObjectMeta, ObjectStore, path::Path};
 use serde::Deserialize;
 
 use crate::{
@@ -61,7 +61,48 @@ const READ_AHEAD: usize = 16;
 
 /// Opens the table at `root`; none when there is none.
 pub(crate) async fn open(store: &dyn ObjectStore, root: &Path) -> Result<Option<Opened>, LakeError> {
-    let (mut snapshot, mut next) = match newest_checkpoint(store, root).await? {
+    let mut from = named_checkpoint(store, root).await?;
+    if from.is_none() {
+        from = newest_checkpoint(store, root, 0).await?;
+    }
+    loop {
+        let opened = read_log(store, root, from).await?;
+        let end = opened.as_ref().map_or(0, |opened| opened.snapshot.version() + 1);
+        if !is_hole(store, root, end).await? {
+            return Ok(opened);
+        }
+        // Entries were cleaned away, so a newer checkpoint holds them: somebody wrote this one, slept, and named it last. Who
+        // took the hole for the end would commit into it.
+        let newer = newest_checkpoint(store, root, end).await?;
+        from = Some(newer.ok_or_else(|| LakeError::damaged(format!("the log of {root} lacks entry {end}")))?);
+    }
+}
+
+/// Whether there is no entry `version`, but later ones.
+async fn is_hole(store: &dyn ObjectStore, root: &Path, version: u64) -> Result<bool, LakeError> {
+    let doing = "listing a table's log";
+    let log = log_path(root);
+    let behind: Vec<_> =
+        store.list_with_offset(Some(&log), &entry_path(root, version)).try_collect().await.doing(doing)?;
+    if !behind.iter().filter_map(|meta| version_of(meta, ".json")).any(|later| later > version) {
+        return Ok(false);
+    }
+    // It may have come, and others behind it, since the log was read.
+    Ok(get_optional(store, &entry_path(root, version)).await?.is_none())
+}
+
+/// The version that a log file is of, if that is its kind.
+fn version_of(meta: &ObjectMeta, suffix: &str) -> Option<u64> {
+    meta.location.filename()?.strip_suffix(suffix)?.parse().ok()
+}
+
+/// The table as of the checkpoint, or from the beginning, and all entries behind that.
+async fn read_log(
+    store: &dyn ObjectStore,
+    root: &Path,
+    from: Option<(u64, Bytes)>,
+) -> Result<Option<Opened>, LakeError> {
+    let (mut snapshot, mut next) = match from {
         Some((version, bytes)) => (Some(checkpoint::read(version, bytes)?), version + 1),
         None => (None, 0),
     };
@@ -98,20 +139,27 @@ struct LastCheckpoint {
     version: u64,
 }
 
-/// The newest checkpoint that can be read: the one `_last_checkpoint` names, else the newest listed.
-async fn newest_checkpoint(store: &dyn ObjectStore, root: &Path) -> Result<Option<(u64, Bytes)>, LakeError> {
-    if let Some(bytes) = get_optional(store, &last_checkpoint_path(root)).await?
-        && let Ok(last) = serde_json::from_slice::<LastCheckpoint>(&bytes)
-        && let Some(found) = get_optional(store, &checkpoint_path(root, last.version)).await?
-    {
-        return Ok(Some((last.version, found)));
-    }
+/// The checkpoint that `_last_checkpoint` names, if it can be read.
+async fn named_checkpoint(store: &dyn ObjectStore, root: &Path) -> Result<Option<(u64, Bytes)>, LakeError> {
+    let Some(version) = last_checkpoint(store, root).await? else { return Ok(None) };
+    Ok(get_optional(store, &checkpoint_path(root, version)).await?.map(|bytes| (version, bytes)))
+}
+
+/// The version that `_last_checkpoint` names.
+pub(crate) async fn last_checkpoint(store: &dyn ObjectStore, root: &Path) -> Result<Option<u64>, LakeError> {
+    let named = get_optional(store, &last_checkpoint_path(root)).await?;
+    Ok(named.and_then(|bytes| serde_json::from_slice::<LastCheckpoint>(&bytes).ok()).map(|last| last.version))
+}
+
+/// The newest checkpoint there is from `version` on.
+async fn newest_checkpoint(
+    store: &dyn ObjectStore,
+    root: &Path,
+    version: u64,
+) -> Result<Option<(u64, Bytes)>, LakeError> {
     let names: Vec<_> = store.list(Some(&log_path(root))).try_collect().await.doing("listing a table's log")?;
-    let newest = names
-        .iter()
-        .filter_map(|meta| meta.location.filename()?.strip_suffix(".checkpoint.parquet")?.parse::<u64>().ok())
-        .max();
-    match newest {
+    let newest = names.iter().filter_map(|meta| version_of(meta, ".checkpoint.parquet")).max();
+    match newest.filter(|newest| *newest >= version) {
         Some(version) => Ok(get_optional(store, &checkpoint_path(root, version)).await?.map(|bytes| (version, bytes))),
         None => Ok(None),
     }

@@ -340,12 +340,23 @@ impl Table {
         let snapshot = self.snapshot();
         let mut all = Vec::new();
         for file in snapshot.files() {
-            let path = self.root.clone().join(file.path.as_str());
-            let found = self.store.get(&path).await.doing("reading rows")?;
-            let bytes = found.bytes().await.doing("reading rows")?;
-            all.extend(data_file::read(bytes, snapshot.schema())?);
+            for rows in self.read_file(&snapshot, file).await? {
+                all.push(rows?);
+            }
         }
         Ok(all)
+    }
+
+    /// The rows of one file of a snapshot, some at a time. To take the next ones is work for a processor.
+    pub async fn read_file(
+        &self,
+        snapshot: &Snapshot,
+        file: &DataFile,
+    ) -> Result<impl Iterator<Item = Result<arrow_array::RecordBatch, LakeError>> + use<>, LakeError> {
+        let path = self.root.clone().join(file.path.as_str());
+        let found = self.store.get(&path).await.doing("reading rows")?;
+        let bytes = found.bytes().await.doing("reading rows")?;
+        data_file::stream(bytes, snapshot.schema(), None)
     }
 
     /// Takes a checkpoint in the background when enough log has gathered since the last.
@@ -365,7 +376,7 @@ impl Table {
         }
     }
 
-    /// Writes a checkpoint of the newest version.
+    /// Writes a checkpoint of the newest version; none if this node fell so far behind that its newest may be long outdated.
     pub async fn checkpoint(&self) -> Result<(), LakeError> {
         let (snapshot, log_bytes, log_entries) = {
             let mut live = self.live();
@@ -377,15 +388,22 @@ impl Table {
         let version = snapshot.version;
         let written = tokio::task::spawn_blocking(move || checkpoint::write(&snapshot));
         let (bytes, actions) = written.await.doing("writing a checkpoint")??;
+        if self.is_stale() {
+            return Ok(());
+        }
         self.store
             .put(&replay::checkpoint_path(&self.root, version), bytes.into())
             .await
             .doing("writing a checkpoint")?;
-        let last = serde_json::json!({"version": version, "size": actions}).to_string();
-        self.store
-            .put(&replay::last_checkpoint_path(&self.root), last.into_bytes().into())
-            .await
-            .doing("writing _last_checkpoint")?;
+        // Others may have come further meanwhile. Whoever still wins this race with an older one misleads nobody: who opens a
+        // table looks whether the log goes on.
+        if replay::last_checkpoint(&*self.store, &self.root).await?.is_none_or(|named| named < version) {
+            let last = serde_json::json!({"version": version, "size": actions}).to_string();
+            self.store
+                .put(&replay::last_checkpoint_path(&self.root), last.into_bytes().into())
+                .await
+                .doing("writing _last_checkpoint")?;
+        }
         let mut live = self.live();
         live.log_bytes = live.log_bytes.saturating_sub(log_bytes);
         live.log_entries = live.log_entries.saturating_sub(log_entries);

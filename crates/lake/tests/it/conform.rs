@@ -92,3 +92,28 @@ fn names_meet_case_blind_and_ours_are_safe() {
         out.new_columns.iter().map(|column| (column.name.as_str(), column.site_name.as_deref())).collect();
     assert_eq!(names, [("unit_price", Some("Unit Price")), ("_site_", Some("_SITE"))]);
 }
+
+#[test]
+fn rows_that_cannot_be_told_apart_are_left_out_and_said() {
+    // Null stands for each value that does not fit its column: one row's update would hide all of them.
+    let keyed = |rows: RecordBatch| {
+        let key = HashMap::from([(columns::METADATA_KEY.to_owned(), r#"["Sku","shop"]"#.to_owned())]);
+        let schema = rows.schema().as_ref().clone().with_metadata(key);
+        RecordBatch::try_new(Arc::new(schema), rows.columns().to_vec()).expect("columns match")
+    };
+    let shops = || Arc::new(Int64Array::from(vec![Some(1), Some(1), None, Some(1)])) as ArrayRef;
+    let rows = keyed(sent(vec![
+        ("Sku", "TEXT", Arc::new(StringArray::from(vec!["7", "A7", "8", "9"]))),
+        ("shop", "INTEGER", shops()),
+    ]));
+    let out = conform(&rows, &schema(&[("sku", ColumnType::Long)]), SiteClock::default()).expect("conforms");
+    let kept = out.rows.column_by_name(columns::SEQ).expect("present").as_primitive::<Int64Type>();
+    assert_eq!(kept.values().to_vec(), [1, 4]);
+    let reason = out.unidentified.expect("is said");
+    assert!(reason.starts_with("2 of 4 rows") && reason.contains("(sku, shop)"), "{reason}");
+    // A key column that is not there at all is null everywhere.
+    let lacking = keyed(sent(vec![("shop", "INTEGER", shops())]));
+    let out = conform(&lacking, &schema(&[]), SiteClock::default()).expect("conforms");
+    assert_eq!(out.rows.num_rows(), 0);
+    assert!(out.unidentified.is_some());
+}

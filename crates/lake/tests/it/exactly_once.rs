@@ -7,7 +7,7 @@ use std::{
 
 use object_store::{ObjectStore, memory::InMemory};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use rollcall_lake::{BootClock, DurableDirectory, Lake, LakeError, LakeOptions, PartOutcome};
+use rollcall_lake::{BootClock, DurableDirectory, Lake, LakeError, LakeOptions, PartOutcome, Table, TableSchema};
 use rollcall_types::{Epoch, Seq, SiteNumber};
 
 use crate::{
@@ -179,6 +179,55 @@ async fn a_node_that_slept_reads_the_log_anew_before_it_commits() {
     let done = sleeper.append(Arc::new(vec![part(&sleeper, 0, 10, 40)])).await.expect("appends");
     assert_eq!(done.outcomes, [PartOutcome::Durable { rows: 10 }], "only what is new is taken");
     assert_eq!(rows(&store).await, expected(1, 40));
+}
+
+#[tokio::test]
+async fn a_checkpoint_named_too_late_leads_nobody_into_a_hole() {
+    // Goal: a node that slept while it wrote a checkpoint names an old one as the last, when the entries behind it are cleaned
+    // away. Whoever opens the table then must find what was confirmed since. Method: what such a node would put is put by hand.
+    let store = memory();
+    let root = "tables/sales/_delta_log";
+    let at = |name: &str| object_store::path::Path::from(format!("{root}/{name}"));
+    let awake = table(&store).await;
+    for start in [0, 10, 20] {
+        awake.append(Arc::new(vec![part(&awake, 0, start, start + 10)])).await.expect("appends");
+    }
+    awake.checkpoint().await.expect("checkpoints");
+    let old = awake.snapshot().version();
+    for start in [30, 40, 50] {
+        awake.append(Arc::new(vec![part(&awake, 0, start, start + 10)])).await.expect("appends");
+    }
+    awake.checkpoint().await.expect("checkpoints");
+    awake.append(Arc::new(vec![part(&awake, 0, 60, 70)])).await.expect("appends");
+    let named = format!(r#"{{"version":{old},"size":1}}"#);
+    object_store::ObjectStoreExt::put(&store, &at("_last_checkpoint"), named.into()).await.expect("puts");
+    let first_cleaned = at(&format!("{:020}.json", old + 1));
+    object_store::ObjectStoreExt::delete(&store, &first_cleaned).await.expect("deletes");
+    let opened = table(&store).await;
+    assert_eq!(opened.snapshot().version(), awake.snapshot().version());
+    let done = opened.append(Arc::new(vec![part(&opened, 0, 30, 80)])).await.expect("appends");
+    assert_eq!(done.outcomes, [PartOutcome::Durable { rows: 10 }], "only what is new is taken");
+    assert_eq!(rows(&store).await, expected(1, 80));
+}
+
+#[tokio::test]
+async fn a_table_has_one_key_whoever_is_first() {
+    // Two stores' rows are conformed before the table is known; the second has another key. In one commit or in two, it is refused.
+    for apart in [true, false] {
+        let store = memory();
+        let (root, keyless) = ("tables/sales".into(), TableSchema::for_sites(Vec::new()));
+        let table = Table::open_or_create(store.clone(), root, BootClock::default(), &keyless).await.expect("opens");
+        let mut other = part(&table, 1, 0, 10);
+        other.rows.key = vec!["name".to_owned()];
+        let first = part(&table, 0, 0, 10);
+        if apart {
+            table.append(Arc::new(vec![first])).await.expect("appends");
+            assert!(matches!(table.append(Arc::new(vec![other])).await, Err(LakeError::Rows(_))));
+        } else {
+            assert!(matches!(table.append(Arc::new(vec![first, other])).await, Err(LakeError::Rows(_))));
+        }
+        assert_eq!(rows(&store).await.len(), if apart { 10 } else { 0 });
+    }
 }
 
 #[tokio::test]
