@@ -74,6 +74,10 @@ pub(crate) enum ReadOutcome {
     },
 }
 
+/// Values of one row, bytes. A batch has room for 64 MiB, so that any row can be sent: what would make it longer stays behind, and
+/// the row says so. Otherwise it would hold up everything after it.
+const ROW_BYTES_MAX: usize = 32 << 20;
+
 /// Fixed cost of a journal row beyond its values, bytes; used to bound a read.
 const ROW_OVERHEAD_BYTES: usize = 24;
 
@@ -263,9 +267,16 @@ impl TableReader {
         let mut bytes = 0;
         for (index, builder) in self.values.iter_mut().enumerate() {
             let value = row.get_ref(FIXED_COLUMNS + index).doing(doing)?;
+            let name = &layout.columns[index].name;
+            if bytes + value_bytes(value) > ROW_BYTES_MAX {
+                tracing::error!(table = layout.table, %seq, column = name, bytes = value_bytes(value), "a value is too long to be sent");
+                builder.append_null();
+                note_misfit(&mut misfits, name, value);
+                continue;
+            }
             bytes += value_bytes(value);
             if !builder.append(value) {
-                note_misfit(&mut misfits, &layout.columns[index].name, value);
+                note_misfit(&mut misfits, name, value);
             }
         }
         self.has_misfit |= !misfits.is_empty();

@@ -181,7 +181,11 @@ fn parse_decimal(text: &str, digits: u8, fraction: u8) -> Option<i128> {
     (number < 10_i128.pow(u32::from(digits))).then_some(if negative { -number } else { number })
 }
 
-/// Notes a value that did not fit `column` in the row's misfit object. Bytes become `{"hex": "…"}`.
+/// A longer value is told of in the misfit object by its length alone.
+const MISFIT_BYTES_MAX: usize = 1 << 20;
+
+/// Notes a value that did not fit `column`, or was too long, in the row's misfit object. Bytes become `{"hex": "…"}`, and what is
+/// longer than [`MISFIT_BYTES_MAX`] `{"bytes": length}`.
 pub(crate) fn note_misfit(misfits: &mut Map<String, Value>, column: &str, value: ValueRef<'_>) {
     let hex = |bytes: &[u8]| {
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -192,6 +196,9 @@ pub(crate) fn note_misfit(misfits: &mut Map<String, Value>, column: &str, value:
         ValueRef::Integer(number) => number.into(),
         ValueRef::Real(number) => {
             serde_json::Number::from_f64(number).map_or_else(|| Value::String(number.to_string()), Value::Number)
+        }
+        ValueRef::Text(long) | ValueRef::Blob(long) if long.len() > MISFIT_BYTES_MAX => {
+            serde_json::json!({ "bytes": long.len() })
         }
         ValueRef::Text(text) => match std::str::from_utf8(text) {
             Ok(text) => text.into(),

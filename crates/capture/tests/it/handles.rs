@@ -387,3 +387,22 @@ fn a_wider_journal_is_digested_whole() {
     let digest = source.row_digest(head).expect("reads");
     assert_eq!(digest, Source::open(&store.path).expect("opens").row_digest(head).expect("reads"));
 }
+
+#[test]
+fn a_value_too_long_to_be_sent_stays_behind_and_the_row_says_so() {
+    let store = Store::new("CREATE TABLE t (id INTEGER PRIMARY KEY, a BLOB, b BLOB, n INT)");
+    let mut source = store.capture(&["t"]);
+    let mebibytes = |count: usize| count << 20;
+    store.sql(&format!(
+        "INSERT INTO t VALUES (1, zeroblob({}), zeroblob(7), zeroblob({}))",
+        mebibytes(40),
+        mebibytes(2)
+    ));
+    store.sql(&format!("INSERT INTO t VALUES (2, zeroblob({}), zeroblob({}), 1)", mebibytes(20), mebibytes(20)));
+    let model = Model::replay(&mut source, "t");
+    let expected = [
+        format!(r#"{{"a":{{"bytes":{}}},"n":{{"bytes":{}}}}}"#, mebibytes(40), mebibytes(2)),
+        format!(r#"{{"b":{{"bytes":{}}}}}"#, mebibytes(20)),
+    ];
+    assert_eq!(model.misfits, expected);
+}
