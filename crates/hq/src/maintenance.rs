@@ -61,6 +61,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut advance = tokio::time::interval(ADVANCE_EVERY);
     let mut remember_tick = tokio::time::interval(REMEMBER_EVERY);
     let mut published_tick = tokio::time::interval(PUBLISHED_EVERY);
+    // Two looks in a row would see the same.
+    published_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut arrivals_tick = tokio::time::interval(ARRIVALS_EVERY);
     let (mut lacking, mut orphans, mut unwanted) = (LackingSince::new(), BTreeMap::new(), scheduled::Unwanted::new());
     loop {

@@ -120,7 +120,9 @@ async fn publish(
         Some(rule) => Some(Some(rule.parse().map_err(HqError::Invalid)?)),
         None => None,
     };
-    let request = Request { table, rows, gone, mode, key, to, mends, shared: rule, by, note, dry_run, based_on: None };
+    let (based_on, scheduled) = (None, None);
+    let request =
+        Request { table, rows, gone, mode, key, to, mends, shared: rule, by, note, dry_run, based_on, scheduled };
     let (outcome, scheduled_as) = match at {
         Some(at) => scheduled::schedule(&shared, &request, at).await?,
         None => (published::publish(&shared, request).await?, 0),
@@ -141,7 +143,8 @@ struct Ahead {
 
 async fn list_scheduled(State(shared): State<App>, _: Viewer) -> Json<Vec<Ahead>> {
     let arrivals = arrivals(&shared);
-    let ahead = scheduled::all(&shared.lake.state().view()).into_iter().map(|scheduled| {
+    let all = scheduled::all(&shared.lake.state().view());
+    let ahead = all.into_iter().filter(Scheduled::was_said).map(|scheduled| {
         let next = scheduled::next_name(&scheduled.table).ok();
         let of_next = || arrivals.iter().filter(|arrival| Some(&arrival.table) == next.as_ref());
         let have = of_next().filter(|arrival| arrival.applied >= scheduled.version).count();

@@ -13,8 +13,8 @@ use tokio::task::block_in_place;
 
 use super::{
     ATTEMPTS, Class, Counts, DEFINITION, Definition, Known, NOBODY, Outcome, PUBLICATION, Publication, Request, Rules,
-    changes::Changes, check_attributes, definitions, failed, image::Image, publication_id, publications, refresh,
-    scheduled, shared,
+    UNKNOWN, changes::Changes, check_attributes, definitions, failed, image::Image, publication_id, publications,
+    refresh, scheduled, shared,
 };
 use crate::{error::HqError, node::Shared, roster::Sites};
 
@@ -119,6 +119,7 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
         by: request.by.clone(),
         note: request.note.clone(),
         counts: changes.counts,
+        scheduled: request.scheduled,
     };
     note(shared, &publication).await?;
     refresh(shared).await;
@@ -200,9 +201,10 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
         }
         if version > previous && before.get(&name) == Some(&version) {
             let note_text = "the node that published this stopped before it could say who asked for it".to_owned();
-            let counts = Counts::default();
-            let (at, by) = (shared.now(), "unknown".to_owned());
-            note(shared, &Publication { table: name, version, previous, at, by, note: note_text, counts }).await?;
+            let (at, by, counts) = (shared.now(), UNKNOWN.to_owned(), Counts::default());
+            let unknown =
+                Publication { table: name, version, previous, at, by, note: note_text, counts, scheduled: None };
+            note(shared, &unknown).await?;
         }
     }
     Ok(())
@@ -253,6 +255,9 @@ fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Res
     if let Some(column) = conformed.new_columns.iter().find(|column| column.name.starts_with('_')) {
         let text = format!("a column cannot be called {}: names that begin with _ are Rollcall's own", column.name);
         return Err(HqError::Invalid(text));
+    }
+    if let Some(reason) = conformed.unidentified {
+        return Err(HqError::Invalid(reason));
     }
     if conformed.misfits > 0 {
         let text = format!("{} rows have values that the table's types cannot hold", conformed.misfits);

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use arrow_array::{BooleanArray, Int64Array, RecordBatch, StringArray, cast::AsArray, types::Int64Type};
@@ -15,14 +16,14 @@ use arrow_select::{concat::concat_batches, filter::filter_record_batch};
 use chrono::{NaiveDateTime, TimeDelta, TimeZone};
 use chrono_tz::Tz;
 use rollcall_lake::{LakeError, Record, StateView};
-use rollcall_types::{Seq, SiteId, TableName, Timestamp};
+use rollcall_types::{Seq, SiteId, TableName, Timestamp, describe};
 use rollcall_wire::proto::Due;
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::{
-    ATTEMPTS, Counts, DEFINITION, Definition, Known, Mode, Outcome, Request, changes::Changes, definitions, failed,
-    image, publish, publishing::WorkedOut,
+    ATTEMPTS, Counts, DEFINITION, Definition, Known, Mode, Outcome, Request, UNKNOWN, changes::Changes, definitions,
+    failed, image, publications, publish, publishing::WorkedOut,
 };
 use crate::{error::HqError, node::Shared, roster::SiteRecord};
 
@@ -36,6 +37,10 @@ const EFFECT: &str = "takes_effect";
 
 /// What is withdrawn so long before its time has taken effect nowhere, however wrong a site's clock is.
 const CLOCK_MARGIN_MICROS: i64 = 24 * 3_600_000_000;
+/// What is still being prepared so long after it was said never will be.
+const PREPARING_MAX: Duration = Duration::from_secs(3600);
+/// Rows that nobody waits for stay so long: a node may know of them before it knows what was said of them.
+const UNWANTED_KEPT: Duration = Duration::from_secs(10);
 
 /// A publication for later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +64,16 @@ pub(crate) struct Scheduled {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub(crate) enum State {
+    /// Its rows are being put into the next table; whoever asked for it was told nothing yet.
+    Preparing,
+    /// It was prepared, and that came to nothing.
+    Abandoned,
     /// Its time has not come everywhere.
     Waiting,
+    /// Its rows are being put into the table, on this version of it.
+    Publishing {
+        based_on: Seq,
+    },
     /// It is a version of the table.
     Published {
         as_version: Seq,
@@ -74,6 +87,16 @@ pub(crate) enum State {
 impl Scheduled {
     fn id(&self) -> String {
         format!("{}/{:020}", self.table, self.number)
+    }
+
+    /// Whether it ever came so far that whoever asked for it was told.
+    pub(crate) fn was_said(&self) -> bool {
+        !matches!(self.state, State::Preparing | State::Abandoned)
+    }
+
+    /// Whether it is to take effect, and has not everywhere.
+    pub(crate) fn is_ahead(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Publishing { .. })
     }
 
     /// When it takes effect in a zone. A time that the clocks skip is the first one after.
@@ -120,10 +143,15 @@ pub(super) struct Waiting {
     /// How often one was said or changed.
     changes: i64,
     all: Arc<Vec<Scheduled>>,
+    preparing: Arc<Vec<Scheduled>>,
 }
 
 fn waiting(shared: &Shared) -> Arc<Vec<Scheduled>> {
     shared.published.waiting.lock().unwrap_or_else(PoisonError::into_inner).all.clone()
+}
+
+fn preparing(shared: &Shared) -> Arc<Vec<Scheduled>> {
+    shared.published.waiting.lock().unwrap_or_else(PoisonError::into_inner).preparing.clone()
 }
 
 /// Takes over what was scheduled or changed since, here or at another node; true if that is anything.
@@ -134,9 +162,10 @@ pub(super) fn refresh(shared: &Shared) -> bool {
     if known.changes == changes {
         return false;
     }
-    let mut all = all(&view);
-    all.retain(|scheduled| scheduled.state == State::Waiting);
-    *known = Waiting { changes, all: Arc::new(all) };
+    let (preparing, mut all): (Vec<_>, Vec<_>) =
+        all(&view).into_iter().partition(|scheduled| scheduled.state == State::Preparing);
+    all.retain(Scheduled::is_ahead);
+    *known = Waiting { changes, all: Arc::new(all), preparing: Arc::new(preparing) };
     true
 }
 
@@ -193,6 +222,7 @@ pub(crate) async fn schedule(
     let name = &request.table;
     let next = next_name(name)?;
     check_is_own(shared, name)?;
+    let mut prepared: Option<Scheduled> = None;
     for _ in 0..ATTEMPTS {
         shared.lake.follow().await?;
         super::refresh(shared).await;
@@ -228,7 +258,8 @@ pub(crate) async fn schedule(
         let view = shared.lake.state().view();
         let recorded = all(&view).into_iter().filter(|of| of.table == *name).map(|of| of.number).max();
         let held = of_next.as_ref().map_or(0, |known| numbers(known).into_iter().max().unwrap_or_default());
-        let number = recorded.unwrap_or_default().max(held) + 1;
+        let free = recorded.unwrap_or_default().max(held) + 1;
+        let number = prepared.as_ref().map_or(free, |prepared| prepared.number);
         let rows = rows_of(&worked_out, &definition.key, number, at)?;
         let mut outcome = Outcome {
             table: name.clone(),
@@ -241,6 +272,24 @@ pub(crate) async fn schedule(
         };
         if request.dry_run || rows.num_rows() == 0 {
             return Ok((outcome, 0));
+        }
+        // Said before its rows are there: rows of a number that nobody speaks of are taken out.
+        if prepared.is_none() {
+            let preparing = Scheduled {
+                table: name.clone(),
+                number,
+                at,
+                version: Seq(0),
+                counts: outcome.counts,
+                by: request.by.clone(),
+                note: request.note.clone(),
+                said_at: shared.now(),
+                state: State::Preparing,
+            };
+            if !prepare(shared, &preparing).await? {
+                continue;
+            }
+            prepared = Some(preparing);
         }
         let key = [NUMBER, GONE].into_iter().map(str::to_owned).chain(definition.key.iter().cloned()).collect();
         let ahead = Request {
@@ -256,33 +305,31 @@ pub(crate) async fn schedule(
             note: format!("for {name}, at {at} of each site's day"),
             dry_run: false,
             based_on: Some(version),
+            scheduled: None,
         };
         let published = match publish(shared, ahead).await {
             Err(HqError::Outdated) => continue,
             published => published?,
         };
         outcome.version = published.version;
-        let scheduled = Scheduled {
-            table: name.clone(),
-            number,
-            at,
-            version: published.version,
-            counts: outcome.counts,
-            by: request.by.clone(),
-            note: request.note.clone(),
-            said_at: shared.now(),
-            state: State::Waiting,
-        };
-        store(shared, &scheduled, &request.by).await?;
-        super::refresh(shared).await;
+        if let Some(preparing) = &prepared {
+            let waiting = Scheduled { version: published.version, counts: outcome.counts, ..preparing.clone() };
+            change(shared, &waiting, &request.by, State::Waiting, false).await?;
+        }
         return Ok((outcome, number));
     }
     Err(HqError::Outdated)
 }
 
-async fn store(shared: &Shared, scheduled: &Scheduled, by: &str) -> Result<(), LakeError> {
-    let record = |view: &StateView| view.next(KIND, &scheduled.id(), scheduled, shared.now(), by);
-    shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
+/// Says that this is being prepared; false if another has its number.
+async fn prepare(shared: &Shared, scheduled: &Scheduled) -> Result<bool, LakeError> {
+    let said = |view: &StateView| {
+        if view.get(KIND, &scheduled.id()).is_some() {
+            return Ok::<_, LakeError>((Vec::new(), false));
+        }
+        Ok((vec![view.next(KIND, &scheduled.id(), scheduled, shared.now(), &scheduled.by)?], true))
+    };
+    shared.lake.state().update(said).await
 }
 
 /// Rows of the next table: those that come, and those that go from sites where the ones that come are not for them.
@@ -369,64 +416,107 @@ fn project(rows: &RecordBatch, keeps: impl Fn(&str) -> bool) -> Result<RecordBat
     rows.project(&places).map_err(failed)
 }
 
-/// Numbers in a next table that nobody waits for, as of the last look.
-pub(crate) type Unwanted = BTreeMap<TableName, BTreeSet<u64>>;
+/// Numbers in next tables that nobody waits for, and since when.
+pub(crate) type Unwanted = BTreeMap<(TableName, u64), Timestamp>;
 
-/// Publishes what has taken effect everywhere, and takes out of the next tables what nobody waits for any more. What was found
-/// so at the last look goes; what is new may be scheduled in this moment.
-pub(crate) async fn look(shared: &Arc<Shared>, found: &mut Unwanted) -> Result<(), HqError> {
-    let before = std::mem::take(found);
-    let mut waits: BTreeMap<TableName, BTreeSet<u64>> = BTreeMap::new();
+/// Publishes what has taken effect everywhere, and takes out of the next tables what nobody waits for any more. One that cannot
+/// be published holds up no other.
+pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) -> Result<(), HqError> {
+    let now = shared.now();
+    let mut wanted: BTreeSet<(TableName, u64)> = BTreeSet::new();
     for scheduled in waiting(shared).iter() {
         let last = zones(shared).into_iter().map(|zone| scheduled.at_in(zone)).max();
-        if last.is_some_and(|last| last <= shared.now()) {
-            take_effect(shared, scheduled).await?;
-        } else {
-            waits.entry(next_name(&scheduled.table)?).or_default().insert(scheduled.number);
+        if last.is_some_and(|last| last <= now)
+            && let Err(error) = take_effect(shared, scheduled).await
+        {
+            let (table, number) = (&scheduled.table, scheduled.number);
+            tracing::error!(%table, number, error = %describe(&error), "what was scheduled cannot be published yet");
         }
+        wanted.insert((next_name(&scheduled.table)?, scheduled.number));
     }
+    for scheduled in preparing(shared).iter() {
+        if now.since(scheduled.said_at) > PREPARING_MAX {
+            change(shared, scheduled, "hq", State::Abandoned, false).await?;
+        }
+        wanted.insert((next_name(&scheduled.table)?, scheduled.number));
+    }
+    let mut before = std::mem::take(unwanted);
     for (name, next) in shared.published.all() {
         if !next.definition().key.iter().any(|key| key == NUMBER) {
             continue;
         }
-        let nobodys: BTreeSet<u64> = numbers(&next)
-            .into_iter()
-            .filter(|number| !waits.get(&name).is_some_and(|of| of.contains(number)))
-            .collect();
-        for number in nobodys.iter().filter(|number| before.get(&name).is_some_and(|of| of.contains(number))) {
-            let (comes, goes) = of_number(&next, *number)?;
+        let nobodys = numbers(&next).into_iter().map(|number| (name.clone(), number));
+        for of in nobodys.filter(|of| !wanted.contains(of)) {
+            let since = before.remove(&of).unwrap_or(now);
+            if now.since(since) < UNWANTED_KEPT {
+                unwanted.insert(of, since);
+                continue;
+            }
+            let (comes, goes) = of_number(&next, of.1)?;
             let rows = concat_batches(&comes.schema(), &[comes, goes]).map_err(failed)?;
             let gone = project(&rows, |column| next.definition().key.iter().any(|key| key == column))?;
-            let note = format!("{number} is not waited for any more");
+            let note = format!("{} is not waited for any more", of.1);
             publish(
                 shared,
                 Request::internal(&name, RecordBatch::new_empty(Arc::new(Schema::empty())), gone, "hq", note),
             )
             .await?;
         }
-        found.insert(name, nobodys);
     }
     Ok(())
 }
 
-/// The time has come in the last zone: the rows become a version of the table. Done twice, it changes nothing.
+/// The time has come in the last zone: the rows become a version of the table, once. On which version is said before; so whoever
+/// finds it half done can tell whether they are there.
 async fn take_effect(shared: &Arc<Shared>, scheduled: &Scheduled) -> Result<(), HqError> {
     let (name, next) = (&scheduled.table, next_name(&scheduled.table)?);
     let next = shared.published.get(&next).filter(|next| next.image.version >= scheduled.version);
     let (Some(next), Some(known)) = (next, shared.published.get(name)) else { return Ok(()) };
+    let mut scheduled = scheduled.clone();
+    let newest = known.image.version;
+    if let State::Publishing { based_on } = scheduled.state
+        && based_on < newest
+    {
+        let all = publications(&shared.lake.state().view());
+        // None is not noted yet: the next look will tell.
+        let Some(after) =
+            all.into_iter().find(|of| of.table == *name && of.previous <= based_on && based_on < of.version)
+        else {
+            return Ok(());
+        };
+        // Who committed it did not live to say so: that was this one's publisher, who said what it was about to do.
+        if after.scheduled == Some(scheduled.number) || after.by == UNKNOWN {
+            return taken_effect(shared, &scheduled, after.version).await;
+        }
+    }
+    let publishing = State::Publishing { based_on: newest };
+    if scheduled.state != publishing {
+        let by = scheduled.by.clone();
+        change(shared, &scheduled, &by, publishing.clone(), false).await?;
+        scheduled.state = publishing;
+    }
     let (comes, goes) = of_number(&next, scheduled.number)?;
     let is_column = |column: &str| known.image.columns.iter().any(|known| known.name == column);
     let rows = project(&comes, is_column)?;
     let gone = project(&goes, |column| known.image.key.iter().any(|key| key == column))?;
     let note = format!("scheduled for {} of each site's day: {}", scheduled.at, scheduled.note);
-    let outcome = publish(shared, Request::internal(name, rows, gone, &scheduled.by, note)).await?;
-    let state = State::Published { as_version: outcome.version };
-    change(shared, scheduled, &scheduled.by, state, false).await?;
-    tracing::info!(table = %name, number = scheduled.number, version = %outcome.version, "what was scheduled has taken effect everywhere");
+    let request = Request {
+        based_on: Some(newest),
+        scheduled: Some(scheduled.number),
+        ..Request::internal(name, rows, gone, &scheduled.by, note)
+    };
+    let outcome = publish(shared, request).await?;
+    taken_effect(shared, &scheduled, outcome.version).await
+}
+
+async fn taken_effect(shared: &Shared, scheduled: &Scheduled, version: Seq) -> Result<(), HqError> {
+    change(shared, scheduled, &scheduled.by, State::Published { as_version: version }, false).await?;
+    let (table, number) = (&scheduled.table, scheduled.number);
+    tracing::info!(%table, number, %version, "what was scheduled has taken effect everywhere");
     Ok(())
 }
 
-/// Notes what became of one that waits; with `restate`, sites fetch the table whole.
+/// Notes what became of one, unless another changed it since; with `restate`, sites fetch the table whole.
 async fn change(shared: &Shared, scheduled: &Scheduled, by: &str, state: State, restate: bool) -> Result<(), HqError> {
     let now = shared.now();
     shared
@@ -434,13 +524,13 @@ async fn change(shared: &Shared, scheduled: &Scheduled, by: &str, state: State, 
         .state()
         .update(|view| {
             let known = view.get(KIND, &scheduled.id()).map(|record| record.parse::<Scheduled>()).transpose()?;
-            let Some(known) = known.filter(|known| known.state == State::Waiting) else {
+            if known.is_none_or(|known| known.state != scheduled.state) {
                 return Err(HqError::Invalid(format!(
-                    "{} of {} does not wait any more",
+                    "{} of {} is not what it was a moment ago: look again",
                     scheduled.number, scheduled.table
                 )));
-            };
-            let changed = Scheduled { state: state.clone(), ..known };
+            }
+            let changed = Scheduled { state: state.clone(), ..scheduled.clone() };
             let mut records = vec![view.next(KIND, &scheduled.id(), &changed, now, by)?];
             if restate && let Some(definition) = definitions(view).remove(&scheduled.table) {
                 let again = Definition { restated: definition.restated + 1, ..definition };
@@ -459,6 +549,9 @@ pub(crate) async fn withdraw(shared: &Shared, table: &TableName, number: u64, by
     let scheduled = all(&view).into_iter().find(|of| of.table == *table && of.number == number);
     let scheduled =
         scheduled.ok_or_else(|| HqError::NotFound(format!("nothing is scheduled as {number} for {table}")))?;
+    if scheduled.state != State::Waiting {
+        return Err(HqError::Invalid(format!("{number} of {table} does not wait any more")));
+    }
     let first = zones(shared).into_iter().map(|zone| scheduled.at_in(zone)).min();
     // Clocks at the sites may be fast.
     let has_begun = first.is_some_and(|first| first.as_micros() <= shared.now().as_micros() + CLOCK_MARGIN_MICROS);

@@ -266,6 +266,7 @@ async fn tell_conflicts(shared: &Arc<Shared>, name: &TableName, rows: RecordBatc
         note: format!("edits of {name} that lost"),
         dry_run: false,
         based_on: None,
+        scheduled: None,
     };
     publish(shared, request).await.map(drop)
 }

@@ -65,6 +65,7 @@ pub(crate) async fn change(
             note: statement.to_string().chars().take(200).collect(),
             dry_run: false,
             based_on: Some(known.image.version),
+            scheduled: None,
         };
         match publish(shared, request).await {
             Err(HqError::Outdated) => {}
