@@ -16,9 +16,11 @@ use arrow_array::{
     types::{Int32Type, Int64Type, TimestampMicrosecondType},
 };
 use arrow_schema::{DataType, Field, Schema};
-use rollcall_query::{Answer, Extras, MakeTable};
+use rollcall_lake::DataFile;
+use rollcall_query::{Extras, MakeTable};
 use rollcall_roll::{Condition, Kind};
-use rollcall_types::{Epoch, Manifest, Seq, SiteId, Stated, TableName, Timestamp, describe};
+use rollcall_types::{Epoch, Manifest, Seq, SiteId, Stated, TableName, Timestamp, columns, describe};
+use tokio::task::block_in_place;
 
 use crate::{error::HqError, node::Shared, watching::Heard};
 
@@ -26,8 +28,6 @@ use crate::{error::HqError, node::Shared, watching::Heard};
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
 /// Rows of a window were received after the manifest before it, by clocks of nodes that may differ by so much.
 const SLACK: Duration = Duration::from_secs(5);
-/// A manifest may be committed so long after it was received.
-const COMMIT_MAX: Duration = Duration::from_secs(120);
 /// A site that is heard and misses this many manifests in a row has a dead data path.
 const MISSED_MAX: u32 = 3;
 
@@ -86,12 +86,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let every = (shared.config.manifest_interval() / 2).clamp(Duration::from_secs(1), Duration::from_secs(300));
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut reconciler = Reconciler {
-        read_from: shared.now().before(LOOK_BACK),
-        started: shared.now(),
-        newest: HashMap::new(),
-        waiting: BTreeMap::new(),
-    };
+    let mut reconciler =
+        Reconciler { read: HashSet::new(), started: shared.now(), newest: HashMap::new(), waiting: BTreeMap::new() };
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -104,8 +100,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 struct Reconciler {
-    /// Manifests received before were read already.
-    read_from: Timestamp,
+    /// Files of the sites' log that were read already. By when they were received one could not tell what is new: a node may take
+    /// long to commit what it received.
+    read: HashSet<String>,
     started: Timestamp,
     /// The newest manifest that was checked, by site.
     newest: HashMap<SiteId, Received>,
@@ -164,17 +161,32 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Reads manifests that arrived since the last round.
+    /// Reads what came to the sites' log since the last round.
     async fn read(&mut self, shared: &Shared) -> Result<(), HqError> {
-        let now = shared.now();
-        let entries = |op: char| {
-            format!(
-                "SELECT _site, _epoch, _seq, _received_at, a, b, c FROM rollcall.site_log WHERE _op = '{op}' \
-                 AND _received_at >= '{}' ORDER BY _received_at",
-                self.read_from
-            )
+        let horizon = shared.now().before(LOOK_BACK);
+        let log = shared.lake.site_log();
+        let snapshot = log.snapshot();
+        let is_new = |file: &&Arc<DataFile>| {
+            file.modified_ms.saturating_mul(1000) >= horizon.as_micros() && !self.read.contains(&file.path)
         };
-        for (site, (at, text)) in losses(&shared.engine.query(&entries('L'), Extras::default()).await?) {
+        let mut losses = Losses::new();
+        for file in snapshot.files().filter(is_new).cloned().collect::<Vec<_>>() {
+            let batches = log.read_file(&snapshot, &file).await?;
+            block_in_place(|| {
+                for rows in batches {
+                    // What was merged into a new file is mostly old.
+                    for entry in entries(&rows?)?.filter(|entry| entry.at >= horizon) {
+                        match entry.op {
+                            "L" => note_loss(&mut losses, &entry),
+                            "M" => self.take_manifest(&entry),
+                            _ => {}
+                        }
+                    }
+                }
+                Ok::<_, HqError>(())
+            })?;
+        }
+        for (site, (at, text)) in losses {
             let is_known = shared.watching.watch().incidents().any(|incident| {
                 incident.kind == Kind::Condition(Condition::Loss)
                     && incident.members.contains_key(&site)
@@ -184,19 +196,23 @@ impl Reconciler {
                 shared.found(&site, Heard::Condition(Condition::Loss, Some(text)));
             }
         }
-        let answer = shared.engine.query(&entries('M'), Extras::default()).await?;
-        for (site, received) in manifests(&answer) {
-            let known = self.newest.get(&site);
-            let is_new = known.is_none_or(|known| (received.epoch, received.seq) > (known.epoch, known.seq));
-            // What HQ checked before it stopped is only where the next one continues.
-            if received.at < self.started && is_new {
-                self.newest.insert(site, received);
-            } else if is_new {
-                self.waiting.insert((site, received.seq), received);
-            }
-        }
-        self.read_from = now.before(COMMIT_MAX);
+        self.read = snapshot.files().map(|file| file.path.clone()).collect();
         Ok(())
+    }
+
+    fn take_manifest(&mut self, entry: &Entry<'_>) {
+        let Some((site, received)) = manifest(entry) else {
+            tracing::error!(site = entry.site, "a manifest cannot be read");
+            return;
+        };
+        let known = self.newest.get(&site);
+        let is_new = known.is_none_or(|known| (received.epoch, received.seq) > (known.epoch, known.seq));
+        // What HQ checked before it stopped is only where the next one continues.
+        if received.at < self.started && is_new {
+            self.newest.insert(site, received);
+        } else if is_new {
+            self.waiting.insert((site, received.seq), received);
+        }
     }
 
     /// Sites that are heard and send no manifest.
@@ -349,52 +365,55 @@ fn judge(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Re
     shared.found(site, Heard::Condition(Condition::Manifest, problem));
 }
 
-/// Changes that sites lost for ever: when HQ heard of it last, and what was said.
-fn losses(answer: &Answer) -> BTreeMap<SiteId, (Timestamp, String)> {
-    let mut all: BTreeMap<SiteId, (Timestamp, String)> = BTreeMap::new();
-    for rows in &answer.batches {
-        let times = rows.column(3).as_primitive::<TimestampMicrosecondType>();
-        let text = |index: usize, row: usize| rows.column(index).as_string_view().value(row);
-        for row in 0..rows.num_rows() {
-            let Ok(site) = SiteId::new(text(0, row)) else { continue };
-            let said = format!("changes {} to {} are lost for ever: {}", text(4, row), text(5, row), text(6, row));
-            let (at, text) = all.entry(site).or_default();
-            *at = Timestamp::from_micros(times.value(row));
-            text.push_str(if text.is_empty() { "" } else { "; " });
-            text.push_str(&said);
-        }
-    }
-    all
+/// A row of the sites' log.
+struct Entry<'a> {
+    site: &'a str,
+    epoch: Epoch,
+    seq: Seq,
+    op: &'a str,
+    at: Timestamp,
+    /// What it says, by its kind.
+    texts: [Option<&'a str>; 3],
 }
 
-fn manifests(answer: &Answer) -> Vec<(SiteId, Received)> {
-    let mut all = Vec::new();
-    for rows in &answer.batches {
-        let text = |index: usize, row: usize| {
-            let column = rows.column(index).as_string_view();
-            column.is_valid(row).then(|| column.value(row))
-        };
-        let epochs = rows.column(1).as_primitive::<Int32Type>();
-        let seqs = rows.column(2).as_primitive::<Int64Type>();
-        let times = rows.column(3).as_primitive::<TimestampMicrosecondType>();
-        for row in 0..rows.num_rows() {
-            let read = || {
-                let seq = |index: usize| Some(Seq(text(index, row)?.parse().ok()?));
-                let tables = serde_json::from_str(text(6, row)?).ok()?;
-                let manifest = Manifest { after: seq(4)?, through: seq(5)?, tables };
-                let received = Received {
-                    epoch: Epoch(epochs.value(row).unsigned_abs()),
-                    seq: Seq(seqs.value(row).unsigned_abs()),
-                    at: Timestamp::from_micros(times.value(row)),
-                    manifest,
-                };
-                Some((SiteId::new(text(0, row)?).ok()?, received))
-            };
-            match read() {
-                Some(read) => all.push(read),
-                None => tracing::error!(site = text(0, row), "a manifest cannot be read"),
-            }
-        }
-    }
-    all
+fn entries(rows: &RecordBatch) -> Result<impl Iterator<Item = Entry<'_>>, HqError> {
+    let column = |name: &str| {
+        let column = rows.column_by_name(name);
+        column.ok_or_else(|| HqError::Invalid(format!("the sites' log has no column {name}")))
+    };
+    let (sites, ops) = (column("_site")?.as_string::<i32>(), column(columns::OP)?.as_string::<i32>());
+    let epochs = column("_epoch")?.as_primitive::<Int32Type>();
+    let seqs = column(columns::SEQ)?.as_primitive::<Int64Type>();
+    let times = column("_received_at")?.as_primitive::<TimestampMicrosecondType>();
+    // The first entries that came may have had none of them.
+    let texts = ["a", "b", "c"].map(|name| rows.column_by_name(name).map(|column| column.as_string::<i32>()));
+    Ok((0..rows.num_rows()).map(move |row| Entry {
+        site: sites.value(row),
+        epoch: Epoch(epochs.value(row).unsigned_abs()),
+        seq: Seq(seqs.value(row).unsigned_abs()),
+        op: ops.value(row),
+        at: Timestamp::from_micros(times.value(row)),
+        texts: texts.map(|text| text.filter(|text| text.is_valid(row)).map(|text| text.value(row))),
+    }))
+}
+
+/// Changes that sites lost for ever: when HQ heard of it last, and what was said.
+type Losses = BTreeMap<SiteId, (Timestamp, String)>;
+
+fn note_loss(losses: &mut Losses, entry: &Entry<'_>) {
+    let Ok(site) = SiteId::new(entry.site) else { return };
+    let [from, to, why] = entry.texts.map(Option::unwrap_or_default);
+    let said = format!("changes {from} to {to} are lost for ever: {why}");
+    let (at, text) = losses.entry(site).or_default();
+    *at = entry.at.max(*at);
+    text.push_str(if text.is_empty() { "" } else { "; " });
+    text.push_str(&said);
+}
+
+fn manifest(entry: &Entry<'_>) -> Option<(SiteId, Received)> {
+    let [after, through, tables] = entry.texts;
+    let seq = |text: Option<&str>| Some(Seq(text?.parse().ok()?));
+    let manifest = Manifest { after: seq(after)?, through: seq(through)?, tables: serde_json::from_str(tables?).ok()? };
+    let received = Received { epoch: entry.epoch, seq: entry.seq, at: entry.at, manifest };
+    Some((SiteId::new(entry.site).ok()?, received))
 }

@@ -315,7 +315,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 Ok(true) => alive = now_s,
                 // What this node decided counts no more.
                 Ok(false) => continue,
-                Err(error) => tracing::error!(error = %describe(&error), "incidents could not be stored"),
+                Err(error) => {
+                    tracing::error!(error = %describe(&error), "incidents could not be stored; the next tick tries again");
+                    shared.watching.watch().keep_changed(&said.incidents);
+                }
             }
         }
         for decision in said.decisions {

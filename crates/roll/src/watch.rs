@@ -508,6 +508,11 @@ impl Watch {
         changed.iter().filter_map(|id| self.incidents.get(id).cloned()).collect()
     }
 
+    /// Takes back what [`Self::take_changed`] gave and could not be stored; the next call gives it again.
+    pub fn keep_changed(&mut self, incidents: &[Incident]) {
+        self.changed.extend(incidents.iter().map(|incident| incident.id));
+    }
+
     /// An incident.
     pub fn incident(&self, id: u64) -> Option<&Incident> {
         self.incidents.get(&id)
