@@ -1,7 +1,8 @@
 //! The data stream: frames become batches, batches parts, parts commits; and a batch is confirmed when all its tables
 //! committed, in order.
 //!
-//! What a site sends is not believed: a batch that contradicts itself goes to quarantine whole, and the site carries on.
+//! What a site sends is not believed: a batch that contradicts itself goes to quarantine whole, and the site carries on. Of one that
+//! can be read, what is sound is taken all the same.
 
 use std::{
     collections::VecDeque,
@@ -12,6 +13,7 @@ use std::{
 use arrow_array::{
     Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt8Array,
 };
+use futures::SinkExt;
 use prost::Message;
 use rollcall_lake::{Conformed, Lake, LakeError, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table, conform};
 use rollcall_roll::Condition;
@@ -19,7 +21,9 @@ use rollcall_types::{ChainHash, Epoch, Seq, SiteId, TableName, Timestamp, column
 use rollcall_wire::{
     batch::{self, Encoded},
     framing::Assembler,
-    proto::{AskAgain, Confirmed, Credit, DataFrame, DataReply, Quarantined, data_reply::Message as Reply, mark::Kind},
+    proto::{
+        AskAgain, Confirmed, Credit, DataFrame, DataReply, Mark, Quarantined, data_reply::Message as Reply, mark::Kind,
+    },
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
@@ -118,28 +122,28 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
     };
-    let (parts, quarantined) = match decoded {
-        Ok(parts) => (parts, None),
-        Err(reason) => {
-            tracing::error!(site = %session.site, %first, %last, reason, "a batch goes to quarantine");
-            quarantine(shared, session, &encoded, &reason, received_at).await?;
-            shared.learned(&session.site, Fact::Quarantined { reason: reason.clone() });
-            let text = format!("a batch of {} is in quarantine: {reason}", session.site);
-            shared.heard(&session.site, Heard::Condition(Condition::Refused, Some(text)));
-            // The cursors move on: the rows are in quarantine, and the site carries on.
-            let parts = header.parts.iter().filter_map(|part| {
-                let name = lake_table(&part.table).ok()?;
-                Some(DecodedPart {
-                    name,
-                    table: part.table.clone(),
-                    previous: Seq(part.previous),
-                    marks: Vec::new(),
-                    rows: Conformed::empty(),
-                })
-            });
-            (parts.collect(), Some(reason))
-        }
-    };
+    // Where nothing can be read, the cursors and the marks move on all the same: the rows are in quarantine.
+    let Decoded { parts, problems } = decoded.unwrap_or_else(|reason| {
+        let parts = header.parts.iter().filter_map(|part| {
+            let name = lake_table(&part.table).ok().filter(|name| !name.is_published(&shared.lake))?;
+            Some(DecodedPart {
+                name,
+                table: part.table.clone(),
+                previous: Seq(part.previous),
+                marks: marks_of(&part.marks),
+                rows: Conformed::empty(),
+            })
+        });
+        Decoded { parts: parts.collect(), problems: vec![reason] }
+    });
+    let quarantined = (!problems.is_empty()).then(|| problems.join("; "));
+    if let Some(reason) = &quarantined {
+        tracing::error!(site = %session.site, %first, %last, reason, "a batch goes to quarantine");
+        quarantine(shared, session, &encoded, reason, received_at).await?;
+        shared.learned(&session.site, Fact::Quarantined { reason: reason.clone() });
+        let text = format!("a batch of {} is in quarantine: {reason}", session.site);
+        shared.heard(&session.site, Heard::Condition(Condition::Refused, Some(text)));
+    }
     let mut outcomes = Vec::with_capacity(parts.len());
     for part in parts {
         let table = table_for(&shared.lake, &part).await?;
@@ -164,6 +168,16 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
 enum LakeTable {
     Site(TableName),
     Log,
+}
+
+impl LakeTable {
+    /// Whether HQ publishes it. A site's cursor there counts edits, not the journal, if it counts anything.
+    fn is_published(&self, lake: &Lake) -> bool {
+        match self {
+            Self::Site(name) => lake.table(name).is_some_and(|table| table.snapshot().is_published()),
+            Self::Log => false,
+        }
+    }
 }
 
 struct DecodedPart {
@@ -208,7 +222,25 @@ fn check_rows(rows: &RecordBatch, first: Seq, last: Seq) -> Result<(), String> {
     Ok(())
 }
 
-fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock) -> Result<Vec<DecodedPart>, String> {
+/// A batch, and what is wrong with some of its parts: these are without the rows that cannot be taken.
+struct Decoded {
+    parts: Vec<DecodedPart>,
+    problems: Vec<String>,
+}
+
+fn marks_of(marks: &[Mark]) -> Vec<PartMark> {
+    let marks = marks.iter().filter_map(|mark| {
+        let kind = match mark.kind() {
+            Kind::LoadBegun => MarkKind::LoadBegun,
+            Kind::LoadComplete => MarkKind::LoadComplete,
+            Kind::Unspecified => return None,
+        };
+        Some(PartMark { kind, seq: Seq(mark.seq), begin: Seq(mark.begin) })
+    });
+    marks.collect()
+}
+
+fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock) -> Result<Decoded, String> {
     batch::verify(encoded).map_err(|error| error.to_string())?;
     let batch = batch::decode(encoded).map_err(|error| describe(&error))?;
     let mut names: Vec<&str> = batch.parts.iter().map(|part| part.table.as_str()).collect();
@@ -216,41 +248,39 @@ fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock) -> Result<Vec<Decode
     if batch.parts.len() > PARTS_MAX || names.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err("too many parts, or two for one table".to_owned());
     }
-    batch
-        .parts
-        .into_iter()
-        .map(|part| {
-            check_rows(&part.rows, batch.first, batch.last)?;
-            let name = lake_table(&part.table)?;
-            let schema = match &name {
-                LakeTable::Log => Some(lake.site_log().snapshot().schema().clone()),
-                LakeTable::Site(name) => lake.table(name).map(|table| table.snapshot().schema().clone()),
-            };
-            let empty = rollcall_lake::TableSchema::for_sites(Vec::new());
-            let is_published = matches!(&name, LakeTable::Site(name)
-                if lake.table(name).is_some_and(|table| table.snapshot().is_published()));
-            if is_published {
-                return Err(format!(
-                    "HQ publishes table {}: sites cannot fill it; run `rollcall-site detach --table {}` there",
-                    part.table, part.table
-                ));
-            }
-            let schema = schema.as_deref().unwrap_or(&empty);
-            let rows = conform(&part.rows, schema, clock).map_err(|error| describe(&error))?;
-            let marks = part.marks.iter().filter_map(|mark| {
-                let kind = match mark.kind() {
-                    Kind::LoadBegun => MarkKind::LoadBegun,
-                    Kind::LoadComplete => MarkKind::LoadComplete,
-                    Kind::Unspecified => return None,
-                };
-                Some(PartMark { kind, seq: Seq(mark.seq), begin: Seq(mark.begin) })
-            });
-            Ok(DecodedPart { name, table: part.table.clone(), previous: part.previous, marks: marks.collect(), rows })
-        })
-        .collect()
+    let (mut parts, mut problems) = (Vec::with_capacity(batch.parts.len()), Vec::new());
+    for part in batch.parts {
+        check_rows(&part.rows, batch.first, batch.last)?;
+        let name = lake_table(&part.table)?;
+        if name.is_published(lake) {
+            let table = &part.table;
+            problems.push(format!(
+                "{table}: HQ publishes this table, so sites cannot fill it; run `rollcall-site detach --table {table}` there"
+            ));
+            continue;
+        }
+        let rows = rows_of(lake, &name, &part, clock).unwrap_or_else(|problem| {
+            problems.push(format!("{}: {problem}", part.table));
+            Conformed::empty()
+        });
+        problems.extend(rows.unidentified.iter().map(|problem| format!("{}: {problem}", part.table)));
+        let marks = marks_of(&part.marks);
+        parts.push(DecodedPart { name, table: part.table, previous: part.previous, marks, rows });
+    }
+    Ok(Decoded { parts, problems })
 }
 
-/// Keeps a batch that could not be decoded, whole. Durable on return.
+/// A part's rows in its table's types.
+fn rows_of(lake: &Lake, name: &LakeTable, part: &batch::Part, clock: SiteClock) -> Result<Conformed, String> {
+    let schema = match name {
+        LakeTable::Log => Some(lake.site_log().snapshot().schema().clone()),
+        LakeTable::Site(name) => lake.table(name).map(|table| table.snapshot().schema().clone()),
+    };
+    let empty = rollcall_lake::TableSchema::for_sites(Vec::new());
+    conform(&part.rows, schema.as_deref().unwrap_or(&empty), clock).map_err(|error| describe(&error))
+}
+
+/// Keeps a batch of which not everything could be taken, whole. Durable on return.
 async fn quarantine(
     shared: &Shared,
     session: &Session,
@@ -282,9 +312,9 @@ async fn confirm(
     shared: Arc<Shared>,
     session: Arc<Session>,
     in_flight: mpsc::Receiver<InFlight>,
-    replies: Outgoing<DataReply>,
+    mut replies: Outgoing<DataReply>,
 ) {
-    answer(&shared, &session, in_flight, &replies).await;
+    answer(&shared, &session, in_flight, &mut replies).await;
     // Before the site can see that this one has ended.
     session.has_data.store(false, Ordering::Release);
     drop(replies);
@@ -295,7 +325,7 @@ async fn answer(
     shared: &Shared,
     session: &Session,
     mut in_flight: mpsc::Receiver<InFlight>,
-    replies: &Outgoing<DataReply>,
+    replies: &mut Outgoing<DataReply>,
 ) {
     let mut confirmed = Seq(session.confirmed_through.load(Ordering::Acquire));
     let mut finished: VecDeque<Reply> = VecDeque::new();
@@ -332,7 +362,7 @@ async fn answer(
             finished.push_back(Reply::Quarantined(Quarantined { first: batch.first.0, last: batch.last.0, reason }));
         }
         while let Some(message) = finished.pop_front() {
-            if replies.send(Ok(Box::new(DataReply { message: Some(message) }))).await.is_err() {
+            if replies.send(Ok(DataReply { message: Some(message) })).await.is_err() {
                 return;
             }
         }

@@ -35,8 +35,8 @@ pub(crate) enum Fact {
     Quarantined { reason: String },
     /// It was turned away.
     Refused { cause: Cause, detail: String },
-    /// It found itself at odds with HQ: its next hello gets a new epoch.
-    EpochWanted { reason: String },
+    /// It found itself at odds with HQ in this epoch: its next hello gets another.
+    EpochWanted { epoch: Epoch, reason: String },
 }
 
 /// Where a site's journal and HQ's confirmation stood when a session began.
@@ -80,10 +80,8 @@ impl Shared {
     /// Takes what was learned at `at`, here or at another node.
     pub(crate) fn take(&self, site: &SiteId, at: Timestamp, fact: Fact) {
         match &fact {
-            Fact::EpochWanted { reason } => self.sessions.want_epoch(site, reason.clone()),
-            Fact::Welcomed(welcomed) if welcomed.is_new_epoch => {
-                self.sessions.take_wanted_epoch(site);
-            }
+            Fact::EpochWanted { epoch, reason } => self.sessions.want_epoch(site, *epoch, reason.clone()),
+            Fact::Welcomed(welcomed) if welcomed.is_new_epoch => self.sessions.forget_wanted_epoch(site),
             _ => {}
         }
         match fact {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream::Map};
+use futures::{SinkExt, channel::mpsc};
 use rollcall_lake::Lake;
 use rollcall_roll::Condition;
 use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, describe};
@@ -18,17 +18,15 @@ use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     proto::{
         Ask, Attempt, Cursor, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, Hello, HqControl, Identity,
-        Refused, RenewRequest, Settings, SiteControl, WantedTable, Welcome, enrolment_server::Enrolment,
+        Published, Refused, RenewRequest, Settings, SiteControl, Welcome, enrolment_server::Enrolment,
         hq_control::Message as ToSite, site_control::Message as FromSite, sites_server::Sites,
     },
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     authority::{Authority, Peer},
-    data_stream,
+    data_stream, digest,
     error::HqError,
     facts::{Fact, Welcomed},
     lanes::Lanes,
@@ -108,7 +106,7 @@ impl Gateway {
     }
 
     /// Who calls: a valid certificate is not enough, the key must be the one on the roster now.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<(Peer, SiteNumber), Status> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<(Arc<Peer>, SiteNumber), Status> {
         let peer = Caller::of(request).and_then(|caller| caller.peer.clone());
         let peer = peer.ok_or_else(|| Status::unauthenticated("a site's certificate is needed"))?;
         let is_known = |record: &Arc<SiteRecord>| record.key_hash.as_deref() == Some(peer.key_hash.as_str());
@@ -129,16 +127,10 @@ impl Gateway {
     }
 }
 
-/// Messages to a site wait in boxes: a channel has room for 32 of whatever it carries from the start, and there are two for each of
-/// tens of thousands of sites.
-pub(crate) type Outgoing<T> = mpsc::Sender<Result<Box<T>, Status>>;
-type Waiting<T> = Map<ReceiverStream<Result<Box<T>, Status>>, fn(Result<Box<T>, Status>) -> Result<T, Status>>;
-
-fn outgoing<T>(capacity: usize) -> (Outgoing<T>, Waiting<T>) {
-    let (sender, receiver) = mpsc::channel(capacity);
-    let unboxed: fn(Result<Box<T>, Status>) -> Result<T, Status> = |message| message.map(|message| *message);
-    (sender, ReceiverStream::new(receiver).map(unboxed))
-}
+/// Messages to a site. Of all channels this kind takes the least while it is empty, and there is one for each of tens of thousands of
+/// sites; tokio's has room for 32 messages from the start.
+pub(crate) type Outgoing<T> = mpsc::Sender<Result<T, Status>>;
+type Waiting<T> = mpsc::Receiver<Result<T, Status>>;
 
 #[tonic::async_trait]
 impl Sites for Gateway {
@@ -152,11 +144,11 @@ impl Sites for Gateway {
         // What is made for many sites is worth a thread of its own.
         let made = tokio::task::spawn_blocking(move || shared.fetch(&site, &request)).await;
         let made = made.map_err(|error| Status::internal(error.to_string()))?.map_err(status_of)?;
-        let (sender, replies) = outgoing(2);
-        let (shared, site) = (self.0.clone(), peer.site);
+        let (mut sender, replies) = mpsc::channel(2);
+        let (shared, site) = (self.0.clone(), peer.site.clone());
         self.0.tasks.spawn(async move {
             for reply in made.iter() {
-                if sender.send(Ok(Box::new(reply.clone()))).await.is_err() {
+                if sender.send(Ok(reply.clone())).await.is_err() {
                     return;
                 }
                 shared.heard(&site, Heard::Contact);
@@ -167,8 +159,8 @@ impl Sites for Gateway {
 
     async fn control(&self, request: Request<Streaming<SiteControl>>) -> Result<Response<Self::ControlStream>, Status> {
         let (peer, number) = self.caller(&request).await?;
-        let address = Caller::of(&request).map_or_else(String::new, |caller| caller.address.to_string());
-        let (sender, messages) = outgoing(16);
+        let address = Caller::of(&request).map(|caller| caller.address);
+        let (sender, messages) = mpsc::channel(16);
         let control =
             Control { shared: self.0.clone(), peer, number, address, incoming: request.into_inner(), outgoing: sender };
         self.0.tasks.spawn(control.run());
@@ -177,7 +169,7 @@ impl Sites for Gateway {
 
     async fn data(&self, request: Request<Streaming<DataFrame>>) -> Result<Response<Self::DataStream>, Status> {
         let (peer, _) = self.caller(&request).await?;
-        let (sender, replies) = outgoing(64);
+        let (mut sender, replies) = mpsc::channel(64);
         let shared = self.0.clone();
         self.0.tasks.spawn(async move {
             if let Err(status) = data_stream::receive(shared, &peer.site, request.into_inner(), sender.clone()).await {
@@ -190,9 +182,9 @@ impl Sites for Gateway {
 
 struct Control {
     shared: Arc<Shared>,
-    peer: Peer,
+    peer: Arc<Peer>,
     number: SiteNumber,
-    address: String,
+    address: Option<SocketAddr>,
     incoming: Streaming<SiteControl>,
     outgoing: Outgoing<HqControl>,
 }
@@ -216,7 +208,7 @@ impl Control {
         self.shared.heard(&self.peer.site, Heard::Contact);
         match self.welcome(&hello).await {
             Ok(session) => {
-                tracing::info!(site = %session.site, epoch = %session.epoch, address = %self.address, agent = hello.agent_version, "connected");
+                tracing::info!(site = %session.site, epoch = %session.epoch, address = self.address_text(), agent = hello.agent_version, "connected");
                 Some(session)
             }
             Err(Turned::Away { code, cause, message }) => {
@@ -239,17 +231,21 @@ impl Control {
         }
     }
 
-    async fn send(&self, message: ToSite) {
-        // A closed stream is noticed where the site is read from.
-        let _ = self.outgoing.send(Ok(Box::new(HqControl { message: Some(message) }))).await;
+    fn address_text(&self) -> String {
+        self.address.map_or_else(String::new, |address| address.to_string())
     }
 
-    async fn fail(&self, status: Status) {
+    async fn send(&mut self, message: ToSite) {
+        // A closed stream is noticed where the site is read from.
+        let _ = self.outgoing.send(Ok(HqControl { message: Some(message) })).await;
+    }
+
+    async fn fail(&mut self, status: Status) {
         let _ = self.outgoing.send(Err(status)).await;
     }
 
     /// Checks the site's journal against the lake and opens a session.
-    async fn welcome(&self, hello: &Hello) -> Result<Arc<Session>, Turned> {
+    async fn welcome(&mut self, hello: &Hello) -> Result<Arc<Session>, Turned> {
         let now = self.shared.now();
         if hello.protocol < PROTOCOL_MIN || hello.protocol_min > PROTOCOL {
             let message = format!(
@@ -273,8 +269,14 @@ impl Control {
         self.open(hello, epoch, reason, now).await
     }
 
-    async fn open(&self, hello: &Hello, epoch: Epoch, reason: String, now: Timestamp) -> Result<Arc<Session>, Turned> {
-        let site = &self.peer.site;
+    async fn open(
+        &mut self,
+        hello: &Hello,
+        epoch: Epoch,
+        reason: String,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Turned> {
+        let site = &self.peer.site.clone();
         let cursors = cursors(&self.shared.lake, self.number, epoch);
         let same_epoch = Epoch(hello.epoch) == epoch;
         let confirmed = if same_epoch { Seq(hello.confirmed) } else { Seq(hello.oldest.saturating_sub(1)) };
@@ -282,7 +284,7 @@ impl Control {
             id: self.shared.sessions.next_id(),
             site: site.clone(),
             number: self.number,
-            key_hash: self.peer.key_hash.clone(),
+            peer: self.peer.clone(),
             epoch,
             lane: Lanes::new(if hello.head.saturating_sub(confirmed.0) > BACKLOG_MIN {
                 Seq(hello.head)
@@ -303,7 +305,7 @@ impl Control {
             let message = "this site was retired or enrolled anew".to_owned();
             return Err(Turned::Away { code: "not-on-roster", cause: None, message });
         }
-        let detail = format!("agent {} at {}", hello.agent_version, self.address);
+        let detail = format!("agent {} at {}", hello.agent_version, self.address_text());
         self.shared.learned(
             site,
             Fact::Welcomed(Welcomed {
@@ -319,7 +321,7 @@ impl Control {
             }),
         );
         self.shared.proposed.take(site, &hello.event_times, &self.shared.lake);
-        let seen = seen_of(hello, &self.address);
+        let seen = seen_of(hello, self.address);
         self.shared.heard(site, Heard::Welcomed { seen, states_manifests: hello.states_manifests });
         self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
         if !self.shared.ledger.is_quarantined(site) {
@@ -341,6 +343,7 @@ impl Control {
             credit_bytes: CREDIT_BYTES,
             settings: Some(self.shared.settings_of(site)),
             epoch_reason: reason,
+            published: published_names(&self.shared.lake),
         }))
         .await;
         Ok(session)
@@ -369,7 +372,7 @@ impl Control {
                     hello.epoch, journal.epoch
                 ))
             }
-            Some(journal) => match self.shared.sessions.take_wanted_epoch(site) {
+            Some(journal) => match self.shared.sessions.take_wanted_epoch(site, journal.epoch) {
                 Some(reason) => Some(reason),
                 None => self.compare(hello, journal.epoch)?,
             },
@@ -410,7 +413,8 @@ impl Control {
                 hello.head
             )));
         }
-        if newest < hello.confirmed {
+        // What is in quarantine moves no cursor where HQ publishes the table. Then only the site can tell, table by table.
+        if newest < hello.confirmed && !self.shared.ledger.is_quarantined(&self.peer.site) {
             let message = format!(
                 "this lake holds changes up to {newest}, but the site has a confirmation up to {}: was HQ restored from a \
                  backup? If so, run `rollcall-site resend` at the site",
@@ -423,7 +427,7 @@ impl Control {
     }
 
     /// Tells the site what it should have of HQ's tables, unless it knows.
-    async fn send_wanted(&self, session: &Session, told: &mut Vec<WantedTable>) {
+    async fn send_wanted(&mut self, session: &Session, told: &mut Told) {
         let site = &session.site;
         if published::is_ahead(&self.shared, site) {
             // It took a version at another node a moment ago.
@@ -433,29 +437,27 @@ impl Control {
             }
             published::refresh(&self.shared).await;
         }
-        let tables = published::wanted(&self.shared, session);
-        if tables != *told {
-            told.clone_from(&tables);
-            self.send(ToSite::Published(rollcall_wire::proto::Published { tables })).await;
+        let wanted = Published { tables: published::wanted(&self.shared, session) };
+        let news = digest::of_message(&wanted);
+        if news != told.published {
+            told.published = news;
+            self.send(ToSite::Published(wanted)).await;
         }
     }
 
-    /// Tells the site how it is to behave, unless it knows; true if that is news.
-    async fn send_settings(&self, site: &SiteId, told: &mut Settings) -> bool {
+    /// Tells the site how it is to behave, unless it knows.
+    async fn send_settings(&mut self, site: &SiteId, told: &mut Told) {
         let settings = self.shared.settings_of(site);
-        let is_news = settings != *told;
-        if is_news {
-            told.clone_from(&settings);
+        if told.take_settings(&settings) {
             self.send(ToSite::Settings(settings)).await;
         }
-        is_news
     }
 
+    /// What is rarely under way is in boxes: this future stays as long as the site, with room for the largest that it waits for.
     async fn serve(&mut self, session: &Arc<Session>) {
-        let (mut published, mut told) = (self.shared.published.subscribe(), Vec::new());
+        let mut published = self.shared.published.subscribe();
+        let mut told = Told::new(&self.shared.settings_of(&session.site));
         Box::pin(self.send_wanted(session, &mut told)).await;
-        let mut settings = self.shared.settings_of(&session.site);
-        let mut ask = asking(&settings);
         loop {
             tokio::select! {
                 () = session.over.cancelled() => {
@@ -465,29 +467,28 @@ impl Control {
                         "another connection speaks for this site, or it was retired"
                     };
                     let code = if self.shared.stop.is_cancelled() { "stopping" } else { "superseded" };
-                    self.send(ToSite::Refused(Refused { code: code.to_owned(), message: message.to_owned() })).await;
+                    let refused = Refused { code: code.to_owned(), message: message.to_owned() };
+                    Box::pin(self.send(ToSite::Refused(refused))).await;
                     return;
                 }
-                () = self.outgoing.closed() => return,
                 Ok(()) = published.changed() => {
                     Box::pin(self.send_wanted(session, &mut told)).await;
-                    if self.send_settings(&session.site, &mut settings).await {
-                        ask = asking(&settings);
-                    }
+                    Box::pin(self.send_settings(&session.site, &mut told)).await;
                 }
-                _ = ask.tick() => {
+                _ = told.ask.tick() => {
                     // A node may have come or gone: when this one goes, the site should know where else to call.
-                    self.send_settings(&session.site, &mut settings).await;
+                    Box::pin(self.send_settings(&session.site, &mut told)).await;
                     let time_micros = self.shared.now().as_micros();
-                    self.send(ToSite::Ask(Ask { time_micros })).await;
+                    Box::pin(self.send(ToSite::Ask(Ask { time_micros }))).await;
                 }
                 message = self.incoming.message() => match message {
                     Ok(Some(SiteControl { message: Some(message) })) => {
-                        if !self.handle(session, message).await {
+                        if !Box::pin(self.handle(session, message)).await {
                             return;
                         }
                     }
                     Ok(Some(_)) => {}
+                    // The stream is over, or was given up at the other end.
                     Ok(None) | Err(_) => return,
                 },
             }
@@ -495,7 +496,7 @@ impl Control {
     }
 
     /// Takes one message; false ends the session.
-    async fn handle(&self, session: &Session, message: FromSite) -> bool {
+    async fn handle(&mut self, session: &Session, message: FromSite) -> bool {
         let site = &session.site;
         self.shared.heard(site, Heard::Contact);
         match message {
@@ -532,7 +533,7 @@ impl Control {
             }
             FromSite::EpochWanted(wanted) => {
                 // The site connects again; its hello gets the new epoch.
-                self.shared.learned(site, Fact::EpochWanted { reason: wanted.reason });
+                self.shared.learned(site, Fact::EpochWanted { epoch: session.epoch, reason: wanted.reason });
                 return false;
             }
             FromSite::Attempts(attempts) => {
@@ -549,6 +550,33 @@ impl Control {
     }
 }
 
+/// What a site was told last.
+struct Told {
+    /// Digests of it.
+    published: u64,
+    settings: u64,
+    /// When it is told HQ's time.
+    ask: tokio::time::Interval,
+}
+
+impl Told {
+    /// These settings, and that it should have nothing of HQ's tables.
+    fn new(settings: &Settings) -> Self {
+        let (published, told) = (digest::of_message(&Published::default()), digest::of_message(settings));
+        Self { published, settings: told, ask: asking(settings) }
+    }
+
+    /// True if these settings are others.
+    fn take_settings(&mut self, settings: &Settings) -> bool {
+        let news = digest::of_message(settings);
+        let is_news = news != std::mem::replace(&mut self.settings, news);
+        if is_news {
+            self.ask = asking(settings);
+        }
+        is_news
+    }
+}
+
 /// When HQ tells its time to a site with these settings.
 fn asking(settings: &Settings) -> tokio::time::Interval {
     let mut ask = tokio::time::interval(Duration::from_millis(u64::from(settings.beacon_interval_ms.max(1))));
@@ -557,8 +585,8 @@ fn asking(settings: &Settings) -> tokio::time::Interval {
 }
 
 /// What a connection shows of a site that others may share: names as in [`rollcall_roll::WatchConfig::group_by`].
-fn seen_of(hello: &Hello, peer: &str) -> BTreeMap<String, String> {
-    let block = peer.parse::<SocketAddr>().map_or_else(|_| String::new(), |peer| block_of(peer.ip()));
+fn seen_of(hello: &Hello, peer: Option<SocketAddr>) -> BTreeMap<String, String> {
+    let block = peer.map_or_else(String::new, |peer| block_of(peer.ip()));
     let seen = [
         ("agent", hello.agent_version.as_str()),
         ("endpoint", hello.called.as_str()),
@@ -647,4 +675,10 @@ fn cursors(lake: &Lake, site: SiteNumber, epoch: Epoch) -> Vec<(TableName, rollc
     // In a table that HQ shares, sites' cursors count edits, not the journal.
     let of_sites = tables.filter(|(_, table)| !table.snapshot().is_published());
     of_sites.filter_map(|(name, table)| Some((name, table.cursor(site, epoch)?))).collect()
+}
+
+/// The tables that sites cannot fill.
+fn published_names(lake: &Lake) -> Vec<String> {
+    let published = lake.tables().into_iter().filter(|(_, table)| table.snapshot().is_published());
+    published.map(|(name, _)| name.to_string()).collect()
 }

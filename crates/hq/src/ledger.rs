@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,6 +14,7 @@ use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, SiteState, TableName
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    digest,
     facts::{Fact, Welcomed},
     published::arrivals::Applied,
     roster::Sites,
@@ -75,9 +75,7 @@ impl Remembered {
 
     /// What to know of it once it is stored.
     fn as_stored(&self) -> Stored {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        Stored { last_heard: self.last_heard, flags: self.flags(), digest: hasher.finish() }
+        Stored { last_heard: self.last_heard, flags: self.flags(), digest: digest::of(self) }
     }
 
     /// What is stored at once when it changes.

@@ -11,6 +11,7 @@ mod capacity;
 mod coverage;
 mod coverage_function;
 mod data_stream;
+mod digest;
 mod error;
 mod facts;
 mod gateway;

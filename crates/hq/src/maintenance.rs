@@ -139,7 +139,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
                     roster = newest;
                     shared.sessions.cut_strangers(|session| {
                         let record = roster.get(&session.site);
-                        record.and_then(|record| record.key_hash.as_deref()) == Some(session.key_hash.as_str())
+                        record.and_then(|record| record.key_hash.as_deref()) == Some(session.peer.key_hash.as_str())
                     });
                 }
             }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +12,7 @@ use std::{
 use rollcall_types::{Epoch, SiteId, SiteNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::lanes::Lanes;
+use crate::{authority::Peer, digest, lanes::Lanes};
 
 /// One site's open control stream.
 #[derive(Debug)]
@@ -21,8 +20,8 @@ pub(crate) struct Session {
     pub(crate) id: u64,
     pub(crate) site: SiteId,
     pub(crate) number: SiteNumber,
-    /// The key it came with.
-    pub(crate) key_hash: String,
+    /// What it came with.
+    pub(crate) peer: Arc<Peer>,
     pub(crate) epoch: Epoch,
     /// When it was opened.
     pub(crate) opened_at: Timestamp,
@@ -47,17 +46,11 @@ struct Instances {
     seen: Vec<(u64, Timestamp)>,
 }
 
-fn digest(instance: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    instance.hash(&mut hasher);
-    hasher.finish()
-}
-
 impl Instances {
     /// Notes an instance; true if it is one that another had already replaced: A, B, A.
     fn is_clone(&mut self, instance: &str, now: Timestamp) -> bool {
         self.seen.retain(|(_, at)| now.since(*at) <= CLONE_WINDOW);
-        let instance = digest(instance);
+        let instance = digest::of(instance);
         let current = self.seen.last().is_some_and(|(last, _)| *last == instance);
         let known = self.seen.iter().any(|(seen, _)| *seen == instance);
         if current {
@@ -72,7 +65,7 @@ impl Instances {
 
     /// Notes an instance that was let in, here or elsewhere.
     fn note(&mut self, instance: &str, at: Timestamp) {
-        let instance = digest(instance);
+        let instance = digest::of(instance);
         if !self.seen.iter().any(|(seen, _)| *seen == instance) {
             self.insert(instance, at);
         }
@@ -97,8 +90,8 @@ pub(crate) struct Sessions {
     next: AtomicU64,
     open: Mutex<HashMap<SiteId, Arc<Session>>>,
     instances: Mutex<HashMap<SiteId, Instances>>,
-    /// Sites that found themselves at odds with HQ, and why: their next hello gets a new epoch.
-    epochs_wanted: Mutex<HashMap<SiteId, String>>,
+    /// Sites that found themselves at odds with HQ, in which epoch, and why: their next hello gets a new one.
+    epochs_wanted: Mutex<HashMap<SiteId, (Epoch, String)>>,
 }
 
 impl Sessions {
@@ -112,12 +105,18 @@ impl Sessions {
         instances.entry(site.clone()).or_default().is_clone(instance, now)
     }
 
-    pub(crate) fn want_epoch(&self, site: &SiteId, reason: String) {
-        self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), reason);
+    pub(crate) fn want_epoch(&self, site: &SiteId, epoch: Epoch, reason: String) {
+        self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), (epoch, reason));
     }
 
-    pub(crate) fn take_wanted_epoch(&self, site: &SiteId) -> Option<String> {
-        self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(site)
+    pub(crate) fn forget_wanted_epoch(&self, site: &SiteId) {
+        self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(site);
+    }
+
+    /// Why the site wants another epoch than `epoch`. What another node heard may arrive when that is over already.
+    pub(crate) fn take_wanted_epoch(&self, site: &SiteId, epoch: Epoch) -> Option<String> {
+        let wanted = self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(site);
+        wanted.filter(|(of, _)| *of == epoch).map(|(_, reason)| reason)
     }
 
     /// Makes `session` the one that speaks for its site; an older one ends.

@@ -7,7 +7,6 @@ use std::{
     convert::Infallible,
     io::{self, ErrorKind},
     net::SocketAddr,
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -58,7 +57,7 @@ const NO_SOCKET_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Caller {
     /// None while it has no certificate: then it may enrol, and nothing else.
-    pub(crate) peer: Option<Peer>,
+    pub(crate) peer: Option<Arc<Peer>>,
     pub(crate) address: SocketAddr,
 }
 
@@ -160,7 +159,7 @@ impl Door {
             }
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let peer = certificate.and_then(|der| peer_of(der.as_ref()));
+        let peer = certificate.and_then(|der| peer_of(der.as_ref())).map(Arc::new);
         let caller = Arc::new(Caller { peer, address });
         let tasks = self.shared.tasks.clone();
         tasks.spawn(talk(self.shared, self.services, stream, caller, room));
@@ -176,13 +175,16 @@ impl Door {
 }
 
 /// Serves a connection as long as it lasts; until then it has its place in the `room`.
-async fn talk(
+///
+/// The connection is in a box of its own, and made before there is a future: an `async fn` would have room for the stream as it came,
+/// for the connection as it is made, and for where it stays.
+fn talk(
     shared: Arc<Shared>,
     services: Arc<Services>,
     stream: TlsStream<TcpStream>,
     caller: Arc<Caller>,
     room: OwnedSemaphorePermit,
-) {
+) -> impl Future<Output = ()> {
     let address = caller.address;
     let service = service_fn(move |request| answer(services.clone(), caller.clone(), request));
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -191,22 +193,25 @@ async fn talk(
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
         .header_table_size(HEADER_TABLE_BYTES)
+        .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = shared.stop.cancelled() => {
-            // Its streams are told to end; then it ends.
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut connection = Box::pin(connection);
+    async move {
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = shared.stop.cancelled() => {
+                // Its streams are told to end; then it ends.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "a site's connection ended");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%address, %error, "a site's connection ended");
+        drop(room);
     }
-    drop(room);
 }
 
 async fn answer(
@@ -217,9 +222,12 @@ async fn answer(
     const ENROLMENT: &str = "/rollcall.v1.Enrolment/";
     request.extensions_mut().insert(caller);
     // Boxed by the services themselves.
-    if request.uri().path().starts_with(ENROLMENT) {
-        services.enrolment.clone().call(request).await
+    let mut response = if request.uri().path().starts_with(ENROLMENT) {
+        services.enrolment.clone().call(request).await?
     } else {
-        services.sites.clone().call(request).await
-    }
+        services.sites.clone().call(request).await?
+    };
+    // What is called so is not put into the table that a line would keep of the headers it sent.
+    response.headers_mut().values_mut().for_each(|value| value.set_sensitive(true));
+    Ok(response)
 }

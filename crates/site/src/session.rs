@@ -227,6 +227,8 @@ impl Session<'_> {
             self.notes.clear("accept_older_lake")?;
             return Ok(position);
         }
+        // What this site sent under the name of a table that HQ publishes is in quarantine there, and HQ has no position of it.
+        position.tables.retain(|table, _| !welcome.published.iter().any(|published| same_table(published, table)));
         for (table, confirmed) in &position.tables {
             let cursor = welcome.cursors.iter().find(|cursor| same_table(&cursor.table, table));
             if cursor.map_or(0, |cursor| cursor.seq) < confirmed.0 && table != columns::LOG_TABLE {

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use crate::support::{Hq, Store, running_store, wait_for};
+use crate::{
+    published::publish_to,
+    support::{Hq, Store, running_store, wait_for},
+};
 
 const SCHEMA: &str = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);
     INSERT INTO t VALUES (1, 'one'), (2, 'two')";
@@ -137,4 +140,57 @@ fn a_lost_state_directory_is_a_new_beginning_not_a_double() {
     store.run(None);
     store.sql("INSERT INTO t VALUES (3, 'three')");
     wait_for("the rows, once", || (names(&hq)? == "one two three").then_some(()));
+}
+
+#[test]
+fn what_cannot_be_taken_of_a_batch_holds_up_nothing_else() {
+    // Goal: rows whose key cannot be told, and a table that HQ publishes, go to quarantine; all else of the same batches is taken, hides
+    // nothing and stays so over restarts. Method: a store whose numbers are texts, and that captures a table under HQ's name.
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    publish_to(&hq, directory.path(), "prices", "sku", "sku,price\na,1\n", &[]);
+    let schema = "PRAGMA journal_mode = WAL; CREATE TABLE item (sku INT PRIMARY KEY, v TEXT); CREATE TABLE sale (id INTEGER PRIMARY KEY);
+        CREATE TABLE prices (sku TEXT PRIMARY KEY, price INT); INSERT INTO prices VALUES ('mine', 1);
+        INSERT INTO item VALUES (5, 'five'), ('A12', 'twelve'), ('B7', 'seven'), (NULL, 'none'); INSERT INTO sale VALUES (1), (2)";
+    let mut store = running_store(&hq, directory.path(), "seattle-01", schema, "item,sale,prices");
+    let sales = |count: &str| {
+        wait_for("the sales", || (hq.value("SELECT count(*) FROM sale")? == count).then_some(()));
+    };
+    let items = || hq.value("SELECT string_agg(v, ' ' ORDER BY sku) FROM item");
+    sales("2");
+    store.wait_confirmed();
+    store.sql("BEGIN; UPDATE item SET v = 'a dozen' WHERE sku = 'A12'; INSERT INTO sale VALUES (3); INSERT INTO item VALUES (6, 'six');
+        UPDATE prices SET price = 2; COMMIT");
+    sales("3");
+    wait_for("what has a key", || (items()? == "five six").then_some(()));
+    store.wait_confirmed();
+    store.sql("UPDATE prices SET price = 3");
+    store.wait_confirmed();
+    let reasons = hq.value("SELECT string_agg(DISTINCT reason, ' ') FROM rollcall.quarantine").expect("a reason");
+    for said in [
+        "item: 3 of 4 rows could not be told apart",
+        "(sku)",
+        "prices: HQ publishes this table",
+        "detach --table prices",
+    ] {
+        assert!(reasons.contains(said), "{said:?} is not in {reasons:?}");
+    }
+    assert_eq!(hq.value("SELECT string_agg(_site, ' ') FROM prices").as_deref(), Some("hq"));
+    assert_eq!(hq.state_of("seattle-01")["cause"], "hq-refuses");
+    // The last batch moved no cursor at HQ, and the site knows a position of a table that HQ has none of.
+    store.stop();
+    store.run(None);
+    store.sql("INSERT INTO sale VALUES (4)");
+    sales("4");
+    store.wait_confirmed();
+    let detached = store.agent_command(&["detach", "--table", "prices"]).output().expect("runs");
+    assert!(detached.status.success(), "{}", String::from_utf8_lossy(&detached.stderr));
+    // Everything is stated anew; the sound tables are none the worse for the one that is not.
+    store.stop();
+    assert!(store.agent_command(&["resend"]).output().expect("runs").status.success());
+    store.run(None);
+    store.sql("DELETE FROM sale WHERE id = 1");
+    wait_for("a new epoch", || (hq.value("SELECT max(_epoch) FROM sale")? == "2").then_some(()));
+    sales("3");
+    assert_eq!(items().as_deref(), Some("five six"));
 }
