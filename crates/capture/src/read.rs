@@ -15,7 +15,7 @@ use crate::{
     error::{CaptureError, Doing},
     layout::{self, LOG_LAYOUT, Layout},
     load::log_op,
-    value::{ColumnBuilder, column_type, note_misfit},
+    value::{ColumnBuilder, column_type, misfit},
 };
 
 /// Consecutive changes, split by table.
@@ -267,17 +267,25 @@ impl TableReader {
         let mut bytes = 0;
         for (index, builder) in self.values.iter_mut().enumerate() {
             let value = row.get_ref(FIXED_COLUMNS + index).doing(doing)?;
-            let name = &layout.columns[index].name;
-            if bytes + value_bytes(value) > ROW_BYTES_MAX {
-                tracing::error!(table = layout.table, %seq, column = name, bytes = value_bytes(value), "a value is too long to be sent");
+            let length = value_bytes(value);
+            let room = ROW_BYTES_MAX.saturating_sub(bytes);
+            let misfit = if length > room {
                 builder.append_null();
-                note_misfit(&mut misfits, name, value);
+                None
+            } else if builder.append(value) {
+                bytes += length;
                 continue;
-            }
-            bytes += value_bytes(value);
-            if !builder.append(value) {
-                note_misfit(&mut misfits, name, value);
-            }
+            } else {
+                // As it is sent: bytes are twice as long in hexadecimal, and a text may be six times as long in JSON.
+                Some(misfit(value)).filter(|misfit| misfit.to_string().len() <= room)
+            };
+            let name = &layout.columns[index].name;
+            let misfit = misfit.unwrap_or_else(|| {
+                tracing::error!(table = layout.table, %seq, column = name, length, "a value is too long to be sent");
+                serde_json::json!({ "bytes": length })
+            });
+            bytes += misfit.to_string().len();
+            misfits.insert(name.clone(), misfit);
         }
         self.has_misfit |= !misfits.is_empty();
         let text = (!misfits.is_empty()).then(|| Value::Object(misfits).to_string());

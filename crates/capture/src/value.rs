@@ -2,7 +2,7 @@
 //!
 //! The column type follows the declared type by SQLite's own affinity rules, except that exact decimals, booleans, dates
 //! and times are recognised by name. A value that does not fit is never bent: its column is null and the value goes,
-//! as it is, into the row's misfit object.
+//! as it is, into the row's misfit object; one that is too long to be sent leaves its length there.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 use rusqlite::types::ValueRef;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Digits and fraction digits of a decimal declared without them.
 const DECIMAL_DEFAULT: (u8, i8) = (38, 9);
@@ -181,32 +181,24 @@ fn parse_decimal(text: &str, digits: u8, fraction: u8) -> Option<i128> {
     (number < 10_i128.pow(u32::from(digits))).then_some(if negative { -number } else { number })
 }
 
-/// A longer value is told of in the misfit object by its length alone.
-const MISFIT_BYTES_MAX: usize = 1 << 20;
-
-/// Notes a value that did not fit `column`, or was too long, in the row's misfit object. Bytes become `{"hex": "…"}`, and what is
-/// longer than [`MISFIT_BYTES_MAX`] `{"bytes": length}`.
-pub(crate) fn note_misfit(misfits: &mut Map<String, Value>, column: &str, value: ValueRef<'_>) {
+/// A value that did not fit its column, for the row's misfit object. Bytes become `{"hex": "…"}`.
+pub(crate) fn misfit(value: ValueRef<'_>) -> Value {
     let hex = |bytes: &[u8]| {
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         serde_json::json!({ "hex": text })
     };
-    let value = match value {
+    match value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => number.into(),
         ValueRef::Real(number) => {
             serde_json::Number::from_f64(number).map_or_else(|| Value::String(number.to_string()), Value::Number)
-        }
-        ValueRef::Text(long) | ValueRef::Blob(long) if long.len() > MISFIT_BYTES_MAX => {
-            serde_json::json!({ "bytes": long.len() })
         }
         ValueRef::Text(text) => match std::str::from_utf8(text) {
             Ok(text) => text.into(),
             Err(_) => hex(text),
         },
         ValueRef::Blob(bytes) => hex(bytes),
-    };
-    misfits.insert(column.to_owned(), value);
+    }
 }
 
 #[cfg(test)]

@@ -31,12 +31,16 @@ pub(crate) enum Fact {
     Goodbye { head: Seq, reason: String },
     /// Every change up to here is durable.
     Confirmed { through: Seq },
-    /// A batch could not be read.
+    /// Not all of a batch could be taken.
     Quarantined { reason: String },
     /// It was turned away.
     Refused { cause: Cause, detail: String },
     /// It found itself at odds with HQ in this epoch: its next hello gets another.
-    EpochWanted { epoch: Epoch, reason: String },
+    EpochWanted {
+        #[serde(default)]
+        epoch: Epoch,
+        reason: String,
+    },
 }
 
 /// Where a site's journal and HQ's confirmation stood when a session began.

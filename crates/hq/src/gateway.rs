@@ -13,7 +13,7 @@ use std::{
 use futures::{SinkExt, channel::mpsc};
 use rollcall_lake::Lake;
 use rollcall_roll::Condition;
-use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, describe};
+use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     proto::{
@@ -278,6 +278,8 @@ impl Control {
     ) -> Result<Arc<Session>, Turned> {
         let site = &self.peer.site.clone();
         let cursors = cursors(&self.shared.lake, self.number, epoch);
+        let named = cursors.iter().map(|(table, cursor)| (table.as_str(), cursor));
+        let log = self.shared.lake.site_log().cursor(self.number, epoch);
         let same_epoch = Epoch(hello.epoch) == epoch;
         let confirmed = if same_epoch { Seq(hello.confirmed) } else { Seq(hello.oldest.saturating_sub(1)) };
         let session = Arc::new(Session {
@@ -335,9 +337,9 @@ impl Control {
             session: session.id,
             lake_id: self.shared.lake.id().to_owned(),
             epoch: epoch.0,
-            cursors: cursors
-                .iter()
-                .map(|(table, cursor)| Cursor { table: table.to_string(), seq: cursor.seq.0, hash: cursor.hash.get() })
+            cursors: named
+                .chain(log.as_ref().map(|cursor| (columns::LOG_TABLE, cursor)))
+                .map(|(table, cursor)| Cursor { table: table.to_owned(), seq: cursor.seq.0, hash: cursor.hash.get() })
                 .collect(),
             now_micros: now.as_micros(),
             credit_bytes: CREDIT_BYTES,
@@ -413,8 +415,8 @@ impl Control {
                 hello.head
             )));
         }
-        // What is in quarantine moves no cursor where HQ publishes the table. Then only the site can tell, table by table.
-        if newest < hello.confirmed && !self.shared.ledger.is_quarantined(&self.peer.site) {
+        // What the site sends of a table that HQ publishes moves no cursor. Then it alone can tell, table by table.
+        if newest < hello.confirmed && published_names(&self.shared.lake).is_empty() {
             let message = format!(
                 "this lake holds changes up to {newest}, but the site has a confirmation up to {}: was HQ restored from a \
                  backup? If so, run `rollcall-site resend` at the site",
@@ -570,16 +572,20 @@ impl Told {
     fn take_settings(&mut self, settings: &Settings) -> bool {
         let news = digest::of_message(settings);
         let is_news = news != std::mem::replace(&mut self.settings, news);
-        if is_news {
+        if self.ask.period() != ask_every(settings) {
             self.ask = asking(settings);
         }
         is_news
     }
 }
 
-/// When HQ tells its time to a site with these settings.
+/// How often HQ tells its time to a site with these settings.
+fn ask_every(settings: &Settings) -> Duration {
+    Duration::from_millis(u64::from(settings.beacon_interval_ms.max(1)))
+}
+
 fn asking(settings: &Settings) -> tokio::time::Interval {
-    let mut ask = tokio::time::interval(Duration::from_millis(u64::from(settings.beacon_interval_ms.max(1))));
+    let mut ask = tokio::time::interval(ask_every(settings));
     ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ask
 }

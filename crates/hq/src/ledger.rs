@@ -493,7 +493,12 @@ impl Presence {
         while let Some(pending) = self.pending.front() {
             let mut all = true;
             for (table, head) in &pending.heads {
-                let cursor = lake.table(table).and_then(|table| table.cursor(number, pending.epoch));
+                let of_lake = lake.table(table);
+                // What a site captures under the name of a table of HQ's is in quarantine; nothing more will come of it.
+                if of_lake.as_ref().is_some_and(|table| table.snapshot().is_published()) {
+                    continue;
+                }
+                let cursor = of_lake.and_then(|table| table.cursor(number, pending.epoch));
                 if cursor.is_some_and(|cursor| cursor.seq >= *head) {
                     let through = self.table_through.entry(table.clone()).or_insert(pending.time);
                     *through = pending.time.max(*through);

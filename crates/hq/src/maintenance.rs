@@ -74,10 +74,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             _ = published_tick.tick() => {
                 published::refresh(&shared).await;
-                if shared.is_acting()
-                    && let Err(error) = scheduled::look(&shared, &mut unwanted).await
-                {
-                    tracing::error!(error = %describe(&error), "what was scheduled cannot take effect yet");
+                if shared.is_acting() {
+                    scheduled::look(&shared, &mut unwanted).await;
                 }
             }
             _ = arrivals_tick.tick() => {

@@ -84,13 +84,7 @@ pub(crate) struct Publication {
     pub(crate) by: String,
     pub(crate) note: String,
     pub(crate) counts: Counts,
-    /// The number of what was scheduled, if it is that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scheduled: Option<u64>,
 }
-
-/// By whom a publication is whose publisher stopped before it could say so.
-const UNKNOWN: &str = "unknown";
 
 /// What a publication did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +134,7 @@ pub(crate) struct Request {
     pub(crate) dry_run: bool,
     /// The version on which the rows were worked out; nothing is published on another.
     pub(crate) based_on: Option<Seq>,
-    /// The number of what was scheduled, if it is that.
+    /// The number of what was scheduled, if it is that: it is published once, however often this is asked for.
     pub(crate) scheduled: Option<u64>,
 }
 

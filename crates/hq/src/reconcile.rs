@@ -190,7 +190,7 @@ impl Reconciler {
             let is_known = shared.watching.watch().incidents().any(|incident| {
                 incident.kind == Kind::Condition(Condition::Loss)
                     && incident.members.contains_key(&site)
-                    && incident.opened_at >= at
+                    && (incident.opened_at >= at || incident.closed_at.is_some_and(|closed| closed >= at))
             });
             if !is_known {
                 shared.found(&site, Heard::Condition(Condition::Loss, Some(text)));
@@ -385,15 +385,14 @@ fn entries(rows: &RecordBatch) -> Result<impl Iterator<Item = Entry<'_>>, HqErro
     let epochs = column("_epoch")?.as_primitive::<Int32Type>();
     let seqs = column(columns::SEQ)?.as_primitive::<Int64Type>();
     let times = column("_received_at")?.as_primitive::<TimestampMicrosecondType>();
-    // The first entries that came may have had none of them.
-    let texts = ["a", "b", "c"].map(|name| rows.column_by_name(name).map(|column| column.as_string::<i32>()));
+    let texts = [column("a")?, column("b")?, column("c")?].map(|column| column.as_string::<i32>());
     Ok((0..rows.num_rows()).map(move |row| Entry {
         site: sites.value(row),
         epoch: Epoch(epochs.value(row).unsigned_abs()),
         seq: Seq(seqs.value(row).unsigned_abs()),
         op: ops.value(row),
         at: Timestamp::from_micros(times.value(row)),
-        texts: texts.map(|text| text.filter(|text| text.is_valid(row)).map(|text| text.value(row))),
+        texts: texts.map(|text| text.is_valid(row).then(|| text.value(row))),
     }))
 }
 

@@ -90,6 +90,12 @@ impl Table {
     ///
     /// Cancel-safe in the sense that a commit either happened or did not; the next append finds out.
     pub async fn append(self: &Arc<Self>, parts: Arc<Vec<Part>>) -> Result<Appended, LakeError> {
+        self.append_as(None, parts).await
+    }
+
+    /// [`Self::append`], and the same commit says what it was: [`Snapshot::done_as`] knows it by this name from then on. Names may
+    /// not have a `.` in them.
+    pub async fn append_as(self: &Arc<Self>, name: Option<&str>, parts: Arc<Vec<Part>>) -> Result<Appended, LakeError> {
         let _committing = self.committing.lock().await;
         let mut base = self.snapshot();
         let mut prepared: Option<(Plan, Option<DataFile>)> = None;
@@ -98,9 +104,13 @@ impl Table {
                 Some(prepared) => prepared,
                 None => self.prepare(&base, &parts).await?,
             };
-            let actions = commit_actions(&base, &plan, file.as_ref())?;
+            let mut actions = commit_actions(&base, &plan, file.as_ref())?;
             if actions.is_empty() {
                 return Ok(Appended { outcomes: plan.outcomes, version: base.version() });
+            }
+            if let Some(name) = name {
+                let last = parts.iter().map(|part| part.last.0).max().unwrap_or_default();
+                actions.push(Action::txn(name.to_owned(), i64::try_from(last).unwrap_or(i64::MAX)));
             }
             match self.put_entry(&base, "WRITE", actions).await? {
                 Put::Won => {

@@ -191,7 +191,7 @@ impl Lake {
         &self.site_log
     }
 
-    /// Batches that could not be decoded, whole.
+    /// Batches of which not everything could be taken, whole.
     pub fn quarantine(&self) -> &Arc<Table> {
         &self.quarantine
     }

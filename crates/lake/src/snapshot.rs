@@ -171,6 +171,11 @@ impl Snapshot {
         self.cursors.contains_key(&(SiteNumber::HQ, HQ_EPOCH))
     }
 
+    /// Where the commit ended that was made under this name by [`Table::append_as`](crate::Table::append_as), if there was one.
+    pub fn done_as(&self, name: &str) -> Option<Seq> {
+        self.other_txns.get(name).map(|last| Seq(last.unsigned_abs()))
+    }
+
     /// All cursors.
     pub fn cursors(&self) -> impl Iterator<Item = (SiteNumber, Epoch, Cursor)> {
         self.cursors.iter().map(|((site, epoch), cursor)| (*site, *epoch, *cursor))

@@ -258,8 +258,7 @@ struct Ahead {
 /// Shows what waits for its time.
 fn show_scheduled(client: &Client, of_table: Option<&str>) -> anyhow::Result<()> {
     let mut ahead: Vec<Ahead> = serde_json::from_str(&client.get("/api/scheduled")?)?;
-    let is_ahead = |state: &str| matches!(state, "waiting" | "publishing");
-    ahead.retain(|ahead| is_ahead(&ahead.state) && of_table.is_none_or(|table| ahead.table == table));
+    ahead.retain(|ahead| ahead.state == "waiting" && of_table.is_none_or(|table| ahead.table == table));
     if ahead.is_empty() {
         return Ok(());
     }

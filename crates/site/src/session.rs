@@ -230,8 +230,11 @@ impl Session<'_> {
         // What this site sent under the name of a table that HQ publishes is in quarantine there, and HQ has no position of it.
         position.tables.retain(|table, _| !welcome.published.iter().any(|published| same_table(published, table)));
         for (table, confirmed) in &position.tables {
-            let cursor = welcome.cursors.iter().find(|cursor| same_table(&cursor.table, table));
-            if cursor.map_or(0, |cursor| cursor.seq) < confirmed.0 && table != columns::LOG_TABLE {
+            let cursor =
+                welcome.cursors.iter().find(|cursor| cursor.table == *table || same_table(&cursor.table, table));
+            // An older HQ says nothing of the log.
+            let is_told = cursor.is_some() || table != columns::LOG_TABLE;
+            if cursor.map_or(0, |cursor| cursor.seq) < confirmed.0 && is_told {
                 let message = format!(
                     "HQ confirmed table {table:?} up to {confirmed} and now has less of it: was it restored from a backup? \
                      If so, run `rollcall-site resend`"
@@ -476,7 +479,7 @@ impl Session<'_> {
                     first = batch.first,
                     last = batch.last,
                     reason = batch.reason,
-                    "HQ could not read a batch and keeps it in quarantine"
+                    "HQ could not take all of a batch and keeps it in quarantine"
                 );
                 Ok(false)
             }

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-/// A buffer is made, and grows, with what comes.
+/// A buffer is made, and grows, with what comes. (Compression could not do with none: tonic makes buffers longer by this much.)
 const BUFFER_BYTES: usize = 0;
 /// From this on, what is encoded is handed to the connection.
 const YIELD_BYTES: usize = 32 * 1024;

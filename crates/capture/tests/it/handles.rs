@@ -393,16 +393,18 @@ fn a_value_too_long_to_be_sent_stays_behind_and_the_row_says_so() {
     let store = Store::new("CREATE TABLE t (id INTEGER PRIMARY KEY, a BLOB, b BLOB, n INT)");
     let mut source = store.capture(&["t"]);
     let mebibytes = |count: usize| count << 20;
-    store.sql(&format!(
-        "INSERT INTO t VALUES (1, zeroblob({}), zeroblob(7), zeroblob({}))",
-        mebibytes(40),
-        mebibytes(2)
-    ));
-    store.sql(&format!("INSERT INTO t VALUES (2, zeroblob({}), zeroblob({}), 1)", mebibytes(20), mebibytes(20)));
+    let insert = |id: u8, a: usize, b: usize, n: &str| {
+        store.sql(&format!("INSERT INTO t VALUES ({id}, zeroblob({a}), zeroblob({b}), {n})"));
+    };
+    insert(1, mebibytes(40), 7, "x'ff00'");
+    insert(2, mebibytes(20), mebibytes(20), "1");
+    // Shorter than what a row may have, but not as JSON.
+    insert(3, 1, 1, &format!("replace(hex(zeroblob({})), '0', char(1))", mebibytes(4)));
     let model = Model::replay(&mut source, "t");
     let expected = [
-        format!(r#"{{"a":{{"bytes":{}}},"n":{{"bytes":{}}}}}"#, mebibytes(40), mebibytes(2)),
+        format!(r#"{{"a":{{"bytes":{}}},"n":{{"hex":"ff00"}}}}"#, mebibytes(40)),
         format!(r#"{{"b":{{"bytes":{}}}}}"#, mebibytes(20)),
+        format!(r#"{{"n":{{"bytes":{}}}}}"#, mebibytes(8)),
     ];
     assert_eq!(model.misfits, expected);
 }

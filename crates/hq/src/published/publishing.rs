@@ -13,8 +13,8 @@ use tokio::task::block_in_place;
 
 use super::{
     ATTEMPTS, Class, Counts, DEFINITION, Definition, Known, NOBODY, Outcome, PUBLICATION, Publication, Request, Rules,
-    UNKNOWN, changes::Changes, check_attributes, definitions, failed, image::Image, publication_id, publications,
-    refresh, scheduled, shared,
+    changes::Changes, check_attributes, definitions, failed, image::Image, publication_id, publications, refresh,
+    scheduled, shared,
 };
 use crate::{error::HqError, node::Shared, roster::Sites};
 
@@ -58,6 +58,14 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
     let image = known.as_ref().map_or(&empty, |known| &known.image);
     if request.based_on.is_some_and(|version| version != image.version) {
         return Err(HqError::Outdated);
+    }
+    let done_as = request.scheduled.map(scheduled::done_as);
+    let done = done_as.as_ref().and_then(|name| table.as_ref()?.snapshot().done_as(name));
+    if let Some(version) = done {
+        let counts = Counts::default();
+        let (audience, sites_touched, dry_run) = (0, 0, request.dry_run);
+        let table = name.clone();
+        return Ok(Some(Outcome { table, version, previous: version, counts, audience, sites_touched, dry_run }));
     }
     let is_redefined = before.as_ref() != Some(&definition);
     // A large table takes its time; sites are served meanwhile.
@@ -106,7 +114,7 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
             received_at: now,
             whole: true,
         };
-        let appended = table.append(Arc::new(vec![part])).await?;
+        let appended = table.append_as(done_as.as_deref(), Arc::new(vec![part])).await?;
         if matches!(appended.outcomes.first(), Some(PartOutcome::Gap { .. })) {
             return Ok(None);
         }
@@ -119,7 +127,6 @@ async fn try_publish(shared: &Shared, request: &Request) -> Result<Option<Outcom
         by: request.by.clone(),
         note: request.note.clone(),
         counts: changes.counts,
-        scheduled: request.scheduled,
     };
     note(shared, &publication).await?;
     refresh(shared).await;
@@ -201,10 +208,9 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
         }
         if version > previous && before.get(&name) == Some(&version) {
             let note_text = "the node that published this stopped before it could say who asked for it".to_owned();
-            let (at, by, counts) = (shared.now(), UNKNOWN.to_owned(), Counts::default());
-            let unknown =
-                Publication { table: name, version, previous, at, by, note: note_text, counts, scheduled: None };
-            note(shared, &unknown).await?;
+            let counts = Counts::default();
+            let (at, by) = (shared.now(), "unknown".to_owned());
+            note(shared, &Publication { table: name, version, previous, at, by, note: note_text, counts }).await?;
         }
     }
     Ok(())

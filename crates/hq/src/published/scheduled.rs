@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::{
-    ATTEMPTS, Counts, DEFINITION, Definition, Known, Mode, Outcome, Request, UNKNOWN, changes::Changes, definitions,
-    failed, image, publications, publish, publishing::WorkedOut,
+    ATTEMPTS, Counts, DEFINITION, Definition, Known, Mode, Outcome, Request, changes::Changes, definitions, failed,
+    image, publish, publishing::WorkedOut,
 };
 use crate::{error::HqError, node::Shared, roster::SiteRecord};
 
@@ -70,10 +70,6 @@ pub(crate) enum State {
     Abandoned,
     /// Its time has not come everywhere.
     Waiting,
-    /// Its rows are being put into the table, on this version of it.
-    Publishing {
-        based_on: Seq,
-    },
     /// It is a version of the table.
     Published {
         as_version: Seq,
@@ -92,11 +88,6 @@ impl Scheduled {
     /// Whether it ever came so far that whoever asked for it was told.
     pub(crate) fn was_said(&self) -> bool {
         !matches!(self.state, State::Preparing | State::Abandoned)
-    }
-
-    /// Whether it is to take effect, and has not everywhere.
-    pub(crate) fn is_ahead(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Publishing { .. })
     }
 
     /// When it takes effect in a zone. A time that the clocks skip is the first one after.
@@ -164,7 +155,7 @@ pub(super) fn refresh(shared: &Shared) -> bool {
     }
     let (preparing, mut all): (Vec<_>, Vec<_>) =
         all(&view).into_iter().partition(|scheduled| scheduled.state == State::Preparing);
-    all.retain(Scheduled::is_ahead);
+    all.retain(|scheduled| scheduled.state == State::Waiting);
     *known = Waiting { changes, all: Arc::new(all), preparing: Arc::new(preparing) };
     true
 }
@@ -419,100 +410,78 @@ fn project(rows: &RecordBatch, keeps: impl Fn(&str) -> bool) -> Result<RecordBat
 /// Numbers in next tables that nobody waits for, and since when.
 pub(crate) type Unwanted = BTreeMap<(TableName, u64), Timestamp>;
 
-/// Publishes what has taken effect everywhere, and takes out of the next tables what nobody waits for any more. One that cannot
-/// be published holds up no other.
-pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) -> Result<(), HqError> {
+/// Publishes what has taken effect everywhere, and takes out of the next tables what nobody waits for any more. What cannot be done
+/// is tried again at the next look, and holds up nothing else.
+pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) {
     let now = shared.now();
+    let cannot = |table: &TableName, number: u64, error: &HqError| {
+        tracing::error!(%table, number, error = %describe(error), "what was scheduled cannot be dealt with yet");
+    };
     let mut wanted: BTreeSet<(TableName, u64)> = BTreeSet::new();
-    for scheduled in waiting(shared).iter() {
+    for scheduled in waiting(shared).iter().chain(preparing(shared).iter()) {
         let last = zones(shared).into_iter().map(|zone| scheduled.at_in(zone)).max();
-        if last.is_some_and(|last| last <= now)
-            && let Err(error) = take_effect(shared, scheduled).await
-        {
-            let (table, number) = (&scheduled.table, scheduled.number);
-            tracing::error!(%table, number, error = %describe(&error), "what was scheduled cannot be published yet");
+        let done = match scheduled.state {
+            State::Waiting if last.is_some_and(|last| last <= now) => take_effect(shared, scheduled).await,
+            State::Preparing if now.since(scheduled.said_at) > PREPARING_MAX => {
+                change(shared, scheduled, "hq", State::Abandoned, false).await
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            cannot(&scheduled.table, scheduled.number, &error);
         }
-        wanted.insert((next_name(&scheduled.table)?, scheduled.number));
+        wanted.extend(next_name(&scheduled.table).ok().map(|next| (next, scheduled.number)));
     }
-    for scheduled in preparing(shared).iter() {
-        if now.since(scheduled.said_at) > PREPARING_MAX {
-            change(shared, scheduled, "hq", State::Abandoned, false).await?;
-        }
-        wanted.insert((next_name(&scheduled.table)?, scheduled.number));
-    }
-    let mut before = std::mem::take(unwanted);
+    let before = std::mem::take(unwanted);
     for (name, next) in shared.published.all() {
         if !next.definition().key.iter().any(|key| key == NUMBER) {
             continue;
         }
         let nobodys = numbers(&next).into_iter().map(|number| (name.clone(), number));
         for of in nobodys.filter(|of| !wanted.contains(of)) {
-            let since = before.remove(&of).unwrap_or(now);
-            if now.since(since) < UNWANTED_KEPT {
-                unwanted.insert(of, since);
-                continue;
+            let since = before.get(&of).copied().unwrap_or(now);
+            if now.since(since) >= UNWANTED_KEPT
+                && let Err(error) = take_out(shared, &next, of.1).await
+            {
+                cannot(&of.0, of.1, &error);
             }
-            let (comes, goes) = of_number(&next, of.1)?;
-            let rows = concat_batches(&comes.schema(), &[comes, goes]).map_err(failed)?;
-            let gone = project(&rows, |column| next.definition().key.iter().any(|key| key == column))?;
-            let note = format!("{} is not waited for any more", of.1);
-            publish(
-                shared,
-                Request::internal(&name, RecordBatch::new_empty(Arc::new(Schema::empty())), gone, "hq", note),
-            )
-            .await?;
+            unwanted.insert(of, since);
         }
     }
+}
+
+/// Takes the rows of one number out of a next table.
+async fn take_out(shared: &Arc<Shared>, next: &Known, number: u64) -> Result<(), HqError> {
+    let (comes, goes) = of_number(next, number)?;
+    let rows = concat_batches(&comes.schema(), &[comes, goes]).map_err(failed)?;
+    let gone = project(&rows, |column| next.definition().key.iter().any(|key| key == column))?;
+    let note = format!("{number} is not waited for any more");
+    let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
+    publish(shared, Request::internal(&next.name, nothing, gone, "hq", note)).await?;
     Ok(())
 }
 
-/// The time has come in the last zone: the rows become a version of the table, once. On which version is said before; so whoever
-/// finds it half done can tell whether they are there.
+/// The name of the commit that makes a scheduled publication a version of its table.
+pub(super) fn done_as(number: u64) -> String {
+    format!("scheduled/{number}")
+}
+
+/// The time has come in the last zone: the rows become a version of the table. Done twice, it changes nothing, whatever came between:
+/// the table knows it by its name.
 async fn take_effect(shared: &Arc<Shared>, scheduled: &Scheduled) -> Result<(), HqError> {
     let (name, next) = (&scheduled.table, next_name(&scheduled.table)?);
     let next = shared.published.get(&next).filter(|next| next.image.version >= scheduled.version);
     let (Some(next), Some(known)) = (next, shared.published.get(name)) else { return Ok(()) };
-    let mut scheduled = scheduled.clone();
-    let newest = known.image.version;
-    if let State::Publishing { based_on } = scheduled.state
-        && based_on < newest
-    {
-        let all = publications(&shared.lake.state().view());
-        // None is not noted yet: the next look will tell.
-        let Some(after) =
-            all.into_iter().find(|of| of.table == *name && of.previous <= based_on && based_on < of.version)
-        else {
-            return Ok(());
-        };
-        // Who committed it did not live to say so: that was this one's publisher, who said what it was about to do.
-        if after.scheduled == Some(scheduled.number) || after.by == UNKNOWN {
-            return taken_effect(shared, &scheduled, after.version).await;
-        }
-    }
-    let publishing = State::Publishing { based_on: newest };
-    if scheduled.state != publishing {
-        let by = scheduled.by.clone();
-        change(shared, &scheduled, &by, publishing.clone(), false).await?;
-        scheduled.state = publishing;
-    }
     let (comes, goes) = of_number(&next, scheduled.number)?;
     let is_column = |column: &str| known.image.columns.iter().any(|known| known.name == column);
     let rows = project(&comes, is_column)?;
     let gone = project(&goes, |column| known.image.key.iter().any(|key| key == column))?;
     let note = format!("scheduled for {} of each site's day: {}", scheduled.at, scheduled.note);
-    let request = Request {
-        based_on: Some(newest),
-        scheduled: Some(scheduled.number),
-        ..Request::internal(name, rows, gone, &scheduled.by, note)
-    };
-    let outcome = publish(shared, request).await?;
-    taken_effect(shared, &scheduled, outcome.version).await
-}
-
-async fn taken_effect(shared: &Shared, scheduled: &Scheduled, version: Seq) -> Result<(), HqError> {
+    let scheduled_as = Some(scheduled.number);
+    let request = Request { scheduled: scheduled_as, ..Request::internal(name, rows, gone, &scheduled.by, note) };
+    let version = publish(shared, request).await?.version;
     change(shared, scheduled, &scheduled.by, State::Published { as_version: version }, false).await?;
-    let (table, number) = (&scheduled.table, scheduled.number);
-    tracing::info!(%table, number, %version, "what was scheduled has taken effect everywhere");
+    tracing::info!(table = %name, number = scheduled.number, %version, "what was scheduled has taken effect everywhere");
     Ok(())
 }
 
