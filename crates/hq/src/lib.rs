@@ -41,6 +41,7 @@ mod sites_port;
 mod standing;
 mod table_settings;
 mod tables;
+mod tls_line;
 mod watching;
 
 pub use access::{Credentials, OPERATOR_TOKEN_FILE, Role};

@@ -14,13 +14,12 @@ use std::{
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
-use rustls::{RootCertStore, server::WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{body::Body, codegen::Service};
 
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     error::HqError,
     gateway::Gateway,
     node::Shared,
+    tls_line::TlsLine,
 };
 
 /// Handshakes under way at once. When all sites come back together the others wait in line, so that those which are served
@@ -121,7 +121,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Enrolment and renewal carry their own proof; every other call needs a certificate of our CA.
-fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
+fn tls(shared: &Shared) -> Result<Arc<ServerConfig>, HqError> {
     let failed = |error: String| HqError::Certificate(error);
     let mut roots = RootCertStore::empty();
     roots.add(shared.authority.ca_certificate()?).map_err(|error| failed(error.to_string()))?;
@@ -133,14 +133,14 @@ fn tls(shared: &Shared) -> Result<TlsAcceptor, HqError> {
     let mut config = shared.authority.server_tls(verifier, b"h2")?;
     // A ticket would have to be kept for each site, and a resumed session saves little of what a connection costs.
     config.send_tls13_tickets = 0;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// What it takes to let a caller in.
 struct Door {
     shared: Arc<Shared>,
     services: Arc<Services>,
-    tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     places: Arc<Semaphore>,
 }
 
@@ -158,19 +158,18 @@ impl Door {
                 return;
             }
         };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let peer = certificate.and_then(|der| peer_of(der.as_ref())).map(Arc::new);
+        let peer = stream.client_certificate().and_then(|der| peer_of(der.as_ref())).map(Arc::new);
         let caller = Arc::new(Caller { peer, address });
         let tasks = self.shared.tasks.clone();
         tasks.spawn(talk(self.shared, self.services, stream, caller, room));
     }
 
-    async fn shake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    async fn shake(&self, stream: TcpStream) -> io::Result<TlsLine<TcpStream>> {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
         tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.readable()).await??;
         let _place = self.places.acquire().await.map_err(io::Error::other)?;
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await?
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsLine::accept(self.tls.clone(), stream)).await?
     }
 }
 
@@ -181,7 +180,7 @@ impl Door {
 fn talk(
     shared: Arc<Shared>,
     services: Arc<Services>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsLine<TcpStream>,
     caller: Arc<Caller>,
     room: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> {
