@@ -174,7 +174,7 @@ impl LakeTable {
     /// Whether HQ publishes it. A site's cursor there counts edits, not the journal, if it counts anything.
     fn is_published(&self, lake: &Lake) -> bool {
         match self {
-            Self::Site(name) => lake.table(name).is_some_and(|table| table.snapshot().is_published()),
+            Self::Site(name) => lake.table(name).is_some_and(|table| table.is_published()),
             Self::Log => false,
         }
     }

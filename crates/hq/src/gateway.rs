@@ -679,12 +679,12 @@ impl From<HqError> for Turned {
 fn cursors(lake: &Lake, site: SiteNumber, epoch: Epoch) -> Vec<(TableName, rollcall_lake::Cursor)> {
     let tables = lake.tables().into_iter();
     // In a table that HQ shares, sites' cursors count edits, not the journal.
-    let of_sites = tables.filter(|(_, table)| !table.snapshot().is_published());
+    let of_sites = tables.filter(|(_, table)| !table.is_published());
     of_sites.filter_map(|(name, table)| Some((name, table.cursor(site, epoch)?))).collect()
 }
 
 /// The tables that sites cannot fill.
 fn published_names(lake: &Lake) -> Vec<String> {
-    let published = lake.tables().into_iter().filter(|(_, table)| table.snapshot().is_published());
+    let published = lake.tables().into_iter().filter(|(_, table)| table.is_published());
     published.map(|(name, _)| name.to_string()).collect()
 }

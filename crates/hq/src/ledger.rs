@@ -495,7 +495,7 @@ impl Presence {
             for (table, head) in &pending.heads {
                 let of_lake = lake.table(table);
                 // What a site captures under the name of a table of HQ's is in quarantine; nothing more will come of it.
-                if of_lake.as_ref().is_some_and(|table| table.snapshot().is_published()) {
+                if of_lake.as_ref().is_some_and(|table| table.is_published()) {
                     continue;
                 }
                 let cursor = of_lake.and_then(|table| table.cursor(number, pending.epoch));

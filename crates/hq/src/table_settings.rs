@@ -159,7 +159,7 @@ fn check_history(shared: &Shared, name: &TableName, table: &Table, days: u32) ->
 /// Whether sites catch up from a table's history, however long they were away, or HQ decides on their edits by it.
 fn must_stay_whole(shared: &Shared, name: &TableName, table: &Table) -> bool {
     let definitions = published::definitions(&shared.lake.state().view());
-    table.snapshot().is_published() || published::shared::stands_beside(name, &definitions).is_some()
+    table.is_published() || published::shared::stands_beside(name, &definitions).is_some()
 }
 
 /// Ends the history of tables where it was kept for as long as was said.

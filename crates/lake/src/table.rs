@@ -119,6 +119,11 @@ impl Table {
         self.live().snapshot.cursor(site, epoch)
     }
 
+    /// [`Snapshot::is_published`] of the newest version; cheaper than a snapshot.
+    pub fn is_published(&self) -> bool {
+        self.live().snapshot.is_published()
+    }
+
     /// Where the table is, relative to the lake.
     pub fn root(&self) -> &Path {
         &self.root

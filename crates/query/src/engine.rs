@@ -449,7 +449,7 @@ impl Engine {
         };
         for (name, table) in self.lake.tables() {
             // What HQ itself wrote lacks no site's rows.
-            let of_sites = Some(&name).filter(|_| !table.snapshot().is_published());
+            let of_sites = Some(&name).filter(|_| !table.is_published());
             schemas.entry("public").or_default().insert(name.as_str(), pin(&table, of_sites, true));
             schemas.entry("history").or_default().insert(name.as_str(), pin(&table, of_sites, false));
         }

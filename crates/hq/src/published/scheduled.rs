@@ -128,21 +128,16 @@ pub(crate) fn all(view: &StateView) -> Vec<Scheduled> {
     view.of_kind(KIND).filter_map(|record| record.parse().ok()).collect()
 }
 
-/// Those whose time has not come everywhere, as this node knows them.
+/// Those that are being prepared, or whose time has not come everywhere, as this node knows them.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// How often one was said or changed.
     changes: i64,
     all: Arc<Vec<Scheduled>>,
-    preparing: Arc<Vec<Scheduled>>,
 }
 
 fn waiting(shared: &Shared) -> Arc<Vec<Scheduled>> {
     shared.published.waiting.lock().unwrap_or_else(PoisonError::into_inner).all.clone()
-}
-
-fn preparing(shared: &Shared) -> Arc<Vec<Scheduled>> {
-    shared.published.waiting.lock().unwrap_or_else(PoisonError::into_inner).preparing.clone()
 }
 
 /// Takes over what was scheduled or changed since, here or at another node; true if that is anything.
@@ -153,10 +148,9 @@ pub(super) fn refresh(shared: &Shared) -> bool {
     if known.changes == changes {
         return false;
     }
-    let (preparing, mut all): (Vec<_>, Vec<_>) =
-        all(&view).into_iter().partition(|scheduled| scheduled.state == State::Preparing);
-    all.retain(|scheduled| scheduled.state == State::Waiting);
-    *known = Waiting { changes, all: Arc::new(all), preparing: Arc::new(preparing) };
+    let mut all = all(&view);
+    all.retain(|scheduled| matches!(scheduled.state, State::Preparing | State::Waiting));
+    *known = Waiting { changes, all: Arc::new(all) };
     true
 }
 
@@ -172,7 +166,9 @@ pub(super) fn due(
     };
     let waiting = waiting(shared);
     // What another node scheduled may be known before its rows are.
-    let is_here = |scheduled: &&Scheduled| scheduled.table == *table && scheduled.version <= next.image.version;
+    let is_here = |scheduled: &&Scheduled| {
+        scheduled.table == *table && scheduled.state == State::Waiting && scheduled.version <= next.image.version
+    };
     let mut of_table = waiting.iter().filter(is_here).peekable();
     if of_table.peek().is_none() {
         return Ok(Default::default());
@@ -265,23 +261,26 @@ pub(crate) async fn schedule(
             return Ok((outcome, 0));
         }
         // Said before its rows are there: rows of a number that nobody speaks of are taken out.
-        if prepared.is_none() {
-            let preparing = Scheduled {
-                table: name.clone(),
-                number,
-                at,
-                version: Seq(0),
-                counts: outcome.counts,
-                by: request.by.clone(),
-                note: request.note.clone(),
-                said_at: shared.now(),
-                state: State::Preparing,
-            };
-            if !prepare(shared, &preparing).await? {
-                continue;
+        let preparing = match &prepared {
+            Some(preparing) => preparing,
+            None => {
+                let preparing = Scheduled {
+                    table: name.clone(),
+                    number,
+                    at,
+                    version: Seq(0),
+                    counts: outcome.counts,
+                    by: request.by.clone(),
+                    note: request.note.clone(),
+                    said_at: shared.now(),
+                    state: State::Preparing,
+                };
+                if !prepare(shared, &preparing).await? {
+                    continue;
+                }
+                prepared.insert(preparing)
             }
-            prepared = Some(preparing);
-        }
+        };
         let key = [NUMBER, GONE].into_iter().map(str::to_owned).chain(definition.key.iter().cloned()).collect();
         let ahead = Request {
             table: next.clone(),
@@ -303,10 +302,8 @@ pub(crate) async fn schedule(
             published => published?,
         };
         outcome.version = published.version;
-        if let Some(preparing) = &prepared {
-            let waiting = Scheduled { version: published.version, counts: outcome.counts, ..preparing.clone() };
-            change(shared, &waiting, &request.by, State::Waiting, false).await?;
-        }
+        let waiting = Scheduled { version: published.version, counts: outcome.counts, ..preparing.clone() };
+        change(shared, &waiting, &request.by, State::Waiting, false).await?;
         return Ok((outcome, number));
     }
     Err(HqError::Outdated)
@@ -418,7 +415,7 @@ pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) {
         tracing::error!(%table, number, error = %describe(error), "what was scheduled cannot be dealt with yet");
     };
     let mut wanted: BTreeSet<(TableName, u64)> = BTreeSet::new();
-    for scheduled in waiting(shared).iter().chain(preparing(shared).iter()) {
+    for scheduled in waiting(shared).iter() {
         let last = zones(shared).into_iter().map(|zone| scheduled.at_in(zone)).max();
         let done = match scheduled.state {
             State::Waiting if last.is_some_and(|last| last <= now) => take_effect(shared, scheduled).await,
@@ -477,8 +474,8 @@ async fn take_effect(shared: &Arc<Shared>, scheduled: &Scheduled) -> Result<(), 
     let rows = project(&comes, is_column)?;
     let gone = project(&goes, |column| known.image.key.iter().any(|key| key == column))?;
     let note = format!("scheduled for {} of each site's day: {}", scheduled.at, scheduled.note);
-    let scheduled_as = Some(scheduled.number);
-    let request = Request { scheduled: scheduled_as, ..Request::internal(name, rows, gone, &scheduled.by, note) };
+    let request =
+        Request { scheduled: Some(scheduled.number), ..Request::internal(name, rows, gone, &scheduled.by, note) };
     let version = publish(shared, request).await?.version;
     change(shared, scheduled, &scheduled.by, State::Published { as_version: version }, false).await?;
     tracing::info!(table = %name, number = scheduled.number, %version, "what was scheduled has taken effect everywhere");
