@@ -12,8 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rollcall_capture::{Source, TableSpec, fingerprint};
-use rollcall_types::Seq;
+use rollcall_capture::{Anchor, Source, TableSpec, fingerprint};
 use rusqlite::Connection;
 
 const SCHEMA: &str =
@@ -96,13 +95,13 @@ fn start_reader(path: &Path, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(
     let mut source = Source::open(path).expect("opens");
     let path = path.to_owned();
     std::thread::spawn(move || {
-        let (mut after, mut seen) = (Seq(0), None);
+        let (mut after, mut seen) = (Anchor::default(), None);
         while !stop.load(Ordering::Relaxed) {
             let now = fingerprint(&path);
             if seen != Some(now) {
                 seen = Some(now);
-                while let Ok(Some(changes)) = source.read(after, 1000, 1 << 20) {
-                    after = changes.last;
+                while let Ok(Some(changes)) = source.read(after.clone(), 1000, 1 << 20) {
+                    after = Anchor { seq: changes.last, digest: changes.digest };
                 }
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -33,6 +33,21 @@ pub enum CaptureError {
     /// A table or column named by the operator does not exist or cannot be left out.
     #[error("{0}")]
     Usage(String),
+    /// A transaction of the store's was broken off. Only a connection that writes may undo it, and ours that read do not.
+    #[error(
+        "{doing}: the store's database was left in the middle of a transaction (a power cut); SQLite puts it right when the store's \
+         own program opens it next"
+    )]
+    BrokenOff {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The path leads to another file than before: it was replaced, or a link was switched.
+    #[error("the database file was replaced by another one")]
+    Replaced,
+    /// The journal went back in time: it is not the one that was read before.
+    #[error("{0}")]
+    Rewound(String),
     /// There is no journal in this file.
     #[error("this database has no journal; run `rollcall-site join` first")]
     NotInstalled,
@@ -50,6 +65,35 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
+    /// Whether it is about one table or value, so that others can go on; else about the file.
+    pub(crate) fn is_of_one_table(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => !matches!(
+                source.sqlite_error_code(),
+                Some(
+                    rusqlite::ErrorCode::DatabaseBusy
+                        | rusqlite::ErrorCode::DatabaseLocked
+                        | rusqlite::ErrorCode::DiskFull
+                        | rusqlite::ErrorCode::CannotOpen
+                        | rusqlite::ErrorCode::ReadOnly
+                        | rusqlite::ErrorCode::NotADatabase
+                        | rusqlite::ErrorCode::SystemIoFailure
+                )
+            ),
+            Self::Unsupported { .. } | Self::Usage(_) | Self::NoSuchTable(_) | Self::Damaged(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
     /// Whether another program held the file locked; trying again later is right.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Sqlite { source, .. } if matches!(source.sqlite_error_code(),
@@ -64,7 +108,11 @@ pub(crate) trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, rusqlite::Error> {
     fn doing(self, doing: &'static str) -> Result<T, CaptureError> {
-        self.map_err(|source| CaptureError::Sqlite { doing, source })
+        use rusqlite::ffi::{SQLITE_READONLY_RECOVERY, SQLITE_READONLY_ROLLBACK};
+        self.map_err(|source| match source.sqlite_extended_error_code() {
+            Some(SQLITE_READONLY_ROLLBACK | SQLITE_READONLY_RECOVERY) => CaptureError::BrokenOff { doing },
+            _ => CaptureError::Sqlite { doing, source },
+        })
     }
 }
 

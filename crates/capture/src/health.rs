@@ -1,25 +1,34 @@
-//! Whether capture is what it was: the file, the triggers, the tables. And mending it.
+//! Whether capture is what it was: triggers, tables, columns. And mending it.
 
-use std::path::Path;
-
+use rollcall_types::{LoadReason, describe};
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{
     error::{CaptureError, Doing},
+    file::StoreFile,
     install::{self, captured_layouts, create_triggers, lay_out, present_triggers},
     layout::Layout,
-    load,
+    load::{self, Kind},
     shape::Shape,
-    triggers,
+    triggers::{self, Form},
 };
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
-    /// What is wrong now and was not mended, for people.
-    pub problems: Vec<String>,
+    /// What is wrong now and was not mended.
+    pub problems: Vec<Problem>,
     /// What was found and mended, for the log.
     pub mended: Vec<String>,
+}
+
+/// Something that is wrong with capture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The table it is about; none if nothing is captured at all.
+    pub table: Option<String>,
+    /// What it is, and what to do, for people.
+    pub text: String,
 }
 
 impl Health {
@@ -27,86 +36,116 @@ impl Health {
     pub fn is_ok(&self) -> bool {
         self.problems.is_empty()
     }
+
+    /// Whether the file itself is the trouble, and not some of its tables.
+    pub fn is_blind(&self) -> bool {
+        self.problems.iter().any(|problem| problem.table.is_none())
+    }
+
+    /// What is wrong, in one line; none if nothing is.
+    pub fn summary(&self) -> Option<String> {
+        let texts: Vec<&str> = self.problems.iter().map(|problem| problem.text.as_str()).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+
+    pub(crate) fn of_file(text: impl Into<String>) -> Self {
+        Self { problems: vec![Problem { table: None, text: text.into() }], mended: Vec::new() }
+    }
+
+    pub(crate) fn note(&mut self, table: &str, text: String) {
+        self.problems.push(Problem { table: Some(table.to_owned()), text });
+    }
 }
 
-/// Which file a path led to: a replaced file has another.
-#[cfg(unix)]
-pub(crate) fn file_identity(path: &Path) -> Result<(u64, u64), CaptureError> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).doing("looking at the database file")?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-/// Which file a path led to: its time of creation is the best that is to be had here.
-#[cfg(not(unix))]
-pub(crate) fn file_identity(path: &Path) -> Result<(u64, u64), CaptureError> {
-    let metadata = std::fs::metadata(path).doing("looking at the database file")?;
-    let created = metadata.created().doing("looking at the database file")?;
-    let since = created.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Ok((0, since.as_nanos() as u64))
-}
-
-/// Compares every captured table with its layout and triggers, and mends what differs.
+/// Compares every captured table with its layout and triggers, and mends what differs. One that cannot be looked at is a problem of
+/// its own.
 ///
 /// `schema_changed` says that the file's schema version moved since the last check, which VACUUM does too.
-pub(crate) fn check_tables(conn: &mut Connection, schema_changed: bool) -> Result<Health, CaptureError> {
+pub(crate) fn check_tables(file: &mut StoreFile, schema_changed: bool) -> Result<Health, CaptureError> {
     let mut health = Health::default();
-    for layout in captured_layouts(conn)? {
-        match Shape::read(conn, &layout.table) {
-            Ok(shape) => check_table(conn, &layout, &shape, schema_changed, &mut health)?,
-            Err(error @ (CaptureError::NoSuchTable(_) | CaptureError::Unsupported { .. })) => {
-                health.problems.push(format!("{error}"));
-            }
-            Err(error) => return Err(error),
+    for layout in captured_layouts(file.reader()?)? {
+        match check_table(file, &layout, schema_changed, &mut health) {
+            Err(error) if error.is_of_one_table() => health.note(&layout.table, describe(&error)),
+            other => other?,
         }
     }
     Ok(health)
 }
 
 fn check_table(
-    conn: &mut Connection,
+    file: &mut StoreFile,
     layout: &Layout,
-    shape: &Shape,
     schema_changed: bool,
     health: &mut Health,
 ) -> Result<(), CaptureError> {
-    let doing = "mending capture";
-    let present = present_triggers(conn, &layout.table)?;
-    let mut expected = triggers::triggers(shape, layout)?;
-    expected.sort_by(|left, right| left.name.cmp(&right.name));
-    let whole = present == expected;
-    let present_columns: Vec<String> =
-        layout.excluded.iter().filter(|name| shape.columns.iter().any(|c| c.name == **name)).cloned().collect();
-    let now = Layout::of(layout.number, shape, &present_columns)?;
-    if whole && now.same_columns(layout) {
+    let table = &layout.table;
+    let conn = file.reader()?;
+    let shape = Shape::read(conn, table)?;
+    let present = present_triggers(conn, table)?;
+    let is_overtaken = install::is_overtaken(conn, table)?;
+    let sorted = |form| -> Result<Vec<triggers::Trigger>, CaptureError> {
+        let mut triggers = triggers::triggers(&shape, layout, form)?;
+        triggers.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(triggers)
+    };
+    let is_gone = |name: &&String| !shape.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    let excluded: Vec<String> = layout.excluded.iter().filter(|name| !is_gone(name)).cloned().collect();
+    let now = Layout::of(layout.number, &shape, &excluded)?;
+    // The triggers of a layout name its columns: they can be written only while these are there.
+    let is_same = now.same_columns(layout);
+    let is_whole = is_same && present == sorted(Form::Present)?;
+    if is_whole && !is_overtaken {
         if schema_changed && shape.is_renumbered_by_vacuum() {
-            let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-            load::begin(&transaction, layout, load::Kind::State)?;
-            transaction.commit().doing(doing)?;
-            health.mended.push(format!(
-                "table {:?} has no primary key and the file's schema changed (VACUUM?): it is loaded again",
-                layout.table
-            ));
+            state(&mut file.writer()?, layout, LoadReason::Vacuum, health)?;
         }
         return Ok(());
     }
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-    let added = columns_added(layout, &now);
-    // Missing triggers, or a column that is not merely new: what happened meanwhile is unknown, so state all rows again.
-    let triggers_kept = present.len() == expected.len();
-    if now.same_columns(layout) {
-        create_triggers(&transaction, shape, layout)?;
-        load::begin(&transaction, layout, load::Kind::State)?;
-        health
-            .mended
-            .push(format!("triggers of table {:?} were missing or changed: restored, rows stated again", layout.table));
-    } else {
-        let new = lay_out(&transaction, shape, &present_columns)?;
-        let kind = if triggers_kept && added { load::Kind::Restate } else { load::Kind::State };
-        load::begin(&transaction, &new, kind)?;
-        health.mended.push(format!("table {:?} changed its columns: rows are stated again", layout.table));
+    let doing = "mending capture";
+    let mut conn = file.writer()?;
+    if is_same {
+        let was_first = present == sorted(Form::First)? && triggers::first_form_captures(table);
+        let reason = match (is_whole || was_first, is_overtaken) {
+            (true, true) => Some(LoadReason::TriggerOrder),
+            (true, false) => None,
+            (false, _) => Some(LoadReason::Triggers),
+        };
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        create_triggers(&transaction, &shape, layout)?;
+        if let Some(reason) = reason {
+            load::begin(&transaction, layout, Kind::State, reason)?;
+            health
+                .mended
+                .push(format!("table {table:?}: {reason}; they are made again, and all rows are stated again"));
+        }
+        return transaction.commit().doing(doing);
     }
+    // Missing triggers, or a column that is not merely new: what happened meanwhile is unknown, so all rows are stated again.
+    let is_kept = present.len() == triggers::COUNT && !is_overtaken;
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    let new = lay_out(&transaction, &shape, &excluded)?;
+    let (kind, reason) = match (is_kept, columns_added(layout, &now)) {
+        (true, true) => (Kind::Restate, LoadReason::Columns),
+        (true, false) => (Kind::State, LoadReason::Columns),
+        (false, _) => (Kind::State, LoadReason::Triggers),
+    };
+    load::begin(&transaction, &new, kind, reason)?;
+    health.mended.push(format!("table {table:?}: {reason}; rows are stated again"));
     transaction.commit().doing(doing)
+}
+
+/// Begins to state a table's rows again.
+pub(crate) fn state(
+    conn: &mut Connection,
+    layout: &Layout,
+    reason: LoadReason,
+    health: &mut Health,
+) -> Result<(), CaptureError> {
+    let doing = "mending capture";
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    load::begin(&transaction, layout, Kind::State, reason)?;
+    transaction.commit().doing(doing)?;
+    health.mended.push(format!("table {:?}: {reason}; all rows are stated again", layout.table));
+    Ok(())
 }
 
 /// Whether `now` only adds columns at the end, under the same key.
@@ -114,74 +153,35 @@ fn columns_added(before: &Layout, now: &Layout) -> bool {
     before.key == now.key && now.columns.starts_with(&before.columns)
 }
 
-/// Rows that no trigger saw: the greatest row number in the table is beyond every journalled one.
-///
-/// Cheap, and finds what matters most (a writer that bypasses triggers keeps inserting); it cannot see bypassed updates.
-pub(crate) fn find_bypassed(conn: &mut Connection, health: &mut Health) -> Result<(), CaptureError> {
-    let doing = "looking for changes that bypassed capture";
-    // Taken first: what is journalled while we look is looked at again next time.
-    let head: i64 =
-        conn.query_row("SELECT coalesce(max(seq), 0) FROM _rollcall_journal", [], |row| row.get(0)).doing(doing)?;
-    for layout in captured_layouts(conn)? {
-        let Ok(shape) = Shape::read(conn, &layout.table) else { continue };
-        let Some(rowid) = shape.rowid else { continue };
-        let [key] = layout.key.as_slice() else { continue };
-        let is_rowid = key == rollcall_types::columns::ROWID || is_rowid_alias(conn, &shape, key)?;
-        if !is_rowid {
-            continue;
-        }
-        // The look may take a while and must not keep the store waiting; only its result is written under the lock.
-        let transaction = conn.transaction().doing(doing)?;
-        let greatest: Option<i64> = transaction
-            .query_row(&format!("SELECT max({rowid}) FROM {}", crate::shape::quote(&layout.table)), [], |row| {
-                row.get(0)
-            })
-            .doing(doing)?;
-        let seen_key = format!("greatest:{}", layout.table);
-        let mut seen: Option<i64> = install::meta_number(&transaction, &seen_key)?;
-        let looked: i64 = install::meta_number(&transaction, "greatest_through")?.unwrap_or_default();
-        for old in crate::layout::read_all(&transaction)?.iter().filter(|old| old.table == layout.table) {
-            let journalled: Option<i64> = transaction
-                .query_row(
-                    &format!(
-                        "SELECT max({}) FROM _rollcall_journal WHERE seq > ?1 AND t = ?2",
-                        old.journal_column(key)?
-                    ),
-                    (looked, old.number),
-                    |row| row.get(0),
-                )
-                .doing(doing)?;
-            seen = seen.max(journalled);
-        }
-        let loading: bool = transaction
-            .query_row("SELECT count(*) FROM _rollcall_load WHERE name = ?1", [&layout.table], |row| row.get(0))
-            .doing(doing)?;
-        transaction.commit().doing(doing)?;
-        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        if !loading && greatest > seen {
-            load::begin(&transaction, &layout, load::Kind::State)?;
-            health.mended.push(format!(
-                "rows of table {:?} bypassed its triggers (newest row {}, newest captured {}): rows are stated again",
-                layout.table,
-                greatest.unwrap_or_default(),
-                seen.unwrap_or_default()
-            ));
-        }
-        if let Some(seen) = seen {
-            install::set_meta(&transaction, &seen_key, seen)?;
-        }
-        transaction.commit().doing(doing)?;
-    }
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-    install::set_meta(&transaction, "greatest_through", head)?;
-    transaction.commit().doing(doing)
-}
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
 
-fn is_rowid_alias(conn: &Connection, shape: &Shape, key: &str) -> Result<bool, CaptureError> {
-    // Only `INTEGER PRIMARY KEY` is an alias of the row number; it has no index of its own.
-    let declared = shape.columns.iter().find(|column| column.name == key).map(|column| column.declared.as_str());
-    let indexed: bool = conn
-        .query_row("SELECT count(*) FROM pragma_index_list(?1) WHERE origin = 'pk'", [&shape.name], |row| row.get(0))
-        .doing("looking at a primary key")?;
-    Ok(declared.is_some_and(|declared| declared.eq_ignore_ascii_case("INTEGER")) && !indexed)
+    use super::*;
+    use crate::{LoadProgress, Source, TableSpec, shape::quote};
+
+    /// A fleet is updated: what earlier triggers captured well is not sent again, what they did not is.
+    #[test]
+    fn triggers_of_the_first_form_are_made_anew_and_nothing_is_stated_that_was_captured() {
+        for (table, mended) in [("t", 0), ("old", 1), ("NEW", 1)] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("pos.sqlite");
+            let conn = Connection::open(&path).expect("opens");
+            conn.execute_batch(&format!("CREATE TABLE {} (id INTEGER PRIMARY KEY, v)", quote(table))).expect("creates");
+            let mut source = Source::open(&path).expect("opens");
+            let spec = TableSpec { table: table.to_owned(), excluded: Vec::new() };
+            source.install(&[spec], "journal").expect("installs");
+            while source.load_step().expect("loads") != LoadProgress::Idle {}
+            let layout = captured_layouts(&conn).expect("reads").remove(0);
+            let shape = Shape::read(&conn, table).expect("reads");
+            for trigger in triggers::triggers(&shape, &layout, Form::First).expect("writes") {
+                let sql = format!("DROP TRIGGER {}; {}", quote(&trigger.name), trigger.sql);
+                conn.execute_batch(&sql).expect("an earlier agent's");
+            }
+            let health = source.check().expect("checks");
+            assert_eq!((health.problems.len(), health.mended.len()), (0, mended), "{table}: {health:?}");
+            let present = present_triggers(&conn, table).expect("reads");
+            assert!(present.iter().all(|trigger| trigger.sql.contains("_rollcall_row")), "{present:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use arrow_array::RecordBatch;
 use rollcall_types::{Seq, columns, shared::EDIT_NUMBER};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params_from_iter, types::Value};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params_from_iter, types::Value};
 
 pub use self::spec::IncomingTable;
 use self::{
@@ -23,9 +23,11 @@ use self::{
 };
 use crate::{
     error::{CaptureError, Doing},
+    file::{FileIdentity, file_identity, open_to_write},
     install,
     shape::{Shape, quote},
     shared,
+    stored::Stored,
 };
 
 /// What is applied of one table.
@@ -91,12 +93,12 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Incoming {
     conn: Connection,
+    /// Which file the path led to.
+    identity: FileIdentity,
     /// Messages staged since the staging file's WAL was last moved into it.
     staged: u32,
 }
 
-/// How long a write of ours waits for the store's programs.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// After so many messages, what was staged is moved out of its WAL.
 const STAGES_PER_CHECKPOINT: u32 = 32;
 const STAGING: &str = "PRAGMA incoming.journal_mode = WAL; PRAGMA incoming.synchronous = NORMAL;
@@ -111,24 +113,34 @@ impl Incoming {
     pub fn open(database: &Path, directory: &Path) -> Result<Self, CaptureError> {
         let doing = "opening the store's database for HQ's tables";
         fs::create_dir_all(directory).doing(doing)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(database, flags).doing(doing)?;
-        conn.busy_timeout(BUSY_TIMEOUT).doing(doing)?;
-        conn.execute_batch("PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -512;")
-            .doing(doing)?;
+        let path = database.canonicalize().doing(doing)?;
+        let conn = open_to_write(&path)?;
         // Else a view of the store's that refers to something missing, be it the very table that is built aside, would
         // forbid to rename that.
         conn.execute_batch("PRAGMA legacy_alter_table = ON").doing(doing)?;
         let staging = directory.join("incoming.sqlite");
         // What is attached must be there: the store's own database is never made by us.
         Connection::open(&staging)
-            .and_then(|conn| conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA user_version = 1"))
+            .and_then(|conn| {
+                let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+                if version == 1 {
+                    return Ok(());
+                }
+                conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA user_version = 1")
+            })
             .doing(doing)?;
-        conn.execute("ATTACH ?1 AS incoming", [staging.to_string_lossy()]).doing(doing)?;
+        // A path need not be text.
+        let path = Stored::Text(staging.as_os_str().as_encoded_bytes().to_vec());
+        conn.execute("ATTACH ?1 AS incoming", [path]).doing(doing)?;
         conn.execute_batch(STAGING).doing(doing)?;
-        let own = Self { conn, staged: 0 };
+        let own = Self { conn, identity: file_identity(database)?, staged: 0 };
         own.upgrade()?;
         Ok(own)
+    }
+
+    /// Whether the path still leads to the file that is open; what leads elsewhere is to be opened anew.
+    pub fn is_at(&self, database: &Path) -> bool {
+        file_identity(database).is_ok_and(|now| now == self.identity)
     }
 
     /// Adds what earlier versions of the agent did not note.

@@ -36,10 +36,14 @@ impl Layout {
     /// The layout for a table as it is now, without the excluded columns.
     pub(crate) fn of(number: i64, shape: &Shape, excluded: &[String]) -> Result<Self, CaptureError> {
         let is_excluded = |name: &str| excluded.iter().any(|other| other.eq_ignore_ascii_case(name));
+        // As the table spells them, however they were asked for.
+        let mut left_out = Vec::new();
         for name in excluded {
-            if !shape.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name)) {
-                return Err(CaptureError::Usage(format!("--exclude: table {:?} has no column {name:?}", shape.name)));
-            }
+            let column = shape.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name));
+            let column = column.ok_or_else(|| {
+                CaptureError::Usage(format!("--exclude: table {:?} has no column {name:?}", shape.name))
+            })?;
+            left_out.push(column.name.clone());
         }
         let mut columns = Vec::new();
         let key = match &shape.key {
@@ -63,7 +67,8 @@ impl Layout {
                 .filter(|column| !is_excluded(&column.name))
                 .map(|column| LayoutColumn { name: column.name.clone(), declared: column.declared.clone() }),
         );
-        Ok(Self { number, table: shape.name.clone(), columns, key, excluded: excluded.to_vec() })
+        check_names(&shape.name, &columns)?;
+        Ok(Self { number, table: shape.name.clone(), columns, key, excluded: left_out })
     }
 
     /// The journal's column that holds `name`.
@@ -74,10 +79,47 @@ impl Layout {
         })
     }
 
+    /// Whether agents before 0.2 may have sent rows of this table twice, or keys of it that HQ took for one: it has no key, or a part
+    /// of its key has a type whose values are converted.
+    pub(crate) fn is_doubtful_before_0_2(&self) -> bool {
+        use arrow_schema::DataType;
+        self.key.iter().any(|name| {
+            let column = self.columns.iter().find(|column| column.name == *name);
+            let declared = column.map_or("", |column| column.declared.as_str());
+            let upper = declared.to_ascii_uppercase();
+            let is_plain_text = ["CHAR", "CLOB", "TEXT"].iter().any(|word| upper.contains(word));
+            match crate::value::column_type(declared) {
+                _ if name == rollcall_types::columns::ROWID => true,
+                DataType::Int64 | DataType::Float64 | DataType::Binary | DataType::Boolean => false,
+                DataType::Utf8 => !is_plain_text,
+                _ => true,
+            }
+        })
+    }
+
     /// Whether both describe the same columns and key, whatever their numbers.
     pub(crate) fn same_columns(&self, other: &Layout) -> bool {
         self.columns == other.columns && self.key == other.key
     }
+}
+
+/// Refuses columns that would be one at HQ.
+fn check_names(table: &str, columns: &[LayoutColumn]) -> Result<(), CaptureError> {
+    let mut names: std::collections::HashMap<String, &str> = std::collections::HashMap::new();
+    for column in columns {
+        let at_hq = rollcall_types::columns::at_hq(&column.name);
+        if let Some(twin) = names.insert(at_hq.clone(), &column.name) {
+            return Err(CaptureError::Unsupported {
+                table: table.to_owned(),
+                reason: format!(
+                    "its columns {twin:?} and {:?} would both be called {at_hq} at HQ; leave one out with \
+                     --exclude {table}.COLUMN, or rename it",
+                    column.name
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// All layouts ever used in this file, by number.
@@ -94,6 +136,14 @@ pub(crate) fn read_all(conn: &Connection) -> Result<Vec<Layout>, CaptureError> {
         layouts.push(layout);
     }
     Ok(layouts)
+}
+
+/// Stores a layout under its number, unless there is one.
+pub(crate) fn write_if_new(conn: &Connection, number: i64, layout: &Layout) -> Result<(), CaptureError> {
+    let text = serde_json::to_string(layout).map_err(|error| CaptureError::Damaged(error.to_string()))?;
+    conn.execute("INSERT OR IGNORE INTO _rollcall_layout (t, definition) VALUES (?1, ?2)", (number, text))
+        .doing("storing a layout")?;
+    Ok(())
 }
 
 /// Stores a layout under its number.

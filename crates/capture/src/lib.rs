@@ -9,7 +9,9 @@
 //! journal mode and settings are never changed.
 #![forbid(unsafe_code)]
 
+mod counts;
 mod error;
+mod file;
 mod health;
 mod incoming;
 mod install;
@@ -20,13 +22,15 @@ mod read;
 mod shape;
 mod shared;
 mod source;
+mod stored;
 mod triggers;
 mod value;
 
 pub use error::CaptureError;
-pub use health::Health;
+pub use file::{Fingerprint, fingerprint};
+pub use health::{Health, Problem};
 pub use incoming::{AppliedTable, DueChange, Incoming, IncomingTable, Report, Staged};
-pub use install::TableSpec;
+pub use install::{Registration, TableSpec};
 pub use load::LoadProgress;
-pub use read::{Changes, Heads, LoadMark, TableChanges};
-pub use source::{Fingerprint, PruneLimits, Source, fingerprint};
+pub use read::{Anchor, Changes, Heads, LoadMark, TableChanges};
+pub use source::{JOURNAL_BYTES_MAX, JournalState, KEPT_CONFIRMED, PruneLimits, Source};

@@ -7,15 +7,26 @@
 //!
 //! Kinds: [`Kind::State`] replaces all that HQ knew of the table once complete (a first load, a reload after capture was
 //! broken); [`Kind::Restate`] only repeats rows that gained a column.
+//!
+//! A table that cannot be loaded holds up no other: its load waits, and is tried again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, types::Value};
+use rollcall_types::LoadReason;
+use rusqlite::{Connection, Transaction, TransactionBehavior, functions::FunctionFlags};
 
 use crate::{
+    counts,
     error::{CaptureError, Doing},
+    file::StoreFile,
     layout::{self, LOG_LAYOUT, Layout},
+    read::{self, to_sql},
     shape::{Shape, quote},
+    stored::Stored,
 };
 
 /// What one call of a load step did.
@@ -30,6 +41,8 @@ pub enum LoadProgress {
     },
     /// A table's load was completed.
     Completed,
+    /// A table could not be loaded now; others go on.
+    Failed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +64,7 @@ impl Kind {
 
 /// Journal entries of our own: `op` and what `c0`, `c1` and `c2` hold.
 pub(crate) mod log_op {
-    /// A load began: c0 table.
+    /// A load began: c0 table, c1 why ([`rollcall_types::LoadReason`]).
     pub(crate) const LOAD_BEGUN: &str = "B";
     /// A load is complete: c0 table, c1 the `seq` of its beginning.
     pub(crate) const LOAD_COMPLETE: &str = "C";
@@ -76,19 +89,21 @@ pub(crate) fn journal_log(
 }
 
 /// Begins a load of the layout's table, in place of one that may be under way.
-pub(crate) fn begin(transaction: &Transaction<'_>, layout: &Layout, kind: Kind) -> Result<(), CaptureError> {
+pub(crate) fn begin(
+    transaction: &Transaction<'_>,
+    layout: &Layout,
+    kind: Kind,
+    reason: LoadReason,
+) -> Result<(), CaptureError> {
     let doing = "beginning a load";
     if kind == Kind::State {
-        journal_log(transaction, log_op::LOAD_BEGUN, (&layout.table, &None::<i64>, &None::<i64>))?;
+        journal_log(transaction, log_op::LOAD_BEGUN, (&layout.table, &reason.as_str(), &None::<i64>))?;
+        counts::forget(transaction, &layout.table)?;
     } else if is_loading(transaction, &layout.table)? {
         // A full load is under way; begin it again with the new columns, which covers the rows to repeat.
-        return begin(transaction, layout, Kind::State);
+        return begin(transaction, layout, Kind::State, reason);
     }
-    let begin: i64 = transaction
-        .query_row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '_rollcall_journal'", [], |row| {
-            row.get(0)
-        })
-        .doing(doing)?;
+    let begin = to_sql(read::sequence(transaction)?);
     transaction
         .execute(
             "INSERT OR REPLACE INTO _rollcall_load (name, kind, t, begin, position) VALUES (?1, ?2, ?3, ?4, NULL)",
@@ -107,14 +122,29 @@ pub(crate) fn is_loading(conn: &Connection, table: &str) -> Result<bool, Capture
 const STEP_TIME_MAX: Duration = Duration::from_millis(3);
 const CHUNK_ROWS_MIN: usize = 16;
 const CHUNK_ROWS_MAX: usize = 2_000;
+/// A table that could not be loaded is tried again after so long.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Runs loads a chunk at a time; remembers how much fits in a step.
 #[derive(Debug)]
 pub(crate) struct Loader {
     chunk_rows: usize,
-    /// The load whose journalled keys are in `temp._rollcall_touched`, and up to which `seq` they are.
-    touched: Option<(String, i64, i64)>,
+    touched: Option<Touched>,
+    /// Tables that could not be loaded: when they are tried again, and why.
+    failed: BTreeMap<String, (Instant, String)>,
 }
+
+/// Keys of a table that were journalled since its load began.
+#[derive(Debug)]
+struct Touched {
+    table: String,
+    begin: i64,
+    /// Up to which `seq` they are known.
+    seen: i64,
+    keys: Keys,
+}
+
+type Keys = Arc<Mutex<HashSet<Vec<u8>>>>;
 
 struct Load {
     kind: String,
@@ -125,14 +155,40 @@ struct Load {
 
 impl Loader {
     pub(crate) fn new() -> Self {
-        Self { chunk_rows: 128, touched: None }
+        Self { chunk_rows: 128, touched: None, failed: BTreeMap::new() }
+    }
+
+    /// Tables that cannot be loaded, and why.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.failed.iter().map(|(table, (_, why))| (table, why))
     }
 
     /// Journals the next chunk of the first unfinished load.
-    pub(crate) fn step(&mut self, conn: &mut Connection) -> Result<LoadProgress, CaptureError> {
+    pub(crate) fn step(&mut self, file: &mut StoreFile) -> Result<LoadProgress, CaptureError> {
+        let loads = loads(file.reader()?)?;
+        let now = Instant::now();
+        self.failed.retain(|table, _| loads.iter().any(|load| load.layout.table == *table));
+        let is_due = |load: &&Load| self.failed.get(&load.layout.table).is_none_or(|(at, _)| *at <= now);
+        let Some(load) = loads.iter().find(is_due) else { return Ok(LoadProgress::Idle) };
+        let table = load.layout.table.clone();
+        match self.chunk(file, load) {
+            Err(error) if error.is_of_one_table() => {
+                tracing::error!(table, error = %rollcall_types::describe(&error), "the table cannot be loaded; others go on");
+                self.failed.insert(table, (now + RETRY_AFTER, rollcall_types::describe(&error)));
+                Ok(LoadProgress::Failed)
+            }
+            other => {
+                let progress = other?;
+                self.failed.remove(&table);
+                Ok(progress)
+            }
+        }
+    }
+
+    fn chunk(&mut self, file: &mut StoreFile, load: &Load) -> Result<LoadProgress, CaptureError> {
         let doing = "loading existing rows";
-        let Some(load) = next_load(conn)? else { return Ok(LoadProgress::Idle) };
-        let shape = match Shape::read(conn, &load.layout.table) {
+        let mut conn = file.writer()?;
+        let shape = match Shape::read(&conn, &load.layout.table) {
             Err(CaptureError::NoSuchTable(table)) => {
                 // The table is gone; the health check says so. Nothing is left to state.
                 conn.execute("DELETE FROM _rollcall_load WHERE name = ?1", [&table]).doing(doing)?;
@@ -140,36 +196,30 @@ impl Loader {
             }
             other => other?,
         };
-        let progress = self.chunk(conn, &load, &shape);
-        if progress.is_err() {
-            // What was rolled back took its list of touched keys with it.
-            self.touched = None;
-        }
-        progress
-    }
-
-    fn chunk(&mut self, conn: &mut Connection, load: &Load, shape: &Shape) -> Result<LoadProgress, CaptureError> {
-        let doing = "loading existing rows";
-        self.prepare_touched(conn, load)?;
+        let keys = self.touched_by(load);
+        offer_touched(&conn, load.layout.key.len(), keys)?;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         let started = Instant::now();
         self.note_touched(&transaction, load)?;
-        let walk = Walk::new(shape, load);
+        // A table made anew may be spelled another way; the load, and what is journalled of it, go by the layout's name.
+        let table = &load.layout.table;
+        let walk = Walk::new(&shape, load);
         let last = walk.chunk_end(&transaction, self.chunk_rows)?;
         let progress = match last {
             Some(last) => {
                 let rows = walk.journal_chunk(&transaction, &last)?;
                 let position = encode_position(&last)?;
                 transaction
-                    .execute("UPDATE _rollcall_load SET position = ?2 WHERE name = ?1", (&shape.name, position))
+                    .execute("UPDATE _rollcall_load SET position = ?2 WHERE name = ?1", (table, position))
                     .doing(doing)?;
                 LoadProgress::Stated { rows }
             }
             None => {
                 if load.kind == Kind::State.as_str() {
-                    journal_log(&transaction, log_op::LOAD_COMPLETE, (&shape.name, &load.begin, &None::<i64>))?;
+                    journal_log(&transaction, log_op::LOAD_COMPLETE, (table, &load.begin, &None::<i64>))?;
+                    counts::forget(&transaction, table)?;
                 }
-                transaction.execute("DELETE FROM _rollcall_load WHERE name = ?1", [&shape.name]).doing(doing)?;
+                transaction.execute("DELETE FROM _rollcall_load WHERE name = ?1", [table]).doing(doing)?;
                 LoadProgress::Completed
             }
         };
@@ -187,80 +237,103 @@ impl Loader {
         }
     }
 
-    /// Makes an empty list of touched keys when another load is next.
-    fn prepare_touched(&mut self, conn: &Connection, load: &Load) -> Result<(), CaptureError> {
-        let current = self.touched.as_ref();
-        if current.is_some_and(|(table, begin, _)| *table == load.layout.table && *begin == load.begin) {
-            return Ok(());
-        }
-        let keys: Vec<String> = (0..load.layout.key.len()).map(|index| format!("k{index}")).collect();
-        let keys = keys.join(",");
-        conn.execute_batch(&format!(
-            "DROP TABLE IF EXISTS temp._rollcall_touched;
-             CREATE TEMP TABLE _rollcall_touched ({keys}, PRIMARY KEY ({keys}));"
-        ))
-        .doing("preparing a load")?;
-        self.touched = Some((load.layout.table.clone(), load.begin, load.begin));
-        Ok(())
+    /// The touched keys of this load; none yet when another load was under way.
+    fn touched_by(&mut self, load: &Load) -> Keys {
+        let is_its = |of: &Touched| of.table == load.layout.table && of.begin == load.begin;
+        let touched = self.touched.take().filter(is_its).unwrap_or_else(|| Touched {
+            table: load.layout.table.clone(),
+            begin: load.begin,
+            seen: load.begin,
+            keys: Keys::default(),
+        });
+        self.touched.insert(touched).keys.clone()
     }
 
-    /// Adds the keys journalled since the last look. Rows the load itself stated are among them: harmless, since the walk
-    /// is past them.
+    /// Adds the keys journalled since the last look.
     fn note_touched(&mut self, transaction: &Transaction<'_>, load: &Load) -> Result<(), CaptureError> {
         let doing = "noting keys changed during a load";
-        let Some((_, _, seen)) = &mut self.touched else { return Ok(()) };
+        let Some(touched) = &mut self.touched else { return Ok(()) };
         let head: i64 = transaction
             .query_row("SELECT coalesce(max(seq), 0) FROM _rollcall_journal", [], |row| row.get(0))
             .doing(doing)?;
+        let mut keys = touched.keys.lock().unwrap_or_else(PoisonError::into_inner);
         for layout in layout::read_all(transaction)?.iter().filter(|layout| layout.table == load.layout.table) {
             let columns: Result<Vec<String>, _> = layout.key.iter().map(|name| layout.journal_column(name)).collect();
-            transaction
-                .execute(
-                    &format!(
-                        "INSERT OR IGNORE INTO temp._rollcall_touched
-                         SELECT {} FROM main._rollcall_journal WHERE seq > ?1 AND seq <= ?2 AND t = ?3 AND op <> 'S'",
-                        columns?.join(",")
-                    ),
-                    (*seen, head, layout.number),
-                )
-                .doing(doing)?;
+            let columns = columns?;
+            let sql = format!(
+                "SELECT {} FROM main._rollcall_journal WHERE seq > ?1 AND seq <= ?2 AND t = ?3 AND op <> 'S'",
+                columns.join(",")
+            );
+            let mut statement = transaction.prepare(&sql).doing(doing)?;
+            let mut rows = statement.query((touched.seen, head, layout.number)).doing(doing)?;
+            while let Some(row) = rows.next().doing(doing)? {
+                let mut key = Vec::new();
+                for index in 0..columns.len() {
+                    Stored::from(row.get_ref(index).doing(doing)?).add_to_key(&mut key);
+                }
+                keys.insert(key);
+            }
         }
-        *seen = head.max(*seen);
+        touched.seen = head.max(touched.seen);
         Ok(())
     }
 }
 
-fn next_load(conn: &Connection) -> Result<Option<Load>, CaptureError> {
-    let found: Option<(String, i64, i64, Option<String>)> = conn
-        .query_row("SELECT kind, t, begin, position FROM _rollcall_load ORDER BY begin, name LIMIT 1", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })
-        .optional()
-        .doing("looking for loads")?;
-    let Some((kind, number, begin, position)) = found else { return Ok(None) };
-    let layout = layout::read_all(conn)?.into_iter().find(|layout| layout.number == number);
-    let layout = layout.ok_or_else(|| CaptureError::Damaged(format!("a load names layout {number}")))?;
-    Ok(Some(Load { kind, begin, position, layout }))
+const TOUCHED: &str = "_rollcall_is_touched";
+
+/// Lets statements of this connection ask whether a key is among those touched.
+fn offer_touched(conn: &Connection, key_columns: usize, keys: Keys) -> Result<(), CaptureError> {
+    let arguments = i32::try_from(key_columns).unwrap_or(-1);
+    conn.create_scalar_function(TOUCHED, arguments, FunctionFlags::SQLITE_UTF8, move |context| {
+        let mut key = Vec::new();
+        for index in 0..context.len() {
+            Stored::from(context.get_raw(index)).add_to_key(&mut key);
+        }
+        Ok(keys.lock().unwrap_or_else(PoisonError::into_inner).contains(&key))
+    })
+    .doing("preparing a load")
+}
+
+/// The loads to be done, in the order in which they began.
+fn loads(conn: &Connection) -> Result<Vec<Load>, CaptureError> {
+    let doing = "looking for loads";
+    let mut statement =
+        conn.prepare_cached("SELECT kind, t, begin, position FROM _rollcall_load ORDER BY begin, name").doing(doing)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).doing(doing)?;
+    let rows: Vec<(String, i64, i64, Option<String>)> = rows.collect::<Result<_, _>>().doing(doing)?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let layouts = layout::read_all(conn)?;
+    let load = |(kind, number, begin, position)| {
+        let layout = layouts.iter().find(|layout| layout.number == number).cloned();
+        let layout = layout.ok_or_else(|| CaptureError::Damaged(format!("a load names layout {number}")))?;
+        Ok(Load { kind, begin, position, layout })
+    };
+    rows.into_iter().map(load).collect()
 }
 
 /// A walk over a table in the order of its row number or, without one, its key.
 struct Walk<'a> {
     load: &'a Load,
     table: String,
+    /// Columns of the table, with its name before them.
     order: Vec<String>,
+    is_by_rowid: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(shape: &Shape, load: &'a Load) -> Self {
+        let table = quote(&shape.name);
         let order = match shape.rowid {
-            Some(rowid) => vec![rowid.to_owned()],
-            None => load.layout.key.iter().map(|name| quote(name)).collect(),
+            Some(rowid) => vec![format!("{table}.{rowid}")],
+            None => load.layout.key.iter().map(|name| format!("{table}.{}", quote(name))).collect(),
         };
-        Self { load, table: quote(&shape.name), order }
+        Self { load, table, order, is_by_rowid: shape.rowid.is_some() }
     }
 
     /// `(a, b) > (?, ?)`, and the values, for what lies behind the position.
-    fn behind(&self) -> Result<(String, Vec<Value>), CaptureError> {
+    fn behind(&self) -> Result<(String, Vec<Stored>), CaptureError> {
         let Some(position) = &self.load.position else { return Ok(("1".to_owned(), Vec::new())) };
         let values = decode_position(position)?;
         let marks = vec!["?"; values.len()].join(",");
@@ -268,43 +341,39 @@ impl<'a> Walk<'a> {
     }
 
     /// The position of the last row of the next chunk; none at the table's end.
-    fn chunk_end(&self, conn: &Connection, rows: usize) -> Result<Option<Vec<Value>>, CaptureError> {
+    fn chunk_end(&self, conn: &Connection, rows: usize) -> Result<Option<Vec<Stored>>, CaptureError> {
         let doing = "finding the end of a chunk";
         let (behind, values) = self.behind()?;
         let order = self.order.join(",");
-        let sql = format!("SELECT {order} FROM {} WHERE {behind} ORDER BY {order} LIMIT {rows}", self.table);
+        let sql = format!("SELECT {order} FROM main.{} WHERE {behind} ORDER BY {order} LIMIT {rows}", self.table);
         let mut statement = conn.prepare(&sql).doing(doing)?;
         let mut found = statement.query(rusqlite::params_from_iter(values)).doing(doing)?;
         let mut last = None;
         while let Some(row) = found.next().doing(doing)? {
-            let position: Result<Vec<Value>, _> = (0..self.order.len()).map(|index| row.get(index)).collect();
+            let position: Result<Vec<Stored>, _> =
+                (0..self.order.len()).map(|index| row.get_ref(index).map(Stored::from)).collect();
             last = Some(position.doing(doing)?);
         }
         Ok(last)
     }
 
     /// Journals the rows behind the position up to and including `last`.
-    fn journal_chunk(&self, conn: &Connection, last: &[Value]) -> Result<usize, CaptureError> {
+    fn journal_chunk(&self, conn: &Connection, last: &[Stored]) -> Result<usize, CaptureError> {
         let layout = &self.load.layout;
         let (behind, mut values) = self.behind()?;
-        let column = |name: &String| {
-            if name == rollcall_types::columns::ROWID && !layout.key.is_empty() && layout.key[0] == *name {
-                self.order[0].clone()
-            } else {
-                format!("{}.{}", self.table, quote(name))
-            }
+        let is_rowid = |name: &String| {
+            self.is_by_rowid && name == rollcall_types::columns::ROWID && layout.key.first() == Some(name)
+        };
+        let column = |name: &String| match is_rowid(name) {
+            true => self.order[0].clone(),
+            false => format!("{}.{}", self.table, quote(name)),
         };
         let targets: Vec<String> = (0..layout.columns.len()).map(|index| format!("c{index}")).collect();
         let sources: Vec<String> = layout.columns.iter().map(|entry| column(&entry.name)).collect();
-        let touched: Vec<String> =
-            layout.key.iter().enumerate().map(|(index, name)| format!("k{index} IS {}", column(name))).collect();
-        let op = if self.load.kind == Kind::State.as_str() {
-            format!(
-                "CASE WHEN EXISTS(SELECT 1 FROM temp._rollcall_touched WHERE {}) THEN 'U' ELSE 'S' END",
-                touched.join(" AND ")
-            )
-        } else {
-            "'U'".to_owned()
+        let key: Vec<String> = layout.key.iter().map(column).collect();
+        let op = match self.load.kind == Kind::State.as_str() {
+            true => format!("CASE WHEN {TOUCHED}({}) THEN 'U' ELSE 'S' END", key.join(",")),
+            false => "'U'".to_owned(),
         };
         let order = self.order.join(",");
         let marks = vec!["?"; last.len()].join(",");
@@ -321,44 +390,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A position as JSON text; bytes are kept as a list of numbers.
-fn encode_position(values: &[Value]) -> Result<String, CaptureError> {
-    let list: Vec<serde_json::Value> = values
-        .iter()
-        .map(|value| match value {
-            Value::Null => serde_json::Value::Null,
-            Value::Integer(number) => serde_json::json!({ "i": number }),
-            Value::Real(number) => serde_json::json!({ "r": number.to_bits() }),
-            Value::Text(text) => serde_json::json!({ "t": text }),
-            Value::Blob(bytes) => serde_json::json!({ "b": bytes }),
-        })
-        .collect();
-    serde_json::to_string(&list).map_err(|error| CaptureError::Damaged(error.to_string()))
+/// A position as JSON text.
+fn encode_position(values: &[Stored]) -> Result<String, CaptureError> {
+    serde_json::to_string(values).map_err(|error| CaptureError::Damaged(error.to_string()))
 }
 
-fn decode_position(text: &str) -> Result<Vec<Value>, CaptureError> {
-    let damaged = || CaptureError::Damaged(format!("a load's position {text:?} cannot be read"));
-    let list: Vec<serde_json::Value> = serde_json::from_str(text).map_err(|_| damaged())?;
-    list.iter()
-        .map(|value| {
-            let field = |name: &str| value.get(name).filter(|_| value.is_object());
-            if value.is_null() {
-                Some(Value::Null)
-            } else if let Some(number) = field("i") {
-                number.as_i64().map(Value::Integer)
-            } else if let Some(bits) = field("r") {
-                bits.as_u64().map(|bits| Value::Real(f64::from_bits(bits)))
-            } else if let Some(text) = field("t") {
-                text.as_str().map(|text| Value::Text(text.to_owned()))
-            } else {
-                let bytes = field("b")?.as_array()?;
-                bytes
-                    .iter()
-                    .map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok()))
-                    .collect::<Option<_>>()
-                    .map(Value::Blob)
-            }
-        })
-        .map(|value| value.ok_or_else(damaged))
-        .collect()
+fn decode_position(text: &str) -> Result<Vec<Stored>, CaptureError> {
+    serde_json::from_str(text).map_err(|_| CaptureError::Damaged(format!("a load's position {text:?} cannot be read")))
 }

@@ -8,10 +8,11 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{
     error::{CaptureError, Doing},
+    file::StoreFile,
     install::{self, captured_layouts},
     layout::{self, Layout},
     load::{journal_log, log_op},
-    read::{from_sql, to_sql},
+    read::{self, from_sql, to_sql},
     shape::{Shape, quote},
 };
 
@@ -19,8 +20,9 @@ const THROUGH: &str = "manifest_through";
 
 /// Journals a manifest of everything behind the last one. Counts in a read snapshot, which no writer waits for; the write
 /// itself is one row.
-pub(crate) fn write(conn: &mut Connection) -> Result<Manifest, CaptureError> {
-    let manifest = count(conn)?;
+pub(crate) fn write(file: &mut StoreFile) -> Result<Manifest, CaptureError> {
+    let manifest = count(file.reader()?)?;
+    let mut conn = file.writer()?;
     let tables = serde_json::to_string(&manifest.tables).map_err(|error| CaptureError::Damaged(error.to_string()))?;
     let doing = "journalling a manifest";
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
@@ -34,14 +36,8 @@ pub(crate) fn write(conn: &mut Connection) -> Result<Manifest, CaptureError> {
 fn count(conn: &Connection) -> Result<Manifest, CaptureError> {
     let doing = "counting for a manifest";
     let snapshot = conn.unchecked_transaction().doing(doing)?;
-    let (oldest, newest): (i64, i64) = snapshot
-        .query_row(
-            "SELECT coalesce((SELECT min(seq) FROM _rollcall_journal), 1),
-                    coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = '_rollcall_journal'), 0)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .doing(doing)?;
+    let (oldest, newest) = read::ends(&snapshot)?;
+    let (oldest, newest) = (to_sql(oldest), to_sql(newest));
     let before = install::meta_number(&snapshot, THROUGH)?.unwrap_or_default();
     // What was pruned cannot be counted any more; it was confirmed.
     let after = before.max(oldest - 1).min(newest);
@@ -71,6 +67,10 @@ fn count(conn: &Connection) -> Result<Manifest, CaptureError> {
 fn last_key(conn: &Connection, table: &str) -> Result<Option<i64>, CaptureError> {
     let Ok(shape) = Shape::read(conn, table) else { return Ok(None) };
     let Some(rowid) = shape.rowid else { return Ok(None) };
-    conn.query_row(&format!("SELECT max({rowid}) FROM {}", quote(table)), [], |row| row.get(0))
-        .doing("counting for a manifest")
+    let greatest = conn.query_row(&format!("SELECT max({rowid}) FROM main.{}", quote(table)), [], |row| row.get(0));
+    match greatest.doing("counting for a manifest") {
+        // It is said of the table elsewhere; the others are counted all the same.
+        Err(error) if error.is_of_one_table() => Ok(None),
+        other => other,
+    }
 }

@@ -15,7 +15,8 @@ use crate::{
     error::{CaptureError, Doing},
     layout::{self, LOG_LAYOUT, Layout},
     load::log_op,
-    value::{ColumnBuilder, column_type, misfit},
+    stored::Stored,
+    value::{ColumnBuilder, Fit, column_type, misfit},
 };
 
 /// Consecutive changes, split by table.
@@ -27,6 +28,24 @@ pub struct Changes {
     pub last: Seq,
     /// The tables touched, in order of first touch.
     pub tables: Vec<TableChanges>,
+    /// A digest of the last change: see [`Anchor`].
+    pub digest: String,
+}
+
+/// A place in the journal behind which one reads on, and the change that was read there: when another one is found there later,
+/// the journal was put back in time and written on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Anchor {
+    /// The position.
+    pub seq: Seq,
+    /// Digest of the change as it was read; empty if it is not known.
+    pub digest: String,
+}
+
+impl From<Seq> for Anchor {
+    fn from(seq: Seq) -> Self {
+        Self { seq, digest: String::new() }
+    }
 }
 
 /// One table's share of [`Changes`].
@@ -56,7 +75,7 @@ pub struct LoadMark {
 pub struct Heads {
     /// The journal's newest position.
     pub head: Seq,
-    /// Per table of the store; tables never changed are absent.
+    /// Per captured table; 0 for one of which the journal holds nothing.
     pub tables: HashMap<String, Seq>,
     /// Tables whose rows from before are not all journalled yet: their heads say nothing.
     pub loading: Vec<String>,
@@ -85,12 +104,14 @@ const ROW_OVERHEAD_BYTES: usize = 24;
 pub(crate) fn read(
     conn: &Connection,
     layouts: &mut Layouts,
-    after: Seq,
+    anchor: &Anchor,
     rows_max: usize,
     bytes_max: usize,
 ) -> Result<ReadOutcome, CaptureError> {
     let doing = "reading the journal";
     let transaction = conn.unchecked_transaction().doing(doing)?;
+    check_anchor(&transaction, anchor)?;
+    let after = anchor.seq;
     let mut statement = transaction
         .prepare_cached("SELECT * FROM _rollcall_journal WHERE seq > ?1 ORDER BY seq LIMIT ?2")
         .doing(doing)?;
@@ -132,7 +153,91 @@ pub(crate) fn read(
         return Ok(ReadOutcome::Nothing);
     }
     let tables = tables.into_iter().map(TableReader::finish).collect::<Result<_, _>>()?;
-    Ok(ReadOutcome::Changes(Changes { first: Seq(after.0 + 1), last, tables }))
+    let digest = row_digest(&transaction, last)?.unwrap_or_default();
+    Ok(ReadOutcome::Changes(Changes { first: Seq(after.0 + 1), last, tables, digest }))
+}
+
+/// Finds out whether the change at the anchor is still the one that was read there.
+pub(crate) fn check_anchor(conn: &Connection, anchor: &Anchor) -> Result<(), CaptureError> {
+    if anchor.digest.is_empty() {
+        return Ok(());
+    }
+    let is_first_form = !anchor.digest.starts_with(DIGEST_MARK);
+    let now = match is_first_form {
+        true => row_text(conn, anchor.seq)?,
+        false => row_digest(conn, anchor.seq)?,
+    };
+    match now {
+        Some(now) if now == anchor.digest => Ok(()),
+        Some(_) => Err(CaptureError::Rewound(format!(
+            "the change at {} is not the one that was read there: the database was restored and written on",
+            anchor.seq
+        ))),
+        // It was pruned, or the journal ends before it.
+        None => match sequence(conn)? {
+            newest if newest < anchor.seq => Err(CaptureError::Rewound(format!(
+                "changes up to {} were read, and the journal ends at {newest}: the database went back in time",
+                anchor.seq
+            ))),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// The newest position ever used, also when the journal was pruned empty, or a program of the store's cleared `sqlite_sequence`:
+/// SQLite goes on behind whichever is greater.
+pub(crate) fn sequence(conn: &Connection) -> Result<Seq, CaptureError> {
+    let newest: i64 = conn
+        .query_row(
+            "SELECT max(coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = '_rollcall_journal'), 0),
+                        coalesce((SELECT max(seq) FROM _rollcall_journal), 0))",
+            [],
+            |row| row.get(0),
+        )
+        .doing("reading the journal's head")?;
+    Ok(from_sql(newest))
+}
+
+/// The oldest position that the journal still holds, and the newest ever used. One that is empty begins behind the newest: all
+/// before was pruned.
+pub(crate) fn ends(conn: &Connection) -> Result<(Seq, Seq), CaptureError> {
+    let newest = sequence(conn)?;
+    let oldest: Option<i64> = conn
+        .query_row("SELECT min(seq) FROM _rollcall_journal", [], |row| row.get(0))
+        .doing("reading the journal's tail")?;
+    Ok((oldest.map_or(Seq(newest.0 + 1), from_sql), newest))
+}
+
+/// Begins the digests that are made now; what an agent before 0.2 noted is the row's text itself.
+const DIGEST_MARK: &str = "sha256:";
+
+/// A digest of the journal row at `seq`; none if the row is not there.
+pub(crate) fn row_digest(conn: &Connection, seq: Seq) -> Result<Option<String>, CaptureError> {
+    let hex = |text: String| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{DIGEST_MARK}{hex}")
+    };
+    Ok(row_text(conn, seq)?.map(hex))
+}
+
+/// Everything in the journal row at `seq`.
+fn row_text(conn: &Connection, seq: Seq) -> Result<Option<String>, CaptureError> {
+    let doing = "reading a journal row";
+    let mut statement = conn.prepare_cached("SELECT * FROM _rollcall_journal WHERE seq = ?1").doing(doing)?;
+    let mut rows = statement.query([to_sql(seq)]).doing(doing)?;
+    let Some(row) = rows.next().doing(doing)? else { return Ok(None) };
+    // Not before the first step: a statement that was kept learns of new columns there.
+    let columns = row.as_ref().column_count();
+    let mut text = String::new();
+    for index in 1..columns {
+        // Columns added later are null in older rows; trailing nulls must not change the digest.
+        let value = row.get_ref(index).doing(doing)?;
+        if value != rusqlite::types::ValueRef::Null {
+            text.push_str(&format!("{index}:{value:?};"));
+        }
+    }
+    Ok(Some(text))
 }
 
 /// Entries of our own: rows of the log table, and marks at the table they are about.
@@ -219,8 +324,12 @@ struct TableReader {
     ops: UInt8Builder,
     changed: Int64Builder,
     values: Vec<ColumnBuilder>,
+    /// Places of the key's columns.
+    key: Vec<usize>,
     misfits: StringBuilder,
     has_misfit: bool,
+    exact_keys: StringBuilder,
+    has_exact_key: bool,
     marks: Vec<LoadMark>,
 }
 
@@ -236,8 +345,11 @@ impl TableReader {
             ops: UInt8Builder::new(),
             changed: Int64Builder::new(),
             values: Vec::new(),
+            key: Vec::new(),
             misfits: StringBuilder::new(),
             has_misfit: false,
+            exact_keys: StringBuilder::new(),
+            has_exact_key: false,
             marks: Vec::new(),
         }
     }
@@ -250,6 +362,8 @@ impl TableReader {
     fn lay_out(&mut self, layout: &Arc<Layout>) {
         self.layout = Some(layout.clone());
         self.values = layout.columns.iter().map(|column| ColumnBuilder::new(&column.declared)).collect();
+        let place = |name: &String| layout.columns.iter().position(|column| column.name == *name);
+        self.key = layout.key.iter().filter_map(place).collect();
     }
 
     /// Appends a journal row; returns the size of its values.
@@ -264,21 +378,25 @@ impl TableReader {
         self.ops.append_value(op.ok_or_else(|| CaptureError::Damaged(format!("row {seq} has no operation")))?);
         self.changed.append_option(row.get_ref(3).doing(doing)?.as_f64().ok().map(julian_to_micros));
         let mut misfits = Map::new();
-        let mut bytes = 0;
+        let (mut bytes, mut is_key_exact) = (0, true);
         for (index, builder) in self.values.iter_mut().enumerate() {
             let value = row.get_ref(FIXED_COLUMNS + index).doing(doing)?;
             let length = value_bytes(value);
             let room = ROW_BYTES_MAX.saturating_sub(bytes);
-            let misfit = if length > room {
+            let fit = if length > room {
                 builder.append_null();
-                None
-            } else if builder.append(value) {
+                Fit::None
+            } else {
+                builder.append(value)
+            };
+            is_key_exact &= fit == Fit::Exact || !self.key.contains(&index);
+            if fit != Fit::None {
                 bytes += length;
                 continue;
-            } else {
-                // As it is sent: bytes are twice as long in hexadecimal, and a text may be six times as long in JSON.
-                Some(misfit(value)).filter(|misfit| misfit.to_string().len() <= room)
-            };
+            }
+            // As it is sent: bytes are twice as long in hexadecimal, and a text may be six times as long in JSON.
+            let misfit = Some(length).filter(|length| *length <= room).map(|_| misfit(value));
+            let misfit = misfit.filter(|misfit| misfit.to_string().len() <= room);
             let name = &layout.columns[index].name;
             let misfit = misfit.unwrap_or_else(|| {
                 tracing::error!(table = layout.table, %seq, column = name, length, "a value is too long to be sent");
@@ -287,6 +405,12 @@ impl TableReader {
             bytes += misfit.to_string().len();
             misfits.insert(name.clone(), misfit);
         }
+        let exact_key = match is_key_exact {
+            true => None,
+            false => exact_key(&self.key, row)?,
+        };
+        self.has_exact_key |= exact_key.is_some();
+        self.exact_keys.append_option(exact_key);
         self.has_misfit |= !misfits.is_empty();
         let text = (!misfits.is_empty()).then(|| Value::Object(misfits).to_string());
         self.misfits.append_option(text);
@@ -300,29 +424,49 @@ impl TableReader {
         };
         let mut arrays: Vec<ArrayRef> =
             vec![Arc::new(self.seqs.finish()), Arc::new(self.ops.finish()), Arc::new(self.changed.finish())];
-        arrays.extend(self.values.iter_mut().map(ColumnBuilder::finish));
         if self.has_misfit {
             arrays.push(Arc::new(self.misfits.finish()));
         }
-        let rows = RecordBatch::try_new(schema(layout, self.has_misfit), arrays)
+        if self.has_exact_key {
+            arrays.push(Arc::new(self.exact_keys.finish()));
+        }
+        arrays.extend(self.values.iter_mut().map(ColumnBuilder::finish));
+        let rows = RecordBatch::try_new(schema(layout, self.has_misfit, self.has_exact_key), arrays)
             .map_err(|error| CaptureError::Damaged(format!("rows of {:?}: {error}", self.table)))?;
         Ok(TableChanges { table: self.table, rows, marks: self.marks })
     }
 }
 
-fn schema(layout: &Layout, has_misfit: bool) -> SchemaRef {
+/// The key of a journal row as JSON in which no two keys are the same; none if a part of it is null, which names no row, or it is
+/// longer than a row may be.
+fn exact_key(places: &[usize], row: &Row<'_>) -> Result<Option<String>, CaptureError> {
+    let mut key = Vec::with_capacity(places.len());
+    for place in places {
+        match row.get_ref(FIXED_COLUMNS + place).doing("reading a journal row")? {
+            ValueRef::Null => return Ok(None),
+            value => key.push(Stored::from(value).exact()),
+        }
+    }
+    Ok(Some(Value::Array(key).to_string()).filter(|key| key.len() <= ROW_BYTES_MAX / 8))
+}
+
+/// Ours come first: whoever looks for one of ours by its name finds it before a column of the store's.
+fn schema(layout: &Layout, has_misfit: bool, has_exact_key: bool) -> SchemaRef {
     let mut fields = vec![
         Field::new(columns::SEQ, DataType::Int64, false),
         Field::new(columns::OP, DataType::UInt8, false),
         Field::new(columns::CHANGED_AT, DataType::Int64, true),
     ];
+    if has_misfit {
+        fields.push(Field::new(columns::MISFIT, DataType::Utf8, true));
+    }
+    if has_exact_key {
+        fields.push(Field::new(columns::EXACT_KEY, DataType::Utf8, true));
+    }
     fields.extend(layout.columns.iter().map(|column| {
         let metadata = HashMap::from([(columns::METADATA_DECLARED.to_owned(), column.declared.clone())]);
         Field::new(&column.name, column_type(&column.declared), true).with_metadata(metadata)
     }));
-    if has_misfit {
-        fields.push(Field::new(columns::MISFIT, DataType::Utf8, true));
-    }
     let key = Value::from(layout.key.clone()).to_string();
     SchemaRef::new(Schema::new_with_metadata(fields, HashMap::from([(columns::METADATA_KEY.to_owned(), key)])))
 }
@@ -362,6 +506,9 @@ pub(crate) fn advance_heads(conn: &Connection, layouts: &mut Layouts, heads: &mu
         }
     }
     heads.head = head;
+    for table in crate::install::captured_tables(&transaction)? {
+        heads.tables.entry(table).or_default();
+    }
     let mut loads = transaction.prepare_cached("SELECT name FROM _rollcall_load WHERE kind = 'state'").doing(doing)?;
     let loading = loads.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>();
     heads.loading = loading.doing(doing)?;

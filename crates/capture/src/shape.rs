@@ -23,6 +23,8 @@ pub(crate) struct Column {
     pub(crate) declared: String,
     /// The DEFAULT clause's text, if any.
     pub(crate) default: Option<String>,
+    /// Computed by SQLite: it can be read, and not written.
+    pub(crate) is_generated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(crate) fn quote(name: &str) -> String {
 
 impl Shape {
     /// Reads the structure of `table`.
+    ///
+    /// Generated columns are columns like others: only `table_xinfo` lists them.
     pub(crate) fn read(conn: &Connection, table: &str) -> Result<Self, CaptureError> {
         let doing = "reading the structure of a table";
         let sql: Option<(String, Option<String>, String)> = conn
@@ -59,6 +63,9 @@ impl Shape {
         let Some((name, sql, kind)) = sql else { return Err(CaptureError::NoSuchTable(table.to_owned())) };
         let unsupported = |reason: &str| CaptureError::Unsupported { table: name.clone(), reason: reason.to_owned() };
         let sql = sql.unwrap_or_default();
+        if name.to_lowercase().starts_with("_rollcall_") || name.to_lowercase().starts_with("sqlite_") {
+            return Err(unsupported("it is not the store's own"));
+        }
         if kind == "view" {
             return Err(unsupported("it is a view; capture the tables beneath it"));
         }
@@ -67,19 +74,22 @@ impl Shape {
         }
         let mut columns = Vec::new();
         let mut primary: Vec<(i64, String)> = Vec::new();
-        let mut statement =
-            conn.prepare("SELECT name, type, dflt_value, pk FROM pragma_table_info(?1) ORDER BY cid").doing(doing)?;
+        let mut statement = conn
+            .prepare("SELECT name, type, dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid")
+            .doing(doing)?;
         let mut rows = statement.query([&name]).doing(doing)?;
         while let Some(row) = rows.next().doing(doing)? {
             let column: String = row.get(0).doing(doing)?;
             let position: i64 = row.get(3).doing(doing)?;
+            let hidden: i64 = row.get(4).doing(doing)?;
             if position > 0 {
                 primary.push((position, column.clone()));
             }
             columns.push(Column {
                 name: column,
-                declared: row.get(1).doing(doing)?,
+                declared: declared_type(row.get(1).doing(doing)?),
                 default: row.get(2).doing(doing)?,
+                is_generated: hidden > 1,
             });
         }
         primary.sort();
@@ -94,6 +104,9 @@ impl Shape {
         } else {
             None
         };
+        if rowid.is_none() {
+            check_readable(conn, &name, &primary)?;
+        }
         let mut uniques = unique_keys(conn, &name)?;
         if let Some(rowid) = rowid {
             uniques.push(vec![UniqueColumn { name: rowid.to_owned(), collation: "BINARY".to_owned() }]);
@@ -105,6 +118,29 @@ impl Shape {
     /// Whether VACUUM may renumber the rows, that is, change their keys.
     pub(crate) fn is_renumbered_by_vacuum(&self) -> bool {
         self.key == Key::Rowid
+    }
+}
+
+/// SQLite says `INTEGER GENERATED ALWAYS` of a generated column.
+fn declared_type(said: String) -> String {
+    let upper = said.to_ascii_uppercase();
+    match upper.find("GENERATED ALWAYS") {
+        Some(at) => said[..at].trim_end().to_owned(),
+        None => said,
+    }
+}
+
+/// Refuses a WITHOUT ROWID table in whose order only the store's own program can walk.
+fn check_readable(conn: &Connection, table: &str, primary: &[String]) -> Result<(), CaptureError> {
+    let order: Vec<String> = primary.iter().map(|name| quote(name)).collect();
+    let sql = format!("SELECT 1 FROM {} ORDER BY {} LIMIT 0", quote(table), order.join(","));
+    match conn.prepare(&sql) {
+        Err(error) if error.to_string().contains("no such collation sequence") => Err(CaptureError::Unsupported {
+            table: table.to_owned(),
+            reason: format!("its key is ordered by a rule that only the store's own program has ({error})"),
+        }),
+        Err(error) => Err(error).doing("reading the structure of a table"),
+        Ok(_) => Ok(()),
     }
 }
 

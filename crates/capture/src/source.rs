@@ -1,115 +1,169 @@
 //! The agent's hold on one store's database.
 
 use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use rollcall_types::{Manifest, Seq};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use ring::digest::{SHA256, digest};
+use rollcall_types::{LoadReason, Manifest, Seq};
+use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{
+    counts::Counts,
     error::{CaptureError, Doing},
+    file::{Fingerprint, StoreFile, fingerprint, is_settled},
     health::{self, Health},
-    install::{self, TableSpec},
+    install::{self, Registration, TableSpec},
     layout::Layout,
     load::{self, LoadProgress, Loader},
     manifest,
-    read::{self, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
+    read::{self, Anchor, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
 };
-
-/// What a database's files look like: time of change and length of the file itself and of its WAL. It differs when something
-/// was committed since. Looks at file times only and takes no lock.
-pub fn fingerprint(database: &Path) -> Fingerprint {
-    let look = |path: &Path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    };
-    [look(database), look(&wal_path(database))]
-}
-
-/// See [`fingerprint`].
-pub type Fingerprint = [Option<(SystemTime, u64)>; 2];
-
-fn wal_path(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
-}
 
 /// How much confirmed journal is kept, so that HQ, restored from a backup, can ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PruneLimits {
-    /// Confirmed rows younger than this are kept …
-    pub age: Duration,
-    /// … unless the journal is larger than this.
+    /// Changes up to here may go: they have been confirmed for long enough.
+    pub through: Seq,
+    /// Confirmed ones go as well where the journal is larger than this.
     pub bytes: u64,
 }
 
-impl Default for PruneLimits {
-    /// 48 hours, 64 MB.
-    fn default() -> Self {
-        Self { age: Duration::from_secs(48 * 3600), bytes: 64 * 1024 * 1024 }
-    }
-}
+/// Confirmed changes are kept so long …
+pub const KEPT_CONFIRMED: Duration = Duration::from_secs(48 * 3600);
+/// … or up to so many bytes of journal.
+pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// One store's database, captured. Not for use from several threads at once; calls block on the file.
 #[derive(Debug)]
 pub struct Source {
-    path: PathBuf,
-    conn: Connection,
-    /// Kept open for life: closing any handle of the file would drop SQLite's locks in this process.
-    file: File,
-    identity: (u64, u64),
+    file: StoreFile,
     layouts: Layouts,
     loader: Loader,
+    counts: Counts,
     heads: Heads,
-    /// The newest schema version at which all was well.
-    schema_version: Option<i64>,
-    /// The schema version looked at last, well or not.
-    checked_version: Option<i64>,
+    /// What was said of the journal last.
+    state: Option<JournalState>,
+    /// How the file looked when the heads were read last.
+    heads_seen: Option<Look>,
+    /// How the file looked when all was well last.
+    well_seen: Option<Look>,
+    /// The schema at which all was well last.
+    schema: Option<Schema>,
+    /// The schema looked at last, well or not.
+    checked: Option<Schema>,
+    registration: Option<Registration>,
     bytes_read: u64,
     rows_read: u64,
 }
 
-/// How long a write of ours waits for the store's programs.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a beacon says of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalState {
+    /// Its newest position.
+    pub head: Seq,
+    /// How long the oldest change that is not confirmed has waited, by the store's clock.
+    pub oldest_waits: Duration,
+    /// About how large it is, bytes.
+    pub bytes: u64,
+}
+
+/// How the file looked, and when.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    seen: Fingerprint,
+    at: SystemTime,
+    since: Instant,
+}
+
+/// The schema's version, which VACUUM moves as well, and a digest of its texts, which `writable_schema` changes without moving that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Schema {
+    version: i64,
+    digest: String,
+}
+
+/// However the file looks, it is looked into this often.
+const LOOK_ANYWAY: Duration = Duration::from_secs(300);
 /// Rows pruned in one transaction.
 const PRUNE_ROWS: u64 = 500;
 /// A journal row's size while none was read yet, bytes.
 const ROW_BYTES_GUESS: u64 = 100;
 
+impl Look {
+    fn at(path: &Path) -> Self {
+        Self { seen: fingerprint(path), at: SystemTime::now(), since: Instant::now() }
+    }
+
+    /// Whether the file cannot have changed since.
+    fn holds(&self, path: &Path) -> bool {
+        is_settled(&self.seen, self.at) && self.since.elapsed() < LOOK_ANYWAY && fingerprint(path) == self.seen
+    }
+}
+
 impl Source {
-    /// Opens a database that has a journal, or not yet: see [`Source::install`].
+    /// A database that has a journal, or not yet: see [`Source::install`]. Nothing is opened before it is needed.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let doing = "opening the store's database";
-        let file = File::open(path).doing(doing)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(path, flags).doing(doing)?;
-        conn.busy_timeout(BUSY_TIMEOUT).doing(doing)?;
-        // The store's own connections keep checkpointing; ours never does, so that no write of ours takes long.
-        conn.execute_batch("PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -512;")
-            .doing(doing)?;
-        let identity = health::file_identity(path)?;
+        let path = std::path::absolute(path).doing("finding the store's database")?;
         Ok(Self {
-            path: path.to_owned(),
-            conn,
-            file,
-            identity,
+            file: StoreFile::new(&path),
             layouts: Layouts::default(),
             loader: Loader::new(),
+            counts: Counts::default(),
             heads: Heads::default(),
-            schema_version: None,
-            checked_version: None,
+            state: None,
+            heads_seen: None,
+            well_seen: None,
+            schema: None,
+            checked: None,
+            registration: None,
             bytes_read: 0,
             rows_read: 0,
         })
     }
 
+    /// Lets go of the file until it is needed again, so that the store's programs, and people who put a backup in place, have it to
+    /// themselves.
+    pub fn rest(&mut self) {
+        self.file.rest();
+    }
+
+    /// When the file was used last; none if it is let go of.
+    pub fn used(&self) -> Option<Instant> {
+        self.file.used()
+    }
+
+    /// Takes up the file that the path leads to now, whatever it led to before.
+    pub fn take_up(&mut self) {
+        self.file.take_up();
+        self.forget_what_was_read();
+    }
+
+    fn forget_what_was_read(&mut self) {
+        self.layouts = Layouts::default();
+        self.loader = Loader::new();
+        self.heads = Heads::default();
+        (self.heads_seen, self.well_seen, self.schema, self.checked) = (None, None, None, None);
+    }
+
+    /// What is known of capture from outside the file, by which tables of ours that are dropped can be made again.
+    pub fn remember(&mut self, registration: Registration) {
+        self.registration = Some(registration);
+    }
+
+    /// What is to be kept outside the file; see [`Self::remember`].
+    pub fn registration(&self) -> Option<&Registration> {
+        self.registration.as_ref()
+    }
+
     /// Adds the journal and triggers for `tables`; rows already there are loaded by [`Source::load_step`].
     pub fn install(&mut self, tables: &[TableSpec], journal_id: &str) -> Result<(), CaptureError> {
-        install::install(&mut self.conn, tables, journal_id)
+        let mut conn = self.file.writer()?;
+        install::install(&mut conn, tables, journal_id)?;
+        self.registration = Some(install::registration(&conn)?);
+        self.well_seen = None;
+        Ok(())
     }
 
     /// Captures a table with these exclusions besides those captured already, or another way than before; true if that is a
@@ -118,68 +172,91 @@ impl Source {
         let numbers = |conn: &Connection| -> Result<Vec<i64>, CaptureError> {
             Ok(install::captured_layouts(conn)?.iter().map(|layout| layout.number).collect())
         };
-        let (journal_id, before) = (self.journal_id()?, numbers(&self.conn)?);
+        let (journal_id, before) = (self.journal_id()?, numbers(self.file.reader()?)?);
         self.install(std::slice::from_ref(spec), &journal_id)?;
-        Ok(numbers(&self.conn)? != before)
+        Ok(numbers(self.file.reader()?)? != before)
     }
 
     /// The columns of a captured table that are not; none if it is not captured.
-    pub fn excluded(&self, table: &str) -> Result<Option<Vec<String>>, CaptureError> {
-        let layouts = install::captured_layouts(&self.conn)?.into_iter();
+    pub fn excluded(&mut self, table: &str) -> Result<Option<Vec<String>>, CaptureError> {
+        let layouts = install::captured_layouts(self.file.reader()?)?.into_iter();
         Ok(layouts.into_iter().find(|layout| layout.table.eq_ignore_ascii_case(table)).map(|layout| layout.excluded))
     }
 
-    /// Whether a table could be captured so; changes nothing.
-    pub fn check_table(&self, spec: &TableSpec) -> Result<(), CaptureError> {
-        install::check(&self.conn, spec)
+    /// Whether these tables could be captured so, beside those that are; changes nothing.
+    pub fn check_tables(&mut self, specs: &[TableSpec]) -> Result<(), CaptureError> {
+        install::check_all(self.file.reader()?, specs).map(|_| ())
+    }
+
+    /// Whether the file can be written at all; changes nothing.
+    pub fn check_writable(&mut self) -> Result<(), CaptureError> {
+        let doing = "writing to the store's database";
+        let mut conn = self.file.writer()?;
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        transaction.rollback().doing(doing)
     }
 
     /// Whether a table of the store has a column, in any case of letters.
-    pub fn has_column(&self, table: &str, column: &str) -> Result<bool, CaptureError> {
-        let shape = crate::shape::Shape::read(&self.conn, table)?;
+    pub fn has_column(&mut self, table: &str, column: &str) -> Result<bool, CaptureError> {
+        let shape = crate::shape::Shape::read(self.file.reader()?, table)?;
         Ok(shape.columns.iter().any(|known| known.name.eq_ignore_ascii_case(column)))
     }
 
-    /// Removes the triggers of one table, or all, and with `forget` the journal itself.
+    /// Removes the triggers of one table, or all, and with `forget` the journal itself; whatever of ours is still there.
     pub fn detach(&mut self, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
-        self.require_installed()?;
-        install::detach(&mut self.conn, table, forget)
+        let mut conn = self.file.writer()?;
+        install::detach(&mut conn, table, forget)?;
+        self.registration = match install::is_installed(&conn)? {
+            true => Some(install::registration(&conn)?),
+            false => None,
+        };
+        self.well_seen = None;
+        Ok(())
     }
 
     /// The id the journal was given when it was made.
-    pub fn journal_id(&self) -> Result<String, CaptureError> {
-        self.require_installed()?;
-        install::meta(&self.conn, "journal_id")?.ok_or_else(|| CaptureError::Damaged("it has no id".to_owned()))
+    pub fn journal_id(&mut self) -> Result<String, CaptureError> {
+        let conn = self.installed()?;
+        install::meta(conn, "journal_id")?.ok_or_else(|| CaptureError::Damaged("it has no id".to_owned()))
     }
 
-    fn require_installed(&self) -> Result<(), CaptureError> {
-        if install::is_installed(&self.conn)? { Ok(()) } else { Err(CaptureError::NotInstalled) }
+    fn installed(&mut self) -> Result<&Connection, CaptureError> {
+        let conn = self.file.reader()?;
+        if install::is_installed(conn)? { Ok(conn) } else { Err(CaptureError::NotInstalled) }
     }
 
     /// Names of the captured tables.
-    pub fn tables(&self) -> Result<Vec<String>, CaptureError> {
-        Ok(install::captured_layouts(&self.conn)?.into_iter().map(|layout| layout.table).collect())
+    pub fn tables(&mut self) -> Result<Vec<String>, CaptureError> {
+        install::captured_tables(self.file.reader()?)
     }
 
-    /// The changes behind `after`, or none. What it returns is on stable storage: the files are synced first, since a
+    /// The changes behind a place, or none. What it returns is on stable storage: the files are synced first, since a
     /// store may run with `synchronous = NORMAL`, lose its last commits in a power cut and count their positions again.
     ///
-    /// When the journal misses rows, they are recorded as lost, in the journal, before the read goes on behind them.
-    pub fn read(&mut self, after: Seq, rows_max: usize, bytes_max: usize) -> Result<Option<Changes>, CaptureError> {
+    /// When the journal misses rows, they are recorded as lost, in the journal, before the read goes on behind them. When the change at
+    /// the place is not the one that was read there, the error is [`CaptureError::Rewound`].
+    pub fn read(
+        &mut self,
+        after: impl Into<Anchor>,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Changes>, CaptureError> {
         let mut first = None;
-        let mut after = after;
+        let mut after = after.into();
         loop {
-            match read::read(&self.conn, &mut self.layouts, after, rows_max, bytes_max)? {
+            let read = read::read(self.file.reader()?, &mut self.layouts, &after, rows_max, bytes_max);
+            match self.unless_rewound(read)? {
                 ReadOutcome::Nothing => return Ok(None),
                 ReadOutcome::Gap { from, to } => {
                     let reason = "journal rows were deleted before HQ confirmed them";
-                    load::journal_log(&self.conn, load::log_op::LOST, (&to_sql(from), &to_sql(to), &reason))?;
+                    let conn = self.file.writer()?;
+                    load::journal_log(&conn, load::log_op::LOST, (&to_sql(from), &to_sql(to), &reason))?;
                     tracing::error!(%from, %to, reason, "changes are lost");
                     first.get_or_insert(from);
-                    after = to;
+                    after = to.into();
                 }
                 ReadOutcome::Changes(mut changes) => {
-                    self.sync()?;
+                    self.file.sync()?;
                     changes.first = first.unwrap_or(changes.first);
                     self.rows_read += changes.last.0 - changes.first.0 + 1;
                     let bytes: usize = changes.tables.iter().map(|table| table.rows.get_array_memory_size()).sum();
@@ -190,65 +267,61 @@ impl Source {
         }
     }
 
-    fn sync(&self) -> Result<(), CaptureError> {
-        let doing = "syncing the store's database";
-        match File::open(wal_path(&self.path)) {
-            // SQLite takes no lock on this file, so that closing it here is harmless.
-            Ok(wal) => wal.sync_data().doing(doing)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // Without a WAL a commit is the removal of the rollback journal, which is the directory's to remember.
-                #[cfg(unix)]
-                if let Some(directory) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                    File::open(directory).and_then(|directory| directory.sync_all()).doing(doing)?;
-                }
-            }
-            Err(source) => return Err(CaptureError::Io { doing, source }),
+    fn unless_rewound<T>(&mut self, result: Result<T, CaptureError>) -> Result<T, CaptureError> {
+        if matches!(result, Err(CaptureError::Rewound(_))) {
+            // What is remembered of the file is of its other life.
+            self.forget_what_was_read();
         }
-        self.file.sync_data().doing(doing)
+        result
     }
 
-    /// The newest positions, as of a read snapshot opened by this call.
+    /// What a beacon says of the journal, as of now: see [`Self::heads`].
+    pub fn journal_state(&mut self, confirmed: Seq) -> Result<JournalState, CaptureError> {
+        let head = self.heads()?.head;
+        let known = self.state.filter(|known| known.head == head && head <= confirmed);
+        let state = match known {
+            Some(known) => known,
+            None => {
+                let oldest_waits = if head > confirmed { self.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
+                JournalState { head, oldest_waits, bytes: self.journal_bytes()? }
+            }
+        };
+        self.state = Some(state);
+        Ok(state)
+    }
+
+    /// The newest positions, as of now: of a read snapshot opened by this call, unless the file cannot have changed since the last
+    /// one.
     pub fn heads(&mut self) -> Result<&Heads, CaptureError> {
-        let sequence = self.sequence()?;
-        if sequence < self.heads.head {
-            // The database went back in time under us; what is remembered of it is void.
-            self.heads = Heads::default();
-            self.layouts = Layouts::default();
+        if self.heads_seen.is_some_and(|look| look.holds(self.file.path())) {
+            return Ok(&self.heads);
         }
-        read::advance_heads(&self.conn, &mut self.layouts, &mut self.heads)?;
+        let look = Look::at(self.file.path());
+        let conn = self.installed()?;
+        let sequence = read::sequence(conn)?;
+        if sequence < self.heads.head {
+            let error = CaptureError::Rewound(format!(
+                "the journal ended at {}, and ends at {sequence} now: the database went back in time",
+                self.heads.head
+            ));
+            return self.unless_rewound(Err(error));
+        }
+        read::advance_heads(self.file.reader()?, &mut self.layouts, &mut self.heads)?;
         self.heads.head = self.heads.head.max(sequence);
+        self.heads_seen = Some(look);
         Ok(&self.heads)
     }
 
-    /// The newest position ever used, also when the journal was pruned empty.
-    fn sequence(&self) -> Result<Seq, CaptureError> {
-        let newest: i64 = self
-            .conn
-            .query_row(
-                "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '_rollcall_journal'",
-                [],
-                |row| row.get(0),
-            )
-            .doing("reading the journal's head")?;
-        Ok(from_sql(newest))
-    }
-
     /// The oldest position the journal still holds; head + 1 when it is empty.
-    pub fn oldest(&self) -> Result<Seq, CaptureError> {
-        let oldest: Option<i64> = self
-            .conn
-            .query_row("SELECT min(seq) FROM _rollcall_journal", [], |row| row.get(0))
-            .doing("reading the journal's tail")?;
-        match oldest {
-            Some(oldest) => Ok(from_sql(oldest)),
-            None => Ok(Seq(self.sequence()?.0 + 1)),
-        }
+    pub fn oldest(&mut self) -> Result<Seq, CaptureError> {
+        Ok(read::ends(self.file.reader()?)?.0)
     }
 
-    /// How long ago the row at `seq` was journalled; zero if it is not there.
-    pub fn age_of(&self, seq: Seq) -> Result<Duration, CaptureError> {
+    /// How long ago the row at `seq` was journalled, by the store's clock; zero if it is not there.
+    pub fn age_of(&mut self, seq: Seq) -> Result<Duration, CaptureError> {
         let seconds: Option<f64> = self
-            .conn
+            .file
+            .reader()?
             .query_row(
                 "SELECT max(0, (julianday('now') - (SELECT at FROM _rollcall_journal WHERE seq = ?1)) * 86400)",
                 [to_sql(seq)],
@@ -260,90 +333,136 @@ impl Source {
 
     /// A digest of the journal row at `seq`, by which a journal that was rewound and written on is told from the one that was
     /// confirmed; none if the row is not there.
-    pub fn row_digest(&self, seq: Seq) -> Result<Option<String>, CaptureError> {
-        let doing = "reading a journal row";
-        let mut statement = self.conn.prepare_cached("SELECT * FROM _rollcall_journal WHERE seq = ?1").doing(doing)?;
-        let mut rows = statement.query([to_sql(seq)]).doing(doing)?;
-        let Some(row) = rows.next().doing(doing)? else { return Ok(None) };
-        // Not before the first step: a statement that was kept learns of new columns there.
-        let columns = row.as_ref().column_count();
-        let mut text = String::new();
-        for index in 1..columns {
-            // Columns added later are null in older rows; trailing nulls must not change the digest.
-            let value = row.get_ref(index).doing(doing)?;
-            if value != rusqlite::types::ValueRef::Null {
-                text.push_str(&format!("{index}:{value:?};"));
-            }
-        }
-        Ok(Some(text))
+    pub fn row_digest(&mut self, seq: Seq) -> Result<Option<String>, CaptureError> {
+        read::row_digest(self.file.reader()?, seq)
+    }
+
+    /// Finds out whether the change at a place is still the one that was read there.
+    pub fn check_anchor(&mut self, anchor: &Anchor) -> Result<(), CaptureError> {
+        let checked = read::check_anchor(self.file.reader()?, anchor);
+        self.unless_rewound(checked)
     }
 
     /// Journals one chunk of rows that were there before capture; call it until it says [`LoadProgress::Idle`].
     pub fn load_step(&mut self) -> Result<LoadProgress, CaptureError> {
-        self.loader.step(&mut self.conn)
+        self.loader.step(&mut self.file)
     }
 
     /// Begins a full load of every captured table: HQ started a new epoch and knows nothing of it.
     pub fn reload_all(&mut self) -> Result<(), CaptureError> {
-        let doing = "beginning a load of all tables";
-        let layouts: Vec<Layout> = install::captured_layouts(&self.conn)?;
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        for layout in &layouts {
-            load::begin(&transaction, layout, load::Kind::State)?;
+        self.reload(LoadReason::NewEpoch, |_| true)
+    }
+
+    /// Begins a full load of those tables of which an agent before 0.2 may have sent rows twice, or keys that HQ took for one; names
+    /// them.
+    pub fn reload_doubtful(&mut self) -> Result<Vec<String>, CaptureError> {
+        let doubtful = |layout: &Layout| layout.is_doubtful_before_0_2();
+        let layouts = install::captured_layouts(self.file.reader()?)?;
+        let tables = layouts.iter().filter(|layout| doubtful(layout)).map(|layout| layout.table.clone()).collect();
+        self.reload(LoadReason::Update, doubtful)?;
+        Ok(tables)
+    }
+
+    fn reload(&mut self, reason: LoadReason, is_meant: impl Fn(&Layout) -> bool) -> Result<(), CaptureError> {
+        let doing = "beginning a load";
+        let mut conn = self.file.writer()?;
+        let layouts: Vec<Layout> = install::captured_layouts(&conn)?;
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        for layout in layouts.iter().filter(|layout| is_meant(layout)) {
+            load::begin(&transaction, layout, load::Kind::State, reason)?;
         }
         transaction.commit().doing(doing)
     }
 
-    /// Checks file, triggers and tables, and mends what can be mended. Cheap when nothing changed.
+    /// Checks file, triggers and tables, and mends what can be mended. Costs nothing while the file is as it was.
     pub fn check(&mut self) -> Result<Health, CaptureError> {
-        match health::file_identity(&self.path) {
-            Ok(identity) if identity == self.identity => {}
-            Ok(_) => {
-                let problem = "the database file was replaced by another; restart the agent to take it up";
-                return Ok(Health { problems: vec![problem.to_owned()], mended: Vec::new() });
+        match self.file.look() {
+            Ok(_) => {}
+            Err(CaptureError::Replaced) => {
+                return Ok(Health::of_file("the database file was replaced by another one; the agent takes it up"));
             }
             Err(error) => {
-                let problem = format!("the database file {} is gone: {error}", self.path.display());
-                return Ok(Health { problems: vec![problem], mended: Vec::new() });
+                let path = self.file.path().display();
+                return Ok(Health::of_file(format!(
+                    "the database file {path} is gone: {}",
+                    rollcall_types::describe(&error)
+                )));
             }
         }
-        if !install::is_installed(&self.conn)? {
-            let problem = "the journal was removed from the database; run `rollcall-site join` again";
-            return Ok(Health { problems: vec![problem.to_owned()], mended: Vec::new() });
+        if self.well_seen.is_some_and(|look| look.holds(self.file.path())) {
+            let mut health = Health::default();
+            self.note_loads(&mut health);
+            return Ok(health);
         }
-        let version: i64 =
-            self.conn.query_row("PRAGMA schema_version", [], |row| row.get(0)).doing("reading the schema version")?;
-        let known = match self.schema_version {
-            Some(known) => Some(known),
-            None => install::meta_number(&self.conn, "schema_version")?,
-        };
-        let mut found = Health::default();
-        let moved = self.checked_version != Some(version);
-        if known != Some(version) {
-            found = health::check_tables(&mut self.conn, known.is_some() && moved)?;
-            let version: i64 = self
-                .conn
-                .query_row("PRAGMA schema_version", [], |row| row.get(0))
-                .doing("reading the schema version")?;
-            self.checked_version = Some(version);
-            if found.is_ok() {
-                install::set_meta(&self.conn, "schema_version", version)?;
-                self.schema_version = Some(version);
+        let look = Look::at(self.file.path());
+        let mut health = Health::default();
+        let missing = install::missing_tables(self.file.reader()?)?;
+        if !missing.is_empty() {
+            // A file without a trigger of ours is none that was captured: what a link leads to now, or one that was put right by hand.
+            let is_ours = install::has_triggers(self.file.reader()?)?;
+            let Some(known) = self.registration.clone().filter(|_| is_ours) else {
+                let text = "the journal was removed from the database; run `rollcall-site join` again";
+                return Ok(Health::of_file(text));
+            };
+            let new_id = random_name();
+            let made = install::restore(&mut self.file.writer()?, &known, &new_id)?;
+            self.forget_what_was_read();
+            if !made.is_empty() {
+                health.mended.push(format!("{} were dropped from the store's database: made again", made.join(", ")));
             }
         }
-        Ok(found)
+        self.check_schema(&mut health)?;
+        self.registration = Some(install::registration(self.file.reader()?)?);
+        self.counts.check(&mut self.file, false, &mut health)?;
+        self.well_seen = health.is_ok().then_some(look);
+        self.note_loads(&mut health);
+        Ok(health)
     }
 
-    /// Looks for rows that bypassed the triggers. Costs a look at the journal since the last call; run it now and then.
-    pub fn find_bypassed(&mut self) -> Result<Health, CaptureError> {
+    fn note_loads(&self, health: &mut Health) {
+        for (table, why) in self.loader.failed() {
+            health.note(table, format!("the rows of table {table:?} cannot be read: {why}"));
+        }
+    }
+
+    /// Looks at triggers and tables if the schema is another than it was.
+    fn check_schema(&mut self, health: &mut Health) -> Result<(), CaptureError> {
+        let now = schema_of(self.file.reader()?)?;
+        let known = match &self.schema {
+            Some(known) => Some(known.clone()),
+            None => stored_schema(self.file.reader()?)?,
+        };
+        if known.as_ref() == Some(&now) {
+            self.schema = Some(now);
+            return Ok(());
+        }
+        let has_moved = self.checked.as_ref().is_none_or(|checked| checked.version != now.version);
+        let was_another = known.as_ref().is_some_and(|known| known.version != now.version);
+        let found = health::check_tables(&mut self.file, was_another && has_moved)?;
+        health.problems.extend(found.problems);
+        health.mended.extend(found.mended);
+        let now = schema_of(self.file.reader()?)?;
+        self.checked = Some(now.clone());
+        if health.is_ok() {
+            let conn = self.file.writer()?;
+            install::set_meta(&conn, "schema_version", now.version)?;
+            install::set_meta_text(&conn, "schema_digest", &now.digest)?;
+            self.schema = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Counts the rows of every table now, whenever they were counted last; see [`Self::check`].
+    pub fn count_rows(&mut self) -> Result<Health, CaptureError> {
         let mut health = Health::default();
-        health::find_bypassed(&mut self.conn, &mut health)?;
+        self.counts.check(&mut self.file, true, &mut health)?;
         Ok(health)
     }
 
     /// About how large the journal is, bytes.
-    pub fn journal_bytes(&self) -> Result<u64, CaptureError> {
-        let rows = (self.sequence()?.0 + 1).saturating_sub(self.oldest()?.0);
+    pub fn journal_bytes(&mut self) -> Result<u64, CaptureError> {
+        let head = read::sequence(self.file.reader()?)?;
+        let rows = (head.0 + 1).saturating_sub(self.oldest()?.0);
         let row_bytes = self.bytes_read.checked_div(self.rows_read).unwrap_or(ROW_BYTES_GUESS);
         Ok(rows * row_bytes)
     }
@@ -351,23 +470,24 @@ impl Source {
     /// Deletes confirmed rows beyond the limits, a few at a time; returns how many went. Rows after `confirmed` stay.
     pub fn prune(&mut self, confirmed: Seq, limits: PruneLimits) -> Result<u64, CaptureError> {
         let oldest = self.oldest()?;
-        if oldest > confirmed {
+        let is_large = self.journal_bytes()? > limits.bytes;
+        let through = if is_large { confirmed } else { confirmed.min(limits.through) };
+        if oldest > through {
             return Ok(0);
         }
-        let through = confirmed.min(Seq(oldest.0 + PRUNE_ROWS - 1));
+        let through = through.min(Seq(oldest.0 + PRUNE_ROWS - 1));
         let loading: Option<i64> = self
-            .conn
+            .file
+            .reader()?
             .query_row("SELECT min(begin) FROM _rollcall_load", [], |row| row.get(0))
             .doing("looking for loads")?;
         if loading.is_some_and(|begin| through >= from_sql(begin)) {
             // A load tells by the journal which keys changed since it began.
             return Ok(0);
         }
-        if self.age_of(through)? < limits.age && self.journal_bytes()? <= limits.bytes {
-            return Ok(0);
-        }
         let pruned = self
-            .conn
+            .file
+            .writer()?
             .execute("DELETE FROM _rollcall_journal WHERE seq <= ?1", [to_sql(through)])
             .doing("pruning the journal")?;
         Ok(pruned as u64)
@@ -377,17 +497,20 @@ impl Source {
     /// one is left over.
     pub fn forget_notes(&mut self) -> Result<(), CaptureError> {
         let doing = "clearing notes";
-        let any: bool =
-            self.conn.query_row("SELECT EXISTS(SELECT 1 FROM _rollcall_noted)", [], |row| row.get(0)).doing(doing)?;
+        let any: bool = self
+            .file
+            .reader()?
+            .query_row("SELECT EXISTS(SELECT 1 FROM _rollcall_noted)", [], |row| row.get(0))
+            .doing(doing)?;
         if any {
-            self.conn.execute("DELETE FROM _rollcall_noted", []).doing(doing)?;
+            self.file.writer()?.execute("DELETE FROM _rollcall_noted", []).doing(doing)?;
         }
         Ok(())
     }
 
     /// Journals how many changes were journalled since the last such count; HQ counts them again.
     pub fn state_manifest(&mut self) -> Result<Manifest, CaptureError> {
-        manifest::write(&mut self.conn)
+        manifest::write(&mut self.file)
     }
 
     /// The store's clock, microseconds since the Unix epoch.
@@ -395,4 +518,39 @@ impl Source {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
+}
+
+/// The schema as it is in the file now.
+fn schema_of(conn: &Connection) -> Result<Schema, CaptureError> {
+    let doing = "reading the schema";
+    let version = conn.query_row("PRAGMA schema_version", [], |row| row.get(0)).doing(doing)?;
+    let mut statement = conn
+        .prepare_cached("SELECT rowid, name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'trigger')")
+        .doing(doing)?;
+    let mut rows = statement.query([]).doing(doing)?;
+    let mut text = String::new();
+    while let Some(row) = rows.next().doing(doing)? {
+        for index in 0..4 {
+            text.push_str(&format!("{:?};", row.get_ref(index).doing(doing)?));
+        }
+    }
+    let digest = digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Schema { version, digest })
+}
+
+/// The schema at which all was well before this start.
+fn stored_schema(conn: &Connection) -> Result<Option<Schema>, CaptureError> {
+    let version = install::meta_number(conn, "schema_version")?;
+    let digest = install::meta(conn, "schema_digest")?.unwrap_or_default();
+    Ok(version.map(|version| Schema { version, digest }))
+}
+
+/// Random digits that name a journal.
+fn random_name() -> String {
+    let mut bytes = [0; 16];
+    let random = ring::rand::SystemRandom::new();
+    if ring::rand::SecureRandom::fill(&random, &mut bytes).is_err() {
+        bytes[..4].copy_from_slice(&std::process::id().to_le_bytes());
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,6 +11,7 @@ use arrow_array::{
     builder::{BinaryBuilder, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, StringBuilder},
 };
 use arrow_schema::DataType;
+use rollcall_types::parse_decimal;
 use rusqlite::types::ValueRef;
 use serde_json::Value;
 
@@ -50,6 +51,17 @@ fn decimal_size(declared: &str) -> Option<(u8, i8)> {
     ((1..=38).contains(&digits) && fraction <= digits).then_some((digits, i8::try_from(fraction).ok()?))
 }
 
+/// How a value fits its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// No other value of the store's looks like it there.
+    Exact,
+    /// It is there, and another value may look the same: a number and its text in a column without a type.
+    Alike,
+    /// It is a misfit.
+    None,
+}
+
 /// One column being built.
 pub(crate) enum ColumnBuilder {
     Int64(Int64Builder),
@@ -77,8 +89,8 @@ impl ColumnBuilder {
         }
     }
 
-    /// Appends `value`, or null; false when it is a misfit.
-    pub(crate) fn append(&mut self, value: ValueRef<'_>) -> bool {
+    /// Appends `value`, or null when it is a misfit.
+    pub(crate) fn append(&mut self, value: ValueRef<'_>) -> Fit {
         match (&mut *self, value) {
             (Self::Int64(builder), ValueRef::Integer(number)) => builder.append_value(number),
             (Self::Float64(builder), ValueRef::Real(number)) => builder.append_value(number),
@@ -93,23 +105,29 @@ impl ColumnBuilder {
             },
             (Self::Utf8 { builder, takes_numbers: true }, ValueRef::Integer(number)) => {
                 builder.append_value(number.to_string());
+                return Fit::Alike;
             }
             (Self::Utf8 { builder, takes_numbers: true }, ValueRef::Real(number)) => {
                 builder.append_value(number.to_string());
+                return Fit::Alike;
             }
             (Self::Decimal { builder, digits, fraction }, value) => match decimal(value, *digits, *fraction) {
-                Some(number) => builder.append_option(number),
+                Some(number) => {
+                    builder.append_option(number);
+                    // A column of this type turns a text that is a number into one; a text that is left is not what it looks like.
+                    return if matches!(value, ValueRef::Text(_)) { Fit::Alike } else { Fit::Exact };
+                }
                 None => return self.append_misfit(),
             },
             (_, ValueRef::Null) => self.append_null(),
             _ => return self.append_misfit(),
         }
-        true
+        Fit::Exact
     }
 
-    fn append_misfit(&mut self) -> bool {
+    fn append_misfit(&mut self) -> Fit {
         self.append_null();
-        false
+        Fit::None
     }
 
     pub(crate) fn append_null(&mut self) {
@@ -152,33 +170,10 @@ fn decimal(value: ValueRef<'_>, digits: u8, fraction: u8) -> Option<Option<i128>
         ValueRef::Null => return Some(None),
         ValueRef::Integer(number) => number.to_string(),
         ValueRef::Real(number) if number.is_finite() => number.to_string(),
-        ValueRef::Text(text) => std::str::from_utf8(text).ok()?.trim().to_owned(),
+        ValueRef::Text(text) => std::str::from_utf8(text).ok()?.to_owned(),
         _ => return None,
     };
     parse_decimal(&text, digits, fraction).map(Some)
-}
-
-/// Parses plain decimal notation exactly; none when it has more digits than fit or is not a number.
-fn parse_decimal(text: &str, digits: u8, fraction: u8) -> Option<i128> {
-    let (negative, text) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let part = part.trim_end_matches('0');
-    if whole.len() + part.len() == 0 || part.len() > usize::from(fraction) {
-        return None;
-    }
-    let mut number: i128 = 0;
-    let padding = std::iter::repeat_n(b'0', usize::from(fraction) - part.len());
-    for digit in whole.bytes().chain(part.bytes()).chain(padding) {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        number = number.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
-    }
-    (number < 10_i128.pow(u32::from(digits))).then_some(if negative { -number } else { number })
 }
 
 /// A value that did not fit its column, for the row's misfit object. Bytes become `{"hex": "…"}`.

@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
+use rollcall_lake::Lives;
 use rollcall_query::{Cover, ScanScope, Scope};
 use rollcall_roll::Watch;
 use rollcall_types::{
-    Cause, Coverage, GroupCoverage, MissingSite, Share, Shortfall, SiteId, SiteNumber, SiteState, TableName, Timestamp,
+    Cause, ColumnMisfits, Coverage, GroupCoverage, MissingSite, Share, Shortfall, SiteId, SiteNumber, SiteState,
+    TableName, Timestamp,
 };
 
 use crate::{
+    misfits::Misfits,
     node::Shared,
     roster::{SiteRecord, Sites},
     standing::{SiteStanding, Standing},
@@ -25,6 +28,8 @@ pub(crate) struct RosterView {
     pub(crate) roster: Arc<Sites>,
     pub(crate) ids: Arc<Vec<SiteId>>,
     pub(crate) numbers: Arc<HashMap<SiteNumber, SiteId>>,
+    /// Which lives of the sites' journals may be current.
+    pub(crate) lives: Arc<Lives>,
     pub(crate) table: arrow_array::RecordBatch,
     /// What of each site's record says when it can have rows.
     times: Vec<SiteTimes>,
@@ -44,6 +49,7 @@ impl RosterView {
         Self {
             ids: Arc::new(roster.keys().cloned().collect()),
             numbers: Arc::new(roster.iter().map(|(id, record)| (SiteNumber(record.number), id.clone())).collect()),
+            lives: Arc::new(lives(&roster)),
             table: crate::tables::sites(&roster),
             times: roster.values().map(|record| SiteTimes::of(record)).collect(),
             columns: Mutex::default(),
@@ -75,6 +81,14 @@ impl RosterView {
     }
 }
 
+/// Which lives of the sites' journals may be current, by the roster.
+pub(crate) fn lives(roster: &Sites) -> Lives {
+    Lives::new(roster.values().filter_map(|record| {
+        let newest = record.journal.as_ref()?.epoch;
+        Some((SiteNumber(record.number), newest, record.lives_apart().collect()))
+    }))
+}
+
 /// Says what an answer is missing.
 pub(crate) struct Covering {
     pub(crate) shared: Arc<Shared>,
@@ -83,6 +97,8 @@ pub(crate) struct Covering {
     /// Taken before the question's versions were pinned: nothing learned later is used.
     pub(crate) standing: Arc<Standing>,
     pub(crate) asked_at: Timestamp,
+    /// Columns that lack values which do not fit them.
+    pub(crate) misfits: Arc<Misfits>,
 }
 
 impl std::fmt::Debug for Covering {
@@ -154,6 +170,7 @@ impl Cover for Covering {
                 continue;
             }
             let is_well = times.retired.is_none()
+                && times.apart_since.is_none()
                 && !known.is_quarantined
                 && (flawed.is_empty() || !flawed.contains_key(id))
                 && about().all(|scanned| self.is_through(scanned.through(place, &known), &known, scanned));
@@ -163,9 +180,11 @@ impl Cover for Covering {
                 let about: Vec<(&Scanned<'_>, Option<Timestamp>)> =
                     about().map(|scanned| (scanned, scanned.through(place, &known))).collect();
                 let flaw = flawed.get(id).copied();
+                // What it sends now is kept apart: what is shown of it ended when that began.
+                let flaw = flaw.or(times.apart_since.map(|_| Cause::CloneOrRewind));
                 let is_complete =
                     flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);
-                (!is_complete).then(|| self.missing(&watch, id, &about, flaw, &mut lacking))
+                (!is_complete).then(|| self.missing(&watch, id, times, &about, flaw, &mut lacking))
             };
             coverage.scope += 1;
             if missing.is_none() {
@@ -183,6 +202,7 @@ impl Cover for Covering {
             coverage.missing_share = self.share(&watch, scope, &coverage);
         }
         coverage.groups = groups.finish();
+        coverage.misfits = self.misfits_of(scope);
         coverage
     }
 }
@@ -208,9 +228,31 @@ impl Covering {
     /// What an answer about all rows of all sites would miss.
     pub(crate) fn of_everything(&self) -> Coverage {
         let all = vec![true; self.view.ids.len()];
-        let scan = |table| ScanScope { table, sites: all.clone(), until: None, from: None };
+        let scan = |table| ScanScope { table, sites: all.clone(), until: None, from: None, columns: Vec::new() };
         let scans = self.shared.lake.tables().into_keys().map(scan).collect();
         self.coverage(&Scope { scans, grouped_by: Vec::new() })
+    }
+
+    /// The columns that are read, and lack values of sites that the question is about.
+    fn misfits_of(&self, scope: &Scope) -> Vec<ColumnMisfits> {
+        let is_asked = |scan: &ScanScope, site: &SiteId| {
+            self.view.ids.binary_search(site).is_ok_and(|place| scan.sites.get(place) == Some(&true))
+        };
+        let mut found = Vec::new();
+        for ((table, column), misfits) in self.misfits.iter() {
+            let scans = scope.scans.iter().filter(|scan| scan.table == *table && scan.columns.contains(column));
+            let scans: Vec<&ScanScope> = scans.collect();
+            if scans.is_empty() {
+                continue;
+            }
+            let mut of_asked = misfits.clone();
+            of_asked.sites.retain(|site, _| scans.iter().any(|scan| is_asked(scan, site)));
+            of_asked.values = of_asked.sites.values().sum();
+            if of_asked.values > 0 {
+                found.push(of_asked);
+            }
+        }
+        found
     }
 
     fn scanned<'a>(&'a self, scan: &'a ScanScope) -> Scanned<'a> {
@@ -265,12 +307,17 @@ impl Covering {
         &self,
         watch: &Watch,
         id: &SiteId,
+        times: &SiteTimes,
         scans: &[(&Scanned<'_>, Option<Timestamp>)],
         flaw: Option<Cause>,
         lacking: &mut Lacking,
     ) -> MissingSite {
         let verdict = watch.verdict(id);
         let since = scans.iter().filter_map(|(_, through)| *through).min();
+        let since = match times.apart_since {
+            Some(apart) => Some(since.map_or(apart, |since| since.min(apart))),
+            None => since,
+        };
         let (state, cause) = match verdict {
             None => (SiteState::NeverHeard, Some(Cause::NeverEnrolled)),
             Some(verdict) if verdict.state == SiteState::Ok => (SiteState::Recovering, Some(Cause::Backlog)),
@@ -330,11 +377,17 @@ impl Covering {
 struct SiteTimes {
     retired: Option<Timestamp>,
     go_live: Option<Timestamp>,
+    /// Since when what it sends is kept apart.
+    apart_since: Option<Timestamp>,
 }
 
 impl SiteTimes {
     fn of(record: &SiteRecord) -> Self {
-        Self { retired: record.retired.as_ref().map(|retired| retired.at), go_live: record.go_live() }
+        Self {
+            retired: record.retired.as_ref().map(|retired| retired.at),
+            go_live: record.go_live(),
+            apart_since: record.apart_since(),
+        }
     }
 
     /// Whether the site can have rows that a scan asks for: a retired one only from before, one that opens later none.

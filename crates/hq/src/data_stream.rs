@@ -15,7 +15,9 @@ use arrow_array::{
 };
 use futures::SinkExt;
 use prost::Message;
-use rollcall_lake::{Conformed, Lake, LakeError, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table, conform};
+use rollcall_lake::{
+    Conformed, Lake, LakeError, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table, conform, our_column,
+};
 use rollcall_roll::Condition;
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId, TableName, Timestamp, columns, describe};
 use rollcall_wire::{
@@ -208,9 +210,9 @@ fn check_rows(rows: &RecordBatch, first: Seq, last: Seq) -> Result<(), String> {
         return Ok(());
     }
     let wrong = |what: &str| format!("rows without valid {what}");
-    let seqs = rows.column_by_name(columns::SEQ).and_then(|column| column.as_any().downcast_ref::<Int64Array>());
+    let seqs = our_column(rows, columns::SEQ).and_then(|column| column.as_any().downcast_ref::<Int64Array>());
     let seqs = seqs.filter(|seqs| seqs.null_count() == 0).ok_or_else(|| wrong("positions"))?;
-    let ops = rows.column_by_name(columns::OP).and_then(|column| column.as_any().downcast_ref::<UInt8Array>());
+    let ops = our_column(rows, columns::OP).and_then(|column| column.as_any().downcast_ref::<UInt8Array>());
     let ops = ops.filter(|ops| ops.null_count() == 0).ok_or_else(|| wrong("operations"))?;
     let within = seqs.values().iter().all(|seq| (first.0..=last.0).contains(&seq.unsigned_abs()) && *seq > 0);
     if !within || seqs.values().windows(2).any(|pair| pair[0] >= pair[1]) {

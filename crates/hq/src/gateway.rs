@@ -17,8 +17,8 @@ use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     proto::{
-        Ask, Attempt, Cursor, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, Hello, HqControl, Identity,
-        Published, Refused, RenewRequest, Settings, SiteControl, Welcome, enrolment_server::Enrolment,
+        self, Ask, Attempt, Cursor, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, Hello, HqControl,
+        Identity, Published, Refused, RenewRequest, Settings, SiteControl, Welcome, enrolment_server::Enrolment,
         hq_control::Message as ToSite, site_control::Message as FromSite, sites_server::Sites,
     },
 };
@@ -32,7 +32,7 @@ use crate::{
     lanes::Lanes,
     node::Shared,
     published::{self, arrivals::Applied},
-    roster::SiteRecord,
+    roster::{NewLife, SiteRecord},
     sessions::Session,
     sites_port::Caller,
     watching::{CLOCK_OFF, Heard},
@@ -301,7 +301,8 @@ impl Control {
         });
         self.shared.sessions.open(session.clone());
         let record = self.shared.roster.get(site);
-        if record.and_then(|record| record.key_hash.clone()).as_deref() != Some(self.peer.key_hash.as_str()) {
+        let key_hash = record.as_ref().and_then(|record| record.key_hash.as_deref());
+        if key_hash != Some(self.peer.key_hash.as_str()) {
             // It was retired or enrolled anew while this one said hello.
             self.shared.sessions.close(&session);
             let message = "this site was retired or enrolled anew".to_owned();
@@ -325,7 +326,9 @@ impl Control {
         self.shared.proposed.take(site, &hello.event_times, &self.shared.lake);
         let seen = seen_of(hello, self.address);
         self.shared.heard(site, Heard::Welcomed { seen, states_manifests: hello.states_manifests });
-        self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
+        if !hello.blind {
+            self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
+        }
         if !self.shared.ledger.is_quarantined(site) {
             self.shared.heard(site, Heard::Condition(Condition::Refused, None));
         }
@@ -363,6 +366,10 @@ impl Control {
     async fn try_epoch_for(&self, hello: &Hello) -> Result<(Epoch, String), Turned> {
         let site = &self.peer.site;
         let record = self.shared.roster.get(site).and_then(|record| record.journal.clone());
+        if hello.blind {
+            // It cannot read its journal, and sends nothing of it.
+            return Ok((record.map_or(Epoch(hello.epoch), |journal| journal.epoch), String::new()));
+        }
         let reason = match &record {
             None => Some("first contact".to_owned()),
             Some(journal) if journal.id != hello.journal_id => {
@@ -384,11 +391,16 @@ impl Control {
             (reason, _) => {
                 let reason = reason.unwrap_or_default();
                 let (roster, now) = (&self.shared.roster, self.shared.now());
-                let epoch = roster.new_epoch(site, record.as_ref(), &hello.journal_id, &reason, now).await?;
-                if epoch == Epoch(1) {
-                    tracing::info!(%site, "first contact");
-                } else {
-                    tracing::warn!(%site, %epoch, reason, "a new epoch");
+                // A person said of these that nothing of the life before is to be missed, or that HQ itself went back in time.
+                let is_contested = record.is_some() && !hello.accept_older_lake && !hello.replaces_site;
+                let new = NewLife { journal_id: &hello.journal_id, reason: &reason, is_contested };
+                let epoch = roster.new_epoch(site, record.as_ref(), new, now).await?;
+                match epoch {
+                    Epoch(1) => tracing::info!(%site, "first contact"),
+                    epoch if is_contested => {
+                        tracing::error!(%site, %epoch, reason, "a new life of the site's journal; it is kept apart until it has all that was confirmed");
+                    }
+                    epoch => tracing::warn!(%site, %epoch, reason, "a new epoch"),
                 }
                 Ok((epoch, reason))
             }
@@ -503,21 +515,26 @@ impl Control {
         self.shared.heard(site, Heard::Contact);
         match message {
             FromSite::Beacon(beacon) => {
-                let problem = (!beacon.capture_ok).then_some(beacon.capture_problem);
+                let problem = (!beacon.capture_ok).then(|| beacon.capture_problem.clone());
+                let full = full_disk(site, beacon.disk_free_bytes);
+                let (capture, disk) = match beacon.capture_cause() {
+                    proto::Cause::Disk => (None, problem.clone().or(full)),
+                    _ => (problem.clone(), full),
+                };
                 let age = Duration::from_millis(beacon.oldest_unconfirmed_age_ms);
                 let clock_off = self.shared.now().as_micros().saturating_sub(beacon.clock_micros);
                 let fact = Fact::Beacon {
                     head: Seq(beacon.head),
                     unconfirmed_age: age,
-                    capture_problem: problem.clone(),
+                    capture_problem: problem,
                     clock_off_micros: clock_off,
                     applied: applied(&beacon.applied),
                 };
                 self.shared.learned(site, fact);
                 let rows = beacon.head.saturating_sub(beacon.confirmed);
                 self.shared.heard(site, Heard::Backlog { rows, age });
-                self.shared.heard(site, Heard::Condition(Condition::Capture, problem));
-                self.shared.heard(site, Heard::Condition(Condition::Disk, full_disk(site, beacon.disk_free_bytes)));
+                self.shared.heard(site, Heard::Condition(Condition::Capture, capture));
+                self.shared.heard(site, Heard::Condition(Condition::Disk, disk));
             }
             FromSite::Heads(heads) if heads.epoch == session.epoch.0 => {
                 let tables = heads.tables.iter();
@@ -632,36 +649,36 @@ fn applied(told: &[rollcall_wire::proto::Applied]) -> BTreeMap<TableName, Applie
 /// What a site's own log of its attempts says about its absence: one line for each thing it ran into.
 fn afterwards(site: &SiteId, attempts: &[Attempt]) -> Vec<Heard> {
     const KINDS_MAX: usize = 20;
-    let mut kinds: BTreeMap<(&str, &str, &str), (i64, i64, usize)> = BTreeMap::new();
+    let mut kinds: BTreeMap<(&str, &str, &str, i32), (i64, i64, usize)> = BTreeMap::new();
     for attempt in attempts.iter().take(10_000) {
-        let key = (attempt.address.as_str(), attempt.resolved.as_str(), attempt.error.as_str());
+        let key = (attempt.address.as_str(), attempt.resolved.as_str(), attempt.error.as_str(), attempt.cause);
         let seen = kinds.entry(key).or_insert((attempt.at_micros, attempt.at_micros, 0));
         *seen = (seen.0.min(attempt.at_micros), seen.1.max(attempt.at_micros), seen.2 + 1);
     }
-    let told = kinds.into_iter().take(KINDS_MAX).map(|((address, resolved, error), (first, last, count))| {
+    let told = kinds.into_iter().take(KINDS_MAX).map(|((address, resolved, error, cause), (first, last, count))| {
+        let cause = proto::Cause::try_from(cause).ok().and_then(proto::Cause::known);
         let at = Timestamp::from_micros;
-        // Something answered, and it was not HQ: the name or the address is wrong.
-        let is_void = error.contains("not our HQ") || error.contains("not HQ") || error.contains("certificate");
         let resolved = if resolved.is_empty() { "nothing".to_owned() } else { resolved.to_owned() };
+        let named = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
         let text = format!(
-            "{site} tried {address}, which resolved to {resolved}, {count} times from {} to {}: {error}",
+            "{site} tried {address}, which resolved to {resolved}, {count} times from {} to {}: {error}{named}",
             at(first),
             at(last)
         );
         tracing::info!(%site, text, "what the site could not do");
-        Heard::Afterwards { cause: is_void.then_some(Cause::Void), text }
+        // That nothing answered is what a silence is taken for anyway.
+        Heard::Afterwards { cause: cause.filter(|cause| *cause != Cause::PowerOrLink), text }
     });
     told.collect()
 }
 
-/// What to say of a disk with little space left; a site that does not know says 0.
-fn full_disk(site: &SiteId, free: u64) -> Option<String> {
+/// What to say of a disk with little space left, or none; not every system tells.
+fn full_disk(site: &SiteId, free: Option<u64>) -> Option<String> {
     const FREE_MIN: u64 = 1 << 30;
+    let free = free.filter(|free| *free < FREE_MIN)?;
     // Rounded, so that the story is not told anew with every beacon.
     let hundreds = free / 100_000_000;
-    (1..FREE_MIN)
-        .contains(&free)
-        .then(|| format!("less than {} MB are free where {site} has its database", (hundreds + 1) * 100))
+    Some(format!("less than {} MB are free where {site} has its database", (hundreds + 1) * 100))
 }
 
 /// Why a site got no session.

@@ -21,7 +21,7 @@ use crate::{
     capacity,
     error::HqError,
     hear_out::{BODY_BYTES_MAX, hear_out},
-    incidents_api,
+    incidents_api, lives_api,
     node::Shared,
     published_api,
     relay::Relay,
@@ -51,6 +51,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/users/{name}/tokens", get(tokens))
         .route("/api/users/{name}/tokens/{token}", axum::routing::put(make_token).delete(remove_token))
         .merge(incidents_api::routes())
+        .merge(lives_api::routes())
         .merge(published_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -205,6 +206,8 @@ struct SqlRequest {
 /// missing in all, and in a sentence.
 const COVERAGE_HEADER: &str = "x-rollcall-coverage";
 const MISSING_HEADER: &str = "x-rollcall-missing";
+/// How many columns that the question reads lack values which did not fit them.
+const MISFITS_HEADER: &str = "x-rollcall-misfits";
 const SUMMARY_HEADER: &str = "x-rollcall-coverage-summary";
 /// Where the time went, in the form that browsers show.
 const TIMING_HEADER: &str = "server-timing";
@@ -226,6 +229,7 @@ async fn sql(
     let answer = shared.query(&request.sql, &caller).await?;
     let summary = answer.coverage.summary();
     let missing = answer.coverage.missing.len().to_string();
+    let misfits = answer.coverage.misfits.len().to_string();
     let millis = |took: Duration| took.as_secs_f64() * 1000.0;
     let (plan, of_coverage, rows) = (millis(answer.took.plan), millis(answer.took.coverage), millis(answer.took.rows));
     let timing = format!("plan;dur={plan:.2}, coverage;dur={of_coverage:.2}, rows;dur={rows:.2}");
@@ -236,9 +240,13 @@ async fn sql(
     let mut body = rendered.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     body.extend_from_slice(trailer.unwrap_or_default().as_bytes());
     let mut response = ([(header::CONTENT_TYPE, format.content_type())], Body::from(body)).into_response();
-    for (name, text) in
-        [(COVERAGE_HEADER, coverage), (MISSING_HEADER, missing), (SUMMARY_HEADER, summary), (TIMING_HEADER, timing)]
-    {
+    for (name, text) in [
+        (COVERAGE_HEADER, coverage),
+        (MISSING_HEADER, missing),
+        (MISFITS_HEADER, misfits),
+        (SUMMARY_HEADER, summary),
+        (TIMING_HEADER, timing),
+    ] {
         // Headers are ASCII; names of attributes may not be.
         let text: String =
             text.chars().map(|letter| if (' '..='~').contains(&letter) { letter } else { '?' }).collect();

@@ -47,6 +47,8 @@ struct PendingHeads {
     time: Timestamp,
     epoch: Epoch,
     heads: Vec<(TableName, Seq)>,
+    /// Some tables are not in it: they are being stated, or are not captured truly.
+    is_partial: bool,
 }
 
 /// The state of one site that must survive a restart of HQ.
@@ -201,7 +203,13 @@ impl Ledger {
                 presence.now.head = head.max(presence.now.head);
                 presence.capture_problem = capture_problem;
             }
-            Fact::Heads { time, epoch, heads } => presence.expect(PendingHeads { time, epoch, heads }),
+            Fact::Heads { time, epoch, mut heads } => {
+                let all = heads.len();
+                // The head of such a table says nothing; those of the others do.
+                heads.retain(|(_, head)| *head != Seq(u64::MAX));
+                let is_partial = heads.len() < all;
+                presence.expect(PendingHeads { time, epoch, heads, is_partial });
+            }
             Fact::Goodbye { head, reason } => {
                 presence.now.head = head.max(presence.now.head);
                 presence.now.said_goodbye = true;
@@ -471,10 +479,6 @@ impl Presence {
 
     /// Notes an answer to HQ's time, to be reached by the cursors.
     fn expect(&mut self, answer: PendingHeads) {
-        if answer.heads.iter().any(|(_, head)| *head == Seq(u64::MAX)) {
-            // A table is still being loaded: this answer can never be reached.
-            return;
-        }
         if self.pending.len() == PENDING_MAX {
             // Keep the oldest, which is reached first, and the newest, which says most.
             self.pending.remove(PENDING_MAX / 2);
@@ -499,7 +503,7 @@ impl Presence {
                     continue;
                 }
                 let cursor = of_lake.and_then(|table| table.cursor(number, pending.epoch));
-                if cursor.is_some_and(|cursor| cursor.seq >= *head) {
+                if *head == Seq(0) || cursor.is_some_and(|cursor| cursor.seq >= *head) {
                     let through = self.table_through.entry(table.clone()).or_insert(pending.time);
                     *through = pending.time.max(*through);
                 } else {
@@ -509,7 +513,9 @@ impl Presence {
             if !all {
                 break;
             }
-            self.now.complete_through = self.now.complete_through.max(Some(pending.time));
+            if !pending.is_partial {
+                self.now.complete_through = self.now.complete_through.max(Some(pending.time));
+            }
             self.pending.pop_front();
         }
     }

@@ -1,11 +1,7 @@
 //! Housekeeping beside ingest: compaction, clean-up, what must be remembered, contact history.
 
 use rollcall_types::describe;
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use rollcall_lake::{CompactionReport, LakeError, Retention, StateView, Table};
@@ -13,6 +9,7 @@ use rollcall_types::SiteNumber;
 
 use crate::{
     capacity,
+    coverage::lives,
     node::Shared,
     published::{
         self,
@@ -169,11 +166,16 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                     continue;
                 }
                 let limits = shared.config.compaction;
-                let ids = shared.roster.ids().into_iter().map(|(number, site)| (site.to_string(), number));
-                let ids: Arc<HashMap<String, SiteNumber>> = Arc::new(ids.collect());
                 for table in all_tables(&shared) {
-                    let ids = ids.clone();
-                    tell(&table, table.compact(limits, move |site| ids.get(site).copied()).await);
+                    let sites = async || {
+                        // Not older than the version to be compacted: a life may have begun a moment ago.
+                        shared.lake.state().refresh().await?;
+                        let roster = shared.roster.all();
+                        let lives = lives(&roster);
+                        let number = move |site: &str| roster.get(site).map(|record| SiteNumber(record.number));
+                        Ok((number, lives))
+                    };
+                    tell(&table, table.compact(limits, sites).await);
                 }
                 let state = shared.lake.state();
                 tell(state.table(), state.compact(limits, &[PRESENCE, TICKS, COUNTER]).await);

@@ -31,12 +31,15 @@ use crate::{
     ledger::{Ledger, RollEntry},
     maintenance,
     measures::Measures,
+    misfits::MisfitCounts,
     notify::{self, Notifiers},
     pg,
     published::{self, Published, arrivals},
     reconcile::{self, Reconciliation},
     relay::{self, Relay},
+    restated::{Restated, Restatements},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
+    rulings,
     sessions::Sessions,
     settings::Settings,
     sites_port,
@@ -138,6 +141,10 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) engine: Engine,
     pub(crate) reconciliation: Reconciliation,
+    /// Tables that sites state again.
+    pub(crate) restatements: tokio::sync::Mutex<Restatements>,
+    /// Values that fit no column.
+    pub(crate) misfits: Arc<MisfitCounts>,
     pub(crate) measures: Measures,
     roster_view: Mutex<Option<Arc<RosterView>>>,
     pub(crate) standings: Standings,
@@ -190,9 +197,9 @@ impl Shared {
             let seen: Sites = seen.map(|(id, record)| (id.clone(), record.clone())).collect();
             only = Some(Arc::new(seen.keys().map(ToString::to_string).collect()));
             // Cursors name sites by number, whoever asks.
-            let numbers = view.numbers.clone();
+            let (numbers, lives) = (view.numbers.clone(), view.lives.clone());
             let mut of_seen = RosterView::new(Arc::new(seen));
-            of_seen.numbers = numbers;
+            (of_seen.numbers, of_seen.lives) = (numbers, lives);
             view = Arc::new(of_seen);
         }
         let covering = Arc::new(Covering {
@@ -201,6 +208,7 @@ impl Shared {
             settings: table_settings::all(&self.lake),
             standing: self.standings.get(self),
             asked_at: self.now(),
+            misfits: self.misfits.told(),
         });
         let mut tables = vec![];
         let sites = view.clone();
@@ -229,10 +237,28 @@ impl Shared {
             add("cursors", |shared| tables::cursors(&shared.lake, &shared.roster.all()));
             add("columns", |shared| tables::columns(&shared.lake));
             add("manifests", |shared| tables::manifests(&shared.reconciliation.all()));
+            add("restated", |shared| tables::restated(&shared.restated()));
+            add("lives", |shared| tables::lives(&shared.roster.all()));
         }
         let coverage = CoverageFunction { shared: Arc::downgrade(self), sees: sees.clone() };
         let functions: Vec<(_, Arc<dyn TableFunctionImpl>)> = vec![("coverage", Arc::new(coverage))];
-        Extras { tables, site_ids: view.numbers.clone(), cover: covering, only, functions, ..Extras::default() }
+        let (site_ids, lives) = (view.numbers.clone(), view.lives.clone());
+        Extras { tables, site_ids, lives, cover: covering, only, functions, ..Extras::default() }
+    }
+
+    /// Tables that sites state again, or did.
+    fn restated(&self) -> Vec<Restated> {
+        // Counting is under way only for a moment; then what is stored says it.
+        match self.restatements.try_lock() {
+            Ok(known) => known.all().cloned().collect(),
+            Err(_) => Restatements::restore(self.lake.state()).all().cloned().collect(),
+        }
+    }
+
+    /// What goes with a question of HQ's own, of which only the rows matter that are current.
+    pub(crate) fn current_rows(&self) -> Extras {
+        let view = self.roster_view();
+        Extras { site_ids: view.numbers.clone(), lives: view.lives.clone(), ..Extras::default() }
     }
 
     /// Answers SQL with its coverage.
@@ -299,6 +325,8 @@ impl Node {
             proposed: Proposed::default(),
             ledger: Ledger::default(),
             reconciliation: Reconciliation::default(),
+            restatements: tokio::sync::Mutex::default(),
+            misfits: Arc::default(),
             measures: Measures::default(),
             roster_view: Mutex::default(),
             standings: Standings::default(),
@@ -327,6 +355,7 @@ impl Node {
         shared.tasks.spawn(watching::run(shared.clone()));
         shared.tasks.spawn(notify::run(shared.clone()));
         shared.tasks.spawn(reconcile::run(shared.clone()));
+        shared.tasks.spawn(rulings::run(shared.clone()));
         shared.tasks.spawn(sites_port::serve(shared.clone(), sites_listener));
         shared.tasks.spawn(serve_http(shared.clone(), http_listener));
         shared.tasks.spawn(pg::serve(shared.clone(), pg_listener, pg));

@@ -19,10 +19,16 @@ use arrow_schema::{DataType, Field, Schema};
 use rollcall_lake::DataFile;
 use rollcall_query::{Extras, MakeTable};
 use rollcall_roll::{Condition, Kind};
-use rollcall_types::{Epoch, Manifest, Seq, SiteId, Stated, TableName, Timestamp, columns, describe};
+use rollcall_types::{Epoch, Manifest, Seq, SiteId, SiteNumber, Stated, TableName, Timestamp, columns, describe};
 use tokio::task::block_in_place;
 
-use crate::{error::HqError, node::Shared, watching::Heard};
+use crate::{
+    error::HqError,
+    node::Shared,
+    restated::Restatements,
+    unreconciled::{Discrepancy, Unreconciled},
+    watching::Heard,
+};
 
 /// How far back manifests are read when HQ starts.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
@@ -86,8 +92,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let every = (shared.config.manifest_interval() / 2).clamp(Duration::from_secs(1), Duration::from_secs(300));
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut reconciler =
-        Reconciler { read: HashSet::new(), started: shared.now(), newest: HashMap::new(), waiting: BTreeMap::new() };
+    let state = shared.lake.state();
+    let mut reconciler = Reconciler {
+        read: HashSet::new(),
+        started: shared.now(),
+        newest: HashMap::new(),
+        waiting: BTreeMap::new(),
+        unreconciled: Unreconciled::restore(state),
+    };
+    *shared.restatements.lock().await = Restatements::restore(state);
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -108,10 +121,12 @@ struct Reconciler {
     newest: HashMap<SiteId, Received>,
     /// Manifests to be checked, oldest first.
     waiting: BTreeMap<(SiteId, Seq), Received>,
+    /// What is not mended yet.
+    unreconciled: Unreconciled,
 }
 
 impl Reconciler {
-    async fn round(&mut self, shared: &Shared) -> Result<(), HqError> {
+    async fn round(&mut self, shared: &Arc<Shared>) -> Result<(), HqError> {
         // What was heard of a site must not be newer than what is known of its rows.
         shared.lake.follow().await?;
         self.read(shared).await?;
@@ -155,9 +170,86 @@ impl Reconciler {
             }
         };
         for (site, received, before) in checked {
-            judge(shared, &site, &received, before.as_ref(), &counted);
+            judge(shared, &mut self.unreconciled, &site, &received, before.as_ref(), &counted);
         }
         self.miss(shared);
+        self.settle(shared).await?;
+        self.look_at_restatements(shared).await
+    }
+
+    /// Counts again what did not agree, and forgets what is mended.
+    async fn settle(&mut self, shared: &Shared) -> Result<(), HqError> {
+        let told = shared.watching.open_of(Condition::Manifest);
+        self.unreconciled.account(|site| told.contains(site));
+        let open = self.unreconciled.to_count();
+        let mut windows: Vec<Window> = open
+            .filter_map(|(site, found, stated)| {
+                Some(Window {
+                    site: site.clone(),
+                    epoch: found.epoch,
+                    after: found.after,
+                    through: found.through,
+                    table: TableName::at_hq(&found.table).ok()?,
+                    stated,
+                    received_from: Timestamp::from_micros(0),
+                })
+            })
+            .collect();
+        let counted = count_surely(shared, &mut windows).await?;
+        let roster = shared.roster.all();
+        let current = |site: &SiteId| {
+            let record = roster.get(site)?;
+            Some((SiteNumber(record.number), record.current_life()?))
+        };
+        let agrees = |site: &SiteId, found: &Discrepancy| {
+            let name = TableName::at_hq(&found.table).ok();
+            let key = name.map(|name| (site.clone(), found.through, name));
+            found.stated.is_some() && key.and_then(|key| counted.get(&key).copied()) == found.stated
+        };
+        for site in self.unreconciled.settle(&shared.lake, current, agrees) {
+            let mended = "what was missing is here: it was counted again, or stated again".to_owned();
+            shared.found(&site, Heard::Mended(Condition::Manifest, mended));
+        }
+        for site in self.unreconciled.sites() {
+            shared.found(site, Heard::Condition(Condition::Manifest, self.unreconciled.text(site)));
+        }
+        self.unreconciled.note_told(|site| told.contains(site));
+        if shared.is_acting() {
+            self.unreconciled.store(shared.lake.state(), shared.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells of tables that are stated again, and of those that were.
+    async fn look_at_restatements(&self, shared: &Arc<Shared>) -> Result<(), HqError> {
+        let mut restatements = shared.restatements.lock().await;
+        let (current, now) = (shared.current_rows(), shared.now());
+        let confirmed = |site: &SiteId| shared.ledger.confirmed_through(site);
+        let number = |site: &SiteId| shared.roster.get(site).map(|record| SiteNumber(record.number));
+        let (lake, engine) = (&shared.lake, &shared.engine);
+        let news = restatements.look((lake, engine), &current, number, confirmed, now).await?;
+        for restated in &news.began {
+            tracing::warn!("{}", restated.describe());
+            if restated.is_incident() {
+                shared.found(&restated.site, Heard::Condition(Condition::Restated, Some(restated.describe())));
+            }
+        }
+        for restated in &news.completed {
+            tracing::warn!("{}", restated.describe());
+            if restated.is_incident() {
+                // The incident keeps what was said last: how many rows there are now.
+                shared.found(&restated.site, Heard::Condition(Condition::Restated, Some(restated.describe())));
+                let left = restatements.text(&restated.site);
+                let said = match left {
+                    Some(left) => Heard::Condition(Condition::Restated, Some(left)),
+                    None => Heard::Mended(Condition::Restated, restated.describe()),
+                };
+                shared.found(&restated.site, said);
+            }
+        }
+        if shared.is_acting() {
+            restatements.store(shared.lake.state(), now).await?;
+        }
         Ok(())
     }
 
@@ -169,7 +261,7 @@ impl Reconciler {
         let is_new = |file: &&Arc<DataFile>| {
             file.modified_ms.saturating_mul(1000) >= horizon.as_micros() && !self.read.contains(&file.path)
         };
-        let mut losses = Losses::new();
+        let (mut losses, mut loads) = (Losses::new(), Loads::new());
         for file in snapshot.files().filter(is_new).cloned().collect::<Vec<_>>() {
             let batches = log.read_file(&snapshot, &file).await?;
             block_in_place(|| {
@@ -179,6 +271,7 @@ impl Reconciler {
                         match entry.op {
                             "L" => note_loss(&mut losses, &entry),
                             "M" => self.take_manifest(&entry),
+                            "B" | "C" => note_load(&mut loads, &entry),
                             _ => {}
                         }
                     }
@@ -194,6 +287,13 @@ impl Reconciler {
             });
             if !is_known {
                 shared.found(&site, Heard::Condition(Condition::Loss, Some(text)));
+            }
+        }
+        let mut restatements = shared.restatements.lock().await;
+        for ((site, epoch, seq), load) in loads {
+            match load {
+                Load::Begun { table, reason, at } => restatements.begin(site, epoch, seq, &table, &reason, at),
+                Load::Complete { table, begin } => restatements.mark(site, &table, (epoch, begin), seq),
             }
         }
         self.read = snapshot.files().map(|file| file.path.clone()).collect();
@@ -319,50 +419,72 @@ fn windows_table(windows: &[&Window]) -> Result<RecordBatch, HqError> {
     RecordBatch::try_new(Arc::new(schema), columns).map_err(|error| HqError::Invalid(error.to_string()))
 }
 
-/// Says what a manifest showed.
-fn judge(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Received>, counted: &Counted) {
+/// Takes in what a manifest showed.
+fn judge(
+    shared: &Shared,
+    unreconciled: &mut Unreconciled,
+    site: &SiteId,
+    received: &Received,
+    before: Option<&Received>,
+    counted: &Counted,
+) {
     let (mut problems, mut all_found) = (Vec::new(), HashSet::new());
+    let (after, through) = (received.manifest.after, received.manifest.through);
+    // What did not come is in quarantine, and said there.
+    let is_quarantined = shared.ledger.is_quarantined(site);
+    let is_next =
+        |before: &&Received| before.epoch == received.epoch && before.manifest.through == received.manifest.after;
     let mut all = shared.reconciliation.all();
     for stated in &received.manifest.tables {
         let name = TableName::at_hq(&stated.table).ok();
-        let through = received.manifest.through;
         let found = name.and_then(|name| counted.get(&(site.clone(), through, name)).copied());
         if found.is_some() {
             all_found.insert(stated.table.clone());
         }
-        if let Some(found) = found.filter(|found| *found != stated.rows) {
-            problems.push(format!(
+        let discrepancy = |stated_rows: Option<u64>, text: String| Discrepancy {
+            epoch: received.epoch,
+            table: stated.table.clone(),
+            after,
+            through,
+            stated: stated_rows,
+            text,
+        };
+        if let Some(found) = found.filter(|found| *found != stated.rows && !is_quarantined) {
+            let text = format!(
                 "{site} journalled {} changes of {} in positions {} to {through}, {found} of them are here",
                 stated.rows,
                 stated.table,
-                received.manifest.after.0 + 1
-            ));
+                after.0 + 1
+            );
+            problems.push(discrepancy(Some(stated.rows), text));
         }
         let last_key = |received: &Received| {
             received.manifest.tables.iter().find(|other| other.table == stated.table).and_then(|other| other.last_key)
         };
-        if let (0, Some(now), Some(then)) = (stated.rows, stated.last_key, before.and_then(last_key))
+        // Of changes between two manifests that do not follow each other nothing is known.
+        if let (0, Some(now), Some(then)) = (stated.rows, stated.last_key, before.filter(is_next).and_then(last_key))
             && now > then
         {
-            problems.push(format!(
+            let text = format!(
                 "{site} captured no change of {}, but its last row went from {then} to {now}: changes pass by the triggers",
                 stated.table
-            ));
+            );
+            problems.push(discrepancy(None, text));
         }
-        let reconciled =
-            Reconciled { stated: stated.clone(), after: received.manifest.after, through, found, at: received.at };
+        let reconciled = Reconciled { stated: stated.clone(), after, through, found, at: received.at };
         all.insert((site.clone(), stated.table.clone()), reconciled);
     }
     drop(all);
     for problem in &problems {
-        tracing::error!(%site, problem, "a manifest does not agree with the lake");
+        tracing::error!(%site, problem = problem.text, "a manifest does not agree with the lake");
     }
     let is_counted = |stated: &Stated| all_found.contains(&stated.table);
     if problems.is_empty() && received.manifest.tables.iter().all(is_counted) {
         shared.found(site, Heard::Reconciled { received_at: received.at });
     }
-    let problem = (!problems.is_empty()).then(|| problems.join("; "));
-    shared.found(site, Heard::Condition(Condition::Manifest, problem));
+    problems.into_iter().for_each(|problem| unreconciled.add(site, problem));
+    // Where nothing is left to mend, what was said of manifests that did not come is over.
+    shared.found(site, Heard::Condition(Condition::Manifest, unreconciled.text(site)));
 }
 
 /// A row of the sites' log.
@@ -407,6 +529,27 @@ fn note_loss(losses: &mut Losses, entry: &Entry<'_>) {
     *at = entry.at.max(*at);
     text.push_str(if text.is_empty() { "" } else { "; " });
     text.push_str(&said);
+}
+
+/// Marks of loads, in the order in which sites made them.
+type Loads = BTreeMap<(SiteId, Epoch, Seq), Load>;
+
+enum Load {
+    Begun { table: String, reason: String, at: Timestamp },
+    Complete { table: String, begin: Seq },
+}
+
+fn note_load(loads: &mut Loads, entry: &Entry<'_>) {
+    let (Ok(site), [Some(table), second, _]) = (SiteId::new(entry.site), entry.texts) else { return };
+    let table = table.to_owned();
+    let load = match entry.op {
+        "B" => Load::Begun { table, reason: second.unwrap_or_default().to_owned(), at: entry.at },
+        _ => {
+            let Some(begin) = second.and_then(|text| text.parse().ok()) else { return };
+            Load::Complete { table, begin: Seq(begin) }
+        }
+    };
+    loads.insert((site, entry.epoch, entry.seq), load);
 }
 
 fn manifest(entry: &Entry<'_>) -> Option<(SiteId, Received)> {

@@ -1,7 +1,7 @@
 //! The roster: which sites should be heard from. A site leaves it only when a person retires it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -11,7 +11,7 @@ use chrono::TimeZone;
 use chrono_tz::Tz;
 use imbl::OrdMap;
 use rollcall_lake::{Lake, LakeError, Record, StateView};
-use rollcall_types::{Epoch, HQ_SITE, SiteId, SiteNumber, Timestamp};
+use rollcall_types::{Epoch, HQ_SITE, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{access::token_hash, attributes::Attributes, authority::random_bytes, error::HqError};
@@ -37,6 +37,9 @@ pub(crate) struct SiteRecord {
     pub(crate) retired: Option<Retired>,
     #[serde(default)]
     pub(crate) journal: Option<Journal>,
+    /// Lives of its journal that may lack what the one before had, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) contested: Vec<ContestedLife>,
     /// When it was put on the roster.
     #[serde(default)]
     pub(crate) listed_at: Option<Timestamp>,
@@ -67,9 +70,94 @@ pub(crate) struct Journal {
     pub(crate) epoch: Epoch,
     /// Why this epoch was allotted.
     pub(crate) reason: String,
+    /// Whether HQ asked itself what this life may lack; before 0.2 it did not.
+    #[serde(default)]
+    pub(crate) is_asked_about: bool,
+}
+
+/// A life of a site's journal of which it is not known that it has all that was confirmed before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContestedLife {
+    pub(crate) epoch: Epoch,
+    /// The life that was current when it began.
+    pub(crate) before: Epoch,
+    pub(crate) began_at: Timestamp,
+    /// What gave it away.
+    pub(crate) reason: String,
+    /// It took the place of the one before at once, as lives did before HQ 0.2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_shown: bool,
+    #[serde(default)]
+    pub(crate) ruling: Option<Ruling>,
+}
+
+/// What became of a contested life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ruling {
+    /// It is current from then on; else the one before stays so.
+    pub(crate) is_accepted: bool,
+    pub(crate) at: Timestamp,
+    /// A person, or HQ itself where nothing is missing.
+    pub(crate) by: String,
+    pub(crate) reason: String,
+}
+
+impl ContestedLife {
+    /// In a word, for people.
+    pub(crate) fn state(&self) -> &'static str {
+        match &self.ruling {
+            None if self.is_shown => "shown, to be ruled on",
+            None => "apart, to be ruled on",
+            Some(ruling) if ruling.is_accepted => "accepted",
+            Some(_) => "apart",
+        }
+    }
+
+    /// Whether its rows are kept apart from the current ones.
+    pub(crate) fn is_apart(&self) -> bool {
+        match &self.ruling {
+            Some(ruling) => !ruling.is_accepted,
+            None => !self.is_shown,
+        }
+    }
 }
 
 impl SiteRecord {
+    /// Lives whose rows are kept apart.
+    pub(crate) fn lives_apart(&self) -> impl Iterator<Item = Epoch> {
+        self.contested.iter().filter(|life| life.is_apart()).map(|life| life.epoch)
+    }
+
+    /// The life on which a person must rule, or HQ when all is there.
+    pub(crate) fn question(&self) -> Option<&ContestedLife> {
+        self.contested.iter().rfind(|life| life.ruling.is_none())
+    }
+
+    /// Why what comes of the newest life is kept apart; none if it is not.
+    pub(crate) fn held(&self) -> Option<String> {
+        let newest = self.journal.as_ref()?.epoch;
+        let life = self.contested.iter().find(|life| life.epoch == newest && life.is_apart())?;
+        Some(match &life.ruling {
+            Some(ruling) => format!("{} kept life {}: {}", ruling.by, life.before, ruling.reason),
+            None => life.reason.clone(),
+        })
+    }
+
+    /// The life whose rows are current.
+    pub(crate) fn current_life(&self) -> Option<Epoch> {
+        let newest = self.journal.as_ref()?.epoch;
+        (1..=newest.0).rev().map(Epoch).find(|epoch| !self.lives_apart().any(|apart| apart == *epoch))
+    }
+
+    /// Since when what the site sends is kept apart: its rows here end there.
+    pub(crate) fn apart_since(&self) -> Option<Timestamp> {
+        let newest = self.journal.as_ref()?.epoch;
+        let current = self.current_life().unwrap_or_default();
+        // Of several lives in a row the first one ended what is shown.
+        (current < newest)
+            .then(|| self.contested.iter().filter(|life| life.epoch > current).map(|life| life.began_at).min())?
+    }
+
     /// When the site opens for the first time, if that was declared.
     pub(crate) fn go_live(&self) -> Option<Timestamp> {
         let day = self.attributes.get("go_live")?.parse::<chrono::NaiveDate>().ok()?;
@@ -179,11 +267,6 @@ impl Roster {
     /// The record of a site, as it is in the newest view: what a caller may do depends on it.
     pub(crate) fn get(&self, site: &SiteId) -> Option<Arc<SiteRecord>> {
         self.lake.state().view().get(SITE, site.as_str()).and_then(|record| record.parse().ok()).map(Arc::new)
-    }
-
-    /// Site ids by number.
-    pub(crate) fn ids(&self) -> HashMap<SiteNumber, SiteId> {
-        self.all().iter().map(|(id, record)| (SiteNumber(record.number), id.clone())).collect()
     }
 
     /// Changes one site's record; `change` sees the newest version and says whether to write it.
@@ -376,13 +459,12 @@ impl Roster {
     }
 
     /// Allots the next epoch for this journal, unless the journal on the roster is another than `known` by now: a node that
-    /// the site called a moment ago may have allotted one.
+    /// the site called a moment ago may have allotted one. A contested one is kept apart.
     pub(crate) async fn new_epoch(
         &self,
         site: &SiteId,
         known: Option<&Journal>,
-        journal_id: &str,
-        reason: &str,
+        new: NewLife<'_>,
         now: Timestamp,
     ) -> Result<Epoch, HqError> {
         self.change(site, "hq", now, |record| {
@@ -390,11 +472,105 @@ impl Roster {
                 return Err(HqError::Outdated);
             }
             let epoch = Epoch(record.journal.as_ref().map_or(0, |journal| journal.epoch.0) + 1);
-            record.journal = Some(Journal { id: journal_id.to_owned(), epoch, reason: reason.to_owned() });
+            let before = record.current_life().unwrap_or_default();
+            // The question is about the newest life alone.
+            for life in record.contested.iter_mut().filter(|life| life.ruling.is_none()) {
+                let reason = format!("life {epoch} followed: {}", new.reason);
+                life.ruling = Some(Ruling { is_accepted: life.is_shown, at: now, by: "hq".to_owned(), reason });
+            }
+            if new.is_contested && before > Epoch(0) {
+                record.contested.push(ContestedLife {
+                    epoch,
+                    before,
+                    began_at: now,
+                    reason: new.reason.to_owned(),
+                    is_shown: false,
+                    ruling: None,
+                });
+            }
+            let (id, reason) = (new.journal_id.to_owned(), new.reason.to_owned());
+            record.journal = Some(Journal { id, epoch, reason, is_asked_about: true });
             Ok((true, epoch))
         })
         .await
     }
+
+    /// Puts to people what an earlier HQ let happen in silence: a life that took the place of the one before and may lack what
+    /// that had.
+    pub(crate) async fn contest_shown(&self, site: &SiteId, now: Timestamp) -> Result<(), HqError> {
+        self.change(site, "hq", now, |record| {
+            let Some(journal) = record.journal.as_mut().filter(|journal| !journal.is_asked_about) else {
+                return Ok((false, ()));
+            };
+            journal.is_asked_about = true;
+            let journal = journal.clone();
+            record.contested.push(ContestedLife {
+                epoch: journal.epoch,
+                before: Epoch(journal.epoch.0.saturating_sub(1)),
+                began_at: now,
+                reason: journal.reason,
+                is_shown: true,
+                ruling: None,
+            });
+            Ok((true, ()))
+        })
+        .await
+    }
+
+    /// Lets a contested life be current that was found to have every row of the one before; false if it is no question any more.
+    pub(crate) async fn accept_contained(&self, site: &SiteId, epoch: Epoch, now: Timestamp) -> Result<bool, HqError> {
+        self.change(site, "hq", now, |record| {
+            // A person may have ruled, or another life begun, while rows were compared.
+            let question = record.contested.iter_mut().rfind(|life| life.ruling.is_none());
+            let Some(life) = question.filter(|life| life.epoch == epoch) else { return Ok((false, false)) };
+            let reason = "every row that was confirmed before is in it".to_owned();
+            life.ruling = Some(Ruling { is_accepted: true, at: now, by: "hq".to_owned(), reason });
+            Ok((true, true))
+        })
+        .await
+    }
+
+    /// Rules on the lives of a site: `epoch` is current from now on, or stays so. Returns whether that changes what is shown.
+    pub(crate) async fn rule(
+        &self,
+        site: &SiteId,
+        epoch: Epoch,
+        is_accepted: bool,
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<bool, HqError> {
+        self.change(site, by, now, |record| {
+            let current = record.current_life().unwrap_or_default();
+            let ruling = |is_accepted| Ruling { is_accepted, at: now, by: by.to_owned(), reason: reason.to_owned() };
+            if is_accepted {
+                let known = record.contested.iter_mut().find(|life| life.epoch == epoch);
+                let life = known.ok_or_else(|| HqError::Invalid(format!("nobody contests life {epoch} of {site}")))?;
+                if epoch < current {
+                    return Err(HqError::Invalid(format!(
+                        "life {current} of {site} is current, and {epoch} is older: what was current since is no more together"
+                    )));
+                }
+                life.ruling = Some(ruling(true));
+            } else if epoch != current {
+                return Err(HqError::Invalid(format!("life {current} of {site} is current, not {epoch}")));
+            }
+            for life in record.contested.iter_mut().filter(|life| life.ruling.is_none()) {
+                // One that was shown all along is what there is.
+                life.ruling = Some(ruling(life.is_shown && life.epoch == epoch));
+            }
+            Ok((true, record.current_life().unwrap_or_default() != current))
+        })
+        .await
+    }
+}
+
+/// What a new life is allotted for.
+pub(crate) struct NewLife<'a> {
+    pub(crate) journal_id: &'a str,
+    pub(crate) reason: &'a str,
+    /// It may lack what was confirmed before.
+    pub(crate) is_contested: bool,
 }
 
 /// Numbers for new sites, never used twice.

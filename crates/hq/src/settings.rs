@@ -219,6 +219,7 @@ impl Shared {
             }
         });
         let mut message = said.unwrap_or_default();
+        message.held = record.as_ref().and_then(|record| record.held()).unwrap_or_default();
         if message.beacon_interval_ms == 0 {
             message.beacon_interval_ms = millis(self.config.beacon_interval);
         }

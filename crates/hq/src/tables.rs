@@ -14,7 +14,8 @@ use crate::{
     ledger::RollEntry,
     published::arrivals::{Arrival, Arrived},
     reconcile::Reconciled,
-    roster::Sites,
+    restated::Restated,
+    roster::{Ruling, Sites},
 };
 
 /// Builds a table column by column.
@@ -140,6 +141,37 @@ pub(crate) fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordB
         .maybe_long("rows_here", all.values().map(|reconciled| reconciled.found.map(|found| found as i64)))
         .maybe_long("last_key", all.values().map(|reconciled| reconciled.stated.last_key))
         .time("received_at", all.values().map(|reconciled| Some(reconciled.at)))
+        .finish()
+}
+
+/// `rollcall.restated`: tables that sites stated again because rows of them may have been missing, doubled or stale here.
+pub(crate) fn restated(all: &[Restated]) -> RecordBatch {
+    Columns::default()
+        .text("site", all.iter().map(|of| Some(of.site.as_str())))
+        .text("table_name", all.iter().map(|of| Some(&of.table)))
+        .text("reason", all.iter().map(|of| Some(&of.reason)))
+        .time("began_at", all.iter().map(|of| Some(of.began_at)))
+        .time("completed_at", all.iter().map(|of| of.completed_at))
+        .maybe_long("rows_before", all.iter().map(|of| of.rows_before))
+        .maybe_long("rows_after", all.iter().map(|of| of.rows_after))
+        .finish()
+}
+
+/// `rollcall.lives`: lives of sites' journals that may lack what was confirmed before, and what became of them.
+pub(crate) fn lives(roster: &Sites) -> RecordBatch {
+    let all = || roster.iter().flat_map(|(site, record)| record.contested.iter().map(move |life| (site, record, life)));
+    let ruling = |text: fn(&Ruling) -> &String| all().map(move |(_, _, life)| life.ruling.as_ref().map(text));
+    Columns::default()
+        .text("site", all().map(|(site, _, _)| Some(site.as_str())))
+        .long("epoch", all().map(|(_, _, life)| i64::from(life.epoch.0)))
+        .long("before", all().map(|(_, _, life)| i64::from(life.before.0)))
+        .maybe_long("current", all().map(|(_, record, _)| record.current_life().map(|epoch| i64::from(epoch.0))))
+        .time("began_at", all().map(|(_, _, life)| Some(life.began_at)))
+        .text("reason", all().map(|(_, _, life)| Some(&life.reason)))
+        .text("state", all().map(|(_, _, life)| Some(life.state())))
+        .time("ruled_at", all().map(|(_, _, life)| life.ruling.as_ref().map(|ruling| ruling.at)))
+        .text("ruled_by", ruling(|ruling| &ruling.by))
+        .text("ruling", ruling(|ruling| &ruling.reason))
         .finish()
 }
 

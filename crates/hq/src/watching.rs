@@ -1,7 +1,7 @@
 //! Feeds the watch with what was heard, lets time pass, and stores what it says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,8 +11,8 @@ use arrow_schema::ArrowError;
 use chrono::NaiveDate;
 use rollcall_lake::{Lake, LakeError, StateView};
 use rollcall_roll::{
-    CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Remembered, SiteSpec, Thresholds, Tuning, Watch,
-    WatchConfig,
+    CONTACT, Calendar, Closure, Condition, Decision, Hours, Incident, Kind, Remembered, SiteSpec, Thresholds, Tuning,
+    Watch, WatchConfig,
 };
 use rollcall_types::{Cause, SiteId, Timestamp, describe};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub(crate) enum Heard {
     Reconciled { received_at: Timestamp },
     /// Something about it is wrong, or well again.
     Condition(Condition, Option<String>),
+    /// It is well again, and why.
+    Mended(Condition, String),
     /// What is known afterwards of a silence.
     Afterwards { cause: Option<Cause>, text: String },
 }
@@ -129,6 +131,13 @@ impl Watching {
     /// Takes note; the watch looks at it within a second.
     pub(crate) fn heard(&self, site: &SiteId, now: Timestamp, what: Heard) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).push((site.clone(), now, what));
+    }
+
+    /// Sites of which an incident of this kind is open.
+    pub(crate) fn open_of(&self, condition: Condition) -> HashSet<SiteId> {
+        let watch = self.watch();
+        let is_open = |incident: &&Incident| incident.kind == Kind::Condition(condition) && incident.is_open();
+        watch.incidents().filter(is_open).flat_map(|incident| incident.members.keys().cloned()).collect()
     }
 
     /// The watch itself.
@@ -227,6 +236,7 @@ fn take(watch: &mut Watch, site: &SiteId, at: Timestamp, what: Heard) {
         }
         Heard::Reconciled { received_at } => watch.reconciled(site, Some(received_at)),
         Heard::Condition(condition, detail) => watch.set_condition(site, condition, detail.as_deref(), at),
+        Heard::Mended(condition, why) => watch.set_condition_until(site, condition, None, &why, at),
         Heard::Afterwards { cause, text } => watch.correct_cause(site, cause, &text, at),
     }
 }

@@ -184,6 +184,7 @@ fn commit_actions(base: &Snapshot, plan: &Plan, file: Option<&DataFile>) -> Resu
         txn(CursorField::Hash, before.hash.get(), after.hash.get());
         txn(CursorField::Begin, before.begin.0, after.begin.0);
         txn(CursorField::Floor, before.floor.0, after.floor.0);
+        txn(CursorField::Exact, before.exact.0, after.exact.0);
     }
     Ok(actions)
 }
@@ -205,7 +206,7 @@ impl Plan {
             key = if key.is_empty() { of_site } else { key };
         }
         for part in parts {
-            let outcome = plan.take(base, part, &mut accepted);
+            let outcome = plan.take(base, part, &mut accepted)?;
             plan.outcomes.push(outcome);
         }
         let is_gap = |outcome: &PartOutcome| matches!(outcome, PartOutcome::Gap { .. });
@@ -232,15 +233,20 @@ impl Plan {
     }
 
     /// The rule of exactly once: accept where the cursor stands, trim what overlaps, refuse a gap.
-    fn take<'a>(&mut self, base: &Snapshot, part: &'a Part, accepted: &mut Vec<Accepted<'a>>) -> PartOutcome {
+    fn take<'a>(
+        &mut self,
+        base: &Snapshot,
+        part: &'a Part,
+        accepted: &mut Vec<Accepted<'a>>,
+    ) -> Result<PartOutcome, LakeError> {
         let key = (part.site, part.epoch);
         let stored = base.cursor(part.site, part.epoch).unwrap_or_default();
         let (_, cursor) = self.cursors.get(&key).copied().unwrap_or((stored, stored));
         if cursor.seq < part.previous || part.whole && cursor.seq != part.previous {
-            return PartOutcome::Gap { cursor: cursor.seq };
+            return Ok(PartOutcome::Gap { cursor: cursor.seq });
         }
         if part.last <= cursor.seq {
-            return PartOutcome::Durable { rows: 0 };
+            return Ok(PartOutcome::Durable { rows: 0 });
         }
         let rows = rows_after(&part.rows.rows, cursor.seq);
         let count = rows.num_rows();
@@ -248,20 +254,27 @@ impl Plan {
         for mark in part.marks.iter().filter(|mark| mark.seq > cursor.seq) {
             apply_mark(&mut after, mark, cursor.seq == Seq(0) && first_seq(&rows).is_none_or(|first| first > mark.seq));
         }
+        if cursor.seq == Seq(0) {
+            after.exact = Seq(1);
+        }
         after.seq = part.last;
         after.hash = part.hash;
+        let rows = part.rows.exact_from(rows, after.exact)?;
         self.cursors.entry(key).or_insert((stored, stored)).1 = after;
         if count > 0 {
             accepted.push((part, rows));
         }
-        PartOutcome::Durable { rows: count }
+        Ok(PartOutcome::Durable { rows: count })
     }
 }
 
 /// A load that begins before any row was taken covers the journal's whole life: nothing lies before it.
 fn apply_mark(cursor: &mut Cursor, mark: &PartMark, is_first: bool) {
     match mark.kind {
-        MarkKind::LoadBegun => cursor.begin = if is_first { Seq(1) } else { mark.seq },
+        MarkKind::LoadBegun => {
+            cursor.begin = if is_first { Seq(1) } else { mark.seq };
+            cursor.exact = if cursor.exact == Seq(0) { cursor.begin } else { cursor.exact };
+        }
         MarkKind::LoadComplete if cursor.begin == Seq(1) || cursor.begin == mark.begin => cursor.floor = cursor.begin,
         // The completed load was begun anew meanwhile; the newer one counts.
         MarkKind::LoadComplete => {}

@@ -83,6 +83,7 @@ fn actions(snapshot: &Snapshot) -> Result<Vec<Action>, LakeError> {
         txn(CursorField::Hash, cursor.hash.get());
         txn(CursorField::Begin, cursor.begin.0);
         txn(CursorField::Floor, cursor.floor.0);
+        txn(CursorField::Exact, cursor.exact.0);
     }
     actions.extend(snapshot.other_txns.iter().map(|(app_id, version)| Action::txn(app_id.clone(), *version)));
     for file in snapshot.files.values() {

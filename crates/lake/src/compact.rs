@@ -22,7 +22,7 @@ use crate::{
     action::{Action, Remove},
     error::{Doing, LakeError},
     objects::get_optional,
-    snapshot::{DataFile, Snapshot},
+    snapshot::{DataFile, Lives, Snapshot},
     table::{Put, Table},
 };
 
@@ -89,21 +89,30 @@ impl Default for Retention {
 
 impl Table {
     /// Merges small files, if there are enough of them, else larger ones, if there are enough of those; or files of history. One
-    /// run is bounded in memory; call it again until it does nothing. `site_number` tells numbers of sites whose rows are not all
-    /// current.
-    pub async fn compact(
+    /// run is bounded in memory; call it again until it does nothing. `sites` tells numbers of sites whose rows are not all
+    /// current, and which of their lives may be: it is asked once the version to be compacted is pinned, and what it says must not be
+    /// older than that.
+    pub async fn compact<N, F>(
         self: &Arc<Self>,
         limits: CompactionLimits,
-        site_number: impl Fn(&str) -> Option<SiteNumber> + Send + 'static,
-    ) -> Result<CompactionReport, LakeError> {
+        sites: F,
+    ) -> Result<CompactionReport, LakeError>
+    where
+        N: Fn(&str) -> Option<SiteNumber> + Send + 'static,
+        F: AsyncFnOnce() -> Result<(N, Lives), LakeError>,
+    {
         let base = self.snapshot();
+        if choose(&base, limits).is_none() {
+            return Ok(CompactionReport::default());
+        }
+        let (site_number, lives) = sites().await?;
         let fold = |inputs: &[Arc<DataFile>]| {
             // Only when every current file takes part is it known that no older version lies elsewhere.
             let is_whole = base.files().filter(|file| !file.superseded).count() == inputs.len();
             let mutations: u64 = inputs.iter().map(|file| file.mutations).sum();
             // Their keys are in memory. Where there are too many, versions stay together; questions tell them apart, as before.
             let folds = mutations <= limits.rows_max;
-            let special = base.special_sites().collect();
+            let special = base.special_sites(&lives).collect();
             let site_number = Box::new(site_number);
             Fold::Rows(Changes::new(base.schema(), special, is_whole && folds, mutations > 0 && folds, site_number))
         };

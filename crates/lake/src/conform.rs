@@ -19,12 +19,13 @@ use arrow_cast::{
 use arrow_schema::{DataType, Field, Schema};
 use chrono::{DateTime, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone};
 use chrono_tz::Tz;
-use rollcall_types::{Seq, columns};
+use rollcall_types::{Seq, columns, columns::at_hq as column_name_at_hq};
 use serde_json::{Map, Value};
 
 use crate::{
     error::{Doing, LakeError},
-    schema::{Column, ColumnType, TableSchema, column_name_at_hq, our_columns},
+    misfit,
+    schema::{Column, ColumnType, TableSchema, our_columns},
 };
 
 /// A site's sense of time.
@@ -75,6 +76,8 @@ pub struct Conformed {
     pub misfits: usize,
     /// Why rows were left out, if any were: their key is null or does not fit its column, so they could not be told apart.
     pub unidentified: Option<String>,
+    /// Rows whose key is kept as the site wrote it only because HQ reads its text as a time or a day, by `_seq`, ascending.
+    read_keys: Vec<i64>,
     clock: SiteClock,
 }
 
@@ -83,7 +86,34 @@ impl Conformed {
     pub fn empty() -> Self {
         let rows = RecordBatch::new_empty(Arc::new(Schema::empty()));
         let clock = SiteClock::default();
-        Self { rows, new_columns: Vec::new(), key: Vec::new(), misfits: 0, unidentified: None, clock }
+        let (new_columns, key, read_keys) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rows, new_columns, key, misfits: 0, unidentified: None, read_keys, clock }
+    }
+
+    /// Rows of these, without the exact form of keys that HQ reads where they come before `from`: rows that are stored without it
+    /// must be found by their changes.
+    pub(crate) fn exact_from<'a>(
+        &self,
+        rows: Cow<'a, RecordBatch>,
+        from: Seq,
+    ) -> Result<Cow<'a, RecordBatch>, LakeError> {
+        let Some(place) =
+            rows.schema_ref().index_of(our_columns::EXACT_KEY).ok().filter(|_| !self.read_keys.is_empty())
+        else {
+            return Ok(rows);
+        };
+        let Some(seqs) = rows.column_by_name(columns::SEQ) else { return Ok(rows) };
+        let is_without =
+            |seq: i64| (from == Seq(0) || seq.unsigned_abs() < from.0) && self.read_keys.binary_search(&seq).is_ok();
+        let without: BooleanArray =
+            seqs.as_primitive::<Int64Type>().values().iter().map(|seq| Some(is_without(*seq))).collect();
+        if without.true_count() == 0 {
+            return Ok(rows);
+        }
+        let doing = "leaving out exact keys";
+        let mut arrays = rows.columns().to_vec();
+        arrays[place] = arrow_select::nullif::nullif(&arrays[place], &without).doing(doing)?;
+        RecordBatch::try_new(rows.schema(), arrays).doing(doing).map(Cow::Owned)
     }
 }
 
@@ -95,13 +125,17 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
     let mut out = Assembled::default();
     let mut misfits = Misfits::new(rows)?;
     let mut new_columns = Vec::new();
+    let mut kinds: HashMap<String, ColumnType> = HashMap::new();
     let key = key_of(rows)?;
     check_key(&key, &schema.key)?;
+    let mut exact_keys = ExactKeys::new(rows)?;
     for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        // A column of the store's may be called like one of ours; it says how it was declared there.
+        let is_ours = !field.metadata().contains_key(columns::METADATA_DECLARED);
         match field.name().as_str() {
-            columns::SEQ | columns::OP => out.push(field.name(), array.clone()),
-            columns::CHANGED_AT => out.push(field.name(), on_hqs_clock(array, clock)?),
-            columns::MISFIT => {}
+            columns::SEQ | columns::OP if is_ours => out.push(field.name(), array.clone()),
+            columns::CHANGED_AT if is_ours => out.push(field.name(), on_hqs_clock(array, clock)?),
+            columns::MISFIT | columns::EXACT_KEY if is_ours => {}
             site_name => {
                 let name = column_name_at_hq(site_name);
                 if out.has(&name) {
@@ -112,16 +146,20 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
                     let declared = field.metadata().get(columns::METADATA_DECLARED).map_or("", String::as_str);
                     ColumnType::propose(declared, array.data_type())
                 });
-                let converted = convert(array, kind, clock.zone)?;
-                misfits.note_lost(site_name, array, &converted.array)?;
-                if known.is_none() {
-                    let site_name = (site_name != name).then(|| site_name.to_owned());
-                    new_columns.push(Column { name: name.clone(), kind, site_name });
-                }
                 let local_name = format!("{name}_local");
                 let is_free =
                     rows.schema_ref().fields().iter().all(|other| column_name_at_hq(other.name()) != local_name)
                         && schema.column(&local_name).is_none_or(|known| known.kind == ColumnType::String);
+                kinds.insert(name.clone(), kind);
+                let converted = convert(array, kind, clock.zone, is_free)?;
+                misfits.note_lost(site_name, array, &converted.array)?;
+                if key.contains(&name) {
+                    exact_keys.note(site_name, array, &converted.array, is_parsed(array.data_type(), kind));
+                }
+                if known.is_none() {
+                    let site_name = (site_name != name).then(|| site_name.to_owned());
+                    new_columns.push(Column { name: name.clone(), kind, site_name });
+                }
                 // A column of the store's own goes first; then the local text is not kept.
                 if let Some(local) = converted.local.filter(|_| is_free) {
                     if schema.column(&local_name).is_none() {
@@ -133,12 +171,21 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
             }
         }
     }
+    let read_keys = exact_keys.read(rows);
+    if let Some(exact) = exact_keys.finish(rows)? {
+        if schema.column(our_columns::EXACT_KEY).is_none() {
+            new_columns.push(Column::new(our_columns::EXACT_KEY, ColumnType::String));
+        }
+        out.push(our_columns::EXACT_KEY, exact);
+    }
     let count = misfits.count();
     if let Some(array) = misfits.finish() {
         out.push(our_columns::MISFIT, array);
     }
-    let (rows, unidentified) = identified(out.finish()?, if key.is_empty() { &schema.key } else { &key })?;
-    Ok(Conformed { rows, new_columns, key, misfits: count, unidentified, clock })
+    // What did not fit the column that the store declares may fit the one that HQ has.
+    let rows = misfit::take_in(out.finish()?, |name| kinds.get(name).copied())?;
+    let (rows, unidentified) = identified(rows, if key.is_empty() { &schema.key } else { &key })?;
+    Ok(Conformed { rows, new_columns, key, misfits: count, unidentified, read_keys, clock })
 }
 
 /// Refuses a site's key where the table has another one.
@@ -155,18 +202,24 @@ pub(crate) fn check_key(of_site: &[String], of_table: &[String]) -> Result<(), L
 /// The rows that have a key, and what is to be said of the others. Null stands for all values that do not fit: an update of one
 /// such row would hide all of them.
 fn identified(rows: RecordBatch, key: &[String]) -> Result<(RecordBatch, Option<String>), LakeError> {
+    let exact = rows.column_by_name(our_columns::EXACT_KEY).cloned();
     let is_null = |name: &String| rows.column_by_name(name).is_none_or(|column| column.null_count() > 0);
     let flawed: Vec<&String> = key.iter().filter(|name| is_null(name)).collect();
     if flawed.is_empty() || rows.num_rows() == 0 {
         return Ok((rows, None));
     }
-    let has_key =
-        |row: &usize| flawed.iter().all(|name| rows.column_by_name(name).is_some_and(|column| column.is_valid(*row)));
+    let has_key = |row: &usize| {
+        exact.as_ref().is_some_and(|exact| exact.is_valid(*row))
+            || flawed.iter().all(|name| rows.column_by_name(name).is_some_and(|column| column.is_valid(*row)))
+    };
     let kept: BooleanArray = (0..rows.num_rows()).map(|row| Some(has_key(&row))).collect();
     let lost = kept.false_count();
+    if lost == 0 {
+        return Ok((rows, None));
+    }
     let kept = arrow_select::filter::filter_record_batch(&rows, &kept).doing("leaving out rows without a key")?;
     let reason = format!(
-        "{lost} of {} rows could not be told apart: in the key ({}) they have null or a value that does not fit its type",
+        "{lost} of {} rows could not be told apart: in the key ({}) they have null, or a value too long to be sent",
         rows.num_rows(),
         flawed.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
     );
@@ -174,17 +227,17 @@ fn identified(rows: RecordBatch, key: &[String]) -> Result<(RecordBatch, Option<
 }
 
 /// Brings rows conformed to an older schema into the types of `schema`, where a column's type was decided otherwise
-/// between the two: only two stores that send a new column at the same time get here.
+/// between the two: two stores sent a new column at the same time, or a person gave it a wider type.
 pub(crate) fn recast<'a>(
     rows: &'a RecordBatch,
     part: &Conformed,
     schema: &TableSchema,
 ) -> Result<Cow<'a, RecordBatch>, LakeError> {
-    let differs = part
-        .new_columns
-        .iter()
-        .any(|column| schema.column(&column.name).is_some_and(|known| known.kind != column.kind));
-    if !differs {
+    let is_another = |field: &Arc<Field>| {
+        let known = schema.column(field.name()).filter(|known| known.name != our_columns::OP);
+        known.is_some_and(|known| known.kind.arrow() != *field.data_type())
+    };
+    if !rows.schema_ref().fields().iter().any(is_another) {
         return Ok(Cow::Borrowed(rows));
     }
     let again = conform(rows, schema, part.clock)?;
@@ -219,13 +272,19 @@ struct Converted {
     local: Option<ArrayRef>,
 }
 
-fn convert(array: &ArrayRef, kind: ColumnType, zone: Tz) -> Result<Converted, LakeError> {
+/// Whether values become another kind of value by being read, so that two may come to be one.
+fn is_parsed(from: &DataType, to: ColumnType) -> bool {
+    matches!((from, to), (DataType::Utf8 | DataType::Int64, ColumnType::Timestamp | ColumnType::Date))
+}
+
+/// `keeps_text` says that the text of a time can be kept beside it, where the time alone is not exact.
+fn convert(array: &ArrayRef, kind: ColumnType, zone: Tz, keeps_text: bool) -> Result<Converted, LakeError> {
     let target = kind.arrow();
     if *array.data_type() == target {
         return Ok(Converted { array: array.clone(), local: None });
     }
     match (array.data_type(), kind) {
-        (DataType::Utf8, ColumnType::Timestamp) => Ok(parse_times(array.as_string(), zone)),
+        (DataType::Utf8, ColumnType::Timestamp) => Ok(parse_times(array.as_string(), zone, keeps_text)),
         (DataType::Utf8, ColumnType::Date) => {
             let mut builder = Date32Builder::with_capacity(array.len());
             let epoch = NaiveDate::default();
@@ -265,23 +324,30 @@ fn cast_exactly(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, LakeErr
     arrow_select::nullif::nullif(&there, &changed).doing(doing)
 }
 
-/// Texts of times as instants; texts without an offset are local and kept.
-fn parse_times(texts: &StringArray, zone: Tz) -> Converted {
+/// Texts of times as instants; texts without an offset are local and kept, and so are those that say more than an instant can: the
+/// seventh digit of a second, or spaces around it. Where no text can be kept, these do not fit.
+fn parse_times(texts: &StringArray, zone: Tz, keeps_text: bool) -> Converted {
     let mut instants = TimestampMicrosecondBuilder::with_capacity(texts.len());
     let mut locals = StringBuilder::new();
     let mut any_local = false;
     let mut zone = ZoneOffsets::new(zone);
     for text in texts {
         let parsed = text.and_then(|text| parse_time(text.trim()));
+        let is_exact = text.is_none_or(|text| text.trim() == text && !has_finer_digits(text));
         match (text, parsed) {
+            (Some(_), Some(_)) if !is_exact && !keeps_text => {
+                instants.append_null();
+                locals.append_null();
+            }
             (Some(text), Some(ParsedTime::Local(local))) => {
                 any_local = true;
                 instants.append_value(zone.utc_micros(local));
                 locals.append_value(text);
             }
-            (_, Some(ParsedTime::Instant(micros))) => {
+            (text, Some(ParsedTime::Instant(micros))) => {
+                any_local |= !is_exact;
                 instants.append_value(micros);
-                locals.append_null();
+                locals.append_option(text.filter(|_| !is_exact));
             }
             _ => {
                 instants.append_null();
@@ -293,6 +359,12 @@ fn parse_times(texts: &StringArray, zone: Tz) -> Converted {
         array: Arc::new(instants.finish().with_timezone("UTC")),
         local: any_local.then(|| Arc::new(locals.finish()) as ArrayRef),
     }
+}
+
+/// Whether a time has digits below a microsecond that are not zero.
+fn has_finer_digits(text: &str) -> bool {
+    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
+    fraction.bytes().take_while(u8::is_ascii_digit).skip(6).any(|digit| digit != b'0')
 }
 
 enum ParsedTime {
@@ -414,7 +486,7 @@ struct Misfits {
 impl Misfits {
     fn new(batch: &RecordBatch) -> Result<Self, LakeError> {
         let mut rows = HashMap::new();
-        if let Some(column) = batch.column_by_name(columns::MISFIT) {
+        if let Some(column) = our_column(batch, columns::MISFIT) {
             let doing = "reading misfits";
             let texts = arrow_cast::cast(column, &DataType::Utf8).doing(doing)?;
             for (row, text) in texts.as_string::<i32>().iter().enumerate() {
@@ -454,6 +526,81 @@ impl Misfits {
         }
         let texts = (0..self.len).map(|row| self.rows.remove(&row).map(|object| Value::Object(object).to_string()));
         Some(Arc::new(texts.collect::<StringArray>()))
+    }
+}
+
+/// A column of ours in a site's rows; one of the store's own that is called the same says how it was declared there.
+pub fn our_column<'a>(rows: &'a RecordBatch, name: &str) -> Option<&'a ArrayRef> {
+    let is_ours = |field: &Field| field.name() == name && !field.metadata().contains_key(columns::METADATA_DECLARED);
+    let place = rows.schema_ref().fields().iter().position(|field| is_ours(field))?;
+    Some(rows.column(place))
+}
+
+/// Collects the rows whose key must be kept as the store has it, because HQ's columns alone would not tell it from another.
+struct ExactKeys {
+    /// As the site itself says.
+    said: Vec<Option<String>>,
+    /// The key's columns as they were sent, by name; and the rows that are in need of an exact form by one of them.
+    columns: Vec<(String, ArrayRef)>,
+    needed: Vec<bool>,
+    /// Those that are in need of one although every value has its place: HQ reads it as another kind of value.
+    is_any_read: bool,
+    lacking: Vec<bool>,
+}
+
+impl ExactKeys {
+    fn new(rows: &RecordBatch) -> Result<Self, LakeError> {
+        let said = match our_column(rows, columns::EXACT_KEY) {
+            Some(column) => {
+                let texts = arrow_cast::cast(column, &DataType::Utf8).doing("reading exact keys")?;
+                texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
+            }
+            None => Vec::new(),
+        };
+        Ok(Self { said, columns: Vec::new(), needed: Vec::new(), is_any_read: false, lacking: Vec::new() })
+    }
+
+    /// A column of the key was converted.
+    fn note(&mut self, name: &str, before: &ArrayRef, after: &ArrayRef, is_parsed: bool) {
+        self.columns.push((name.to_owned(), before.clone()));
+        self.is_any_read |= is_parsed;
+        if is_parsed || before.null_count() != after.null_count() {
+            self.needed.resize(before.len(), false);
+            self.lacking.resize(before.len(), false);
+            for row in 0..before.len() {
+                self.needed[row] |= before.is_valid(row) && (is_parsed || after.is_null(row));
+                self.lacking[row] |= before.is_valid(row) && after.is_null(row);
+            }
+        }
+    }
+
+    /// The rows, by `_seq`, that are in need of an exact form for nothing but being read.
+    fn read(&self, rows: &RecordBatch) -> Vec<i64> {
+        let Some(seqs) = our_column(rows, columns::SEQ).filter(|_| self.is_any_read) else { return Vec::new() };
+        let is_read =
+            |row: &usize| self.needed[*row] && !self.lacking[*row] && self.said.get(*row).is_none_or(Option::is_none);
+        (0..rows.num_rows()).filter(is_read).map(|row| seqs.as_primitive::<Int64Type>().value(row)).collect()
+    }
+
+    /// The exact forms; none if no row needs one.
+    fn finish(self, rows: &RecordBatch) -> Result<Option<ArrayRef>, LakeError> {
+        if self.needed.is_empty() && self.said.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let options = FormatOptions::default();
+        let formatters = self.columns.iter().map(|(_, column)| ArrayFormatter::try_new(column, &options));
+        let formatters = formatters.collect::<Result<Vec<_>, _>>().doing("writing exact keys")?;
+        let exact = |row: usize| {
+            let said = self.said.get(row).cloned().flatten();
+            let is_needed = self.needed.get(row) == Some(&true);
+            if said.is_some() || !is_needed || self.columns.iter().any(|(_, column)| column.is_null(row)) {
+                return said;
+            }
+            let values = formatters.iter().map(|formatter| Value::from(formatter.value(row).to_string()));
+            Some(Value::Array(values.collect()).to_string())
+        };
+        let texts: StringArray = (0..rows.num_rows()).map(exact).collect();
+        Ok((texts.null_count() < texts.len()).then(|| Arc::new(texts) as ArrayRef))
     }
 }
 

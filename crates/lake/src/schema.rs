@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use rollcall_types::{columns, hq_identifier};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -25,6 +24,8 @@ pub mod our_columns {
     pub const RECEIVED_AT: &str = "_received_at";
     /// JSON object of values that did not fit their column.
     pub const MISFIT: &str = "_misfit";
+    /// The row's key in a form that is one-to-one, where the key's columns are not; a part of the key where the table has it.
+    pub const EXACT_KEY: &str = rollcall_types::columns::EXACT_KEY;
 
     /// [`OP`]s that supersede an older version of their row.
     pub const MUTATIONS: [&str; 2] = ["U", "D"];
@@ -90,7 +91,8 @@ impl ColumnType {
         }
     }
 
-    fn from_delta(name: &str) -> Option<Self> {
+    /// The type of this name in a Delta schema.
+    pub fn from_delta(name: &str) -> Option<Self> {
         Some(match name {
             "boolean" => Self::Boolean,
             "integer" => Self::Integer,
@@ -102,7 +104,9 @@ impl ColumnType {
             "timestamp" => Self::Timestamp,
             _ => {
                 let (digits, fraction) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
-                Self::Decimal { digits: digits.trim().parse().ok()?, fraction: fraction.trim().parse().ok()? }
+                let (digits, fraction) = (digits.trim().parse().ok()?, fraction.trim().parse().ok()?);
+                // What Delta and Arrow hold in 128 bits.
+                ((1..=38).contains(&digits) && fraction <= digits).then_some(Self::Decimal { digits, fraction })?
             }
         })
     }
@@ -187,6 +191,19 @@ impl TableSchema {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    /// The columns by which rows of one site are told apart: the key, and its exact form once a row had one.
+    pub fn key_columns(&self) -> impl Iterator<Item = &str> {
+        let exact = self.column(our_columns::EXACT_KEY).filter(|_| !self.key.is_empty());
+        self.key.iter().map(String::as_str).chain(exact.map(|column| column.name.as_str()))
+    }
+
+    /// This schema with a column of another type.
+    pub fn with_type(&self, name: &str, kind: ColumnType) -> Self {
+        let mut columns = self.columns.clone();
+        columns.iter_mut().filter(|column| column.name == name).for_each(|column| column.kind = kind);
+        Self::new(columns, self.key.clone())
+    }
+
     /// This schema with the columns of `others` that it lacks; types of known columns never change.
     pub fn merged<'a>(&self, others: impl IntoIterator<Item = &'a Column>) -> Option<TableSchema> {
         let mut columns = self.columns.clone();
@@ -236,17 +253,5 @@ impl TableSchema {
             Ok(Column { name: field.name, kind, site_name })
         });
         Ok(Self::new(columns.collect::<Result<_, LakeError>>()?, key))
-    }
-}
-
-/// The name at HQ of a site's column. Names that differ only in case or in what Delta forbids meet in one column.
-pub(crate) fn column_name_at_hq(name: &str) -> String {
-    use our_columns::*;
-    let folded = if name == columns::ROWID { name.to_owned() } else { hq_identifier(name) };
-    // A store's own column that is called like one of ours must not pass for it.
-    if [SITE, EPOCH, SEQ, OP, CHANGED_AT, RECEIVED_AT, MISFIT].contains(&folded.as_str()) {
-        format!("{folded}_")
-    } else {
-        folded
     }
 }

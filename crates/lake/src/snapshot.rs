@@ -1,6 +1,9 @@
 //! One version of a table, in memory. Persistent maps make a clone cost nothing, so every query pins its own.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use imbl::{OrdMap, OrdSet};
 use rollcall_types::{ChainHash, Epoch, Seq, SiteNumber};
@@ -91,6 +94,9 @@ pub struct Cursor {
     pub begin: Seq,
     /// The beginning of the newest *complete* load; 0 for none: rows before it are no longer current.
     pub floor: Seq,
+    /// From here on, HQ keeps a key as the site wrote it wherever it reads the key's text as a time or a day; 0 for nowhere yet. Rows
+    /// before were taken by an HQ that did not, and a change of one must find it.
+    pub exact: Seq,
 }
 
 /// Which rows of a site are current.
@@ -102,6 +108,22 @@ pub struct Visible {
     pub from: Seq,
     /// … to before here: rows of a load that is not complete yet stay hidden.
     pub before: Seq,
+}
+
+/// Which lives of sites' journals may be current: those that HQ allotted and does not keep apart. One that is not known here yet may
+/// not: HQ allots a life, and says whether it is kept apart, before any row of it comes.
+#[derive(Debug, Clone, Default)]
+pub struct Lives(HashMap<SiteNumber, (Epoch, Vec<Epoch>)>);
+
+impl Lives {
+    /// By site: the newest life allotted, and those that are kept apart. Of others every life may be current.
+    pub fn new(lives: impl IntoIterator<Item = (SiteNumber, Epoch, Vec<Epoch>)>) -> Self {
+        Self(lives.into_iter().map(|(site, newest, held)| (site, (newest, held))).collect())
+    }
+
+    fn may_be_current(&self, site: SiteNumber, epoch: Epoch) -> bool {
+        self.0.get(&site).is_none_or(|(newest, held)| epoch <= *newest && !held.contains(&epoch))
+    }
 }
 
 /// One version of a table.
@@ -188,16 +210,20 @@ impl Snapshot {
 
     /// The sites whose current rows are not simply all rows, and which are current.
     ///
-    /// A site's current epoch is the newest whose load is complete, else its first. Within it, rows before the newest
-    /// complete load are superseded, and rows of an unfinished reload are hidden until it is complete.
-    pub fn special_sites(&self) -> impl Iterator<Item = (SiteNumber, Visible)> {
-        self.special.iter().filter_map(|site| {
-            let epochs: Vec<(Epoch, Cursor)> = self.epochs(*site).collect();
+    /// A site's current epoch is the newest whose load is complete, else its first, of those that may be current. Within it, rows
+    /// before the newest complete load are superseded, and rows of an unfinished reload are hidden until it is complete.
+    pub fn special_sites<'a>(&'a self, lives: &'a Lives) -> impl Iterator<Item = (SiteNumber, Visible)> + 'a {
+        self.special.iter().map(|site| {
+            let epochs: Vec<(Epoch, Cursor)> =
+                self.epochs(*site).filter(|(epoch, _)| lives.may_be_current(*site, *epoch)).collect();
             let newest_complete = epochs.iter().rev().find(|(_, cursor)| cursor.floor > Seq(0));
-            let (epoch, cursor) = newest_complete.or(epochs.first())?;
+            let Some((epoch, cursor)) = newest_complete.or(epochs.first()) else {
+                // Only lives that are kept apart have rows here.
+                return (*site, Visible { epoch: Epoch(0), from: Seq(0), before: Seq(0) });
+            };
             let reloading = cursor.floor > Seq(0) && cursor.begin > cursor.floor;
             let before = if reloading { cursor.begin } else { Seq(u64::MAX) };
-            Some((*site, Visible { epoch: *epoch, from: cursor.floor, before }))
+            (*site, Visible { epoch: *epoch, from: cursor.floor, before })
         })
     }
 
@@ -247,8 +273,9 @@ impl Snapshot {
             CursorField::Hash => cursor.hash = ChainHash::new(number),
             CursorField::Begin => cursor.begin = Seq(number),
             CursorField::Floor => cursor.floor = Seq(number),
+            CursorField::Exact => cursor.exact = Seq(number),
         }
-        let is_later = cursor.begin > Seq(1);
+        let is_later = cursor.begin > Seq(1) || epoch > Epoch(1);
         // Counting epochs is dear, and their number changes only with a new cursor.
         if is_later || (self.cursors.len() > count && self.epochs(site).count() > 1) {
             self.special.insert(site);
@@ -289,6 +316,7 @@ pub(crate) enum CursorField {
     Hash,
     Begin,
     Floor,
+    Exact,
 }
 
 impl CursorField {
@@ -299,6 +327,7 @@ impl CursorField {
             Self::Hash => "H",
             Self::Begin => "B",
             Self::Floor => "F",
+            Self::Exact => "X",
         };
         format!("{}.{}{suffix}", base36(site.0), base36(epoch.0))
     }
@@ -309,6 +338,7 @@ impl CursorField {
             b'H' => (&rest[..rest.len() - 1], Self::Hash),
             b'B' => (&rest[..rest.len() - 1], Self::Begin),
             b'F' => (&rest[..rest.len() - 1], Self::Floor),
+            b'X' => (&rest[..rest.len() - 1], Self::Exact),
             _ => (rest, Self::Seq),
         };
         let number = |text: &str| {

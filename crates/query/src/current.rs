@@ -21,7 +21,7 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableType, ident, lit},
     physical_plan::ExecutionPlan,
 };
-use rollcall_lake::{DataFile, Snapshot, our_columns};
+use rollcall_lake::{DataFile, Lives, Snapshot, our_columns};
 use rollcall_types::{SiteId, SiteNumber, TableName};
 
 use crate::{
@@ -57,13 +57,17 @@ pub(crate) fn history(whole: &Whole<'_>) -> FilesTable {
 }
 
 /// The current rows of a table.
-pub(crate) fn current(whole: &Whole<'_>, site_ids: &HashMap<SiteNumber, SiteId>) -> Result<Arc<dyn TableProvider>> {
+pub(crate) fn current(
+    whole: &Whole<'_>,
+    site_ids: &HashMap<SiteNumber, SiteId>,
+    lives: &Lives,
+) -> Result<Arc<dyn TableProvider>> {
     let snapshot = whole.snapshot;
     let schema = snapshot.schema();
     let files: Vec<Arc<DataFile>> = snapshot.files().filter(|file| !file.superseded).cloned().collect();
     let mutated: Vec<Arc<DataFile>> = files.iter().filter(|file| file.mutations > 0).cloned().collect();
     let special: SpecialSites = snapshot
-        .special_sites()
+        .special_sites(lives)
         .filter_map(|(site, visible)| Some((site_ids.get(&site)?.as_str().to_owned(), bounds(visible))))
         .collect();
     let visible = (!special.is_empty()).then(|| {
@@ -82,8 +86,7 @@ pub(crate) fn current(whole: &Whole<'_>, site_ids: &HashMap<SiteNumber, SiteId>)
     if !mutated.is_empty() {
         plan = plan.filter(ident(our_columns::OP).not_eq(lit("D")))?;
         if !schema.key.is_empty() {
-            let keys: Vec<&str> =
-                std::iter::once(our_columns::SITE).chain(schema.key.iter().map(String::as_str)).collect();
+            let keys: Vec<&str> = std::iter::once(our_columns::SITE).chain(schema.key_columns()).collect();
             let newer = scan("changed", mutated, None)?
                 .filter(ident(our_columns::OP).in_list(our_columns::MUTATIONS.map(lit).to_vec(), false))?
                 .aggregate(keys.iter().map(|name| ident(*name)), vec![max(ident(our_columns::SEQ)).alias(NEWEST_SEQ)])?

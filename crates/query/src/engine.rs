@@ -33,7 +33,7 @@ use datafusion_pg_catalog::{
     setup_pg_catalog,
 };
 use futures::{StreamExt, TryStreamExt};
-use rollcall_lake::{Lake, Snapshot, Table, our_columns};
+use rollcall_lake::{Lake, Lives, Snapshot, Table, our_columns};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
@@ -110,6 +110,8 @@ pub struct Extras {
     pub tables: Vec<(&'static str, &'static str, MakeTable)>,
     /// Ids of the sites that table cursors name by number.
     pub site_ids: Arc<HashMap<SiteNumber, SiteId>>,
+    /// Which lives of their journals may be current.
+    pub lives: Arc<Lives>,
     /// Who says what the answer is missing.
     pub cover: Arc<dyn Cover>,
     /// Only rows of these sites may be seen; all if none. HQ's own tables that tell of others are then not there.
@@ -127,6 +129,7 @@ impl Default for Extras {
         Self {
             tables: Vec::new(),
             site_ids: Arc::default(),
+            lives: Arc::default(),
             cover: Arc::new(NoCover),
             only: None,
             system: None,
@@ -444,6 +447,7 @@ impl Engine {
             root: table.root().to_string(),
             current,
             site_ids: extras.site_ids.clone(),
+            lives: extras.lives.clone(),
             store_url: self.store_url.clone(),
             only: extras.only.clone(),
         };
@@ -480,6 +484,7 @@ enum PinnedTable {
         root: String,
         current: bool,
         site_ids: Arc<HashMap<SiteNumber, SiteId>>,
+        lives: Arc<Lives>,
         store_url: ObjectStoreUrl,
         only: Option<Arc<HashSet<String>>>,
     },
@@ -498,10 +503,10 @@ impl PinnedTable {
                 let table = Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?);
                 Ok(made.get_or_init(|| table).clone())
             }
-            Self::Lake { snapshot, root, current: is_current, site_ids, store_url, site_table, only } => {
+            Self::Lake { snapshot, root, current: is_current, site_ids, lives, store_url, site_table, only } => {
                 let whole =
                     Whole { snapshot, root, url: store_url, site_table: site_table.clone(), only: only.clone() };
-                if *is_current { current(&whole, site_ids) } else { Ok(Arc::new(history(&whole))) }
+                if *is_current { current(&whole, site_ids, lives) } else { Ok(Arc::new(history(&whole))) }
             }
         }
     }

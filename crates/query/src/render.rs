@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::{DataType, Field, Schema},
+    array::{Array, AsArray, Float64Array, RecordBatch},
+    datatypes::{DataType, Field, FieldRef, Float64Type, Schema},
+    error::ArrowError,
+    json::{Encoder, EncoderFactory, EncoderOptions, writer::NullableEncoder},
     util::{display::FormatOptions, pretty::pretty_format_batches_with_options},
 };
 use datafusion::arrow;
@@ -14,7 +16,6 @@ use parquet::{
     file::{metadata::KeyValue, properties::WriterProperties},
 };
 use rollcall_types::Coverage;
-use serde_json::{Value, json};
 
 use crate::{engine::Answer, workbook::workbook};
 
@@ -129,19 +130,58 @@ fn csv(answer: &Answer) -> Result<Vec<u8>, RenderError> {
     Ok(bytes)
 }
 
+/// Numbers are written as they are: a decimal with all its digits, and what JSON has no number for (infinity) as text.
 fn json_text(answer: &Answer) -> Result<Vec<u8>, RenderError> {
     let mut writer = arrow::json::WriterBuilder::new()
         .with_explicit_nulls(true)
         .with_timestamp_tz_format("%Y-%m-%dT%H:%M:%S%.fZ".to_owned())
+        .with_encoder_factory(Arc::new(ExactFloats))
         .build::<_, arrow::json::writer::JsonArray>(Vec::new());
     for batch in &answer.batches {
         writer.write(batch).map_err(failed)?;
     }
     writer.finish().map_err(failed)?;
-    let bytes = writer.into_inner();
-    let rows: Value = if bytes.is_empty() { json!([]) } else { serde_json::from_slice(&bytes).map_err(failed)? };
+    let rows = writer.into_inner();
+    // The rows are JSON already: reading them again would round what a double cannot hold.
     let columns: Vec<&String> = answer.schema.fields().iter().map(|field| field.name()).collect();
-    serde_json::to_vec(&json!({"columns": columns, "rows": rows, "coverage": answer.coverage})).map_err(failed)
+    let mut text = b"{\"columns\":".to_vec();
+    text.extend(serde_json::to_vec(&columns).map_err(failed)?);
+    text.extend_from_slice(b",\"rows\":");
+    text.extend_from_slice(if rows.is_empty() { b"[]" } else { &rows });
+    text.extend_from_slice(b",\"coverage\":");
+    text.extend(serde_json::to_vec(&answer.coverage).map_err(failed)?);
+    text.push(b'}');
+    Ok(text)
+}
+
+/// Writes doubles so that they are read back as the same, and infinities and "not a number" as text in place of null.
+#[derive(Debug)]
+struct ExactFloats;
+
+impl EncoderFactory for ExactFloats {
+    fn make_default_encoder<'a>(
+        &self,
+        _: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let floats = array.as_primitive_opt::<Float64Type>();
+        Ok(floats.map(|floats| NullableEncoder::new(Box::new(ExactFloat(floats)), array.nulls().cloned())))
+    }
+}
+
+struct ExactFloat<'a>(&'a Float64Array);
+
+impl Encoder for ExactFloat<'_> {
+    fn encode(&mut self, index: usize, out: &mut Vec<u8>) {
+        let text = match self.0.value(index) {
+            number if number.is_finite() => serde_json::to_string(&number).unwrap_or_default(),
+            number if number.is_nan() => "\"NaN\"".to_owned(),
+            number if number > 0.0 => "\"Infinity\"".to_owned(),
+            _ => "\"-Infinity\"".to_owned(),
+        };
+        out.extend_from_slice(text.as_bytes());
+    }
 }
 
 fn arrow_stream(answer: &Answer) -> Result<Vec<u8>, RenderError> {

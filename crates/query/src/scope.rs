@@ -44,6 +44,8 @@ pub struct ScanScope {
     pub until: Option<Timestamp>,
     /// Nor can rows before this.
     pub from: Option<Timestamp>,
+    /// The columns that are read.
+    pub columns: Vec<String>,
 }
 
 /// What an answer is about.
@@ -72,6 +74,7 @@ struct Found {
     table: TableName,
     restrictions: Vec<Restriction>,
     filters: Vec<Expr>,
+    columns: Vec<String>,
 }
 
 /// The scope of `plan`, which must be optimised, over these sites. `event_time` names a table's declared event time.
@@ -107,7 +110,7 @@ pub(crate) async fn scope(
             }
         }
         let (from, until) = event_time(&scan.table).map_or((None, None), |column| period(&scan.filters, &column));
-        scans.push(ScanScope { table: scan.table, sites: is_in, until, from });
+        scans.push(ScanScope { table: scan.table, sites: is_in, until, from, columns: scan.columns });
     }
     Ok(Scope { scans, grouped_by: grouped_by(plan)? })
 }
@@ -133,8 +136,12 @@ fn walk(plan: &LogicalPlan, known: Vec<Known>, found: &mut Vec<Found>) -> Result
     match plan {
         LogicalPlan::TableScan(scan) => {
             if let Some(table) = site_table(scan) {
-                let mut found_here =
-                    Found { table, restrictions: own_restrictions(scan), filters: scan.filters.clone() };
+                let mut found_here = Found {
+                    table,
+                    restrictions: own_restrictions(scan),
+                    filters: scan.filters.clone(),
+                    columns: columns_read(scan),
+                };
                 for (column, restriction) in known {
                     match restriction {
                         _ if column.name == our_columns::SITE => found_here.restrictions.push(restriction),
@@ -257,6 +264,17 @@ fn restrictions_of(plan: &LogicalPlan, column: &Column) -> Vec<Restriction> {
             _ => Vec::new(),
         },
     }
+}
+
+/// The columns that a scan gives out, or looks at.
+fn columns_read(scan: &TableScan) -> Vec<String> {
+    let given = scan.projected_schema.fields().iter().map(|field| field.name().clone());
+    let looked_at =
+        scan.filters.iter().flat_map(|filter| filter.column_refs().into_iter().map(|column| column.name.clone()));
+    let mut columns: Vec<String> = given.chain(looked_at).collect();
+    columns.sort();
+    columns.dedup();
+    columns
 }
 
 /// Filters of a scan that look at `_site` alone.

@@ -61,6 +61,12 @@ pub enum Condition {
     Disk,
     /// Changes are lost for good, as the site itself recorded.
     Loss,
+    /// Its journal began a new life that lacks what HQ had confirmed.
+    NewLife,
+    /// Rows of a table may be missing or stale: the site states all of them again.
+    Restated,
+    /// Values do not fit the column's type at HQ.
+    Misfit,
 }
 
 impl std::fmt::Display for Kind {
@@ -91,6 +97,9 @@ impl std::fmt::Display for Condition {
             Self::Clock => "clock",
             Self::Disk => "disk",
             Self::Loss => "loss",
+            Self::NewLife => "new-life",
+            Self::Restated => "restated",
+            Self::Misfit => "misfit",
         })
     }
 }
@@ -101,9 +110,10 @@ impl Condition {
         match self {
             Self::Capture => Cause::CaptureStuck,
             Self::Refused => Cause::HqRefuses,
-            Self::CloneOrRewind => Cause::CloneOrRewind,
+            Self::CloneOrRewind | Self::NewLife => Cause::CloneOrRewind,
+            Self::Misfit => Cause::Misfit,
             Self::Behind => Cause::Backlog,
-            Self::Manifest | Self::Loss => Cause::Mismatch,
+            Self::Manifest | Self::Loss | Self::Restated => Cause::Mismatch,
             Self::Clock => Cause::Clock,
             Self::Disk => Cause::Disk,
         }

@@ -322,6 +322,18 @@ impl Watch {
 
     /// Opens or ends what is wrong with a site that is heard. `detail` none means that it is well again.
     pub fn set_condition(&mut self, id: &SiteId, condition: Condition, detail: Option<&str>, now: Timestamp) {
+        self.set_condition_until(id, condition, detail, "it is well again", now);
+    }
+
+    /// [`Self::set_condition`], and why the incident is over if it is.
+    pub fn set_condition_until(
+        &mut self,
+        id: &SiteId,
+        condition: Condition,
+        detail: Option<&str>,
+        mended: &str,
+        now: Timestamp,
+    ) {
         let Some(number) = self.number(id) else { return };
         let known = self.sites[number as usize].trouble().conditions.get(&condition).copied();
         match (known, detail) {
@@ -346,7 +358,7 @@ impl Watch {
             }
             (Some(incident), None) => {
                 self.sites[number as usize].trouble_mut().conditions.remove(&condition);
-                self.close(incident, "it is well again", now);
+                self.close(incident, mended, now);
             }
             (None, _) => {}
         }
@@ -528,12 +540,13 @@ impl Watch {
         incident.tell(now, format!("{by} says that this was {what}"));
         let (kind, site) = (incident.kind, incident.members.keys().next().cloned());
         self.changed.insert(id);
-        // Nothing brings back what is lost: once a person accounts for it, it is over.
-        if kind == Kind::Condition(Condition::Loss) {
+        // Nothing brings back what is lost, a count that nobody can make agree stays, and a table that was dropped while it was stated
+        // again is never complete: once a person accounts for it, it is over.
+        if let Kind::Condition(condition @ (Condition::Loss | Condition::Manifest | Condition::Restated)) = kind {
             if let Some(number) = site.and_then(|site| self.number(&site)) {
-                self.sites[number as usize].trouble_mut().conditions.remove(&Condition::Loss);
+                self.sites[number as usize].trouble_mut().conditions.remove(&condition);
             }
-            self.close(id, &format!("{by} accounted for the loss"), now);
+            self.close(id, &format!("{by} accounted for it"), now);
         }
         true
     }

@@ -19,7 +19,15 @@ impl Watch {
     /// Sites whose rows are known to be wrong or incomplete, however current they are, and why.
     pub fn flawed_sites(&self) -> BTreeMap<SiteId, Cause> {
         let is_flaw = |condition| {
-            matches!(condition, Condition::Manifest | Condition::Loss | Condition::Refused | Condition::CloneOrRewind)
+            matches!(
+                condition,
+                Condition::Manifest
+                    | Condition::Loss
+                    | Condition::Refused
+                    | Condition::CloneOrRewind
+                    | Condition::NewLife
+                    | Condition::Restated
+            )
         };
         let open = self.open.iter().filter_map(|id| self.incidents.get(id));
         open.filter_map(|incident| match incident.kind {

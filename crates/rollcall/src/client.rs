@@ -57,6 +57,13 @@ struct Endpoints {
     http: String,
 }
 
+impl HqAddress {
+    /// Whether anything was said of where HQ is.
+    pub(crate) fn is_given(&self) -> bool {
+        self.url.is_some() || self.data.is_some()
+    }
+}
+
 impl Client {
     /// Finds HQ by what was given.
     pub(crate) fn find(address: &HqAddress) -> anyhow::Result<Self> {
@@ -144,7 +151,9 @@ impl Client {
         };
         let summary = header("x-rollcall-coverage-summary");
         // An HQ that does not say is taken for one whose answer is incomplete.
-        let missing = header("x-rollcall-missing").parse().ok();
+        let missing: Option<usize> = header("x-rollcall-missing").parse().ok();
+        // Values that are missing in columns make an answer incomplete as well.
+        let missing = missing.map(|sites| sites + header("x-rollcall-misfits").parse().unwrap_or(0));
         let mut body = answer.body_mut().with_config().limit(4 << 30).read_to_vec()?;
         // Only a CSV ends with its coverage; it goes beside the rows.
         let (rows, coverage) = split_csv_trailer(&body);

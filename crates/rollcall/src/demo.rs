@@ -126,6 +126,8 @@ async fn open_store(
         token: invitation.token,
         hq_addresses: vec![relay.address().to_string()],
         database: database.clone(),
+        state: None,
+        replaces_site: false,
         tables: vec![table("sales"), table("items")],
         event_times: [("sales".to_owned(), "sold_at".to_owned())].into(),
     })

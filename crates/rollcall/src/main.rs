@@ -14,6 +14,7 @@ mod replay;
 mod roster;
 mod settings;
 mod show;
+mod site;
 mod tables;
 mod users;
 
@@ -61,6 +62,8 @@ enum Command {
     },
     /// The roster: which sites should be heard from.
     Roster(roster::RosterArgs),
+    /// A site whose database went back in time or was exchanged: show, accept, keep.
+    Site(site::SiteArgs),
     /// What a person should know: list, show, take, explain.
     Incidents(incidents::IncidentsArgs),
     /// The sites' tables, and when their rows happened: list, set.
@@ -141,6 +144,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             show::roll(&text, json)
         }
         Command::Roster(args) => roster::run(args),
+        Command::Site(args) => site::run(args),
         Command::Incidents(args) => incidents::run(args),
         Command::Tables(args) => tables::run(args),
         Command::Publish(args) => published::publish(&args),

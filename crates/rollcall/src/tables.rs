@@ -44,6 +44,17 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Give a column a wider type: history is rewritten with it, and values that did not fit the old one are taken in.
+    Retype {
+        /// The table.
+        table: String,
+        /// The column, as HQ calls it.
+        column: String,
+        /// decimal(DIGITS,FRACTION), double, long or string.
+        r#type: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,6 +91,12 @@ impl Declared {
 
 pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
+        Some(TablesCommand::Retype { table, column, r#type, hq }) => {
+            let path = format!("/api/tables/{table}/columns/{column}/type");
+            eprintln!("every file of {table} is written anew; this takes as long as reading it");
+            let answer: serde_json::Value = Client::find(&hq)?.put(&path, &serde_json::json!({"type": r#type}))?;
+            eprintln!("{table}.{column} is {}: {} rows in {} files", answer["type"], answer["rows"], answer["files"]);
+        }
         Some(TablesCommand::Set { table, event_time, lateness, measure, history, unset, hq }) => {
             let client = Client::find(&hq)?;
             let mut all: BTreeMap<String, Declared> = serde_json::from_str(&client.get("/api/tables")?)?;

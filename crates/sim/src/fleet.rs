@@ -478,7 +478,8 @@ impl FleetSite {
         self.settings = welcome.settings.map_or(0, |settings| settings.digest);
         let mut line = DataLine::new(client.clone(), welcome.session);
         let tables = HashMap::from([(TABLE.to_owned(), self.confirmed.0)]);
-        let mut outbox = Outbox::new(self.epoch, self.confirmed.0, self.confirmed.1, tables, welcome.credit_bytes);
+        let mut outbox =
+            Outbox::new(self.epoch, self.confirmed.0.into(), self.confirmed.1, tables, welcome.credit_bytes);
         let mut encoder = Encoder::new()?;
         if started.is_none() {
             ready.send(()).await?;
@@ -527,7 +528,7 @@ impl FleetSite {
                 let part = Part { table: TABLE.to_owned(), previous: Seq(0), rows: rows.clone(), marks: Vec::new() };
                 let encoded = encoder.encode(&outbox.batch(*last, vec![part]))?;
                 again += 1;
-                outbox.sending(&encoded);
+                outbox.sending(&encoded, String::new());
                 self.counters.bytes.fetch_add(encoded.payload.len() as u64, Ordering::Relaxed);
                 for frame in frames(&encoded) {
                     if line.send(frame).await.is_err() {

@@ -13,7 +13,7 @@ use parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use rollcall_lake::{BootClock, CompactionLimits, Part as LakePart, SiteClock, Table, TableSchema, conform};
+use rollcall_lake::{BootClock, CompactionLimits, Lives, Part as LakePart, SiteClock, Table, TableSchema, conform};
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId, SiteNumber, Timestamp};
 use rollcall_wire::batch::{Batch, Encoded, Encoder, Part, decode, verify};
 use serde::Serialize;
@@ -123,7 +123,7 @@ pub fn measure() -> anyhow::Result<Vec<Stage>> {
     let (compacted, ()) = stage("small files merged and sorted (HQ, in the background)", || {
         runtime.block_on(async {
             let limits = CompactionLimits::default();
-            while table.compact(limits, |_: &str| None).await?.files > 0 {}
+            while table.compact(limits, async || Ok((|_: &str| None, Lives::default()))).await?.files > 0 {}
             Ok(())
         })
     })?;

@@ -11,16 +11,16 @@ use std::{
 use hyper_util::rt::TokioIo;
 use ring::digest::{SHA256, digest};
 use rustls::{
-    CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::net::{TcpStream, lookup_host};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 
 use crate::error::SiteError;
 
@@ -72,15 +72,34 @@ pub(crate) async fn dial_with(address: &str, trust: &Trust) -> Result<Dialed, Di
             let reason = describe(&error);
             let address = address.to_owned();
             let resolved = resolved.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
-            // A certificate that does not lead to our CA means that somebody else answers on HQ's name.
-            let error = if reason.contains("certificate") {
-                SiteError::NotOurHq { address, reason }
-            } else {
-                SiteError::Unreachable { address, reason }
+            let error = match of_tls(&error) {
+                // A certificate that does not lead to our CA means that somebody else answers on HQ's name.
+                Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+                    SiteError::NotOurHq { address, reason }
+                }
+                Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+                    let reason = "HQ says that this site's certificate has expired".to_owned();
+                    SiteError::Clock { address, reason }
+                }
+                _ => SiteError::Unreachable { address, reason },
             };
             Err(DialFailed { error, resolved })
         }
     }
+}
+
+/// The error of TLS that an error comes from.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(error);
+        }
+        // An error of the system does not name what it wraps as its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|error| error as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    }
+    None
 }
 
 type Resolved = Arc<Mutex<(String, Option<SocketAddr>)>>;
@@ -90,15 +109,17 @@ async fn connect(address: &str, trust: &Trust, resolved: Resolved) -> Result<Cha
     let endpoint = Endpoint::from_shared(format!("https://{address}"))?;
     let endpoint = match trust {
         Trust::Authority { ca_pem, identity } => {
-            let mut config = config.ca_certificate(Certificate::from_pem(ca_pem));
-            if let Some((certificate, key)) = identity {
-                config = config.identity(tonic::transport::Identity::from_pem(certificate, key));
-            }
-            endpoint.tls_config(config)?
+            let config = match identity {
+                Some((certificate, key)) => config.identity(tonic::transport::Identity::from_pem(certificate, key)),
+                None => config,
+            };
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let verifier = PinnedAuthority { pin: Pin::Certificates(certificates(ca_pem)), provider };
+            endpoint.tls_config_with_verifier(config, Arc::new(verifier))?
         }
         Trust::Fingerprint(fingerprint) => {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let verifier = PinnedAuthority { fingerprint: fingerprint.clone(), provider };
+            let verifier = PinnedAuthority { pin: Pin::Fingerprint(fingerprint.clone()), provider };
             endpoint.tls_config_with_verifier(config, Arc::new(verifier))?
         }
     };
@@ -135,12 +156,31 @@ async fn open_socket(uri: &Uri, resolved: &Resolved) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Believes a server whose chain contains the CA certificate with the pinned fingerprint.
+/// The certificates in a PEM text.
+fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
+}
+
+/// Which authority is believed.
+#[derive(Debug)]
+enum Pin {
+    /// These.
+    Certificates(Vec<CertificateDer<'static>>),
+    /// One with this fingerprint, which the server shows.
+    Fingerprint(String),
+}
+
+/// Believes a server whose chain leads to the authority of enrolment, whatever the date: the clock of a machine whose battery is
+/// empty says 2015, and who can show HQ's key is HQ all the same. HQ tells the site what time it is, and people that its clock is
+/// off.
 #[derive(Debug)]
 struct PinnedAuthority {
-    fingerprint: String,
+    pin: Pin,
     provider: Arc<CryptoProvider>,
 }
+
+/// How often another time is tried: a chain has few certificates.
+const TIMES_MAX: usize = 4;
 
 impl ServerCertVerifier for PinnedAuthority {
     fn verify_server_cert(
@@ -151,17 +191,35 @@ impl ServerCertVerifier for PinnedAuthority {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let fingerprint = |certificate: &CertificateDer<'_>| -> String {
-            digest(&SHA256, certificate.as_ref()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-        };
-        let authority = intermediates.iter().find(|certificate| fingerprint(certificate) == self.fingerprint);
-        let authority = authority.ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
-        roots.add(authority.clone())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+        match &self.pin {
+            Pin::Certificates(pinned) => pinned.iter().try_for_each(|known| roots.add(known.clone()))?,
+            Pin::Fingerprint(fingerprint) => {
+                let is_pinned = |certificate: &&CertificateDer<'_>| fingerprint_of(certificate) == *fingerprint;
+                let authority = intermediates.iter().find(is_pinned);
+                let authority = authority.ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+                roots.add(authority.clone())?;
+            }
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verify = |at| verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at);
+        let second = Duration::from_secs(1);
+        let mut verified = verify(now);
+        for _ in 0..TIMES_MAX {
+            let at = match &verified {
+                Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                    Duration::from_secs(not_after.as_secs()).saturating_sub(second)
+                }
+                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+                    Duration::from_secs(not_before.as_secs()) + second
+                }
+                _ => break,
+            };
+            verified = verify(UnixTime::since_unix_epoch(at));
+        }
+        verified
     }
 
     fn verify_tls12_signature(
@@ -185,4 +243,8 @@ impl ServerCertVerifier for PinnedAuthority {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
+    digest(&SHA256, certificate.as_ref()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

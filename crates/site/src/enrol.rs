@@ -13,8 +13,13 @@ use rollcall_wire::proto::{EnrolRequest, RenewRequest, enrolment_client::Enrolme
 use crate::{
     dial::{Trust, dial_with},
     error::SiteError,
-    state::{Identity, StateDirectory},
+    state::{Identity, Notes, StateDirectory},
 };
+
+/// The key, until it is in the identity.
+pub(crate) const KEY: &str = "key.pem";
+/// Under which name it is noted which database the notes are about.
+const DATABASE: &str = "database";
 
 /// What `join` needs.
 #[derive(Debug, Clone)]
@@ -25,6 +30,10 @@ pub struct JoinOptions {
     pub hq_addresses: Vec<String>,
     /// The store's database.
     pub database: PathBuf,
+    /// Where the agent's own files are to be, if not beside it.
+    pub state: Option<PathBuf>,
+    /// This database takes the place of the site's earlier one: nothing of that is missed in it.
+    pub replaces_site: bool,
     /// What to capture.
     pub tables: Vec<TableSpec>,
     /// By table: the column with the time at which a row happened.
@@ -60,17 +69,14 @@ impl Token {
 /// nothing in the store's file.
 pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
     let token = Token::parse(&options.token)?;
-    let database = options
-        .database
-        .canonicalize()
-        .map_err(|error| SiteError::state(format!("opening {}", options.database.display()), error))?;
+    let database = database(&options.database)?;
     if options.tables.is_empty() {
         return Err(SiteError::Usage("name the tables to capture with --tables".to_owned()));
     }
     let mut source = Source::open(&database)?;
-    for spec in &options.tables {
-        source.check_table(spec)?;
-    }
+    // All that can fail here is tried before the invitation is spent.
+    source.check_tables(&options.tables)?;
+    source.check_writable()?;
     for (table, column) in &options.event_times {
         let wrong = |why: &str| SiteError::Usage(format!("--event-time {table}.{column}: {why}"));
         if !options.tables.iter().any(|spec| spec.table.eq_ignore_ascii_case(table)) {
@@ -80,7 +86,14 @@ pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
             return Err(wrong("the table has no such column"));
         }
     }
-    let directory = StateDirectory::beside(&database);
+    let directory = StateDirectory::of(&database, options.state.as_deref());
+    if options.state.is_some() {
+        directory.refuse_of_others()?;
+    }
+    let notes = Notes::open_to_write(&directory)?;
+    if options.state.is_some() {
+        refuse_another(&directory, &notes, &database)?;
+    }
     let key = new_key(&directory)?;
     let csr_pem = request(&key)?;
     let mut last = SiteError::Usage("give HQ's address with --hq HOST:PORT".to_owned());
@@ -114,11 +127,51 @@ pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
             event_times: options.event_times.clone(),
         })?;
         // The key is in the identity now; a later join makes a new one, so that an old copy is worth nothing.
-        directory.remove("key.pem")?;
-        source.install(&options.tables, &uuid::Uuid::new_v4().to_string())?;
+        directory.remove(KEY)?;
+        notes.set_text(DATABASE, &database.to_string_lossy())?;
+        if options.replaces_site {
+            notes.set_text(crate::session::REPLACES_SITE, "yes")?;
+        }
+        if notes.position()?.confirmed == rollcall_types::Seq(0) {
+            notes.set_text(crate::agent::FORMAT, crate::agent::FORMAT_NOW)?;
+        }
+        install(&mut source, &options.tables).await?;
+        source.rest();
         return Ok(answer.site);
     }
     Err(last)
+}
+
+/// Refuses a directory in which the agent of another database has its files. One that was moved is the same.
+fn refuse_another(directory: &StateDirectory, notes: &Notes, database: &Path) -> Result<(), SiteError> {
+    let Some(known) = notes.text(DATABASE)?.map(PathBuf::from) else { return Ok(()) };
+    let is_another = match (known.canonicalize(), database.canonicalize()) {
+        (Ok(known), Ok(database)) => known != database,
+        _ => false,
+    };
+    if is_another {
+        let (directory, known) = (directory.path().display(), known.display());
+        let text = format!("--state {directory}: the agent of {known} has its files there; name another folder");
+        return Err(SiteError::Usage(text));
+    }
+    Ok(())
+}
+
+/// Installs capture; a store's program that keeps the file locked for a while is waited for.
+async fn install(source: &mut Source, tables: &[TableSpec]) -> Result<(), SiteError> {
+    const TRIES: usize = 12;
+    let journal_id = uuid::Uuid::new_v4().to_string();
+    let mut installed = source.install(tables, &journal_id);
+    for _ in 1..TRIES {
+        match &installed {
+            Err(error) if error.is_busy() => {
+                tracing::warn!("the database is locked by another program; trying again");
+                installed = source.install(tables, &journal_id);
+            }
+            _ => break,
+        }
+    }
+    Ok(installed?)
 }
 
 /// A connection to the HQ that an invitation is from, and the invitation's secret.
@@ -140,14 +193,14 @@ pub async fn dial_invited(address: &str, token: &str) -> Result<Invited, SiteErr
 /// A key kept from an enrolment whose reply was lost, or a new one: HQ takes the same key again.
 fn new_key(directory: &StateDirectory) -> Result<KeyPair, SiteError> {
     let failed = |error: rcgen::Error| SiteError::state("making a key", error);
-    let path = directory.file("key.pem");
+    let path = directory.file(KEY);
     if let Ok(text) = std::fs::read_to_string(&path)
         && let Ok(key) = KeyPair::from_pem(&text)
     {
         return Ok(key);
     }
     let key = KeyPair::generate().map_err(failed)?;
-    directory.write("key.pem", key.serialize_pem().as_bytes())?;
+    directory.write(KEY, key.serialize_pem().as_bytes())?;
     Ok(key)
 }
 
@@ -168,7 +221,11 @@ pub(crate) fn refused(address: &str, status: &tonic::Status) -> SiteError {
 }
 
 /// Gets a new certificate for the same key. Works after the old one expired.
-pub(crate) async fn renew(directory: &StateDirectory, identity: &Identity) -> Result<Identity, SiteError> {
+pub(crate) async fn renew(
+    directory: &StateDirectory,
+    identity: &Identity,
+    hq_clock_offset: i64,
+) -> Result<Identity, SiteError> {
     let key = KeyPair::from_pem(&identity.key_pem).map_err(|error| SiteError::state("reading the key", error))?;
     let csr_pem = request(&key)?;
     // No certificate is shown: an expired one would break the handshake, and the request proves the key.
@@ -189,7 +246,7 @@ pub(crate) async fn renew(directory: &StateDirectory, identity: &Identity) -> Re
         let answer = answer.map_err(|status| refused(address, &status))?.into_inner();
         let renewed = Identity {
             certificate_pem: answer.certificate_pem,
-            issued_micros: Source::clock_micros(),
+            issued_micros: Source::clock_micros().saturating_add(hq_clock_offset),
             not_after_micros: answer.not_after_micros,
             ..identity.clone()
         };
@@ -208,7 +265,8 @@ pub(crate) fn is_renewal_due(identity: &Identity, now_micros: i64) -> bool {
     now_micros >= identity.issued_micros + life / 3 * 2
 }
 
-/// The database a command works on, from `--db`.
+/// The database a command works on, from `--db`: the path as it is, from the root on. A link in it is followed at each use.
 pub(crate) fn database(path: &Path) -> Result<PathBuf, SiteError> {
-    path.canonicalize().map_err(|error| SiteError::state(format!("opening {}", path.display()), error))
+    let failed = |error| SiteError::state(format!("opening {}", path.display()), error);
+    std::path::absolute(path).map_err(failed)
 }

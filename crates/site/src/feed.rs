@@ -2,10 +2,14 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use rollcall_capture::{CaptureError, Changes, Source};
+use rollcall_capture::{Anchor, CaptureError, Changes, Source};
 use rollcall_types::Seq;
 use rollcall_wire::{
     batch::Part,
@@ -14,17 +18,27 @@ use rollcall_wire::{
 
 use crate::error::SiteError;
 
-/// Shared access to the store's database; one call at a time.
+/// Shared access to the store's database; one call at a time. What was not used for a moment is let go of.
 #[derive(Debug, Clone)]
-pub(crate) struct Feed(Arc<Mutex<Source>>);
+pub(crate) struct Feed(Arc<Access>);
+
+#[derive(Debug)]
+struct Access {
+    source: Mutex<Source>,
+    /// Whether somebody waits to let go.
+    rests: AtomicBool,
+}
 
 /// One batch's worth of changes.
 const ROWS_MAX: usize = 1000;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
+/// The file is let go of after so long without use.
+pub(crate) const REST_AFTER: Duration = Duration::from_secs(1);
 
 impl Feed {
     pub(crate) fn open(database: &Path) -> Result<Self, SiteError> {
-        Ok(Self(Arc::new(Mutex::new(Source::open(database)?))))
+        let source = Mutex::new(Source::open(database)?);
+        Ok(Self(Arc::new(Access { source, rests: AtomicBool::new(false) })))
     }
 
     /// Runs `work` on the database.
@@ -32,16 +46,43 @@ impl Feed {
         &self,
         work: impl FnOnce(&mut Source) -> Result<T, CaptureError> + Send + 'static,
     ) -> Result<T, SiteError> {
-        let source = self.0.clone();
+        let access = self.0.clone();
         let done = tokio::task::spawn_blocking(move || {
             // SQLite rolled back whatever a panic interrupted.
-            work(&mut source.lock().unwrap_or_else(PoisonError::into_inner))
+            work(&mut access.source.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        Ok(done.await.map_err(|error| SiteError::state("using the store's database", error))??)
+        let done = done.await;
+        if !self.0.rests.swap(true, Ordering::AcqRel) {
+            tokio::spawn(self.clone().rest_when_idle());
+        }
+        Ok(done.map_err(|error| SiteError::state("using the store's database", error))??)
     }
 
-    /// The next batch's worth of changes behind `after`.
-    pub(crate) async fn next(&self, after: Seq, bytes_max: usize) -> Result<Option<Changes>, SiteError> {
+    async fn rest_when_idle(self) {
+        while let Some(due) = self.used().await.map(|used| used + REST_AFTER).filter(|due| *due > Instant::now()) {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        self.0.rests.store(false, Ordering::Release);
+        self.rest().await;
+    }
+
+    /// When the file was used last; none if it is let go of.
+    async fn used(&self) -> Option<Instant> {
+        let access = self.0.clone();
+        let used = move || access.source.lock().unwrap_or_else(PoisonError::into_inner).used();
+        tokio::task::spawn_blocking(used).await.ok().flatten()
+    }
+
+    /// Lets go of the file.
+    pub(crate) async fn rest(&self) {
+        let access = self.0.clone();
+        let rest = move || access.source.lock().unwrap_or_else(PoisonError::into_inner).rest();
+        // A panic in it would leave the file open; the next use goes on with that.
+        let _ = tokio::task::spawn_blocking(rest).await;
+    }
+
+    /// The next batch's worth of changes behind a place.
+    pub(crate) async fn next(&self, after: Anchor, bytes_max: usize) -> Result<Option<Changes>, SiteError> {
         self.call(move |source| source.read(after, ROWS_MAX, bytes_max)).await
     }
 }

@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod blind;
 mod dial;
 mod enrol;
 mod error;
 mod feed;
+mod keeper;
 mod line;
 mod loud;
 mod nudge;
@@ -28,5 +30,5 @@ pub use line::DataLine;
 pub use loud::{LoudConfig, be_loud};
 pub use outbox::{Outbox, Sending};
 pub use settings::LogControl;
-pub use state::{Identity, StateDirectory, mark_resend};
+pub use state::{Identity, StateDirectory, mark_resend, resume};
 pub use status::{AgentStatus, AppliedStatus, Level, Report, status};

@@ -1,12 +1,7 @@
 //! The site says so itself: when changes have waited for HQ too long, or worse, it runs a command of the store's choice, and a
 //! page on loopback shows at any time how it stands. Neither needs HQ, nor a session with it.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use rollcall_types::describe;
 use tokio::{
@@ -18,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::SiteError,
-    status::{Level, Report, status},
+    status::{Level, Report, own_status},
 };
 
 /// What makes a site loud, and how.
@@ -26,6 +21,8 @@ use crate::{
 pub struct LoudConfig {
     /// The store's database.
     pub database: PathBuf,
+    /// Where the agent's own files are, if not beside it.
+    pub state: Option<PathBuf>,
     /// Unconfirmed for longer than this is too long.
     pub max_age: Duration,
     /// Run by the shell when it is, with `ROLLCALL_SITE`, `ROLLCALL_LEVEL` and `ROLLCALL_SUMMARY` set.
@@ -60,7 +57,7 @@ pub async fn be_loud(config: LoudConfig, stop: CancellationToken) -> Result<(), 
             _ = timer.tick() => {}
         }
         let Some(command) = &config.on_unconfirmed else { continue };
-        let report = look(&config.database, config.max_age).await;
+        let report = look(&config).await;
         let level = report.as_ref().map_or(Level::Broken, |report| report.level);
         if level == Level::Current {
             loud = None;
@@ -74,9 +71,9 @@ pub async fn be_loud(config: LoudConfig, stop: CancellationToken) -> Result<(), 
     }
 }
 
-async fn look(database: &Path, max_age: Duration) -> Result<Report, String> {
-    let database = database.to_owned();
-    let looked = tokio::task::spawn_blocking(move || status(&database, max_age)).await;
+async fn look(config: &LoudConfig) -> Result<Report, String> {
+    let LoudConfig { database, state, max_age, .. } = config.clone();
+    let looked = tokio::task::spawn_blocking(move || own_status(&database, state.as_deref(), max_age)).await;
     looked.map_err(|error| error.to_string())?.map_err(|error| describe(&error))
 }
 
@@ -105,21 +102,21 @@ async fn serve_page(listener: TcpListener, config: LoudConfig, stop: Cancellatio
             accepted = listener.accept() => accepted,
         };
         if let Ok((stream, _)) = accepted {
-            let (database, max_age) = (config.database.clone(), config.max_age);
+            let config = config.clone();
             tokio::spawn(async move {
                 // A browser that went away is nobody's trouble.
-                let _ = timeout(PAGE_TIMEOUT, answer(stream, &database, max_age)).await;
+                let _ = timeout(PAGE_TIMEOUT, answer(stream, &config)).await;
             });
         }
     }
 }
 
 /// Answers whatever is asked with the page: there is only one.
-async fn answer(mut stream: TcpStream, database: &Path, max_age: Duration) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, config: &LoudConfig) -> std::io::Result<()> {
     let mut request = [0; 1024];
     let length = stream.read(&mut request).await?;
     let wants_json = request[..length].starts_with(b"GET /status.json ");
-    let report = look(database, max_age).await;
+    let report = look(config).await;
     let (kind, body) = match &report {
         Ok(report) if wants_json => ("application/json", serde_json::to_string_pretty(report).unwrap_or_default()),
         _ => ("text/html; charset=utf-8", page(&report)),
@@ -157,6 +154,7 @@ fn page(report: &Result<Report, String>) -> String {
                 ("Changes waiting", report.unconfirmed_rows.to_string()),
                 ("The oldest waits", format!("{} min", report.oldest_unconfirmed_age_seconds / 60)),
                 ("HQ confirmed something last", time(agent.last_confirmed_at)),
+                ("Cause", agent.cause.map_or_else(|| "–".to_owned(), |cause| cause.to_string())),
                 ("Last error", agent.last_error.clone().unwrap_or_else(|| "–".to_owned())),
             ];
             let rows: String = rows

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use rollcall_capture::{Incoming, Source, TableSpec};
 use rollcall_site::{
     Agent, AgentConfig, JoinOptions, LogControl, LoudConfig, Report, SiteError, StateDirectory, be_loud, join,
-    mark_resend, status,
+    mark_resend, resume, status,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
@@ -16,6 +16,10 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::Subscrib
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
+    /// Where the agent's own files are: as a rule in FILE.rollcall beside the database. Say it at every command where the database is
+    /// reached through a folder that is a link.
+    #[arg(long, global = true, value_name = "DIR")]
+    state: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -42,6 +46,9 @@ enum Command {
         /// it; HQ takes it where nobody there says otherwise. May be given for several tables.
         #[arg(long, value_name = "TABLE.COLUMN")]
         event_time: Vec<String>,
+        /// This database takes the place of the one the site had before; what only that one had is not missed.
+        #[arg(long)]
+        replace_site: bool,
         /// Go on running as the agent.
         #[arg(long)]
         run: bool,
@@ -88,6 +95,22 @@ enum Command {
         #[arg(long)]
         forget: bool,
     },
+    /// Have the agent leave the database alone, to put a backup in place: it goes on by itself after a while. Changes are captured
+    /// meanwhile.
+    Pause {
+        /// The store's database.
+        #[arg(long)]
+        db: PathBuf,
+        /// For so long at most.
+        #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+        minutes: u32,
+    },
+    /// Have the agent go on, after a pause or after it gave up on a database that went back in time again and again.
+    Resume {
+        /// The store's database.
+        #[arg(long)]
+        db: PathBuf,
+    },
     /// Let HQ have a table in which the store has rows of its own: HQ's rows take their place.
     Adopt {
         /// The table, which HQ publishes.
@@ -106,7 +129,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let log = start_log();
-    match execute(Cli::parse().command, log) {
+    let cli = Cli::parse();
+    match execute(cli.command, cli.state, log) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -132,28 +156,43 @@ fn start_log() -> LogControl {
     })
 }
 
-fn execute(command: Command, log: LogControl) -> anyhow::Result<ExitCode> {
+fn execute(command: Command, state: Option<PathBuf>, log: LogControl) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Join { token, hq, db, tables, exclude, event_time, run } => {
+        Command::Join { token, hq, db, tables, exclude, event_time, replace_site, run } => {
             let tables = table_specs(&tables, &exclude)?;
             let event_times = event_times(&event_time)?;
-            let options = JoinOptions { token, hq_addresses: hq, database: db.clone(), tables, event_times };
+            let options = JoinOptions {
+                token,
+                hq_addresses: hq,
+                database: db.clone(),
+                state: state.clone(),
+                replaces_site: replace_site,
+                tables,
+                event_times,
+            };
             let site = runtime()?.block_on(join(&options))?;
             eprintln!("joined as {site}; capture is on. Start the agent with: rollcall-site run --db {}", db.display());
-            let loud = LoudConfig { database: db.clone(), max_age: MAX_AGE, on_unconfirmed: None, page: None };
+            let loud = LoudConfig {
+                database: db.clone(),
+                state: state.clone(),
+                max_age: MAX_AGE,
+                on_unconfirmed: None,
+                page: None,
+            };
             if run {
-                run_agent(AgentConfig { log: Some(log), ..AgentConfig::new(db) }, loud)
+                run_agent(AgentConfig { state, log: Some(log), ..AgentConfig::new(db) }, loud)
             } else {
                 Ok(ExitCode::SUCCESS)
             }
         }
         Command::Run { db, hq, on_unconfirmed, max_age, status_page } => {
             let max_age = Duration::from_secs(max_age * 60);
-            let loud = LoudConfig { database: db.clone(), max_age, on_unconfirmed, page: status_page };
-            run_agent(AgentConfig { hq_addresses: hq, log: Some(log), ..AgentConfig::new(db) }, loud)
+            let loud =
+                LoudConfig { database: db.clone(), state: state.clone(), max_age, on_unconfirmed, page: status_page };
+            run_agent(AgentConfig { state, hq_addresses: hq, log: Some(log), ..AgentConfig::new(db) }, loud)
         }
         Command::Status { db, max_age, json } => {
-            let report = status(&db, Duration::from_secs(max_age * 60))?;
+            let report = status(&db, state.as_deref(), Duration::from_secs(max_age * 60))?;
             print_status(&report, json)?;
             Ok(ExitCode::from(report.level.exit_code()))
         }
@@ -162,14 +201,34 @@ fn execute(command: Command, log: LogControl) -> anyhow::Result<ExitCode> {
             eprintln!("detached");
             Ok(ExitCode::SUCCESS)
         }
+        Command::Pause { db, minutes } => {
+            let until = rollcall_types::Timestamp::from_micros(
+                Source::clock_micros().saturating_add(i64::from(minutes) * 60_000_000),
+            );
+            let directory = StateDirectory::of(&db, state.as_deref());
+            directory.identity()?;
+            directory.pause(until)?;
+            eprintln!(
+                "the agent leaves {} alone within seconds, until {until} or `rollcall-site resume`",
+                db.display()
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Resume { db } => {
+            let directory = StateDirectory::of(&db, state.as_deref());
+            directory.identity()?;
+            resume(&directory)?;
+            eprintln!("the agent goes on");
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Adopt { table, db } => {
-            let db = db.canonicalize()?;
-            Incoming::open(&db, StateDirectory::beside(&db).path())?.adopt(&table)?;
+            let directory = StateDirectory::of(&db, state.as_deref());
+            Incoming::open(&db, directory.path())?.adopt(&table)?;
             eprintln!("HQ's rows take the place of those in {table} when they come");
             Ok(ExitCode::SUCCESS)
         }
         Command::Resend { db } => {
-            mark_resend(&StateDirectory::beside(&db.canonicalize()?))?;
+            mark_resend(&StateDirectory::of(&db, state.as_deref()))?;
             eprintln!("the agent will send again at its next connection");
             Ok(ExitCode::SUCCESS)
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use rollcall_capture::Anchor;
 use rollcall_types::{ChainHash, Epoch, Seq};
 use rollcall_wire::batch::{Batch, Encoded, Part};
 
@@ -15,6 +16,8 @@ pub struct Sending {
     pub last: Seq,
     /// The chain after it.
     pub hash: ChainHash,
+    /// A digest of its last change, as it was read; empty if that is not known.
+    pub digest: String,
     /// Tables it touches.
     pub tables: Vec<String>,
 }
@@ -24,6 +27,7 @@ pub struct Sending {
 struct Mark {
     seq: Seq,
     hash: ChainHash,
+    digest: String,
     tables: HashMap<String, Seq>,
 }
 
@@ -38,15 +42,15 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Continues behind `confirmed`.
+    /// Continues behind what is confirmed.
     pub fn new(
         epoch: Epoch,
-        confirmed: Seq,
+        confirmed: Anchor,
         confirmed_hash: ChainHash,
         tables: HashMap<String, Seq>,
         credit_bytes: u64,
     ) -> Self {
-        let mark = Mark { seq: confirmed, hash: confirmed_hash, tables };
+        let mark = Mark { seq: confirmed.seq, hash: confirmed_hash, digest: confirmed.digest, tables };
         let credit = i64::try_from(credit_bytes).unwrap_or(i64::MAX);
         Self { epoch, confirmed: mark.clone(), sent: mark, in_flight: VecDeque::new(), credit }
     }
@@ -56,14 +60,24 @@ impl Outbox {
         self.credit > 0 && self.in_flight.len() < IN_FLIGHT_MAX
     }
 
-    /// The journal is to be read behind this.
+    /// How far was sent.
     pub fn sent_through(&self) -> Seq {
         self.sent.seq
+    }
+
+    /// The journal is to be read behind this.
+    pub fn sent_anchor(&self) -> Anchor {
+        Anchor { seq: self.sent.seq, digest: self.sent.digest.clone() }
     }
 
     /// Confirmed so far.
     pub fn confirmed(&self) -> (Seq, ChainHash) {
         (self.confirmed.seq, self.confirmed.hash)
+    }
+
+    /// Digest of the change that is confirmed last, as it was sent.
+    pub fn confirmed_digest(&self) -> &str {
+        &self.confirmed.digest
     }
 
     /// Per table the end of the last confirmed batch that touched it.
@@ -84,12 +98,13 @@ impl Outbox {
         Batch { epoch: self.epoch, first: Seq(self.sent.seq.0 + 1), last, previous_hash: self.sent.hash, parts }
     }
 
-    /// Takes note that a batch made by [`Self::batch`] is about to be sent.
-    pub fn sending(&mut self, encoded: &Encoded) -> Sending {
+    /// Takes note that a batch made by [`Self::batch`] is about to be sent, whose last change has this digest.
+    pub fn sending(&mut self, encoded: &Encoded, digest: String) -> Sending {
         let header = &encoded.header;
         let sending = Sending {
             last: Seq(header.last),
             hash: ChainHash::new(header.hash),
+            digest,
             tables: header.parts.iter().map(|part| part.table.clone()).collect(),
         };
         self.sent.advance(&sending);
@@ -125,6 +140,7 @@ impl Mark {
     fn advance(&mut self, sending: &Sending) {
         self.seq = sending.last;
         self.hash = sending.hash;
+        self.digest.clone_from(&sending.digest);
         for table in &sending.tables {
             self.tables.insert(table.clone(), sending.last);
         }
@@ -145,13 +161,13 @@ mod tests {
         let batch = outbox.batch(Seq(last), tables.iter().map(part).collect());
         let parts = tables.iter().map(|table| PartHeader { table: (*table).to_owned(), ..PartHeader::default() });
         let header = BatchHeader { last, hash: last * 7, parts: parts.collect(), ..BatchHeader::default() };
-        outbox.sending(&Encoded { header, payload: Bytes::from_static(b"0123456789") });
+        outbox.sending(&Encoded { header, payload: Bytes::from_static(b"0123456789") }, format!("digest of {last}"));
         batch.parts.iter().map(|part| part.previous.0).collect()
     }
 
     #[test]
     fn previous_positions_follow_each_table_and_a_rewind_takes_them_back() {
-        let mut outbox = Outbox::new(Epoch(1), Seq(0), ChainHash::default(), HashMap::new(), 25);
+        let mut outbox = Outbox::new(Epoch(1), Anchor::default(), ChainHash::default(), HashMap::new(), 25);
         assert_eq!(send(&mut outbox, 10, &["a"]), [0]);
         assert_eq!(send(&mut outbox, 20, &["a", "b"]), [10, 0]);
         assert!(outbox.may_send());
@@ -162,7 +178,7 @@ mod tests {
         assert!(outbox.confirm(Seq(20)));
         assert!(!outbox.confirm(Seq(20)));
         outbox.rewind();
-        assert_eq!(outbox.sent_through(), Seq(20));
+        assert_eq!(outbox.sent_anchor(), Anchor { seq: Seq(20), digest: "digest of 20".to_owned() });
         assert_eq!(send(&mut outbox, 33, &["a", "b", "c"]), [20, 20, 0]);
     }
 }

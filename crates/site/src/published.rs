@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,34 +26,91 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use crate::{error::SiteError, settings::Pace};
+use crate::{error::SiteError, feed::REST_AFTER, settings::Pace, state::StateDirectory};
 
-/// Shared access to HQ's tables in the store's database; one call at a time.
+/// Shared access to HQ's tables in the store's database; one call at a time. What was not used for a moment is let go of.
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
-    incoming: Arc<Mutex<Incoming>>,
+    /// None: it is let go of. Whoever applies a table holds the lock as long as that takes.
+    incoming: Arc<Mutex<Option<Incoming>>>,
+    /// When it was used last; no lock that is held for long.
+    used: Arc<Mutex<Option<Instant>>>,
     database: PathBuf,
+    directory: StateDirectory,
+    /// Whether somebody waits to let go.
+    rests: Arc<AtomicBool>,
     /// Why tables are not up to date, beyond a connection's life.
     problems: Arc<Mutex<BTreeMap<String, String>>>,
     /// Told when something is to take effect that was not before.
     scheduled: Arc<Notify>,
 }
 
+/// Under this name is what was staged of HQ's tables.
+pub(crate) const STAGED: &str = "incoming.sqlite";
+
 impl Shelf {
-    pub(crate) fn open(database: &Path, directory: &Path) -> Result<Self, SiteError> {
-        let incoming = Arc::new(Mutex::new(Incoming::open(database, directory)?));
-        Ok(Self { incoming, database: database.to_owned(), problems: Arc::default(), scheduled: Arc::default() })
+    pub(crate) fn new(database: &Path, directory: &StateDirectory) -> Self {
+        Self {
+            incoming: Arc::default(),
+            used: Arc::default(),
+            database: database.to_owned(),
+            directory: directory.clone(),
+            rests: Arc::default(),
+            problems: Arc::default(),
+            scheduled: Arc::default(),
+        }
     }
 
     async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Incoming) -> Result<T, CaptureError> + Send + 'static,
     ) -> Result<T, SiteError> {
+        let shelf = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            // SQLite rolled back whatever a panic interrupted.
+            let mut opened = shelf.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            let incoming = match opened.take().filter(|incoming| incoming.is_at(&shelf.database)) {
+                Some(incoming) => incoming,
+                None => {
+                    shelf.directory.prepare(STAGED)?;
+                    Incoming::open(&shelf.database, shelf.directory.path())?
+                }
+            };
+            let done = work(opened.insert(incoming));
+            *shelf.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            Ok(done?)
+        });
+        let done = done.await;
+        if !self.rests.swap(true, Ordering::AcqRel) {
+            tokio::spawn(self.clone().rest_when_idle());
+        }
+        done.map_err(|error| SiteError::state("applying HQ's tables", error))?
+    }
+
+    async fn rest_when_idle(self) {
+        loop {
+            let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            match used.map(|used| used + REST_AFTER).filter(|due| *due > Instant::now()) {
+                Some(due) => sleep_until(due).await,
+                // Work is under way: nobody waits for that, neither here nor in a thread that others need.
+                None if self.is_in_use() => tokio::time::sleep(REST_AFTER).await,
+                None => break,
+            }
+        }
+        self.rests.store(false, Ordering::Release);
+        self.rest().await;
+    }
+
+    fn is_in_use(&self) -> bool {
+        matches!(self.incoming.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Lets go of the file.
+    pub(crate) async fn rest(&self) {
         let incoming = self.incoming.clone();
-        // SQLite rolled back whatever a panic interrupted.
-        let done =
-            tokio::task::spawn_blocking(move || work(&mut incoming.lock().unwrap_or_else(PoisonError::into_inner)));
-        Ok(done.await.map_err(|error| SiteError::state("applying HQ's tables", error))??)
+        let rest = move || drop(incoming.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // A panic in it would leave the file open; the next use goes on with that.
+        let _ = tokio::task::spawn_blocking(rest).await;
     }
 
     /// What the site has of HQ's tables.
@@ -77,20 +137,38 @@ impl Shelf {
             due.collect::<Vec<_>>()
         };
         let due: Vec<DueChange> = wanted.iter().flat_map(of_table).collect();
-        self.call(move |incoming| incoming.schedule(&due)).await
+        let scheduled = self.scheduled.clone();
+        // Told from within: whoever asked may have gone when it is noted.
+        self.call(move |incoming| {
+            let noted = incoming.schedule(&due);
+            scheduled.notify_one();
+            noted
+        })
+        .await
     }
 
     /// Puts rows into effect when their time comes, for ever: with HQ or without.
     pub(crate) async fn keep_time(self) {
         let mut wait = Duration::ZERO;
+        // When something is due next, if anything is; none while that is not known. Until then the store's file is not opened.
+        let mut next: Option<Option<i64>> = None;
         loop {
             tokio::select! {
-                () = self.scheduled.notified() => {}
+                () = self.scheduled.notified() => next = None,
                 () = tokio::time::sleep(wait) => {}
             }
             wait = RETRY_AFTER;
-            if self.take_effect().await {
-                let due = self.call(|incoming| incoming.next_due()).await.unwrap_or_default();
+            if self.directory.paused_until().is_some() {
+                continue;
+            }
+            if next.is_none_or(|due| due.is_some_and(|due| due <= Source::clock_micros())) {
+                next = None;
+                if !self.take_effect().await {
+                    continue;
+                }
+                next = self.call(|incoming| incoming.next_due()).await.ok();
+            }
+            if let Some(due) = next {
                 let left = due.map(|due| due.saturating_sub(Source::clock_micros()).max(0));
                 // The clock may be set meanwhile.
                 wait = left.map_or(CLOCK_LOOK, |left| Duration::from_micros(left.unsigned_abs()).min(CLOCK_LOOK));

@@ -2,15 +2,18 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
-use rollcall_capture::{Health, LoadProgress, PruneLimits, Source, TableSpec, fingerprint as look_at};
-use rollcall_types::{ChainHash, Epoch, Seq, columns};
+use rollcall_capture::{
+    Anchor, CaptureError, JOURNAL_BYTES_MAX, JournalState, KEPT_CONFIRMED, LoadProgress, PruneLimits, Source,
+    TableSpec, fingerprint as look_at,
+};
+use rollcall_types::{Cause, ChainHash, Epoch, Seq, columns};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     batch::{Encoded, Encoder},
     framing::frames,
     proto::{
-        Attempts, Beacon, EpochWanted, Goodbye, Heads, Hello, HqControl, Refused, SiteControl, TableHead, Welcome,
-        data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
+        self, Attempts, Beacon, EpochWanted, Goodbye, Heads, Hello, HqControl, Refused, SiteControl, TableHead,
+        Welcome, data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
         sites_client::SitesClient,
     },
 };
@@ -19,19 +22,40 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    agent::Ended,
     enrol::refused,
     error::SiteError,
     feed::{Feed, parts},
+    keeper::{self, KnownHealth},
     line::DataLine,
     nudge::Nudges,
     outbox::Outbox,
     published::{Shelf, Updates},
     settings::Behaviour,
-    state::{Notes, Position},
+    state::{Begun, Notes, Position, StateDirectory},
     status::StatusFile,
 };
 
+/// How a session ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The agent is to stop.
+    Stopped,
+    /// A person wants the database left alone.
+    Paused,
+    /// The connection had its time.
+    Old,
+}
+
+/// Under which name it is noted that this database takes the place of the one before.
+pub(crate) const REPLACES_SITE: &str = "replaces_site";
+/// Under which name the journal is noted that was sent last.
+pub(crate) const JOURNAL_ID: &str = "journal_id";
+/// Under which name it is noted that HQ once accepted to be older than what it confirmed.
+pub(crate) const ACCEPTS_OLDER_LAKE: &str = "accept_older_lake";
+/// Under which name it is noted that everything is to be stated again before anything of this epoch is sent.
+pub(crate) const RELOAD_WANTED: &str = "reload_wanted";
+/// A goodbye has so long to leave before the connection goes.
+pub(crate) const GOODBYE_TIME: Duration = Duration::from_millis(200);
 /// HQ must answer hello within this time.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection is replaced after this long, so that a moved name is noticed.
@@ -57,23 +81,29 @@ const SILENT_HQ: Duration = Duration::from_secs(120);
 /// … where it speaks more seldom, for so many of its intervals.
 const SILENT_HQ_BEACONS: u32 = 4;
 
-/// How often rows that bypassed the triggers are looked for.
-const BYPASS_EVERY: Duration = Duration::from_secs(300);
+/// How often notes that triggers left over are cleared.
+const NOTES_EVERY: Duration = Duration::from_secs(300);
 
 pub(crate) struct Session<'a> {
-    pub(crate) bypass_looked: Option<Instant>,
+    pub(crate) notes_cleared: Option<Instant>,
     pub(crate) manifest_stated: Option<Instant>,
+    /// When the store's file was read last: another program may hold it locked.
+    pub(crate) read: Instant,
     pub(crate) database: &'a Path,
+    pub(crate) directory: &'a StateDirectory,
     pub(crate) feed: &'a Feed,
     pub(crate) shelf: &'a Shelf,
     pub(crate) notes: &'a Notes,
     pub(crate) status: &'a mut StatusFile,
+    pub(crate) health: &'a KnownHealth,
     pub(crate) instance: &'a str,
     pub(crate) address: &'a str,
     /// What the address resolved to.
     pub(crate) resolved: Option<SocketAddr>,
     pub(crate) behaviour: &'a mut Behaviour,
     pub(crate) event_times: &'a BTreeMap<String, String>,
+    /// HQ's clock less this machine's, microseconds.
+    pub(crate) hq_clock_offset: &'a mut i64,
 }
 
 /// The streams of an open session and what they carry.
@@ -91,7 +121,7 @@ struct Open {
 /// Why a node sends a site away although nothing is wrong with it.
 const GO_ELSEWHERE: [&str; 2] = ["stopping", "full"];
 
-fn turned_away(refusal: Refused) -> SiteError {
+pub(crate) fn turned_away(refusal: Refused) -> SiteError {
     match GO_ELSEWHERE.contains(&refusal.code.as_str()) {
         true => SiteError::Ended(refusal.message),
         false => SiteError::Refused { code: refusal.code, message: refusal.message },
@@ -99,12 +129,12 @@ fn turned_away(refusal: Refused) -> SiteError {
 }
 
 /// HQ may keep a connection alive and never answer a call.
-async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, SiteError> {
+pub(crate) async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, SiteError> {
     let answer = tokio::time::timeout(WELCOME_TIMEOUT, call).await;
     answer.map_err(|_| SiteError::Ended("HQ did not answer in time".to_owned()))
 }
 
-fn ended(status: tonic::Status) -> SiteError {
+pub(crate) fn ended(status: tonic::Status) -> SiteError {
     SiteError::Ended(status.message().to_owned())
 }
 
@@ -116,12 +146,15 @@ impl Session<'_> {
         stop: &tokio_util::sync::CancellationToken,
     ) -> Result<Ended, SiteError> {
         let mut open = self.open(channel).await?;
-        self.status.connected(self.address);
         let attempts = self.notes.take_attempts()?;
         if !attempts.is_empty() {
             open.say(ToHq::Attempts(Attempts { attempts })).await?;
         }
         let result = self.serve(&mut open, stop).await;
+        if let Err(SiteError::Capture(CaptureError::Rewound(reason))) = &result {
+            // What was confirmed is of the journal's other life, and is known to be.
+            want_epoch(&open.control, reason).await;
+        }
         self.keep_position(&open).await?;
         result
     }
@@ -145,22 +178,35 @@ impl Session<'_> {
             Some(FromHq::Refused(refusal)) => return Err(turned_away(refusal)),
             _ => return Err(SiteError::Ended("HQ did not welcome this site".to_owned())),
         };
+        self.take_time(&welcome);
         let position = self.take_welcome(position, &welcome, head, &control).await?;
+        self.status.connected(self.address);
         let data = DataLine::new(client.clone(), welcome.session);
         let settings = welcome.settings.unwrap_or_default();
         let outbox = Outbox::new(
             position.epoch,
-            position.confirmed,
+            Anchor { seq: position.confirmed, digest: position.row_digest },
             position.confirmed_hash,
             position.tables,
             welcome.credit_bytes,
         );
+        self.status.held(&settings.held);
         self.behaviour.take(settings, self.feed, self.notes).await?;
         unless_busy(self.capture_edits().await)?;
         let check_every = self.behaviour.beacon_every() * CHECK_BEACONS;
         let pace = self.behaviour.pace.clone();
         let updates = Updates::start(client, self.shelf.clone(), applied, check_every, pace);
         Ok(Open { control, from_control, data, outbox, updates, epoch: position.epoch, lake_id: welcome.lake_id })
+    }
+
+    /// HQ's clock is the one that counts.
+    fn take_time(&mut self, welcome: &Welcome) {
+        const OFF_MICROS: u64 = 300_000_000;
+        let offset = welcome.now_micros.saturating_sub(Source::clock_micros());
+        if offset.abs_diff(*self.hq_clock_offset) > OFF_MICROS / 10 && offset.unsigned_abs() > OFF_MICROS {
+            tracing::warn!(minutes = offset / 60_000_000, "this machine's clock is off by so much from HQ's");
+        }
+        *self.hq_clock_offset = offset;
     }
 
     async fn hello(&self, position: &Position) -> Result<Hello, SiteError> {
@@ -178,13 +224,15 @@ impl Session<'_> {
             confirmed: position.confirmed.0,
             oldest: oldest.0,
             clock_micros: Source::clock_micros(),
-            accept_older_lake: self.notes.text("accept_older_lake")?.is_some(),
+            accept_older_lake: self.notes.text(ACCEPTS_OLDER_LAKE)?.is_some(),
             states_manifests: true,
             takes_published: true,
             applied: self.shelf.applied().await?,
             event_times: self.event_times.clone().into_iter().collect(),
             called: self.address.to_owned(),
             resolved: self.resolved.map_or_else(String::new, |resolved| resolved.ip().to_string()),
+            replaces_site: self.notes.text(REPLACES_SITE)?.is_some(),
+            blind: false,
         })
     }
 
@@ -208,23 +256,28 @@ impl Session<'_> {
             if !is_first {
                 tracing::warn!(epoch = welcome.epoch, reason = welcome.epoch_reason, "HQ starts a new epoch");
             }
-            if self.notes.text("accept_older_lake")?.is_some() {
+            let is_told = self.notes.text(ACCEPTS_OLDER_LAKE)?.is_some();
+            if is_told {
                 self.shelf.distrust().await?;
             }
+            let journal_id = self.feed.call(Source::journal_id).await?;
+            let is_same_journal = self.notes.text(JOURNAL_ID)?.is_some_and(|known| known == journal_id);
             let oldest = self.feed.call(|source| source.oldest()).await?;
-            if !(is_first && oldest.0 <= 1) {
-                // Everything is stated again; what the journal still holds is sent as well, so history stays whole.
-                self.feed.call(|source| source.reload_all()).await?;
-            }
-            self.notes.forget_sent()?;
             position = Position {
                 epoch: Epoch(welcome.epoch),
                 lake_id: position.lake_id,
                 confirmed: Seq(oldest.0.saturating_sub(1)),
                 ..Position::default()
             };
-            self.notes.set_position(&position)?;
-            self.notes.clear("accept_older_lake")?;
+            let begun = Begun {
+                position: &position,
+                journal_id: &journal_id,
+                rewound_at: (!is_first && !is_told && is_same_journal).then(|| self.hq_now()),
+                reload: !(is_first && oldest.0 <= 1),
+            };
+            // At once, and before the file is written to: where that is busy, the next hello is of this epoch, not of another one.
+            self.notes.begin_epoch(&begun)?;
+            self.reload_if_wanted().await?;
             return Ok(position);
         }
         // What this site sent under the name of a table that HQ publishes is in quarantine there, and HQ has no position of it.
@@ -243,24 +296,31 @@ impl Session<'_> {
             }
         }
         if let Some(reason) = self.at_odds(&position, welcome, head).await? {
-            let wanted = ToHq::EpochWanted(EpochWanted { reason: reason.clone() });
-            // The connection ends now either way; the next one learns the new epoch.
-            let _ = control.send(SiteControl { message: Some(wanted) }).await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            return Err(SiteError::Ended(reason));
+            want_epoch(control, &reason).await;
+            return Err(CaptureError::Rewound(reason).into());
         }
         self.notes.set_position(&position)?;
+        self.reload_if_wanted().await?;
         Ok(position)
+    }
+
+    /// Has everything stated again if that is still to be done in this epoch; what the journal still holds is sent as well, so history
+    /// stays whole.
+    async fn reload_if_wanted(&self) -> Result<(), SiteError> {
+        if self.notes.text(RELOAD_WANTED)?.is_some() {
+            self.feed.call(Source::reload_all).await?;
+            self.notes.clear(RELOAD_WANTED)?;
+        }
+        Ok(())
     }
 
     /// Why HQ and this journal do not remember the same changes, if they do not.
     async fn at_odds(&self, position: &Position, welcome: &Welcome, head: Seq) -> Result<Option<String>, SiteError> {
         let confirmed = position.confirmed;
-        let digest = self.feed.call(move |source| source.row_digest(confirmed)).await?;
-        if digest.is_some_and(|now| !position.row_digest.is_empty() && now != position.row_digest) {
-            return Ok(Some(format!(
-                "the change at {confirmed} is not the one HQ confirmed: the database was restored and written on"
-            )));
+        let anchor = Anchor { seq: confirmed, digest: position.row_digest.clone() };
+        match self.feed.call(move |source| source.check_anchor(&anchor)).await {
+            Err(SiteError::Capture(CaptureError::Rewound(reason))) => return Ok(Some(reason)),
+            other => other?,
         }
         // A batch sent again after a crash may end where an earlier one did, with another chain: both were sent.
         for cursor in welcome.cursors.iter().filter(|cursor| cursor.seq > 0 && cursor.seq >= confirmed.0) {
@@ -277,15 +337,19 @@ impl Session<'_> {
 
     async fn keep_position(&mut self, open: &Open) -> Result<(), SiteError> {
         let (confirmed, confirmed_hash) = open.outbox.confirmed();
-        let row_digest = self.feed.call(move |source| source.row_digest(confirmed)).await?.unwrap_or_default();
+        self.notes.note_confirmed(self.hq_now(), confirmed)?;
         self.notes.set_position(&Position {
             epoch: open.epoch,
             lake_id: open.lake_id.clone(),
             confirmed,
             confirmed_hash,
-            row_digest,
+            row_digest: open.outbox.confirmed_digest().to_owned(),
             tables: open.outbox.confirmed_tables().clone(),
         })
+    }
+
+    fn hq_now(&self) -> i64 {
+        keeper::hq_now(*self.hq_clock_offset)
     }
 
     async fn serve(&mut self, open: &mut Open, stop: &tokio_util::sync::CancellationToken) -> Result<Ended, SiteError> {
@@ -318,10 +382,9 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    let head = self.feed.call(|source| Ok(source.heads()?.head)).await?;
+                    let head = self.feed.call(|source| Ok(source.heads()?.head)).await.unwrap_or(open.outbox.sent_through());
                     open.say(ToHq::Goodbye(Goodbye { reason: "the agent was stopped".to_owned(), head: head.0 })).await?;
-                    // Give the goodbye a moment to leave before the connection goes.
-                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    tokio::time::sleep(GOODBYE_TIME).await;
                     return Ok(Ended::Stopped);
                 }
                 message = open.data.reply() => {
@@ -340,19 +403,29 @@ impl Session<'_> {
                         beacon = timer(self.behaviour.beacon_every());
                     }
                 }
-                _ = beacon.tick() => unless_busy(self.send_beacon(open).await)?,
+                _ = beacon.tick() => {
+                    let said = self.send_beacon(open).await;
+                    self.unless_locked(said)?;
+                }
                 () = open.updates.changed() => {
                     unless_busy(self.capture_edits().await)?;
-                    unless_busy(self.send_beacon(open).await)?;
+                    let said = self.send_beacon(open).await;
+                    self.unless_locked(said)?;
                 }
                 _ = care.tick() => {
+                    if self.directory.paused_until().is_some() {
+                        let reason = "a person has the agent pause".to_owned();
+                        open.say(ToHq::Goodbye(Goodbye { reason, head: open.outbox.sent_through().0 })).await?;
+                        tokio::time::sleep(GOODBYE_TIME).await;
+                        return Ok(Ended::Paused);
+                    }
                     let happened = moved || cared_for != fingerprint || cared.elapsed() > LOOK_ANYWAY;
                     if happened || self.is_manifest_due() {
                         let seen = fingerprint;
                         match self.care(open, moved).await {
                             Ok(()) => (moved, cared_for, cared) = (false, seen, Instant::now()),
                             // What was not done now is done next time.
-                            busy => unless_busy(busy)?,
+                            busy => self.unless_locked(busy)?,
                         }
                     }
                     let silent_hq = SILENT_HQ.max(self.behaviour.beacon_every() * SILENT_HQ_BEACONS);
@@ -422,6 +495,7 @@ impl Session<'_> {
         let stated = self.feed.call(|source| Ok((source.load_step()?, source.heads()?.head))).await;
         match stated {
             Ok((LoadProgress::Idle, _)) => Ok(None),
+            Ok((LoadProgress::Failed, head)) => Ok(Some((head, Instant::now() + POLL_TOLD))),
             // Half of the time is the store's own.
             Ok((_, head)) => Ok(Some((head, Instant::now() + started.elapsed()))),
             // The store is busy; its own work goes first.
@@ -432,15 +506,16 @@ impl Session<'_> {
 
     /// Sends the next batch; false when there is nothing to send.
     async fn send_next(&mut self, open: &mut Open, encoder: &mut Encoder) -> Result<bool, SiteError> {
-        let read = self.feed.next(open.outbox.sent_through(), self.behaviour.pace.batch_bytes()).await;
+        let read = self.feed.next(open.outbox.sent_anchor(), self.behaviour.pace.batch_bytes()).await;
         let changes = match read {
             Err(SiteError::Capture(error)) if error.is_busy() => return Ok(true),
             other => other?,
         };
         let Some(changes) = changes else { return Ok(false) };
+        let digest = changes.digest.clone();
         let batch = open.outbox.batch(changes.last, parts(changes));
         let encoded: Encoded = encoder.encode(&batch).map_err(|error| SiteError::state("encoding a batch", error))?;
-        let sending = open.outbox.sending(&encoded);
+        let sending = open.outbox.sending(&encoded, digest);
         self.notes.note_sent(sending.last, sending.hash)?;
         self.behaviour.pace.pay(encoded.payload.len());
         for frame in frames(&encoded) {
@@ -490,12 +565,14 @@ impl Session<'_> {
         match message {
             FromHq::Ask(ask) => {
                 let answered = self.answer(open, ask.time_micros).await;
-                unless_busy(answered)
+                self.unless_locked(answered)
             }
             FromHq::Refused(refusal) => Err(turned_away(refusal)),
             FromHq::Settings(settings) => {
+                self.status.held(&settings.held);
                 self.behaviour.take(settings, self.feed, self.notes).await?;
-                unless_busy(self.send_beacon(open).await)
+                let said = self.send_beacon(open).await;
+                self.unless_locked(said)
             }
             FromHq::Published(published) => {
                 open.updates.want(published.tables);
@@ -509,40 +586,47 @@ impl Session<'_> {
     /// something. While capture is broken there is no true answer, and none is given.
     async fn answer(&mut self, open: &Open, time_micros: i64) -> Result<(), SiteError> {
         let (health, heads) = self.feed.call(|source| Ok((source.check()?, source.heads()?.clone()))).await?;
-        self.take_health(&health);
-        if !health.is_ok() {
+        self.health.set(health.clone());
+        self.status.health(&health);
+        if health.is_blind() {
             return Ok(());
-        }
-        if heads.head < open.outbox.confirmed().0 {
-            return Err(SiteError::Ended("the database went back in time".to_owned()));
         }
         let mut tables: Vec<TableHead> =
             heads.tables.iter().map(|(table, head)| TableHead { table: table.clone(), head: head.0 }).collect();
-        // A table that is still being loaded is not complete, whatever its head.
-        tables.retain(|head| !heads.loading.contains(&head.table));
-        tables.extend(heads.loading.iter().map(|table| TableHead { table: table.clone(), head: u64::MAX }));
+        // A table that is still being loaded, or is not captured truly, is not complete, whatever its head.
+        let broken = health.problems.iter().filter_map(|problem| problem.table.as_ref());
+        let open_ended: Vec<&String> = heads.loading.iter().chain(broken).collect();
+        tables.retain(|head| !open_ended.contains(&&head.table));
+        tables.extend(open_ended.iter().map(|table| TableHead { table: (*table).clone(), head: u64::MAX }));
         open.say(ToHq::Heads(Heads { time_micros, epoch: open.epoch.0, tables })).await
     }
 
-    fn take_health(&mut self, health: &Health) {
-        for mended in &health.mended {
-            tracing::warn!(mended, "capture was mended");
+    /// [`unless_busy`], for what is done again and again. Where it stays busy the session ends with that: the next one reads nothing,
+    /// and says so to HQ.
+    fn unless_locked(&mut self, result: Result<(), SiteError>) -> Result<(), SiteError> {
+        match result {
+            Err(SiteError::Capture(error)) if error.is_busy() => {
+                if self.read.elapsed() < keeper::LOCKED_FOR {
+                    Ok(())
+                } else {
+                    Err(error.into())
+                }
+            }
+            other => {
+                self.read = Instant::now();
+                other
+            }
         }
-        self.status.health(health);
     }
 
     async fn send_beacon(&mut self, open: &mut Open) -> Result<(), SiteError> {
         let confirmed = open.outbox.confirmed().0;
-        let (head, age, journal_bytes) = self
-            .feed
-            .call(move |source| {
-                let head = source.heads()?.head;
-                let age = if head > confirmed { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
-                Ok((head, age, source.journal_bytes()?))
-            })
-            .await?;
+        let JournalState { head, oldest_waits: age, bytes: journal_bytes } =
+            self.feed.call(move |source| source.journal_state(confirmed)).await?;
         self.status.journal(head);
-        let problem = self.status.capture_problem().unwrap_or_default();
+        let health = self.health.get();
+        self.status.health(&health);
+        let problem = health.summary().unwrap_or_default();
         let mut applied = open.updates.applied();
         self.status.published(&applied);
         self.behaviour.try_again(self.feed, self.notes).await?;
@@ -558,6 +642,7 @@ impl Session<'_> {
             journal_bytes,
             disk_free_bytes: disk_free(self.database),
             applied,
+            capture_cause: proto::Cause::from(Cause::CaptureStuck).into(),
         }))
         .await
     }
@@ -573,42 +658,52 @@ impl Session<'_> {
             self.keep_position(open).await?;
         }
         let confirmed = open.outbox.confirmed().0;
-        let look_for_bypassed = self.bypass_looked.is_none_or(|looked| looked.elapsed() > BYPASS_EVERY);
-        if look_for_bypassed {
-            self.bypass_looked = Some(Instant::now());
-        }
+        let clear_notes = self.notes_cleared.is_none_or(|cleared| cleared.elapsed() > NOTES_EVERY);
         if self.is_manifest_due() {
             self.feed.call(Source::state_manifest).await?;
             self.manifest_stated = Some(Instant::now());
         }
-        let (health, head) = self
+        let kept = i64::try_from(KEPT_CONFIRMED.as_micros()).unwrap_or(i64::MAX);
+        let through = self.notes.confirmed_before(self.hq_now().saturating_sub(kept))?;
+        let head = self
             .feed
             .call(move |source| {
-                let mut health = source.check()?;
-                if health.is_ok() && look_for_bypassed {
-                    health.mended.extend(source.find_bypassed()?.mended);
+                if clear_notes {
                     source.forget_notes()?;
                 }
-                source.prune(confirmed, PruneLimits::default())?;
-                Ok((health, source.heads()?.head))
+                source.prune(confirmed, PruneLimits { through, bytes: JOURNAL_BYTES_MAX })?;
+                Ok(source.heads()?.head)
             })
             .await?;
-        self.take_health(&health);
+        if clear_notes {
+            self.notes_cleared = Some(Instant::now());
+        }
+        self.status.health(&self.health.get());
         self.status.journal(head);
-        self.status.write()
+        if let Err(error) = self.status.write() {
+            tracing::warn!(error = %rollcall_types::describe(&error), "the status could not be written");
+        }
+        Ok(())
     }
 }
 
-/// Bytes free to this program where the database is; 0 where the system does not tell.
+/// Tells HQ that this journal is not the one it knows. The connection ends now either way; the next one learns the new epoch.
+async fn want_epoch(control: &mpsc::Sender<SiteControl>, reason: &str) {
+    let wanted = ToHq::EpochWanted(EpochWanted { reason: reason.to_owned() });
+    let _ = control.send(SiteControl { message: Some(wanted) }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+/// Bytes free to this program where the database is; none where the system does not tell.
 #[cfg(unix)]
-fn disk_free(database: &Path) -> u64 {
-    rustix::fs::statvfs(database).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize))
+pub(crate) fn disk_free(database: &Path) -> Option<u64> {
+    rustix::fs::statvfs(database).ok().map(|space| space.f_bavail.saturating_mul(space.f_frsize))
 }
 
 /// See above.
 #[cfg(not(unix))]
-fn disk_free(_: &Path) -> u64 {
-    0
+pub(crate) fn disk_free(_: &Path) -> Option<u64> {
+    None
 }
 
 /// A store that holds its file locked is no trouble with HQ: what could not be read now is read next time.

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use rollcall_capture::{Health, Source};
-use rollcall_types::{Seq, Timestamp};
+use rollcall_capture::{CaptureError, Health, Source};
+use rollcall_types::{Cause, Seq, Timestamp};
 use rollcall_wire::proto::Applied;
 use serde::{Deserialize, Serialize};
 
@@ -63,8 +63,20 @@ pub struct AgentStatus {
     pub disconnected_since: Option<Timestamp>,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
+    /// Why it failed, in the words that HQ uses.
+    #[serde(default)]
+    pub cause: Option<Cause>,
     /// HQ said no, or is not our HQ: a person must act.
     pub refused: bool,
+    /// What is wrong with the store's database or disk, so that nothing can be sent.
+    #[serde(default)]
+    pub store_trouble: Option<String>,
+    /// Why HQ keeps what this site sends apart from what it had before, until a person there decides.
+    #[serde(default)]
+    pub held: Option<String>,
+    /// Until when a person has the agent leave the database alone.
+    #[serde(default)]
+    pub paused_until: Option<Timestamp>,
     /// When HQ confirmed something last.
     pub last_confirmed_at: Option<Timestamp>,
     /// Confirmed through.
@@ -101,7 +113,7 @@ pub(crate) struct StatusFile {
     written: AgentStatus,
 }
 
-const FILE: &str = "status.json";
+pub(crate) const FILE: &str = "status.json";
 /// An agent that has not written for this long does not run.
 const STALE_AFTER: Duration = Duration::from_secs(120);
 
@@ -119,15 +131,52 @@ impl StatusFile {
         self.now.connected_to = Some(address.to_owned());
         self.now.disconnected_since = None;
         self.now.last_error = None;
+        self.now.cause = None;
         self.now.refused = false;
+        self.now.store_trouble = None;
+        self.now.paused_until = None;
     }
 
-    pub(crate) fn disconnected(&mut self, error: Option<String>, refused: bool) {
+    /// HQ keeps this life of the journal apart; or not, if there is no reason.
+    pub(crate) fn held(&mut self, reason: &str) {
+        self.now.held = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
+    }
+
+    /// The store's database or disk is in trouble; HQ may be reached all the same.
+    pub(crate) fn store_trouble(&mut self, problem: String, cause: Option<Cause>) {
+        self.now.store_trouble = Some(problem);
+        self.now.cause = cause;
+    }
+
+    /// It is not, or not any more.
+    pub(crate) fn store_is_well(&mut self) {
+        if self.now.store_trouble.take().is_some() {
+            self.now.cause = None;
+        }
+    }
+
+    pub(crate) fn paused(&mut self, until: Timestamp) {
+        self.now.connected_to = None;
+        self.now.paused_until = Some(until);
+    }
+
+    pub(crate) fn stopped(&mut self) {
+        self.disconnected(Some(("the agent was stopped".to_owned(), None)));
+    }
+
+    /// There is no connection any more; why, if not because it had its time.
+    pub(crate) fn disconnected(&mut self, error: Option<(String, Option<Cause>)>) {
         self.now.connected_to = None;
         self.now.disconnected_since.get_or_insert_with(clock);
-        self.now.refused = refused;
-        if error.is_some() {
-            self.now.last_error = error;
+        self.now.paused_until = None;
+        if let Some((error, cause)) = error {
+            self.now.refused =
+                matches!(cause, Some(Cause::HqRefuses | Cause::Void | Cause::CloneOrRewind | Cause::Clock));
+            self.now.last_error = Some(error);
+            // The cause of trouble with the store is told with that.
+            if self.now.store_trouble.is_none() {
+                self.now.cause = cause;
+            }
         }
     }
 
@@ -141,7 +190,7 @@ impl StatusFile {
     }
 
     pub(crate) fn health(&mut self, health: &Health) {
-        self.now.capture_problem = (!health.is_ok()).then(|| health.problems.join("; "));
+        self.now.capture_problem = health.summary();
     }
 
     pub(crate) fn published(&mut self, applied: &[Applied]) {
@@ -155,10 +204,6 @@ impl StatusFile {
 
     pub(crate) fn wanted_version(&mut self, version: Option<String>) {
         self.now.wanted_version = version;
-    }
-
-    pub(crate) fn capture_problem(&self) -> Option<String> {
-        self.now.capture_problem.clone()
     }
 
     /// Writes the file if it would say something else, or is about to look stale.
@@ -178,18 +223,45 @@ impl StatusFile {
 }
 
 /// Looks at the database and the agent's files; needs neither the agent nor HQ to run.
-pub fn status(database: &Path, max_age: Duration) -> Result<Report, SiteError> {
+pub fn status(database: &Path, state: Option<&Path>, max_age: Duration) -> Result<Report, SiteError> {
+    look(database, state, max_age, false)
+}
+
+/// [`status`] for the agent itself: while a person has it pause, this leaves the database alone as well.
+pub(crate) fn own_status(database: &Path, state: Option<&Path>, max_age: Duration) -> Result<Report, SiteError> {
+    look(database, state, max_age, true)
+}
+
+/// How many changes are not confirmed, and for how long the oldest has waited.
+fn waiting(database: &Path, confirmed: Seq) -> Result<(u64, Duration), CaptureError> {
+    let mut source = Source::open(database)?;
+    let rows = source.heads()?.head.0.saturating_sub(confirmed.0);
+    let age = if rows > 0 { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
+    Ok((rows, age))
+}
+
+fn look(database: &Path, state: Option<&Path>, max_age: Duration, is_own: bool) -> Result<Report, SiteError> {
     let database = crate::enrol::database(database)?;
-    let directory = StateDirectory::beside(&database);
+    let directory = StateDirectory::of(&database, state);
     let identity = directory.identity()?;
     // Before the agent's first start there are no notes.
     let confirmed = Notes::look(&directory).and_then(|notes| notes.position()).unwrap_or_default().confirmed;
-    let mut source = Source::open(&database)?;
-    let head = source.heads()?.head;
-    let unconfirmed_rows = head.0.saturating_sub(confirmed.0);
-    let age = if unconfirmed_rows > 0 { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
-    let agent: Option<AgentStatus> =
+    let mut agent: Option<AgentStatus> =
         std::fs::read(directory.file(FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let waiting = match is_own && directory.paused_until().is_some() {
+        // What was known when the pause began.
+        true => Ok((agent.as_ref().map_or(0, |agent| agent.head.0.saturating_sub(confirmed.0)), Duration::ZERO)),
+        false => waiting(&database, confirmed),
+    };
+    let (unconfirmed_rows, age) = match (waiting, &mut agent) {
+        (Ok(waiting), _) => waiting,
+        // What cannot be read now is said; all else that is known is said as well.
+        (Err(error), Some(agent)) => {
+            agent.store_trouble.get_or_insert(crate::keeper::trouble(&error));
+            (0, Duration::ZERO)
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
     let (level, summary) = judge(agent.as_ref(), unconfirmed_rows, age, max_age);
     Ok(Report {
         level,
@@ -205,22 +277,36 @@ fn judge(agent: Option<&AgentStatus>, rows: u64, age: Duration, max_age: Duratio
     let Some(agent) = agent else {
         return (Level::Broken, "the agent never ran; start `rollcall-site run`".to_owned());
     };
+    if let Some(problem) = &agent.store_trouble {
+        let cause = agent.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+        return (Level::Broken, format!("nothing can be sent: {problem}{cause}"));
+    }
     if let Some(problem) = &agent.capture_problem {
-        return (Level::Broken, format!("changes are not captured: {problem}"));
+        return (Level::Broken, format!("changes are not captured: {problem} ({})", Cause::CaptureStuck));
+    }
+    if let Some(held) = &agent.held {
+        let text = format!("HQ keeps what this store sends apart until a person there decides: {held}");
+        return (Level::Broken, format!("{text} ({})", Cause::CloneOrRewind));
     }
     if let Some((table, problem)) = agent.published.iter().find_map(|(name, of)| Some((name, of.problem.as_ref()?))) {
         return (Level::Broken, format!("HQ's table {table} is not up to date here: {problem}"));
     }
     if agent.refused {
         let error = agent.last_error.clone().unwrap_or_default();
-        return (Level::Broken, format!("HQ and this site are at odds: {error}"));
+        let cause = agent.cause.unwrap_or(Cause::HqRefuses);
+        return (Level::Broken, format!("HQ and this site are at odds: {error} ({cause})"));
+    }
+    if let Some(until) = agent.paused_until.filter(|until| *until > clock()) {
+        let text = format!("a person has the agent pause until {until}; {rows} changes wait safely");
+        return (if age > max_age { Level::UnconfirmedTooLong } else { Level::Current }, text);
     }
     if clock().since(agent.at) > STALE_AFTER {
         return (Level::Broken, format!("the agent does not run (last sign of it: {}); {rows} changes wait", agent.at));
     }
     if age > max_age {
         let since = agent.disconnected_since.map_or_else(String::new, |since| format!(", no connection since {since}"));
-        let error = agent.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        let cause = agent.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+        let error = agent.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}{cause}"));
         let text = format!("{rows} changes wait, the oldest for {} minutes{since}{error}", age.as_secs() / 60);
         return (Level::UnconfirmedTooLong, text);
     }
@@ -232,7 +318,8 @@ fn judge(agent: Option<&AgentStatus>, rows: u64, age: Duration, max_age: Duratio
         }
         (Some(hq), rows) => (Level::Current, format!("{rows} changes are on their way to HQ at {hq}")),
         (None, rows) => {
-            let error = agent.last_error.clone().unwrap_or_else(|| "connecting".to_owned());
+            let cause = agent.cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            let error = agent.last_error.clone().unwrap_or_else(|| "connecting".to_owned()) + &cause;
             (Level::Current, format!("no connection to HQ ({error}); {rows} changes wait safely"))
         }
     }

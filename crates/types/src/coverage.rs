@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cause, SiteId, SiteState, Timestamp};
+use crate::{Cause, SiteId, SiteState, TableName, Timestamp};
 
 /// What an answer must say about itself: the sites in scope, how many are complete, and who is missing since when.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Coverage {
     /// What share of the rows is missing, as far as the sites' rhythms and the question tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_share: Option<Share>,
+    /// Columns that the question reads and that lack values which did not fit their type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub misfits: Vec<ColumnMisfits>,
     /// The same for each group, of an answer that is grouped by site attributes; only incomplete ones if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupCoverage>,
@@ -73,6 +76,23 @@ pub struct MissingSite {
     pub expected_amount: Option<f64>,
 }
 
+/// A column of which values are not in answers, because they do not fit its type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnMisfits {
+    /// The table.
+    pub table: TableName,
+    /// The column.
+    pub column: String,
+    /// Its type.
+    pub kind: String,
+    /// How many values.
+    pub values: u64,
+    /// By site.
+    pub sites: BTreeMap<SiteId, u64>,
+    /// A wider type that takes them in; none if no type does.
+    pub fits: Option<String>,
+}
+
 /// One group's coverage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupCoverage {
@@ -92,9 +112,9 @@ const NAMED_SITES_MAX: usize = 8;
 const NAMED_GROUPS_MAX: usize = 8;
 
 impl Coverage {
-    /// Whether nothing is missing.
+    /// Whether nothing is missing: no site, and no value of the columns read.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty()
+        self.missing.is_empty() && self.misfits.is_empty()
     }
 
     /// One or two sentences for people; never empty.
@@ -138,6 +158,12 @@ impl Coverage {
         if incomplete.len() > NAMED_GROUPS_MAX {
             text.push_str(&format!(" and {} more", incomplete.len() - NAMED_GROUPS_MAX));
         }
+        for column in &self.misfits {
+            text.push_str(&format!(
+                "; {} values of {}.{} are no {} and are not in this answer",
+                column.values, column.table, column.column, column.kind
+            ));
+        }
         if self.until.is_some() {
             text.push_str("; back-dated rows and corrections may still come");
         }
@@ -147,7 +173,10 @@ impl Coverage {
     /// The same with at most `missing_max` sites and no groups, for places that have little room.
     pub fn shortened(&self, missing_max: usize) -> Self {
         let missing = self.missing.iter().take(missing_max).cloned().collect();
-        Self { missing, groups: Vec::new(), ..self.clone() }
+        let mut misfits = self.misfits.clone();
+        misfits.truncate(missing_max);
+        misfits.iter_mut().for_each(|column| column.sites.clear());
+        Self { missing, misfits, groups: Vec::new(), ..self.clone() }
     }
 }
 

@@ -94,12 +94,54 @@ name_type!(
 );
 
 impl TableName {
-    /// The name HQ gives to a site's table `name`: lower case, with what is not allowed replaced by `_`.
+    /// The name HQ gives to a site's table `name`: lower case, Latin letters without their marks, what else is not allowed
+    /// replaced by `_`, and none of these in front.
     ///
     /// Two tables of one site can meet here (`Sales` and `sales` cannot coexist in SQLite, `a b` and `a_b` can); the
     /// caller refuses the second one.
     pub fn at_hq(name: &str) -> Result<Self, InvalidName> {
-        Self::new(&hq_identifier(name))
+        let folded = hq_identifier(name);
+        if is_valid(&folded) {
+            return Self::new(&folded);
+        }
+        let mut plain = String::new();
+        for letter in folded.chars().flat_map(char::to_lowercase) {
+            match letter {
+                _ if letter.is_ascii() => plain.push(letter),
+                _ => plain.push_str(plain_letter(letter)),
+            }
+        }
+        let plain = plain.trim_start_matches('_');
+        let refused = |_| InvalidName { what: "table name", name: name.chars().take(80).collect() };
+        Self::new(plain.get(..64).unwrap_or(plain)).map_err(refused)
+    }
+}
+
+/// A letter of Latin script as plain letters; `_` for others.
+fn plain_letter(letter: char) -> &'static str {
+    match letter {
+        'ä' | 'æ' => "ae",
+        'ö' | 'ø' | 'œ' => "oe",
+        'ü' => "ue",
+        'ß' => "ss",
+        'å' => "aa",
+        'à' | 'á' | 'â' | 'ã' | 'ą' | 'ă' => "a",
+        'ç' | 'ć' | 'č' => "c",
+        'ď' | 'đ' | 'ð' => "d",
+        'è' | 'é' | 'ê' | 'ë' | 'ę' | 'ě' => "e",
+        'ğ' => "g",
+        'ì' | 'í' | 'î' | 'ï' | 'ı' => "i",
+        'ł' | 'ľ' => "l",
+        'ñ' | 'ń' | 'ň' => "n",
+        'ò' | 'ó' | 'ô' | 'õ' | 'ő' => "o",
+        'ř' => "r",
+        'ś' | 'š' | 'ş' | 'ș' => "s",
+        'ť' | 'ț' | 'ţ' => "t",
+        'þ' => "th",
+        'ù' | 'ú' | 'û' | 'ů' | 'ű' => "u",
+        'ý' | 'ÿ' => "y",
+        'ź' | 'ż' | 'ž' => "z",
+        _ => "_",
     }
 }
 
@@ -142,6 +184,12 @@ mod tests {
 
     #[test]
     fn table_names_are_folded_for_hq() {
-        assert_eq!(TableName::at_hq("Order Lines").map(String::from), Ok("order_lines".to_owned()));
+        let at_hq = |name| TableName::at_hq(name).map(String::from).ok();
+        for (name, expected) in
+            [("Order Lines", "order_lines"), ("Größe", "groesse"), ("ÉTÉ", "ete"), ("_sales", "sales"), ("a.b", "a_b")]
+        {
+            assert_eq!(at_hq(name).as_deref(), Some(expected), "{name}");
+        }
+        assert_eq!(at_hq("売上"), None, "nothing is left of it");
     }
 }

@@ -5,17 +5,21 @@
 
 pub mod columns;
 mod coverage;
+mod decimal;
 mod describe;
 mod id;
+mod load_reason;
 mod manifest;
 mod position;
 pub mod shared;
 mod state;
 mod time;
 
-pub use coverage::{Coverage, GroupCoverage, MissingSite, Share, Shortfall};
+pub use coverage::{ColumnMisfits, Coverage, GroupCoverage, MissingSite, Share, Shortfall};
+pub use decimal::parse_decimal;
 pub use describe::describe;
 pub use id::{HQ_SITE, InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
+pub use load_reason::LoadReason;
 pub use manifest::{Manifest, Stated};
 pub use position::{ChainHash, Epoch, Seq};
 pub use state::{Cause, SiteState};

@@ -81,6 +81,8 @@ pub enum Cause {
     NoFlow,
     /// What arrived is not what the site counted.
     Mismatch,
+    /// Values do not fit their column's type.
+    Misfit,
     /// It has not taken what HQ published.
     NotUpdated,
 }
@@ -101,6 +103,7 @@ impl fmt::Display for Cause {
             Self::Disk => "disk",
             Self::NoFlow => "heard, but no rows",
             Self::Mismatch => "counts differ",
+            Self::Misfit => "values do not fit",
             Self::NotUpdated => "has not taken an update",
         })
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod cause;
 mod codec;
 pub mod framing;
 pub mod published;

@@ -136,6 +136,9 @@ pub(super) fn compare<'a>(
                 let wanted = declared(kind);
                 return Err(format!("its column {name} is declared {:?}, HQ's is {wanted}", known.declared));
             }
+            Some(known) if known.is_generated => {
+                return Err(format!("its column {name} is generated, so HQ's values cannot be written"));
+            }
             Some(_) => {}
             None if made => missing.push(column),
             None => return Err(format!("it has no column {name} ({})", declared(kind))),

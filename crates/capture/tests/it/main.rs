@@ -4,6 +4,8 @@ mod handles;
 mod incoming;
 mod manifest;
 mod model;
+mod names;
 mod random;
 mod shared;
 mod store;
+mod trouble;

@@ -1,19 +1,26 @@
 //! What HQ would hold: the journal replayed by HQ's own rules, compared with the store's table.
 
-use std::collections::BTreeMap;
-
 use arrow_array::{Array, RecordBatch, cast::AsArray, types::Int64Type, types::UInt8Type};
-use rollcall_capture::{LoadMark, Source};
-use rollcall_types::{Seq, columns};
+use rollcall_capture::{Anchor, LoadMark, Source};
+use rollcall_types::columns;
 use rusqlite::{Connection, types::Value};
 
-/// Rows by key; each with the position that wrote it.
+/// Every row that came, and which of them are current by HQ's rules: `S` and `I` are new by promise and are never looked for twice, so a
+/// promise that is broken shows as a row too many. Rows are counted, not kept by key.
 #[derive(Default)]
 pub(crate) struct Model {
-    rows: BTreeMap<Vec<String>, (u64, Vec<String>)>,
+    rows: Vec<Arrived>,
+    floor: u64,
     load_begun: u64,
     pub(crate) ops: String,
     pub(crate) misfits: Vec<String>,
+}
+
+struct Arrived {
+    seq: u64,
+    op: char,
+    key: Vec<String>,
+    values: Vec<String>,
 }
 
 impl Model {
@@ -21,20 +28,26 @@ impl Model {
     /// row of its key, and an `S` none of its own load.
     pub(crate) fn replay(source: &mut Source, table: &str) -> Self {
         let mut model = Self::default();
-        let mut after = Seq(0);
-        while let Some(changes) = source.read(after, 7, 1 << 20).expect("reads") {
-            assert_eq!(changes.first.0, after.0 + 1, "positions have no gap");
+        let mut after = Anchor::default();
+        while let Some(changes) = source.read(after.clone(), 7, 1 << 20).expect("reads") {
+            assert_eq!(changes.first.0, after.seq.0 + 1, "positions have no gap");
             for part in changes.tables.iter().filter(|part| part.table == table) {
                 model.apply(&part.rows, &part.marks);
             }
-            after = changes.last;
+            after = Anchor { seq: changes.last, digest: changes.digest };
         }
         model
+    }
+
+    fn is_there(&self, key: &[String]) -> Option<u64> {
+        let newest = self.rows.iter().rfind(|row| row.key == key && row.seq >= self.floor)?;
+        (newest.op != 'D').then_some(newest.seq)
     }
 
     fn apply(&mut self, rows: &RecordBatch, marks: &[LoadMark]) {
         let mut marks = marks.iter().peekable();
         for index in 0..rows.num_rows() {
+            // Ours come first, so that a store's column of the same name does not hide them.
             let column = |name: &str| rows.column_by_name(name).expect("present");
             let seq = column(columns::SEQ).as_primitive::<Int64Type>().value(index).unsigned_abs();
             while let Some(mark) = marks.next_if(|mark| mark.seq.0 < seq) {
@@ -42,33 +55,40 @@ impl Model {
             }
             let op = char::from(column(columns::OP).as_primitive::<UInt8Type>().value(index));
             self.ops.push(op);
-            if let Some(misfits) = rows.column_by_name(columns::MISFIT) {
-                let misfits = misfits.as_string::<i32>();
-                if misfits.is_valid(index) {
-                    self.misfits.push(misfits.value(index).to_owned());
-                }
+            let places: Vec<usize> = (0..rows.num_columns()).collect();
+            let (own, ours): (Vec<usize>, Vec<usize>) = places
+                .into_iter()
+                .partition(|place| rows.schema_ref().field(*place).metadata().contains_key(columns::METADATA_DECLARED));
+            let of_ours = |name: &str| ours.iter().find(|place| rows.schema_ref().field(**place).name() == name);
+            if let Some(place) = of_ours(columns::MISFIT)
+                && rows.column(*place).is_valid(index)
+            {
+                self.misfits.push(cell(rows, *place, index));
             }
-            let text = |name: &str| cell(rows, name, index);
             let metadata = rows.schema_ref().metadata().get(columns::METADATA_KEY).expect("has a key").clone();
             let key_names: Vec<String> = serde_json::from_str(&metadata).expect("a list");
-            let key: Vec<String> = key_names.iter().map(|name| text(name)).collect();
-            if op == 'D' {
-                self.rows.remove(&key);
-                continue;
-            }
-            let before = self.rows.get(&key).map(|(seq, _)| *seq);
+            let place_of = |name: &String| {
+                *own.iter().find(|place| rows.schema_ref().field(**place).name() == name).expect("a key")
+            };
+            let mut key: Vec<String> = key_names.iter().map(|name| cell(rows, place_of(name), index)).collect();
+            key.push(of_ours(columns::EXACT_KEY).map_or("NULL".to_owned(), |place| cell(rows, *place, index)));
+            let before = self.is_there(&key);
             match op {
-                'I' => assert_eq!(before, None, "I at {seq} for key {key:?}, which was there"),
+                // What lies before a load that is under way is no longer believed.
+                'I' => assert_eq!(
+                    before.filter(|before| *before >= self.load_begun),
+                    None,
+                    "I at {seq} for key {key:?}, which was there"
+                ),
                 'S' => assert!(
                     before.is_none_or(|before| before <= self.load_begun),
                     "S at {seq} for key {key:?}, which was journalled at {before:?}, after the load began at {}",
                     self.load_begun
                 ),
-                other => assert_eq!(other, 'U'),
+                other => assert!(other == 'U' || other == 'D', "{other}"),
             }
-            let fields = rows.schema_ref().fields();
-            let own = fields.iter().skip(3).filter(|field| field.name() != columns::MISFIT);
-            self.rows.insert(key, (seq, own.map(|field| text(field.name())).collect()));
+            let values = own.iter().map(|place| cell(rows, *place, index)).collect();
+            self.rows.push(Arrived { seq, op, key, values });
         }
         for mark in marks {
             self.mark(mark);
@@ -77,21 +97,27 @@ impl Model {
 
     fn mark(&mut self, mark: &LoadMark) {
         if mark.complete {
-            self.rows.retain(|_, (seq, _)| *seq >= mark.begin.0);
+            self.floor = mark.begin.0;
         } else {
             self.load_begun = mark.seq.0;
         }
     }
 
+    /// The current rows, as HQ tells them: from the newest complete load on, no delete, and no newer update or delete of the key.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
-        let mut rows: Vec<Vec<String>> = self.rows.values().map(|(_, row)| row.clone()).collect();
+        let of_load: Vec<&Arrived> = self.rows.iter().filter(|row| row.seq >= self.floor).collect();
+        let is_newer = |row: &Arrived| {
+            of_load.iter().any(|other| "UD".contains(other.op) && other.seq > row.seq && other.key == row.key)
+        };
+        let current = of_load.iter().filter(|row| row.op != 'D' && !is_newer(row));
+        let mut rows: Vec<Vec<String>> = current.map(|row| row.values.clone()).collect();
         rows.sort();
         rows
     }
 }
 
-fn cell(rows: &RecordBatch, name: &str, index: usize) -> String {
-    let column = rows.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
+fn cell(rows: &RecordBatch, place: usize, index: usize) -> String {
+    let column = rows.column(place);
     if column.is_null(index) {
         return "NULL".to_owned();
     }

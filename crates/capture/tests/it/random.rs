@@ -52,9 +52,13 @@ proptest! {
             let _ = till.execute_batch(sql);
             if *step {
                 source.load_step().expect("loads");
+                let health = source.count_rows().expect("counts");
+                prop_assert!(health.mended.is_empty(), "{:?} after {:?}", health, statements);
             }
         }
         load_all(&mut source);
+        let health = source.count_rows().expect("counts");
+        prop_assert!(health.mended.is_empty(), "{:?} after {:?}", health, statements);
         for table in ["t", "w"] {
             let model = Model::replay(&mut source, table);
             let expected = truth(&store.path, &format!("SELECT * FROM {table}"));

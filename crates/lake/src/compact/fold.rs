@@ -119,7 +119,7 @@ impl Changes {
 
     fn columns(&self, schema: &TableSchema) -> Option<Vec<String>> {
         let ours = [our_columns::SITE, our_columns::EPOCH, our_columns::SEQ, our_columns::OP].map(str::to_owned);
-        self.learns.then(|| ours.into_iter().chain(schema.key.iter().cloned()).collect())
+        self.learns.then(|| ours.into_iter().chain(schema.key_columns().map(str::to_owned)).collect())
     }
 
     fn learn(&mut self, rows: &RecordBatch, schema: &TableSchema) -> Result<(), LakeError> {
@@ -210,9 +210,9 @@ struct Keys {
 
 impl Keys {
     fn new(rows: &RecordBatch, schema: &TableSchema) -> Result<Self, LakeError> {
-        let names = [our_columns::SITE.to_owned(), our_columns::EPOCH.to_owned()].into_iter().chain(schema.key.clone());
+        let names = [our_columns::SITE, our_columns::EPOCH].into_iter().chain(schema.key_columns());
         let columns = names.map(|name| {
-            let column = rows.column_by_name(&name);
+            let column = rows.column_by_name(name);
             let column =
                 column.ok_or_else(|| LakeError::damaged(format!("key column {name:?} is not in the table")))?;
             match column.data_type() {

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use object_store::{ObjectStore, memory::InMemory};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rollcall_lake::{
-    CompactionLimits, DataFile, Lake, LakeError, LakeOptions, MarkKind, PartMark, SiteClock, StateView, conform,
+    ColumnType, CompactionLimits, DataFile, Lake, LakeError, LakeOptions, Lives, MarkKind, PartMark, SiteClock,
+    StateView, conform,
 };
 use rollcall_types::{Epoch, Seq, SiteNumber, Timestamp};
 
@@ -25,12 +26,15 @@ async fn insert_only_files_are_merged_beside_ingest() {
     let compactor = table(&store).await;
     for batch in 0..12 {
         let parts = (0..3).map(|site| part(&ingest, site, batch * 10, batch * 10 + 10)).collect();
-        let (appended, compacted) = tokio::join!(ingest.append(Arc::new(parts)), compactor.compact(EAGER, number));
+        let (appended, compacted) = tokio::join!(
+            ingest.append(Arc::new(parts)),
+            compactor.compact(EAGER, async || Ok((number, Lives::default())))
+        );
         appended.expect("appends");
         compacted.expect("compacts");
         compactor.refresh().await.expect("refreshes");
     }
-    compactor.compact(EAGER, number).await.expect("compacts");
+    compactor.compact(EAGER, async || Ok((number, Lives::default()))).await.expect("compacts");
     assert_eq!(compactor.snapshot().files().count(), 1);
     assert_eq!(rows(&store).await, expected(3, 120));
     assert!(compactor.snapshot().files().all(|file| file.mutations == 0 && !file.superseded));
@@ -52,7 +56,7 @@ async fn superseded_versions_move_to_files_of_their_own() {
         table.append(Arc::new(vec![part_of(&table, 0, 1, previous, last, rows)])).await.expect("appends");
         previous = last;
     }
-    let report = table.compact(EAGER, number).await.expect("compacts");
+    let report = table.compact(EAGER, async || Ok((number, Lives::default()))).await.expect("compacts");
     assert_eq!((report.rows, report.superseded), (8, 6), "rows 6 and 8 are current");
     let kinds: BTreeMap<bool, u64> =
         table.snapshot().files().map(|file| (file.superseded, file.stats.num_records)).collect();
@@ -78,10 +82,15 @@ async fn a_new_epoch_is_current_only_once_its_load_is_complete() {
         vec![mark(MarkKind::LoadBegun, 1, 1), mark(MarkKind::LoadComplete, 4, 1)],
     )
     .await;
-    assert_eq!(table.snapshot().special_sites().count(), 0, "a first load that covers everything costs nothing later");
+    assert_eq!(
+        table.snapshot().special_sites(&Lives::default()).count(),
+        0,
+        "a first load that covers everything costs nothing later"
+    );
     // A restored database: a new epoch, a change from before its load, and an unfinished load.
     append(2, 0, &[(5, 'I', 9), (7, 'S', 1)], 8, vec![mark(MarkKind::LoadBegun, 6, 6)]).await;
-    let visible = |table: &rollcall_lake::Table| table.snapshot().special_sites().next().expect("special").1;
+    let visible =
+        |table: &rollcall_lake::Table| table.snapshot().special_sites(&Lives::default()).next().expect("special").1;
     assert_eq!(visible(&table).epoch, Epoch(1));
     append(2, 8, &[(9, 'S', 9)], 10, vec![mark(MarkKind::LoadComplete, 10, 6)]).await;
     assert_eq!((visible(&table).epoch, visible(&table).from), (Epoch(2), Seq(6)));
@@ -90,7 +99,7 @@ async fn a_new_epoch_is_current_only_once_its_load_is_complete() {
     assert_eq!((visible(&table).from, visible(&table).before), (Seq(6), Seq(11)));
     append(2, 12, &[], 13, vec![mark(MarkKind::LoadComplete, 13, 11)]).await;
     assert_eq!((visible(&table).from, visible(&table).before), (Seq(11), Seq(u64::MAX)));
-    let report = table.compact(EAGER, number).await.expect("compacts");
+    let report = table.compact(EAGER, async || Ok((number, Lives::default()))).await.expect("compacts");
     assert_eq!((report.rows, report.superseded), (6, 5), "only row 12 is current");
 }
 
@@ -114,13 +123,13 @@ async fn history_is_merged_and_kept_as_long_as_told() {
             seq += 1;
         }
         let before = history();
-        let report = table.compact(limits, number).await.expect("compacts");
+        let report = table.compact(limits, async || Ok((number, Lives::default()))).await.expect("compacts");
         if round > 0 && before.len() == 4 {
             assert_eq!((report.files, report.superseded), (4, 0), "round {round}: history is merged");
             let merged = history();
             assert_eq!(merged.len(), 1);
             assert_eq!(merged[0].modified_ms, before[3].modified_ms, "it is as old as its newest part");
-            table.compact(limits, number).await.expect("compacts what waited");
+            table.compact(limits, async || Ok((number, Lives::default()))).await.expect("compacts what waited");
         }
     }
     assert_eq!(rows(&store).await, expected(1, seq as i64), "all of it is there until told otherwise");
@@ -180,7 +189,10 @@ async fn larger_files_are_merged_as_streams_to_the_same_as_in_memory() {
         let target = total.max(2 * largest);
         // No file is small: all are larger ones, most of them not in order.
         let larger = CompactionLimits { small_file_bytes: 1, target_bytes: target, ..EAGER };
-        let reports = [tables[0].compact(larger, number).await, tables[1].compact(EAGER, number).await];
+        let reports = [
+            tables[0].compact(larger, async || Ok((number, Lives::default()))).await,
+            tables[1].compact(EAGER, async || Ok((number, Lives::default()))).await,
+        ];
         let [by_stream, in_memory] = reports.map(|report| report.expect("compacts"));
         if by_stream.files > 0 {
             assert_eq!(by_stream, in_memory, "case {case}");
@@ -193,7 +205,7 @@ async fn larger_files_are_merged_as_streams_to_the_same_as_in_memory() {
             table.append(Arc::new(vec![part])).await.expect("appends");
         }
         let all = CompactionLimits { target_bytes: tables[0].snapshot().files().map(|file| file.size).sum(), ..larger };
-        tables[0].compact(all, number).await.expect("compacts");
+        tables[0].compact(all, async || Ok((number, Lives::default()))).await.expect("compacts");
         let lies = lies(&streamed, &tables[0]).await;
         for is_superseded in [false, true] {
             let of_kind: Vec<_> = lies.iter().filter(|row| row.0 == is_superseded).collect();
@@ -251,4 +263,60 @@ async fn old_versions_of_state_become_history_or_go() {
     };
     assert!(rows(false) < 8 + 2 * limits.files_min as u64 * 2, "few are read at a start: {}", rows(false));
     assert!((30..=36).contains(&rows(true)), "each old version of a site's record is kept: {}", rows(true));
+}
+
+#[tokio::test]
+async fn a_column_is_retyped_beside_ingest_and_its_history_with_it() {
+    // Goal: no row is lost or doubled, none is left in the old type, and what waited to be committed comes in the new one. Method: another
+    // node appends while the column is retyped, with rows conformed to the type before; everything is counted at the end.
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (ingest, other) = (table(&store).await, table(&store).await);
+    for last in 1..=20_u64 {
+        let outcome = ingest.append(Arc::new(vec![part(&ingest, 0, last - 1, last)])).await.expect("appends");
+        assert_eq!(outcome.outcomes.len(), 1);
+    }
+    let late = part(&ingest, 0, 20, 25);
+    let refused = other.retype("id", ColumnType::String).await.expect_err("a key stays what it is");
+    assert!(refused.to_string().contains("key"), "{refused}");
+    let refused = other.retype("name", ColumnType::Long).await.expect_err("some names would not be kept");
+    assert!(refused.to_string().contains("could not be kept"), "{refused}");
+    let changed = other.retype("_changed_at", ColumnType::String).await.expect_err("that is not the stores'");
+    assert!(changed.to_string().contains("of the stores'"), "{changed}");
+    // A table of prices, written while it is retyped.
+    let priced = |seq: u64| {
+        let mut sent = sent(&[(seq, 'I', seq as i64)]);
+        let prices: Arc<dyn arrow_array::Array> = Arc::new(arrow_array::Int64Array::from(vec![seq as i64]));
+        let mut fields = sent.schema().fields().to_vec();
+        fields.push(Arc::new(arrow_schema::Field::new("price", arrow_schema::DataType::Int64, true)));
+        let schema = arrow_schema::Schema::new_with_metadata(fields, sent.schema().metadata().clone());
+        let mut arrays = sent.columns().to_vec();
+        arrays.push(prices);
+        sent = arrow_array::RecordBatch::try_new(Arc::new(schema), arrays).expect("columns match");
+        let rows = rollcall_lake::conform(&sent, ingest.snapshot().schema(), Default::default()).expect("conforms");
+        part_of(&ingest, 1, 1, seq - 1, seq, rows)
+    };
+    for seq in 1..=10 {
+        ingest.append(Arc::new(vec![priced(seq)])).await.expect("appends");
+    }
+    let waiting: Vec<_> = (11..=15).map(priced).collect();
+    let appends = async {
+        ingest.append(Arc::new(vec![late])).await.expect("appends");
+        for part in waiting {
+            ingest.append(Arc::new(vec![part])).await.expect("appends what was conformed to the type before");
+        }
+    };
+    let wide = ColumnType::Decimal { digits: 21, fraction: 2 };
+    let (retyped, ()) = tokio::join!(other.retype("price", wide), appends);
+    retyped.expect("retypes");
+    let fresh = table(&store).await;
+    assert_eq!(fresh.snapshot().schema().column("price").expect("is there").kind, wide);
+    let mut sum = 0;
+    for rows in fresh.read_rows().await.expect("reads") {
+        let prices = rows.column_by_name("price").expect("is there");
+        assert_eq!(*prices.data_type(), wide.arrow());
+        let prices = arrow_array::cast::AsArray::as_primitive::<arrow_array::types::Decimal128Type>(prices);
+        sum += prices.iter().flatten().sum::<i128>();
+    }
+    assert_eq!(sum, (1..=15).sum::<i128>() * 100);
+    assert_eq!(fresh.snapshot().rows(), 25 + 15);
 }

@@ -5,14 +5,19 @@ use std::{
     time::Duration,
 };
 
-use object_store::{ObjectStore, memory::InMemory};
+use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, UInt8Array, cast::AsArray};
+use arrow_schema::{DataType, Field, Schema};
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use rollcall_lake::{BootClock, DurableDirectory, Lake, LakeError, LakeOptions, PartOutcome, Table, TableSchema};
-use rollcall_types::{Epoch, Seq, SiteNumber};
+use rollcall_lake::{
+    BootClock, DurableDirectory, Lake, LakeError, LakeOptions, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table,
+    TableSchema, conform,
+};
+use rollcall_types::{Epoch, Seq, SiteNumber, columns};
 
 use crate::{
     faulty::{Fault, faulty},
-    support::{expected, part, rows, table, table_with_clock},
+    support::{expected, part, part_of, rows, table, table_with_clock, with_marks},
 };
 
 fn memory() -> Arc<dyn ObjectStore> {
@@ -309,4 +314,78 @@ async fn many_changes_of_state_at_once_are_few_commits_and_each_is_made_once() {
     assert!((told as i64..=360).contains(&counted) && *counts.last().expect("some") <= counted, "{counted} {told}");
     let commits = nodes[0].state().table().snapshot().version() - before;
     assert!(commits < 100, "{commits} commits");
+}
+
+/// A table whose key is a time, at the head of its log.
+async fn by_time(store: &Arc<dyn ObjectStore>) -> Arc<Table> {
+    let schema = TableSchema::for_sites(vec!["at".to_owned()]);
+    let root = Path::from("tables/shifts");
+    Table::open_or_create(store.clone(), root, BootClock::default(), &schema).await.expect("opens")
+}
+
+/// A part of a table whose key is a time, one row for each position.
+fn shifts(table: &Table, previous: u64, seqs: &[u64]) -> Part {
+    let numbers = Int64Array::from_iter_values(seqs.iter().map(|seq| i64::try_from(*seq).expect("small")));
+    let texts = StringArray::from_iter_values(seqs.iter().map(|_| "2026-01-01T09:00:00Z"));
+    let time = Field::new("at", DataType::Utf8, true);
+    let declared = [(columns::METADATA_DECLARED.to_owned(), "DATETIME".to_owned())];
+    let schema = Schema::new_with_metadata(
+        vec![
+            Field::new(columns::SEQ, DataType::Int64, false),
+            Field::new(columns::OP, DataType::UInt8, false),
+            Field::new(columns::CHANGED_AT, DataType::Int64, true),
+            time.with_metadata(declared.into()),
+        ],
+        [(columns::METADATA_KEY.to_owned(), r#"["at"]"#.to_owned())].into(),
+    );
+    let ops = UInt8Array::from(vec![b'U'; seqs.len()]);
+    let arrays: Vec<ArrayRef> = vec![Arc::new(numbers.clone()), Arc::new(ops), Arc::new(numbers), Arc::new(texts)];
+    let rows = RecordBatch::try_new(Arc::new(schema), arrays).expect("columns match");
+    let rows = conform(&rows, table.snapshot().schema(), SiteClock::default()).expect("conforms");
+    part_of(table, 1, 1, previous, *seqs.last().expect("rows"), rows)
+}
+
+/// Whether each row of the table, by its position, has the key as the site wrote it.
+async fn exact_keys(table: &Table) -> Vec<(i64, bool)> {
+    let snapshot = table.snapshot();
+    let mut found = Vec::new();
+    for file in snapshot.files().cloned().collect::<Vec<_>>() {
+        for rows in table.read_file(&snapshot, &file).await.expect("reads") {
+            let rows = rows.expect("reads");
+            let seqs =
+                rows.column_by_name(columns::SEQ).expect("present").as_primitive::<arrow_array::types::Int64Type>();
+            let exact = rows.column_by_name("_exact_key");
+            found.extend(
+                (0..rows.num_rows()).map(|row| (seqs.value(row), exact.is_some_and(|exact| exact.is_valid(row)))),
+            );
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+#[tokio::test]
+async fn rows_that_an_earlier_hq_took_are_found_by_their_changes() {
+    let store = memory();
+    let table = by_time(&store).await;
+    table.append(Arc::new(vec![shifts(&table, 0, &[1])])).await.expect("appends");
+    assert_eq!(exact_keys(&table).await, [(1, true)], "a table that begins now");
+    // An earlier HQ's log says nothing of where keys are exact.
+    let entry = Path::from("tables/shifts/_delta_log/00000000000000000001.json");
+    let text = store.get(&entry).await.expect("exists").bytes().await.expect("reads");
+    let text = String::from_utf8(text.to_vec()).expect("text");
+    let is_of_old = |line: &&str| !line.contains(r#""appId":"1.1X""#);
+    let old: Vec<&str> = text.lines().filter(is_of_old).collect();
+    assert_eq!(old.len() + 1, text.lines().count());
+    store.put(&entry, (old.join("\n") + "\n").into()).await.expect("puts");
+    let table = by_time(&store).await;
+    table.append(Arc::new(vec![shifts(&table, 1, &[2, 3])])).await.expect("appends");
+    let load = PartMark { kind: MarkKind::LoadBegun, seq: Seq(5), begin: Seq(5) };
+    let part = with_marks(shifts(&table, 3, &[4, 6]), vec![load]);
+    table.append(Arc::new(vec![part, shifts(&table, 6, &[7])])).await.expect("appends");
+    let expected = [(1, true), (2, false), (3, false), (4, false), (6, true), (7, true)];
+    assert_eq!(exact_keys(&table).await, expected, "before the load as they were, from its beginning on exact");
+    let table = by_time(&store).await;
+    table.append(Arc::new(vec![shifts(&table, 7, &[8])])).await.expect("appends");
+    assert_eq!(exact_keys(&table).await.last(), Some(&(8, true)), "and so it stays");
 }

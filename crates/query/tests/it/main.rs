@@ -10,7 +10,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rollcall_lake::{CompactionLimits, Lake, LakeOptions, MarkKind, PartMark};
+use rollcall_lake::{CompactionLimits, Lake, LakeOptions, Lives, MarkKind, PartMark};
 use rollcall_query::{
     Cover, Engine, EngineLimits, Extras, Format, QueryError, Scope, csv_trailer, render, split_csv_trailer,
 };
@@ -62,7 +62,7 @@ impl World {
         };
         let of_site = |site: &str| site.strip_prefix("site-")?.parse().ok().map(number);
         let table = self.lake.table(&TableName::new("t").expect("valid")).expect("there");
-        table.compact(limits, of_site).await.expect("compacts");
+        table.compact(limits, async || Ok((of_site, Lives::default()))).await.expect("compacts");
     }
 
     async fn ask(&self, sql: &str) -> Result<serde_json::Value, QueryError> {
@@ -210,6 +210,22 @@ async fn the_coverage_goes_with_every_form() {
     let whole = [&rows[..], csv_trailer(&answer.coverage).as_bytes()].concat();
     assert_eq!(split_csv_trailer(&whole), (&rows[..], Some(answer.coverage)));
     assert_eq!(split_csv_trailer(&rows), (&rows[..], None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_exact_in_json_and_infinity_is_not_null() {
+    let world = World::new().await;
+    let sql = "SELECT DECIMAL '12345678901234567890.123456789' AS d, 9007199254740993 AS l, 0.1::double precision AS f, \
+               1e308::double precision * 10 AS i, -1e308::double precision * 10 AS m, 'NaN'::double precision AS n, \
+               CAST(NULL AS double precision) AS z, chr(160) || 'x' || chr(160) AS t";
+    let answer = world.engine.query(sql, Extras::default()).await.expect("answers");
+    let text = String::from_utf8(render(&answer, Format::Json).expect("renders")).expect("text");
+    let rows = "\"rows\":[{\"d\":12345678901234567890.1234567890,\"l\":9007199254740993,\"f\":0.1,\"i\":\"Infinity\",\
+                \"m\":\"-Infinity\",\"n\":\"NaN\",\"z\":null,\"t\":\"\u{a0}x\u{a0}\"}]";
+    assert!(text.contains(rows), "{text}");
+    serde_json::from_str::<serde_json::Value>(&text).expect("it is JSON");
+    let table = String::from_utf8(render(&answer, Format::Table).expect("renders")).expect("text");
+    assert!(table.contains("\u{a0}x\u{a0}") && table.contains("12345678901234567890.123456789"), "{table}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

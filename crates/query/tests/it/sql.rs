@@ -14,7 +14,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
     util::display::{ArrayFormatter, FormatOptions},
 };
-use rollcall_lake::{CompactionLimits, Lake, LakeOptions, MarkKind, PartMark};
+use rollcall_lake::{CompactionLimits, Lake, LakeOptions, Lives, MarkKind, PartMark};
 use rollcall_query::{Answer, Cover, Engine, EngineLimits, Extras, MakeTable, Scope};
 use rollcall_types::{Coverage, Seq, SiteId, TableName};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
@@ -136,7 +136,7 @@ impl Hq {
         };
         for table in self.lake.tables().into_values() {
             let of_site = |site: &str| site.strip_prefix("site-")?.parse().ok().map(number);
-            table.compact(limits, of_site).await.map_err(wrong)?;
+            table.compact(limits, async || Ok((of_site, Lives::default()))).await.map_err(wrong)?;
         }
         Ok(())
     }

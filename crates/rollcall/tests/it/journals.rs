@@ -76,8 +76,39 @@ fn a_database_restored_from_an_image_starts_a_new_epoch() {
         };
         store.sql(&format!("INSERT INTO t VALUES {more}"));
         store.run(None);
-        // Current rows are the restored database's; the lost life stays in history.
+        // What people see is still the life before, and everyone is told.
+        wait_for("the new life to arrive", || {
+            let arrived = hq.value("SELECT count(*) FROM history.t WHERE _epoch = 2 AND v = 'four'")?;
+            (arrived != "0").then_some(())
+        });
+        let evidence = wait_for("the incident", || hq.open_incident("new-life"));
+        assert!(evidence.contains("before 3 rows") && evidence.contains("accept 2 --reason"), "{evidence}");
+        assert!(evidence.contains("rows confirmed before are not in it"), "{evidence}");
+        assert_eq!(names(&hq).as_deref(), Some("one TWO three"), "a store that goes back in time is no good news");
+        assert_eq!(hq.missing("SELECT count(*) FROM t"), ["seattle-01 clone-or-rewind"]);
+        let summary = wait_for("the site to say so", || {
+            let (code, report) = store.status();
+            (code == Some(2)).then(|| report["summary"].to_string())
+        });
+        assert!(summary.contains("clone or rewind"), "{summary}");
+        let shown = hq.run(&["site", "seattle-01"]);
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.status.code() == Some(1) && text.contains("to be ruled on"), "{text}");
+        if with_state {
+            // A person keeps what was; then thinks better of it.
+            assert!(hq.run(&["site", "seattle-01", "keep", "1", "--reason", "it is a test machine"]).status.success());
+            wait_for("the incident to end", || hq.open_incident("new-life").is_none().then_some(()));
+            assert_eq!(hq.missing("SELECT count(*) FROM t"), ["seattle-01 clone-or-rewind"], "it is still apart");
+            assert_eq!(names(&hq).as_deref(), Some("one TWO three"));
+        }
+        let refused = hq.run(&["site", "seattle-01", "accept", "7", "--reason", "no such life"]);
+        assert!(!refused.status.success());
+        let accepted = hq.run(&["site", "seattle-01", "accept", "2", "--reason", "the disk died"]);
+        assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
         wait_for("the restored rows", || (names(&hq)? == expected).then_some(()));
+        wait_for("nothing to be missing", || hq.missing("SELECT count(*) FROM t").is_empty().then_some(()));
+        wait_for("the incident to end", || hq.open_incident("new-life").is_none().then_some(()));
+        assert_eq!(hq.value("SELECT ruling FROM rollcall.lives").as_deref(), Some("the disk died"));
         assert_eq!(hq.value("SELECT count(*) FROM history.t WHERE v = 'three' AND _epoch = 1").as_deref(), Some("1"));
         assert_eq!(hq.value("SELECT max(_epoch) FROM t").as_deref(), Some("2"));
         store.wait_confirmed();
@@ -156,19 +187,19 @@ fn what_cannot_be_taken_of_a_batch_holds_up_nothing_else() {
     let sales = |count: &str| {
         wait_for("the sales", || (hq.value("SELECT count(*) FROM sale")? == count).then_some(()));
     };
-    let items = || hq.value("SELECT string_agg(v, ' ' ORDER BY sku) FROM item");
+    let items = || hq.value("SELECT string_agg(v, ' ' ORDER BY sku, v) FROM item");
     sales("2");
     store.wait_confirmed();
     store.sql("BEGIN; UPDATE item SET v = 'a dozen' WHERE sku = 'A12'; INSERT INTO sale VALUES (3); INSERT INTO item VALUES (6, 'six');
         UPDATE prices SET price = 2; COMMIT");
     sales("3");
-    wait_for("what has a key", || (items()? == "five six").then_some(()));
+    wait_for("what has a key", || (items()? == "five six a dozen seven").then_some(()));
     store.wait_confirmed();
     store.sql("UPDATE prices SET price = 3");
     store.wait_confirmed();
     let reasons = hq.value("SELECT string_agg(DISTINCT reason, ' ') FROM rollcall.quarantine").expect("a reason");
     for said in [
-        "item: 3 of 4 rows could not be told apart",
+        "item: 1 of 4 rows could not be told apart",
         "(sku)",
         "prices: HQ publishes this table",
         "detach --table prices",
@@ -192,5 +223,5 @@ fn what_cannot_be_taken_of_a_batch_holds_up_nothing_else() {
     store.sql("DELETE FROM sale WHERE id = 1");
     wait_for("a new epoch", || (hq.value("SELECT max(_epoch) FROM sale")? == "2").then_some(()));
     sales("3");
-    assert_eq!(items().as_deref(), Some("five six"));
+    assert_eq!(items().as_deref(), Some("five six a dozen seven"));
 }

@@ -11,5 +11,6 @@ mod proof;
 mod published;
 mod settings;
 mod shared;
+mod store_side;
 mod support;
 mod watch;

@@ -38,7 +38,17 @@ fn what_a_site_says_it_captured_is_counted_again() {
     let short = wait_for("the incident", || incident(&hq, "journalled 99"));
     assert!(short.to_string().contains("0 of them are here"), "{short}");
     assert_eq!(short["cause"], "mismatch", "{short}");
-    wait_for("the next manifest to agree", || incident(&hq, "journalled 99").is_none().then_some(()));
+    // Manifests that agree say nothing of the one that did not; only rows that are stated anew do.
+    let through = "SELECT max(through) FROM rollcall.manifests WHERE rows_stated = rows_here";
+    let agreed = hq.value(through);
+    wait_for("the next manifest to agree", || (hq.value(through) != agreed).then_some(()));
+    assert!(incident(&hq, "journalled 99").is_some(), "it is not known to be mended");
+    store.sql("DROP TRIGGER _rollcall_ai_sales");
+    wait_for("the table to be stated anew", || incident(&hq, "journalled 99").is_none().then_some(()));
+    // A manifest of what came since: what one of earlier shows is mended by the load.
+    let head = store.sql("SELECT max(seq) FROM _rollcall_journal");
+    let is_beyond = format!("SELECT CAST(v AS INTEGER) >= {head} FROM _rollcall_meta WHERE k = 'manifest_through'");
+    wait_for("the store's next manifest", || (store.sql(&is_beyond) == "1").then_some(()));
     // Its row numbers grow although it captured nothing.
     let forged = |key: u32| {
         format!(
@@ -47,7 +57,11 @@ fn what_a_site_says_it_captured_is_counted_again() {
         )
     };
     store.sql(&format!("BEGIN IMMEDIATE; {} {} COMMIT", forged(4), forged(9)));
-    wait_for("the incident", || incident(&hq, "changes pass by the triggers"));
+    let passed = wait_for("the incident", || incident(&hq, "changes pass by the triggers"));
+    // Nothing is missing in truth, and a person says so.
+    let accounted = hq.run(&["incidents", "normal", &passed["id"].to_string(), "--by", "ann"]);
+    assert!(accounted.status.success(), "{}", String::from_utf8_lossy(&accounted.stderr));
+    wait_for("the incident to end", || incident(&hq, "changes pass by the triggers").is_none().then_some(()));
     // It lost changes for ever, and says so.
     store.sql(
         "INSERT INTO _rollcall_journal (t, op, at, c0, c1, c2) VALUES (0, 'L', julianday('now'), 5, 7, 'the disk died')",

@@ -105,6 +105,11 @@ impl Hq {
         Self::start_with(directory, "hq", Vec::new(), Vec::new())
     }
 
+    /// An HQ that asks its sites seldom enough for them to let go of their files in between, as HQs in earnest do.
+    pub(crate) fn start_unhurried(directory: &Path) -> Self {
+        Self::start_with(directory, "hq", ["--beacon-interval-ms", "3000"].map(str::to_owned).into(), Vec::new())
+    }
+
     /// One of several nodes on a bucket; those after the first are given the first one's key.
     pub(crate) fn start_node(directory: &Path, name: &str, bucket: &Bucket) -> Self {
         let first_key = directory.join("node-1/node.key");
@@ -149,7 +154,11 @@ impl Hq {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary("rollcall"));
-        command.args(["hq", "--beacon-interval-ms", "300", "--silent-after", "5", "--data"]).arg(&self.data).args([
+        command.arg("hq");
+        if !self.arguments.iter().any(|argument| argument == "--beacon-interval-ms") {
+            command.args(["--beacon-interval-ms", "300"]);
+        }
+        command.args(["--silent-after", "5", "--data"]).arg(&self.data).args([
             "--listen-sites",
             &self.sites.to_string(),
             "--listen-http",
@@ -242,6 +251,32 @@ impl Hq {
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 
+    /// The sites that an answer is missing, each with its cause.
+    pub(crate) fn missing(&self, sql: &str) -> Vec<String> {
+        let answer = self.try_sql(sql).unwrap_or_default();
+        let missing = answer["coverage"]["missing"].as_array().cloned().unwrap_or_default();
+        let text = |site: &Value| {
+            format!("{} {}", site["site"].as_str().unwrap_or("-"), site["cause"].as_str().unwrap_or("-"))
+        };
+        missing.iter().map(text).collect()
+    }
+
+    /// The evidence of the newest open incident of a kind.
+    pub(crate) fn open_incident(&self, kind: &str) -> Option<String> {
+        let sql = format!(
+            "SELECT evidence FROM rollcall.incidents WHERE kind = '{kind}' AND closed_at IS NULL ORDER BY id DESC LIMIT 1"
+        );
+        self.value(&sql)
+    }
+
+    /// The evidence of the newest incident of a kind that is over.
+    pub(crate) fn ended_incident(&self, kind: &str) -> Option<String> {
+        let sql = format!(
+            "SELECT evidence FROM rollcall.incidents WHERE kind = '{kind}' AND closed_at IS NOT NULL ORDER BY id DESC LIMIT 1"
+        );
+        self.value(&sql)
+    }
+
     pub(crate) fn roll(&self) -> Vec<Value> {
         let output = self.run(&["call", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or_default()
@@ -332,6 +367,21 @@ impl Store {
             command.args(["--hq", &hq.to_string()]);
         }
         self.agent = Some(Process::start(command, &self.log));
+    }
+
+    /// The agent's log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Starts another command as the agent.
+    pub(crate) fn run_as(&mut self, command: Command) {
+        self.agent = Some(Process::start(command, &self.log));
+    }
+
+    /// The same with its log elsewhere.
+    pub(crate) fn run_as_logging(&mut self, command: Command, log: &Path) {
+        self.agent = Some(Process::start(command, log));
     }
 
     /// Starts the agent with more arguments.

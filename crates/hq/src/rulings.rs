@@ -1,0 +1,147 @@
+//! Puts contested lives of sites' journals to people, lets those take the place of the one before that have all of it, and tells of
+//! columns that lack values.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use rollcall_lake::Cursor;
+use rollcall_roll::Condition;
+use rollcall_types::{Epoch, SiteId, describe};
+
+use crate::{
+    error::HqError,
+    lives::{ComparedTable, LifeJudge, describe as describe_life, is_contained},
+    misfits,
+    node::Shared,
+    roster::SiteRecord,
+    watching::Heard,
+};
+
+/// The least and the most time between two looks.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What was told last.
+#[derive(Default)]
+struct Told {
+    lives: BTreeSet<SiteId>,
+    misfits: BTreeMap<SiteId, String>,
+    /// What was compared, with how far both lives were here then.
+    compared: HashMap<(SiteId, Epoch), (Vec<Cursor>, Vec<ComparedTable>)>,
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let every = shared.config.beacon_interval.clamp(LOOK_EVERY.0, LOOK_EVERY.1);
+    let mut timer = tokio::time::interval(every);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut told, mut has_asked_of_old) = (Told::default(), false);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        if shared.is_acting() && !has_asked_of_old {
+            has_asked_of_old = ask_of_old(&shared).await.inspect_err(failed).is_ok();
+        }
+        look_at_lives(&shared, &mut told).await;
+        let roster = shared.current_rows();
+        shared.misfits.round(&shared.lake, &shared.engine, &roster).await;
+        tell_misfits(&shared, &mut told.misfits);
+    }
+}
+
+fn failed(error: &HqError) {
+    tracing::error!(error = %describe(error), "lives and misfits could not be looked at; the next round tries again");
+}
+
+/// Before HQ 0.2 a new life took the place of the one before whatever it lacked. Each is compared once.
+async fn ask_of_old(shared: &Shared) -> Result<(), HqError> {
+    const EXEMPT: &str = "a person told the site to send again";
+    let is_old = |record: &SiteRecord| {
+        let journal = record.journal.as_ref();
+        record.contested.is_empty()
+            && journal.is_some_and(|journal| {
+                !journal.is_asked_about && journal.epoch > Epoch(1) && !journal.reason.starts_with(EXEMPT)
+            })
+    };
+    for (site, record) in shared.roster.all().iter().filter(|(_, record)| is_old(record)) {
+        shared.roster.contest_shown(site, shared.now()).await?;
+        tracing::warn!(%site, epoch = ?record.journal.as_ref().map(|journal| journal.epoch), "a life that replaced another is compared with it");
+    }
+    Ok(())
+}
+
+/// Compares contested lives with those before them; a node that does not act only says which are contested.
+async fn look_at_lives(shared: &Shared, told: &mut Told) {
+    let judge = LifeJudge { lake: &shared.lake, engine: &shared.engine };
+    let mut open = BTreeSet::new();
+    let mut compared = HashMap::new();
+    for (site, record) in shared.roster.all().iter().filter(|(_, record)| record.retired.is_none()) {
+        let Some(life) = record.question() else { continue };
+        open.insert(site.clone());
+        let mut tables = Vec::new();
+        if shared.is_acting() {
+            let stamp = judge.stamp(record, life);
+            let key = (site.clone(), life.epoch);
+            let known = told.compared.remove(&key).filter(|(of, _)| *of == stamp);
+            tables = match known {
+                Some((_, tables)) => tables,
+                None => match judge.compare(site, record, life).await {
+                    Ok(tables) => tables,
+                    Err(error) => {
+                        // The others are looked at all the same, and this one's question stays.
+                        tracing::error!(%site, error = %describe(&error), "a life could not be compared with the one before");
+                        shared.found(site, Heard::Condition(Condition::NewLife, Some(describe_life(site, life, &[]))));
+                        continue;
+                    }
+                },
+            };
+            if is_contained(&tables) {
+                match shared.roster.accept_contained(site, life.epoch, shared.now()).await {
+                    Ok(is_accepted) => {
+                        tracing::info!(%site, epoch = %life.epoch, is_accepted, "a new life has every row of the one before")
+                    }
+                    Err(error) => failed(&error),
+                }
+                open.remove(site);
+                // It may be told of without ever having been an incident.
+                told.lives.insert(site.clone());
+                continue;
+            }
+            compared.insert(key, (stamp, tables.clone()));
+        }
+        shared.found(site, Heard::Condition(Condition::NewLife, Some(describe_life(site, life, &tables))));
+    }
+    // What another node told of, or this one before it was started anew, ends here as well.
+    told.lives.extend(shared.watching.open_of(Condition::NewLife));
+    for site in told.lives.difference(&open) {
+        let ruling = shared.roster.get(site).and_then(|record| record.contested.last()?.ruling.clone());
+        let why = ruling.map_or_else(
+            || "it is over".to_owned(),
+            |ruling| {
+                let what = if ruling.is_accepted { "accepted the new life" } else { "kept the life before" };
+                format!("{} {what}: {}", ruling.by, ruling.reason)
+            },
+        );
+        shared.found(site, Heard::Mended(Condition::NewLife, why));
+    }
+    (told.lives, told.compared) = (open, compared);
+}
+
+/// Tells of sites whose values do not fit, and of those whose do again.
+fn tell_misfits(shared: &Shared, told: &mut BTreeMap<SiteId, String>) {
+    let now = misfits::by_site(&shared.misfits.told());
+    for (site, text) in &now {
+        if told.get(site) != Some(text) {
+            shared.found(site, Heard::Condition(Condition::Misfit, Some(text.clone())));
+        }
+    }
+    let told_of = told.keys().cloned().chain(shared.watching.open_of(Condition::Misfit)).collect::<BTreeSet<_>>();
+    for site in told_of.iter().filter(|site| !now.contains_key(*site)) {
+        shared.found(site, Heard::Mended(Condition::Misfit, "all values fit their columns".to_owned()));
+    }
+    *told = now;
+}
