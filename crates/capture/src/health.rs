@@ -57,8 +57,8 @@ impl Health {
     }
 }
 
-/// Compares every captured table with its layout and triggers, and mends what differs. One that cannot be looked at is a problem of
-/// its own.
+/// Compares every captured table with its layout and triggers, and mends what differs. One that cannot be
+/// looked at is a problem of its own.
 ///
 /// `schema_changed` says that the file's schema version moved since the last check, which VACUUM does too.
 pub(crate) fn check_tables(file: &mut StoreFile, schema_changed: bool) -> Result<Health, CaptureError> {
@@ -119,7 +119,8 @@ fn check_table(
         }
         return transaction.commit().doing(doing);
     }
-    // Missing triggers, or a column that is not merely new: what happened meanwhile is unknown, so all rows are stated again.
+    // Missing triggers, or a column that is not merely new: what happened meanwhile is unknown, so all rows
+    // are stated again.
     let is_kept = present.len() == triggers::COUNT && !is_overtaken;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
     let new = lay_out(&transaction, &shape, &excluded)?;

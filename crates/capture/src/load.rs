@@ -201,7 +201,8 @@ impl Loader {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         let started = Instant::now();
         self.note_touched(&transaction, load)?;
-        // A table made anew may be spelled another way; the load, and what is journalled of it, go by the layout's name.
+        // A table made anew may be spelled another way; the load, and what is journalled of it, go by the
+        // layout's name.
         let table = &load.layout.table;
         let walk = Walk::new(&shape, load);
         let last = walk.chunk_end(&transaction, self.chunk_rows)?;

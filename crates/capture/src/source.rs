@@ -77,7 +77,8 @@ struct Look {
     since: Instant,
 }
 
-/// The schema's version, which VACUUM moves as well, and a digest of its texts, which `writable_schema` changes without moving that.
+/// The schema's version, which VACUUM moves as well, and a digest of its texts, which `writable_schema`
+/// changes without moving that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Schema {
     version: i64,
@@ -103,7 +104,8 @@ impl Look {
 }
 
 impl Source {
-    /// A database that has a journal, or not yet: see [`Source::install`]. Nothing is opened before it is needed.
+    /// A database that has a journal, or not yet: see [`Source::install`]. Nothing is opened before it is
+    /// needed.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
         let path = std::path::absolute(path).doing("finding the store's database")?;
         Ok(Self {
@@ -123,8 +125,8 @@ impl Source {
         })
     }
 
-    /// Lets go of the file until it is needed again, so that the store's programs, and people who put a backup in place, have it to
-    /// themselves.
+    /// Lets go of the file until it is needed again, so that the store's programs, and people who put a
+    /// backup in place, have it to themselves.
     pub fn rest(&mut self) {
         self.file.rest();
     }
@@ -147,7 +149,8 @@ impl Source {
         (self.heads_seen, self.well_seen, self.schema, self.checked) = (None, None, None, None);
     }
 
-    /// What is known of capture from outside the file, by which tables of ours that are dropped can be made again.
+    /// What is known of capture from outside the file, by which tables of ours that are dropped can be made
+    /// again.
     pub fn remember(&mut self, registration: Registration) {
         self.registration = Some(registration);
     }
@@ -202,7 +205,8 @@ impl Source {
         Ok(shape.columns.iter().any(|known| known.name.eq_ignore_ascii_case(column)))
     }
 
-    /// Removes the triggers of one table, or all, and with `forget` the journal itself; whatever of ours is still there.
+    /// Removes the triggers of one table, or all, and with `forget` the journal itself; whatever of ours is
+    /// still there.
     pub fn detach(&mut self, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
         let mut conn = self.file.writer()?;
         install::detach(&mut conn, table, forget)?;
@@ -230,11 +234,13 @@ impl Source {
         install::captured_tables(self.file.reader()?)
     }
 
-    /// The changes behind a place, or none. What it returns is on stable storage: the files are synced first, since a
-    /// store may run with `synchronous = NORMAL`, lose its last commits in a power cut and count their positions again.
+    /// The changes behind a place, or none. What it returns is on stable storage: the files are synced first,
+    /// since a store may run with `synchronous = NORMAL`, lose its last commits in a power cut and count
+    /// their positions again.
     ///
-    /// When the journal misses rows, they are recorded as lost, in the journal, before the read goes on behind them. When the change at
-    /// the place is not the one that was read there, the error is [`CaptureError::Rewound`].
+    /// When the journal misses rows, they are recorded as lost, in the journal, before the read goes on
+    /// behind them. When the change at the place is not the one that was read there, the error is
+    /// [`CaptureError::Rewound`].
     pub fn read(
         &mut self,
         after: impl Into<Anchor>,
@@ -290,8 +296,8 @@ impl Source {
         Ok(state)
     }
 
-    /// The newest positions, as of now: of a read snapshot opened by this call, unless the file cannot have changed since the last
-    /// one.
+    /// The newest positions, as of now: of a read snapshot opened by this call, unless the file cannot have
+    /// changed since the last one.
     pub fn heads(&mut self) -> Result<&Heads, CaptureError> {
         if self.heads_seen.is_some_and(|look| look.holds(self.file.path())) {
             return Ok(&self.heads);
@@ -353,8 +359,8 @@ impl Source {
         self.reload(LoadReason::NewEpoch, |_| true)
     }
 
-    /// Begins a full load of those tables of which an agent before 0.2 may have sent rows twice, or keys that HQ took for one; names
-    /// them.
+    /// Begins a full load of those tables of which an agent before 0.2 may have sent rows twice, or keys that
+    /// HQ took for one; names them.
     pub fn reload_doubtful(&mut self) -> Result<Vec<String>, CaptureError> {
         let doubtful = |layout: &Layout| layout.is_doubtful_before_0_2();
         let layouts = install::captured_layouts(self.file.reader()?)?;
@@ -374,7 +380,8 @@ impl Source {
         transaction.commit().doing(doing)
     }
 
-    /// Checks file, triggers and tables, and mends what can be mended. Costs nothing while the file is as it was.
+    /// Checks file, triggers and tables, and mends what can be mended. Costs nothing while the file is as it
+    /// was.
     pub fn check(&mut self) -> Result<Health, CaptureError> {
         match self.file.look() {
             Ok(_) => {}
@@ -398,7 +405,8 @@ impl Source {
         let mut health = Health::default();
         let missing = install::missing_tables(self.file.reader()?)?;
         if !missing.is_empty() {
-            // A file without a trigger of ours is none that was captured: what a link leads to now, or one that was put right by hand.
+            // A file without a trigger of ours is none that was captured: what a link leads to now, or one
+            // that was put right by hand.
             let is_ours = install::has_triggers(self.file.reader()?)?;
             let Some(known) = self.registration.clone().filter(|_| is_ours) else {
                 let text = "the journal was removed from the database; run `rollcall-site join` again";

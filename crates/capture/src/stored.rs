@@ -39,7 +39,8 @@ impl ToSql for Stored {
 }
 
 impl Stored {
-    /// Adds the value to a key, so that two keys are the same bytes just when SQLite takes them for equal under BINARY.
+    /// Adds the value to a key, so that two keys are the same bytes just when SQLite takes them for equal
+    /// under BINARY.
     pub(crate) fn add_to_key(&self, key: &mut Vec<u8>) {
         let (kind, bytes): (u8, &[u8]) = match self {
             Self::Null => (0, &[]),
@@ -57,8 +58,8 @@ impl Stored {
         key.extend_from_slice(bytes);
     }
 
-    /// The value as JSON in which no two values that differ are the same: numbers as they are, text as text, and bytes, and text that
-    /// is no UTF-8, in hexadecimal under their kind.
+    /// The value as JSON in which no two values that differ are the same: numbers as they are, text as text,
+    /// and bytes, and text that is no UTF-8, in hexadecimal under their kind.
     pub(crate) fn exact(&self) -> Value {
         match self {
             Self::Null => Value::Null,

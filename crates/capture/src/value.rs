@@ -114,7 +114,8 @@ impl ColumnBuilder {
             (Self::Decimal { builder, digits, fraction }, value) => match decimal(value, *digits, *fraction) {
                 Some(number) => {
                     builder.append_option(number);
-                    // A column of this type turns a text that is a number into one; a text that is left is not what it looks like.
+                    // A column of this type turns a text that is a number into one; a text that is left is
+                    // not what it looks like.
                     return if matches!(value, ValueRef::Text(_)) { Fit::Alike } else { Fit::Exact };
                 }
                 None => return self.append_misfit(),

@@ -391,7 +391,8 @@ impl Control {
             (reason, _) => {
                 let reason = reason.unwrap_or_default();
                 let (roster, now) = (&self.shared.roster, self.shared.now());
-                // A person said of these that nothing of the life before is to be missed, or that HQ itself went back in time.
+                // A person said of these that nothing of the life before is to be missed, or that HQ itself
+                // went back in time.
                 let is_contested = record.is_some() && !hello.accept_older_lake && !hello.replaces_site;
                 let new = NewLife { journal_id: &hello.journal_id, reason: &reason, is_contested };
                 let epoch = roster.new_epoch(site, record.as_ref(), new, now).await?;

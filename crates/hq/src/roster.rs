@@ -495,8 +495,8 @@ impl Roster {
         .await
     }
 
-    /// Puts to people what an earlier HQ let happen in silence: a life that took the place of the one before and may lack what
-    /// that had.
+    /// Puts to people what an earlier HQ let happen in silence: a life that took the place of the one before
+    /// and may lack what that had.
     pub(crate) async fn contest_shown(&self, site: &SiteId, now: Timestamp) -> Result<(), HqError> {
         self.change(site, "hq", now, |record| {
             let Some(journal) = record.journal.as_mut().filter(|journal| !journal.is_asked_about) else {
@@ -517,7 +517,8 @@ impl Roster {
         .await
     }
 
-    /// Lets a contested life be current that was found to have every row of the one before; false if it is no question any more.
+    /// Lets a contested life be current that was found to have every row of the one before; false if it is no
+    /// question any more.
     pub(crate) async fn accept_contained(&self, site: &SiteId, epoch: Epoch, now: Timestamp) -> Result<bool, HqError> {
         self.change(site, "hq", now, |record| {
             // A person may have ruled, or another life begun, while rows were compared.
@@ -530,7 +531,8 @@ impl Roster {
         .await
     }
 
-    /// Rules on the lives of a site: `epoch` is current from now on, or stays so. Returns whether that changes what is shown.
+    /// Rules on the lives of a site: `epoch` is current from now on, or stays so. Returns whether that
+    /// changes what is shown.
     pub(crate) async fn rule(
         &self,
         site: &SiteId,

@@ -1,5 +1,5 @@
-//! Puts contested lives of sites' journals to people, lets those take the place of the one before that have all of it, and tells of
-//! columns that lack values.
+//! Puts contested lives of sites' journals to people, lets those take the place of the one before that have
+//! all of it, and tells of columns that lack values.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

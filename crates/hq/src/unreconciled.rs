@@ -1,5 +1,5 @@
-//! What sites counted and HQ did not find. It stays until it is known to be mended: the next manifest that agrees says nothing of the
-//! window that did not.
+//! What sites counted and HQ did not find. It stays until it is known to be mended: the next manifest that
+//! agrees says nothing of the window that did not.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,8 @@ pub(crate) struct Discrepancy {
     /// The window in which it was found.
     pub(crate) after: Seq,
     pub(crate) through: Seq,
-    /// How many rows the site says are in the window; none where rows passed by the triggers, and no count can tell.
+    /// How many rows the site says are in the window; none where rows passed by the triggers, and no count
+    /// can tell.
     pub(crate) stated: Option<u64>,
     /// What was found, for people.
     pub(crate) text: String,
@@ -79,7 +80,8 @@ impl Unreconciled {
         all.filter_map(|(site, found)| Some((site, found, found.stated?)))
     }
 
-    /// Forgets what is mended: `counted` says that a window holds what the site says, by now. Returns sites with nothing left.
+    /// Forgets what is mended: `counted` says that a window holds what the site says, by now. Returns sites
+    /// with nothing left.
     pub(crate) fn settle(
         &mut self,
         lake: &Lake,

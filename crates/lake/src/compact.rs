@@ -88,10 +88,10 @@ impl Default for Retention {
 }
 
 impl Table {
-    /// Merges small files, if there are enough of them, else larger ones, if there are enough of those; or files of history. One
-    /// run is bounded in memory; call it again until it does nothing. `sites` tells numbers of sites whose rows are not all
-    /// current, and which of their lives may be: it is asked once the version to be compacted is pinned, and what it says must not be
-    /// older than that.
+    /// Merges small files, if there are enough of them, else larger ones, if there are enough of those; or
+    /// files of history. One run is bounded in memory; call it again until it does nothing. `sites` tells
+    /// numbers of sites whose rows are not all current, and which of their lives may be: it is asked once the
+    /// version to be compacted is pinned, and what it says must not be older than that.
     pub async fn compact<N, F>(
         self: &Arc<Self>,
         limits: CompactionLimits,

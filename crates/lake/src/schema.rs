@@ -24,7 +24,8 @@ pub mod our_columns {
     pub const RECEIVED_AT: &str = "_received_at";
     /// JSON object of values that did not fit their column.
     pub const MISFIT: &str = "_misfit";
-    /// The row's key in a form that is one-to-one, where the key's columns are not; a part of the key where the table has it.
+    /// The row's key in a form that is one-to-one, where the key's columns are not; a part of the key where
+    /// the table has it.
     pub const EXACT_KEY: &str = rollcall_types::columns::EXACT_KEY;
 
     /// [`OP`]s that supersede an older version of their row.

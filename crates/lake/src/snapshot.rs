@@ -94,8 +94,8 @@ pub struct Cursor {
     pub begin: Seq,
     /// The beginning of the newest *complete* load; 0 for none: rows before it are no longer current.
     pub floor: Seq,
-    /// From here on, HQ keeps a key as the site wrote it wherever it reads the key's text as a time or a day; 0 for nowhere yet. Rows
-    /// before were taken by an HQ that did not, and a change of one must find it.
+    /// From here on, HQ keeps a key as the site wrote it wherever it reads the key's text as a time or a day;
+    /// 0 for nowhere yet. Rows before were taken by an HQ that did not, and a change of one must find it.
     pub exact: Seq,
 }
 
@@ -110,8 +110,9 @@ pub struct Visible {
     pub before: Seq,
 }
 
-/// Which lives of sites' journals may be current: those that HQ allotted and does not keep apart. One that is not known here yet may
-/// not: HQ allots a life, and says whether it is kept apart, before any row of it comes.
+/// Which lives of sites' journals may be current: those that HQ allotted and does not keep apart. One that is
+/// not known here yet may not: HQ allots a life, and says whether it is kept apart, before any row of it
+/// comes.
 #[derive(Debug, Clone, Default)]
 pub struct Lives(HashMap<SiteNumber, (Epoch, Vec<Epoch>)>);
 
@@ -210,8 +211,9 @@ impl Snapshot {
 
     /// The sites whose current rows are not simply all rows, and which are current.
     ///
-    /// A site's current epoch is the newest whose load is complete, else its first, of those that may be current. Within it, rows
-    /// before the newest complete load are superseded, and rows of an unfinished reload are hidden until it is complete.
+    /// A site's current epoch is the newest whose load is complete, else its first, of those that may be
+    /// current. Within it, rows before the newest complete load are superseded, and rows of an unfinished
+    /// reload are hidden until it is complete.
     pub fn special_sites<'a>(&'a self, lives: &'a Lives) -> impl Iterator<Item = (SiteNumber, Visible)> + 'a {
         self.special.iter().map(|site| {
             let epochs: Vec<(Epoch, Cursor)> =

@@ -130,7 +130,8 @@ fn csv(answer: &Answer) -> Result<Vec<u8>, RenderError> {
     Ok(bytes)
 }
 
-/// Numbers are written as they are: a decimal with all its digits, and what JSON has no number for (infinity) as text.
+/// Numbers are written as they are: a decimal with all its digits, and what JSON has no number for (infinity)
+/// as text.
 fn json_text(answer: &Answer) -> Result<Vec<u8>, RenderError> {
     let mut writer = arrow::json::WriterBuilder::new()
         .with_explicit_nulls(true)
@@ -154,7 +155,8 @@ fn json_text(answer: &Answer) -> Result<Vec<u8>, RenderError> {
     Ok(text)
 }
 
-/// Writes doubles so that they are read back as the same, and infinities and "not a number" as text in place of null.
+/// Writes doubles so that they are read back as the same, and infinities and "not a number" as text in place
+/// of null.
 #[derive(Debug)]
 struct ExactFloats;
 

@@ -540,8 +540,8 @@ impl Watch {
         incident.tell(now, format!("{by} says that this was {what}"));
         let (kind, site) = (incident.kind, incident.members.keys().next().cloned());
         self.changed.insert(id);
-        // Nothing brings back what is lost, a count that nobody can make agree stays, and a table that was dropped while it was stated
-        // again is never complete: once a person accounts for it, it is over.
+        // Nothing brings back what is lost, a count that nobody can make agree stays, and a table that was
+        // dropped while it was stated again is never complete: once a person accounts for it, it is over.
         if let Kind::Condition(condition @ (Condition::Loss | Condition::Manifest | Condition::Restated)) = kind {
             if let Some(number) = site.and_then(|site| self.number(&site)) {
                 self.sites[number as usize].trouble_mut().conditions.remove(&condition);

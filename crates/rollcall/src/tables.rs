@@ -44,7 +44,8 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Give a column a wider type: history is rewritten with it, and values that did not fit the old one are taken in.
+    /// Give a column a wider type: history is rewritten with it, and values that did not fit the old one are
+    /// taken in.
     Retype {
         /// The table.
         table: String,

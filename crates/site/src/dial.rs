@@ -170,9 +170,9 @@ enum Pin {
     Fingerprint(String),
 }
 
-/// Believes a server whose chain leads to the authority of enrolment, whatever the date: the clock of a machine whose battery is
-/// empty says 2015, and who can show HQ's key is HQ all the same. HQ tells the site what time it is, and people that its clock is
-/// off.
+/// Believes a server whose chain leads to the authority of enrolment, whatever the date: the clock of a
+/// machine whose battery is empty says 2015, and who can show HQ's key is HQ all the same. HQ tells the site
+/// what time it is, and people that its clock is off.
 #[derive(Debug)]
 struct PinnedAuthority {
     pin: Pin,

@@ -265,7 +265,8 @@ pub(crate) fn is_renewal_due(identity: &Identity, now_micros: i64) -> bool {
     now_micros >= identity.issued_micros + life / 3 * 2
 }
 
-/// The database a command works on, from `--db`: the path as it is, from the root on. A link in it is followed at each use.
+/// The database a command works on, from `--db`: the path as it is, from the root on. A link in it is
+/// followed at each use.
 pub(crate) fn database(path: &Path) -> Result<PathBuf, SiteError> {
     let failed = |error| SiteError::state(format!("opening {}", path.display()), error);
     std::path::absolute(path).map_err(failed)

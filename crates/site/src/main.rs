@@ -16,8 +16,8 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::Subscrib
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
-    /// Where the agent's own files are: as a rule in FILE.rollcall beside the database. Say it at every command where the database is
-    /// reached through a folder that is a link.
+    /// Where the agent's own files are: as a rule in FILE.rollcall beside the database. Say it at every
+    /// command where the database is reached through a folder that is a link.
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
     #[command(subcommand)]
@@ -46,7 +46,8 @@ enum Command {
         /// it; HQ takes it where nobody there says otherwise. May be given for several tables.
         #[arg(long, value_name = "TABLE.COLUMN")]
         event_time: Vec<String>,
-        /// This database takes the place of the one the site had before; what only that one had is not missed.
+        /// This database takes the place of the one the site had before; what only that one had is not
+        /// missed.
         #[arg(long)]
         replace_site: bool,
         /// Go on running as the agent.
@@ -95,8 +96,8 @@ enum Command {
         #[arg(long)]
         forget: bool,
     },
-    /// Have the agent leave the database alone, to put a backup in place: it goes on by itself after a while. Changes are captured
-    /// meanwhile.
+    /// Have the agent leave the database alone, to put a backup in place: it goes on by itself after a while.
+    /// Changes are captured meanwhile.
     Pause {
         /// The store's database.
         #[arg(long)]
@@ -105,7 +106,8 @@ enum Command {
         #[arg(long, default_value_t = 60, value_name = "MINUTES")]
         minutes: u32,
     },
-    /// Have the agent go on, after a pause or after it gave up on a database that went back in time again and again.
+    /// Have the agent go on, after a pause or after it gave up on a database that went back in time again and
+    /// again.
     Resume {
         /// The store's database.
         #[arg(long)]

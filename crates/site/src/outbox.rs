@@ -98,7 +98,8 @@ impl Outbox {
         Batch { epoch: self.epoch, first: Seq(self.sent.seq.0 + 1), last, previous_hash: self.sent.hash, parts }
     }
 
-    /// Takes note that a batch made by [`Self::batch`] is about to be sent, whose last change has this digest.
+    /// Takes note that a batch made by [`Self::batch`] is about to be sent, whose last change has this
+    /// digest.
     pub fn sending(&mut self, encoded: &Encoded, digest: String) -> Sending {
         let header = &encoded.header;
         let sending = Sending {

@@ -28,7 +28,8 @@ use tonic::transport::Channel;
 
 use crate::{error::SiteError, feed::REST_AFTER, settings::Pace, state::StateDirectory};
 
-/// Shared access to HQ's tables in the store's database; one call at a time. What was not used for a moment is let go of.
+/// Shared access to HQ's tables in the store's database; one call at a time. What was not used for a moment
+/// is let go of.
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     /// None: it is let go of. Whoever applies a table holds the lock as long as that takes.
@@ -150,7 +151,8 @@ impl Shelf {
     /// Puts rows into effect when their time comes, for ever: with HQ or without.
     pub(crate) async fn keep_time(self) {
         let mut wait = Duration::ZERO;
-        // When something is due next, if anything is; none while that is not known. Until then the store's file is not opened.
+        // When something is due next, if anything is; none while that is not known. Until then the store's
+        // file is not opened.
         let mut next: Option<Option<i64>> = None;
         loop {
             tokio::select! {

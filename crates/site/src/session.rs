@@ -275,7 +275,8 @@ impl Session<'_> {
                 rewound_at: (!is_first && !is_told && is_same_journal).then(|| self.hq_now()),
                 reload: !(is_first && oldest.0 <= 1),
             };
-            // At once, and before the file is written to: where that is busy, the next hello is of this epoch, not of another one.
+            // At once, and before the file is written to: where that is busy, the next hello is of this
+            // epoch, not of another one.
             self.notes.begin_epoch(&begun)?;
             self.reload_if_wanted().await?;
             return Ok(position);
@@ -304,8 +305,8 @@ impl Session<'_> {
         Ok(position)
     }
 
-    /// Has everything stated again if that is still to be done in this epoch; what the journal still holds is sent as well, so history
-    /// stays whole.
+    /// Has everything stated again if that is still to be done in this epoch; what the journal still holds is
+    /// sent as well, so history stays whole.
     async fn reload_if_wanted(&self) -> Result<(), SiteError> {
         if self.notes.text(RELOAD_WANTED)?.is_some() {
             self.feed.call(Source::reload_all).await?;
@@ -601,8 +602,8 @@ impl Session<'_> {
         open.say(ToHq::Heads(Heads { time_micros, epoch: open.epoch.0, tables })).await
     }
 
-    /// [`unless_busy`], for what is done again and again. Where it stays busy the session ends with that: the next one reads nothing,
-    /// and says so to HQ.
+    /// [`unless_busy`], for what is done again and again. Where it stays busy the session ends with that: the
+    /// next one reads nothing, and says so to HQ.
     fn unless_locked(&mut self, result: Result<(), SiteError>) -> Result<(), SiteError> {
         match result {
             Err(SiteError::Capture(error)) if error.is_busy() => {
@@ -687,7 +688,8 @@ impl Session<'_> {
     }
 }
 
-/// Tells HQ that this journal is not the one it knows. The connection ends now either way; the next one learns the new epoch.
+/// Tells HQ that this journal is not the one it knows. The connection ends now either way; the next one
+/// learns the new epoch.
 async fn want_epoch(control: &mpsc::Sender<SiteControl>, reason: &str) {
     let wanted = ToHq::EpochWanted(EpochWanted { reason: reason.to_owned() });
     let _ = control.send(SiteControl { message: Some(wanted) }).await;

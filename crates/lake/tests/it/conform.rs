@@ -120,8 +120,9 @@ fn rows_that_cannot_be_told_apart_are_left_out_and_said() {
     assert!(out.unidentified.is_some());
 }
 
-/// Goal: two keys that differ at the store differ at HQ, whatever type HQ has for them. Method: texts that conversion would merge (a gap
-/// of summer time, spaces, other spellings of one instant), in columns of every type, compared in pairs.
+/// Goal: two keys that differ at the store differ at HQ, whatever type HQ has for them. Method: texts that
+/// conversion would merge (a gap of summer time, spaces, other spellings of one instant), in columns of every
+/// type, compared in pairs.
 #[test]
 fn keys_that_differ_at_the_store_differ_at_hq() {
     let texts = [

@@ -1,5 +1,6 @@
-//! The store's side never says "fine" when it is not: each kind of trouble from both ends. The rows at HQ are compared with the
-//! store's one by one; an incident must be there while something is wrong and gone when it is known to be mended.
+//! The store's side never says "fine" when it is not: each kind of trouble from both ends. The rows at HQ are
+//! compared with the store's one by one; an incident must be there while something is wrong and gone when it
+//! is known to be mended.
 
 use std::{
     path::Path,
@@ -9,7 +10,8 @@ use std::{
 
 use crate::support::{Hq, Store, binary, running_store, wait_for};
 
-/// Runs Python, which has SQLite's backup, serialize and collations; what follows the script is `sys.argv[1…]`.
+/// Runs Python, which has SQLite's backup, serialize and collations; what follows the script is
+/// `sys.argv[1…]`.
 fn python(script: &str, arguments: &[&Path]) {
     let output = Command::new("python3")
         .arg("-c")
@@ -110,7 +112,8 @@ fn a_program_that_writes_the_whole_file_at_each_save_cannot_be_captured_and_ever
     let store = running_store(&hq, directory.path(), "seattle-01", schema, "sales");
     same_rows(&hq, &store, "sales", "id");
     store.wait_confirmed();
-    // As sql.js does: the file is read once, and each save writes all of it in place. What the agent wrote meanwhile is gone.
+    // As sql.js does: the file is read once, and each save writes all of it in place. What the agent wrote
+    // meanwhile is gone.
     let memory = directory.path().join("memory");
     std::fs::copy(&store.database, &memory).expect("copies");
     let save = "db = sqlite3.connect(':memory:'); db.deserialize(open(sys.argv[2], 'rb').read())

@@ -105,7 +105,8 @@ impl Hq {
         Self::start_with(directory, "hq", Vec::new(), Vec::new())
     }
 
-    /// An HQ that asks its sites seldom enough for them to let go of their files in between, as HQs in earnest do.
+    /// An HQ that asks its sites seldom enough for them to let go of their files in between, as HQs in
+    /// earnest do.
     pub(crate) fn start_unhurried(directory: &Path) -> Self {
         Self::start_with(directory, "hq", ["--beacon-interval-ms", "3000"].map(str::to_owned).into(), Vec::new())
     }
