@@ -15,7 +15,7 @@ use crate::{
     error::{CaptureError, Doing},
     layout::{self, LOG_LAYOUT, Layout},
     load::log_op,
-    stored::Stored,
+    stored::{Stored, hex},
     value::{ColumnBuilder, Fit, column_type, misfit},
 };
 
@@ -215,7 +215,7 @@ const DIGEST_MARK: &str = "sha256:";
 pub(crate) fn row_digest(conn: &Connection, seq: Seq) -> Result<Option<String>, CaptureError> {
     let hex = |text: String| {
         let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(digest.as_ref());
         format!("{DIGEST_MARK}{hex}")
     };
     Ok(row_text(conn, seq)?.map(hex))

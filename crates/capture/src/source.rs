@@ -19,6 +19,7 @@ use crate::{
     load::{self, LoadProgress, Loader},
     manifest,
     read::{self, Anchor, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
+    stored::hex,
 };
 
 /// How much confirmed journal is kept, so that HQ, restored from a backup, can ask again.
@@ -542,7 +543,7 @@ fn schema_of(conn: &Connection) -> Result<Schema, CaptureError> {
             text.push_str(&format!("{:?};", row.get_ref(index).doing(doing)?));
         }
     }
-    let digest = digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(digest(&SHA256, text.as_bytes()).as_ref());
     Ok(Schema { version, digest })
 }
 
@@ -560,5 +561,5 @@ fn random_name() -> String {
     if ring::rand::SecureRandom::fill(&random, &mut bytes).is_err() {
         bytes[..4].copy_from_slice(&std::process::id().to_le_bytes());
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }

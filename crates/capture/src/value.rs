@@ -15,6 +15,8 @@ use rollcall_types::parse_decimal;
 use rusqlite::types::ValueRef;
 use serde_json::Value;
 
+use crate::stored::hex;
+
 /// Digits and fraction digits of a decimal declared without them.
 const DECIMAL_DEFAULT: (u8, i8) = (38, 9);
 
@@ -180,7 +182,7 @@ fn decimal(value: ValueRef<'_>, digits: u8, fraction: u8) -> Option<Option<i128>
 /// A value that did not fit its column, for the row's misfit object. Bytes become `{"hex": "…"}`.
 pub(crate) fn misfit(value: ValueRef<'_>) -> Value {
     let hex = |bytes: &[u8]| {
-        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = hex(bytes);
         serde_json::json!({ "hex": text })
     };
     match value {

@@ -23,8 +23,14 @@ use crate::{
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/api/sites/{site}/lives", get(lives))
-        .route("/api/sites/{site}/lives/{epoch}/accept", post(accept))
-        .route("/api/sites/{site}/lives/{epoch}/keep", post(keep))
+        .route(
+            "/api/sites/{site}/lives/{epoch}/accept",
+            post(|state, by, path, request| rule(state, by, path, request, true)),
+        )
+        .route(
+            "/api/sites/{site}/lives/{epoch}/keep",
+            post(|state, by, path, request| rule(state, by, path, request, false)),
+        )
         .route("/api/tables/{table}/columns/{column}/type", axum::routing::put(retype))
 }
 
@@ -68,24 +74,6 @@ async fn lives(
 #[derive(Deserialize)]
 struct RulingRequest {
     reason: String,
-}
-
-async fn accept(
-    state: State<Arc<Shared>>,
-    by: Operator,
-    path: Path<(String, u32)>,
-    request: Json<RulingRequest>,
-) -> Result<Json<serde_json::Value>, ApiError> {
-    rule(state, by, path, request, true).await
-}
-
-async fn keep(
-    state: State<Arc<Shared>>,
-    by: Operator,
-    path: Path<(String, u32)>,
-    request: Json<RulingRequest>,
-) -> Result<Json<serde_json::Value>, ApiError> {
-    rule(state, by, path, request, false).await
 }
 
 async fn rule(

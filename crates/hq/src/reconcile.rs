@@ -227,7 +227,7 @@ impl Reconciler {
         let confirmed = |site: &SiteId| shared.ledger.confirmed_through(site);
         let number = |site: &SiteId| shared.roster.get(site).map(|record| SiteNumber(record.number));
         let (lake, engine) = (&shared.lake, &shared.engine);
-        let news = restatements.look((lake, engine), &current, number, confirmed, now).await?;
+        let news = restatements.look((lake, engine), &current, number, confirmed, now).await;
         for restated in &news.began {
             tracing::warn!("{}", restated.describe());
             if restated.is_incident() {

@@ -4,15 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow_array::{Array, RecordBatch, cast::AsArray, types::Int64Type};
+use arrow_array::{Array, cast::AsArray, types::Int64Type};
 use rollcall_lake::{Lake, LakeError, StateLog};
 use rollcall_query::{Engine, Extras};
 use rollcall_types::{Epoch, LoadReason, Seq, SiteId, SiteNumber, TableName, Timestamp, describe};
 use serde::{Deserialize, Serialize};
 
-use crate::error::HqError;
-
 const RESTATED: &str = "restated";
+
+/// Rows by site and table; none of those that could not be counted. A table that is not there has none.
+type Counted = BTreeMap<(SiteId, String), Option<i64>>;
 
 /// A table of a site that is stated again, or was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +133,7 @@ impl Restatements {
         number: impl Fn(&SiteId) -> Option<SiteNumber>,
         confirmed: impl Fn(&SiteId) -> Seq,
         now: Timestamp,
-    ) -> Result<News, HqError> {
+    ) -> News {
         let is_new = |of: &&Restated| {
             of.completed_at.is_none()
                 && of.rows_before.is_none()
@@ -161,11 +162,11 @@ impl Restatements {
         };
         let over: Vec<(SiteId, String)> =
             self.marked.iter().filter(|(key, mark)| is_over(key, mark)).map(|(key, _)| key.clone()).collect();
-        let after = count(engine, current, &over).await?;
+        let after = count(lake, engine, current, &over).await;
         for key in over {
             self.marked.remove(&key);
             let Some(known) = self.known.get_mut(&key) else { continue };
-            known.rows_after = Some(after.get(&key).copied().unwrap_or_default());
+            known.rows_after = after.get(&key).copied().unwrap_or(Some(0));
             known.completed_at = Some(now);
             self.changed.insert(key);
             self.news.completed.push(known.clone());
@@ -175,7 +176,7 @@ impl Restatements {
                 .get(key)
                 .is_some_and(|known| known.completed_at.is_none() && (known.epoch, known.begin) <= mark.1)
         });
-        Ok(std::mem::take(&mut self.news))
+        std::mem::take(&mut self.news)
     }
 
     /// What is still being stated again at a site, for people; none if nothing is.
@@ -210,13 +211,13 @@ async fn count_before(
     engine: &Engine,
     begun: &[Restated],
     number: impl Fn(&SiteId) -> Option<SiteNumber>,
-) -> BTreeMap<(SiteId, String), Option<i64>> {
+) -> Counted {
     const AT_ONCE: usize = 200;
     let mut by_table: BTreeMap<&str, Vec<&Restated>> = BTreeMap::new();
     for restated in begun {
         by_table.entry(&restated.table).or_default().push(restated);
     }
-    let mut counted = BTreeMap::new();
+    let mut counted = Counted::new();
     for (table, begun) in by_table {
         let Ok(name) = TableName::at_hq(table) else { continue };
         let Some(snapshot) = lake.table(&name).map(|table| table.snapshot()) else { continue };
@@ -237,55 +238,52 @@ async fn count_before(
                  _newest FROM history.\"{name}\" WHERE {}) WHERE _newest = 1 AND _op <> 'D' GROUP BY _site",
                 places.join(" OR ")
             );
-            match engine.query(&sql, Extras::default()).await {
-                Ok(answer) => {
-                    let mut of_table = BTreeMap::new();
-                    note_counts(&mut of_table, table, &answer.batches);
-                    counted.extend(of_table.into_iter().map(|(key, rows)| (key, Some(rows))));
-                }
-                Err(error) => {
-                    tracing::warn!(table, error = %describe(&error), "rows before a table is stated again could not be counted");
-                    counted.extend(begun.iter().map(|of| ((of.site.clone(), table.to_owned()), None)));
-                }
-            }
+            let sites = begun.iter().map(|of| &of.site);
+            note_counts(&mut counted, engine, (&sql, Extras::default()), table, sites).await;
         }
     }
     counted
 }
 
-/// Notes the rows of an answer: a site, and a number.
-fn note_counts(counted: &mut BTreeMap<(SiteId, String), i64>, table: &str, answer: &[RecordBatch]) {
-    for rows in answer {
-        let Ok(names) = arrow_cast::cast(rows.column(0), &arrow_schema::DataType::Utf8) else { continue };
-        let (names, counts) = (names.as_string::<i32>(), rows.column(1).as_primitive::<Int64Type>());
-        for row in (0..rows.num_rows()).filter(|row| names.is_valid(*row)) {
-            if let Ok(site) = SiteId::new(names.value(row)) {
-                counted.insert((site, table.to_owned()), counts.value(row));
-            }
-        }
-    }
-}
-
 /// Current rows by site and table; a table at a time, however many sites ask.
-async fn count(
-    engine: &Engine,
-    current: &Extras,
-    of: &[(SiteId, String)],
-) -> Result<BTreeMap<(SiteId, String), i64>, HqError> {
+async fn count(lake: &Lake, engine: &Engine, current: &Extras, of: &[(SiteId, String)]) -> Counted {
     let mut by_table: BTreeMap<&str, Vec<&SiteId>> = BTreeMap::new();
     for (site, table) in of {
         by_table.entry(table).or_default().push(site);
     }
-    let mut counted = BTreeMap::new();
+    let mut counted = Counted::new();
     for (table, sites) in by_table {
-        let Ok(name) = TableName::at_hq(table) else { continue };
+        let Some(name) = TableName::at_hq(table).ok().filter(|name| lake.table(name).is_some()) else { continue };
         let list: Vec<String> = sites.iter().map(|site| format!("'{site}'")).collect();
         let sql = format!("SELECT _site, count(*) FROM \"{name}\" WHERE _site IN ({}) GROUP BY _site", list.join(","));
-        let Ok(answer) = engine.query(&sql, current.clone()).await else {
-            // No row of it ever came.
-            continue;
-        };
-        note_counts(&mut counted, table, &answer.batches);
+        note_counts(&mut counted, engine, (&sql, current.clone()), table, sites.into_iter()).await;
     }
-    Ok(counted)
+    counted
+}
+
+/// Asks for a number of rows of each site, and notes them; what could not be counted is none.
+async fn note_counts<'a>(
+    counted: &mut Counted,
+    engine: &Engine,
+    (sql, extras): (&str, Extras),
+    table: &str,
+    sites: impl Iterator<Item = &'a SiteId>,
+) {
+    let answer = match engine.query(sql, extras).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::warn!(table, error = %describe(&error), "rows of a table that is stated again could not be counted");
+            counted.extend(sites.map(|site| ((site.clone(), table.to_owned()), None)));
+            return;
+        }
+    };
+    for rows in &answer.batches {
+        let Ok(names) = arrow_cast::cast(rows.column(0), &arrow_schema::DataType::Utf8) else { continue };
+        let (names, counts) = (names.as_string::<i32>(), rows.column(1).as_primitive::<Int64Type>());
+        for row in (0..rows.num_rows()).filter(|row| names.is_valid(*row)) {
+            if let Ok(site) = SiteId::new(names.value(row)) {
+                counted.insert((site, table.to_owned()), Some(counts.value(row)));
+            }
+        }
+    }
 }

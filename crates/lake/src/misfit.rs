@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, StringArray,
-    builder::{Decimal128Builder, Float64Builder, Int64Builder, StringBuilder},
+    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, RecordBatch, StringArray,
     cast::AsArray,
     types::{Decimal128Type, Float64Type, Int64Type},
 };
@@ -50,7 +49,7 @@ pub(crate) fn take_in(rows: RecordBatch, kind: impl Fn(&str) -> Option<ColumnTyp
             }
         }
         if taken.iter().any(Option::is_some) {
-            arrays[index] = with(&arrays[index], kind, &taken)?;
+            arrays[index] = with(&arrays[index], kind, &taken);
         }
     }
     if !is_changed {
@@ -82,47 +81,29 @@ fn holds(kind: ColumnType, value: &Value, text: &str) -> bool {
 }
 
 /// The column with these values where it has none.
-fn with(column: &ArrayRef, kind: ColumnType, taken: &[Option<String>]) -> Result<ArrayRef, LakeError> {
-    let each = taken.iter().enumerate();
-    Ok(match kind {
+fn with(column: &ArrayRef, kind: ColumnType, taken: &[Option<String>]) -> ArrayRef {
+    match kind {
         ColumnType::String => {
-            let before = column.as_string::<i32>();
-            let mut builder = StringBuilder::new();
-            each.for_each(|(row, text)| {
-                let known = before.is_valid(row).then(|| before.value(row));
-                builder.append_option(known.or(text.as_deref()));
-            });
-            Arc::new(builder.finish())
+            let both = column.as_string::<i32>().iter().zip(taken);
+            Arc::new(both.map(|(known, text)| known.or(text.as_deref())).collect::<StringArray>())
         }
-        ColumnType::Long => {
-            let before = column.as_primitive::<Int64Type>();
-            let mut builder = Int64Builder::new();
-            each.for_each(|(row, text)| {
-                let known = before.is_valid(row).then(|| before.value(row));
-                builder.append_option(known.or_else(|| text.as_deref()?.parse().ok()));
-            });
-            Arc::new(builder.finish())
-        }
-        ColumnType::Double => {
-            let before = column.as_primitive::<Float64Type>();
-            let mut builder = Float64Builder::new();
-            each.for_each(|(row, text)| {
-                let known = before.is_valid(row).then(|| before.value(row));
-                builder.append_option(known.or_else(|| text.as_deref()?.parse().ok()));
-            });
-            Arc::new(builder.finish())
-        }
+        ColumnType::Long => Arc::new(filled::<Int64Type>(column, taken, |text| text.parse().ok())),
+        ColumnType::Double => Arc::new(filled::<Float64Type>(column, taken, |text| text.parse().ok())),
         ColumnType::Decimal { digits, fraction } => {
-            let before = column.as_primitive::<Decimal128Type>();
-            let mut builder = Decimal128Builder::new().with_data_type(kind.arrow());
-            each.for_each(|(row, text)| {
-                let known = before.is_valid(row).then(|| before.value(row));
-                builder.append_option(known.or_else(|| parse_decimal(text.as_deref()?, digits, fraction)));
-            });
-            Arc::new(builder.finish())
+            let filled = filled::<Decimal128Type>(column, taken, |text| parse_decimal(text, digits, fraction));
+            Arc::new(filled.with_data_type(kind.arrow()))
         }
         _ => column.clone(),
-    })
+    }
+}
+
+fn filled<T: ArrowPrimitiveType>(
+    column: &ArrayRef,
+    taken: &[Option<String>],
+    parse: impl Fn(&str) -> Option<T::Native>,
+) -> PrimitiveArray<T> {
+    let both = column.as_primitive::<T>().iter().zip(taken);
+    both.map(|(known, text)| known.or_else(|| parse(text.as_deref()?))).collect()
 }
 
 /// Whether a column of one type can become one of another without any value being another one: what a person
