@@ -7,11 +7,11 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use datafusion_postgres::pgwire::api::auth::sasl::scram::{SCRAM_ITERATIONS, gen_salted_password};
 use ring::{
     digest::{SHA256, digest},
     hmac,
 };
+use rollcall_api::pg::{SCRAM_ITERATIONS, gen_salted_password};
 use rollcall_lake::{Lake, Vault, VaultKey};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};

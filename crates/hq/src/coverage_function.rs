@@ -79,7 +79,7 @@ impl TableProvider for CoverageOf {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let stopped = || DataFusionError::Execution("HQ is stopping".to_owned());
         let shared = self.shared.upgrade().ok_or_else(stopped)?;
-        let planned = shared.engine.plan(Question::Text(&self.sql), None, shared.extras(&self.sees)).await;
+        let planned = shared.engine.plan(Question::Text(self.sql.clone()), shared.extras(&self.sees)).await;
         let planned = planned.map_err(|error| DataFusionError::Plan(describe(&error)))?;
         let rows = tables::coverage(&planned.coverage);
         MemTable::try_new(self.schema.clone(), vec![vec![rows]])?.scan(state, projection, filters, limit).await

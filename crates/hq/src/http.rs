@@ -1,17 +1,18 @@
 //! The API: SQL, the roll, the roster. JSON; every call but the probes needs a password or token.
 
 use rollcall_types::describe;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
+use async_trait::async_trait;
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{FromRequestParts, Path, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    extract::{FromRequestParts, Path, Request, State},
+    http::{StatusCode, header, request::Parts},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use rollcall_query::{Format, QueryError, csv_trailer, render};
+use rollcall_query::{Extras, Planned, QueryError, Question};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -27,6 +28,7 @@ use crate::{
     relay::Relay,
     roster::INVITATION_LIFE_SECONDS,
     settings_api,
+    sql_api::{self, Questions, SqlApi},
     table_settings::{self, TableSettings},
 };
 
@@ -34,12 +36,18 @@ type App = Arc<Shared>;
 
 /// The routes of the API.
 pub(crate) fn router(shared: App) -> Router {
+    let sql = SqlApi {
+        questions: Arc::new(Asked(shared.clone())),
+        longest: shared.engine.limits().time_max,
+        stop: shared.stop.clone(),
+    };
+    let sql = sql_api::routes(sql).route_layer(from_fn_with_state(shared.clone(), say_who_asks));
     Router::new()
+        .merge(sql)
         .route("/", get(index))
         .route("/live", get(|| async { "alive\n" }))
         .route("/ready", get(ready))
         .route("/api/nodes", get(nodes))
-        .route("/api/sql", post(sql))
         .route("/api/roll", get(roll))
         .route("/api/tables", get(tables))
         .route("/api/tables/{table}", axum::routing::put(set_table))
@@ -55,8 +63,25 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(published_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(axum::middleware::from_fn(hear_out))
+        .layer(from_fn(hear_out))
         .with_state(shared)
+}
+
+/// Questions to this node.
+struct Asked(App);
+
+#[async_trait]
+impl Questions for Asked {
+    async fn plan(&self, sql: &str, caller: &Identity) -> Result<Planned, QueryError> {
+        let extras = Extras { user: Some(caller.name.clone()), ..self.0.extras(&caller.sees) };
+        self.0.engine.plan(Question::Text(sql.to_owned()), extras).await
+    }
+}
+
+/// For routes that know nothing of passwords.
+async fn say_who_asks(Reader(caller): Reader, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }
 
 /// Whoever calls, by password or token; may be one who sees only some sites.
@@ -151,9 +176,12 @@ impl From<HqError> for ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         let status = match error {
-            QueryError::Sql(_) => StatusCode::BAD_REQUEST,
-            QueryError::Limit(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            QueryError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            QueryError::Syntax(_) | QueryError::Sql(_) | QueryError::Unsupported(_) | QueryError::Value { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            QueryError::Limit(_) | QueryError::TooComplex(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            QueryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            QueryError::Failed(_) | QueryError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, describe(&error))
     }
@@ -190,71 +218,6 @@ async fn index(State(shared): State<App>) -> Json<serde_json::Value> {
         "lake": shared.lake.id(),
         "api": "/api/openapi.json",
     }))
-}
-
-#[derive(Deserialize)]
-struct SqlRequest {
-    sql: String,
-    #[serde(default)]
-    format: Option<String>,
-    /// With CSV: the whole coverage as JSON behind `# rollcall.coverage` on the last line.
-    #[serde(default)]
-    trailer: bool,
-}
-
-/// Response headers that carry the coverage with every form of an answer: as JSON with the first missing sites, how many are
-/// missing in all, and in a sentence.
-const COVERAGE_HEADER: &str = "x-rollcall-coverage";
-const MISSING_HEADER: &str = "x-rollcall-missing";
-/// How many columns that the question reads lack values which did not fit them.
-const MISFITS_HEADER: &str = "x-rollcall-misfits";
-const SUMMARY_HEADER: &str = "x-rollcall-coverage-summary";
-/// Where the time went, in the form that browsers show.
-const TIMING_HEADER: &str = "server-timing";
-/// Missing sites that a header has room for.
-const MISSING_IN_HEADER: usize = 20;
-
-async fn sql(
-    State(shared): State<App>,
-    Reader(caller): Reader,
-    Json(request): Json<SqlRequest>,
-) -> Result<Response, ApiError> {
-    let name = request.format.as_deref().unwrap_or("json");
-    let format = Format::parse(name).ok_or_else(|| {
-        ApiError(
-            StatusCode::BAD_REQUEST,
-            format!("format {name:?} is not one of table, csv, json, arrow, parquet, xlsx"),
-        )
-    })?;
-    let answer = shared.query(&request.sql, &caller).await?;
-    let summary = answer.coverage.summary();
-    let missing = answer.coverage.missing.len().to_string();
-    let misfits = answer.coverage.misfits.len().to_string();
-    let millis = |took: Duration| took.as_secs_f64() * 1000.0;
-    let (plan, of_coverage, rows) = (millis(answer.took.plan), millis(answer.took.coverage), millis(answer.took.rows));
-    let timing = format!("plan;dur={plan:.2}, coverage;dur={of_coverage:.2}, rows;dur={rows:.2}");
-    let coverage = serde_json::to_string(&answer.coverage.shortened(MISSING_IN_HEADER)).unwrap_or_default();
-    let trailer = (request.trailer && format == Format::Csv).then(|| csv_trailer(&answer.coverage));
-    let rendered = tokio::task::spawn_blocking(move || render(&answer, format)).await;
-    let failed = |text: String| ApiError(StatusCode::INTERNAL_SERVER_ERROR, text);
-    let mut body = rendered.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    body.extend_from_slice(trailer.unwrap_or_default().as_bytes());
-    let mut response = ([(header::CONTENT_TYPE, format.content_type())], Body::from(body)).into_response();
-    for (name, text) in [
-        (COVERAGE_HEADER, coverage),
-        (MISSING_HEADER, missing),
-        (MISFITS_HEADER, misfits),
-        (SUMMARY_HEADER, summary),
-        (TIMING_HEADER, timing),
-    ] {
-        // Headers are ASCII; names of attributes may not be.
-        let text: String =
-            text.chars().map(|letter| if (' '..='~').contains(&letter) { letter } else { '?' }).collect();
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(response)
 }
 
 /// Every site table, with what was declared of it.

@@ -11,15 +11,16 @@ use std::{
 
 use arrow_array::RecordBatch;
 
+use rollcall_api::pg::{PG_PORT, PgPort};
 use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
 use rollcall_query::datafusion::catalog::TableFunctionImpl;
-use rollcall_query::{Answer, Engine, EngineLimits, Extras, MakeTable, QueryError};
+use rollcall_query::{Engine, EngineLimits, Extras, MakeTable};
 use rollcall_types::{SiteId, Timestamp};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::{self, Credentials, Identity as Caller},
+    access::{self, Credentials},
     authority::Authority,
     capacity,
     coverage::{Covering, RosterView},
@@ -96,7 +97,7 @@ impl HqConfig {
             advertise: None,
             listen_sites: SocketAddr::from(([127, 0, 0, 1], rollcall_wire::SITES_PORT)),
             listen_http: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
-            listen_pg: SocketAddr::from(([127, 0, 0, 1], pg::PG_PORT)),
+            listen_pg: SocketAddr::from(([127, 0, 0, 1], PG_PORT)),
             beacon_interval: Duration::from_secs(30),
             silent_after: Duration::from_secs(600),
             red_and_page: None,
@@ -260,12 +261,6 @@ impl Shared {
         let view = self.roster_view();
         Extras { site_ids: view.numbers.clone(), lives: view.lives.clone(), ..Extras::default() }
     }
-
-    /// Answers SQL with its coverage.
-    pub(crate) async fn query(self: &Arc<Self>, sql: &str, caller: &Caller) -> Result<Answer, QueryError> {
-        let extras = Extras { user: Some(caller.name.clone()), ..self.extras(&caller.sees) };
-        self.engine.query(sql, extras).await
-    }
 }
 
 /// A running node.
@@ -358,7 +353,9 @@ impl Node {
         shared.tasks.spawn(rulings::run(shared.clone()));
         shared.tasks.spawn(sites_port::serve(shared.clone(), sites_listener));
         shared.tasks.spawn(serve_http(shared.clone(), http_listener));
-        shared.tasks.spawn(pg::serve(shared.clone(), pg_listener, pg));
+        let backend = Arc::new(pg::PgBackend(shared.clone()));
+        let pg_port = PgPort::new(backend, pg::tls(&shared.authority)?, shared.tasks.clone(), shared.stop.clone());
+        shared.tasks.spawn(pg_port.serve(pg_listener, pg));
         let first_start = password.map(|admin_password| FirstStart { admin_password });
         Ok(Self { shared, sites, http, pg, first_start })
     }

@@ -464,7 +464,7 @@ async fn read_behind(
         columns.join(", "),
         base.version
     );
-    let planned = shared.engine.plan(Question::Text(&sql), None, Extras::default()).await?;
+    let planned = shared.engine.plan(Question::Text(sql), Extras::default()).await?;
     let mut stream = planned.stream().await?;
     let (mut image, mut pending, mut rows) = (None, Vec::new(), 0);
     loop {

@@ -26,7 +26,7 @@ use datafusion::{
     },
 };
 
-use crate::engine::QueryError;
+use crate::error::QueryError;
 
 /// The qualifier of a site's attributes.
 const SITE: &str = "site";

@@ -2,7 +2,6 @@
 
 use datafusion::{
     arrow::record_batch::RecordBatch,
-    common::ParamValues,
     logical_expr::{LogicalPlan, WriteOp},
     prelude::SessionContext,
     sql::sqlparser::ast::{AssignmentTarget, Statement},
@@ -10,7 +9,7 @@ use datafusion::{
 use futures::TryStreamExt;
 use rollcall_types::TableName;
 
-use crate::engine::QueryError;
+use crate::error::QueryError;
 
 /// What a statement does to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +52,7 @@ pub fn columns_set(statement: &Statement) -> Vec<String> {
 }
 
 /// Finds the rows of a change that was planned.
-pub(crate) async fn find(
-    context: &SessionContext,
-    plan: LogicalPlan,
-    parameters: Option<ParamValues>,
-    rows_max: usize,
-) -> Result<Change, QueryError> {
-    let plan = match parameters {
-        Some(parameters) => plan.replace_params_with_values(&parameters)?,
-        None => plan,
-    };
+pub(crate) async fn find(context: &SessionContext, plan: LogicalPlan, rows_max: usize) -> Result<Change, QueryError> {
     let LogicalPlan::Dml(change) = plan else { return Err(QueryError::Sql("this changes no rows".to_owned())) };
     let kind = match change.op {
         WriteOp::Insert(_) => ChangeKind::Insert,

@@ -2,48 +2,52 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use datafusion::{
-    arrow::{datatypes::SchemaRef, record_batch::RecordBatch},
-    catalog::{
-        CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunctionImpl,
-        TableProvider,
+    arrow::{
+        datatypes::{DataType, Field, Schema, SchemaRef},
+        record_batch::RecordBatch,
     },
-    common::{DataFusionError, ParamValues, Result},
+    catalog::{CatalogProviderList, MemoryCatalogProviderList, TableFunctionImpl},
+    common::DataFusionError,
     config::Dialect,
-    datasource::MemTable,
     execution::{
-        SendableRecordBatchStream, SessionState, SessionStateBuilder,
-        context::SQLOptions,
-        memory_pool::{FairSpillPool, MemoryPool},
-        object_store::ObjectStoreUrl,
-        runtime_env::RuntimeEnv,
+        SessionState, SessionStateBuilder, context::SQLOptions, object_store::ObjectStoreUrl, runtime_env::RuntimeEnv,
     },
     logical_expr::LogicalPlan,
-    physical_plan::{execute_stream, stream::RecordBatchReceiverStream},
     prelude::{SessionConfig, SessionContext},
-    sql::{parser::Statement, sqlparser},
+    sql::{
+        parser::Statement,
+        sqlparser::{ast, ast::Statement as SqlStatement},
+    },
 };
 use datafusion_pg_catalog::{
     pg_catalog::{PgCatalogStaticTables, context::EmptyContextProvider},
     setup_pg_catalog,
 };
-use futures::{StreamExt, TryStreamExt};
-use rollcall_lake::{Lake, Lives, Snapshot, Table, our_columns};
+use futures::TryStreamExt;
+use rollcall_lake::{Lake, Lives, our_columns};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{
     audience::Audience,
-    change::{self, Change},
-    compat::{InformationSchema, Key, add_functions, plannable, session_user},
-    current::{Whole, current, history},
+    catalogue::{InformationSchema, Key, System, is_catalogue_question, plannable},
+    change::{self, Change, is_change},
+    dialect::{self, Placeholders, shown_name},
+    error::QueryError,
+    functions,
+    io::IoElsewhere,
+    meaning,
+    pinned::{PinnedCatalog, pin},
+    planned::Planned,
     scope::{Scope, scope},
-    system::System,
-    turns::{Turn, Turns},
+    session,
+    stop::{Memory, Stop, StopOnDrop, Stoppable},
+    threads::QuestionThreads,
+    turns::Turns,
 };
 
 /// Bounds on what a query may use.
@@ -74,32 +78,6 @@ impl Default for EngineLimits {
     }
 }
 
-/// Why a query has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum QueryError {
-    /// The text is wrong or asks for more than reading.
-    #[error("{0}")]
-    Sql(String),
-    /// It ran into a limit.
-    #[error("{0}")]
-    Limit(String),
-    /// HQ could not run it.
-    #[error("the query failed")]
-    Failed(#[source] DataFusionError),
-}
-
-impl From<DataFusionError> for QueryError {
-    fn from(error: DataFusionError) -> Self {
-        match error.find_root() {
-            DataFusionError::ResourcesExhausted(text) => {
-                let line = text.lines().next().unwrap_or_default();
-                Self::Limit(format!("the query needs more memory than one may have; ask for less at a time ({line})"))
-            }
-            _ => Self::Failed(error),
-        }
-    }
-}
-
 /// Makes a table when a query asks for it.
 pub type MakeTable = Arc<dyn Fn() -> RecordBatch + Send + Sync>;
 
@@ -122,6 +100,10 @@ pub struct Extras {
     pub functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
     /// Whose question it is, for the limits on one user; none for HQ's own.
     pub user: Option<String>,
+    /// The zone in which times are read and shown, by name; UTC if none.
+    pub time_zone: Option<String>,
+    /// What `current_setting` answers, by name in lower case.
+    pub settings: Arc<BTreeMap<String, String>>,
 }
 
 impl Default for Extras {
@@ -135,6 +117,8 @@ impl Default for Extras {
             system: None,
             functions: Vec::new(),
             user: None,
+            time_zone: None,
+            settings: Arc::default(),
         }
     }
 }
@@ -201,56 +185,33 @@ pub struct Took {
 }
 
 /// A statement, as text or parsed.
-#[derive(Debug, Clone, Copy)]
-pub enum Question<'a> {
+#[derive(Debug, Clone)]
+pub enum Question {
     /// One statement.
-    Text(&'a str),
-    /// One statement, parsed; a driver's question that cannot be planned is answered by another.
-    Statement(&'a sqlparser::ast::Statement),
+    Text(String),
+    /// One statement, parsed.
+    Statement(Box<SqlStatement>),
 }
 
-/// A question ready to be answered, and what its answer is missing.
-pub struct Planned {
-    context: SessionContext,
-    plan: LogicalPlan,
-    turn: Turn,
-    /// Which sites the answer is about, and which of them it lacks.
-    pub coverage: Coverage,
-    took: Took,
-}
-
-impl std::fmt::Debug for Planned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Planned").field("plan", &self.plan).finish_non_exhaustive()
-    }
-}
-
-impl Planned {
-    /// The rows, as they are found: in a task of its own, so that who waits for them can stop waiting at any time.
-    pub async fn stream(self) -> Result<SendableRecordBatchStream, QueryError> {
-        let Self { context, plan, turn, .. } = self;
-        let state = context.state();
-        let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
-        let mut rows = execute_stream(physical, context.task_ctx())?;
-        let mut stream = RecordBatchReceiverStream::builder(rows.schema(), 2);
-        let found = stream.tx();
-        stream.spawn(async move {
-            let _held = turn;
-            while let Some(rows) = rows.next().await {
-                if found.send(rows).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
-        Ok(stream.build())
-    }
+/// What is known of a statement before its parameters have values.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// The type of each parameter; none where nothing tells it.
+    pub parameters: Vec<Option<DataType>>,
+    /// The columns of its answer; none for a change.
+    pub columns: SchemaRef,
 }
 
 /// Runs SQL over a lake.
 pub struct Engine {
+    parts: Arc<Parts>,
+    threads: Arc<QuestionThreads>,
+}
+
+/// What questions share.
+struct Parts {
     lake: Arc<Lake>,
-    /// What all sessions share: functions, types, limits. Its catalog is replaced by pinned versions.
+    /// Functions, types, limits. Its catalog is replaced by pinned versions.
     base: SessionState,
     /// What PostgreSQL's clients ask about a server and its types.
     system: Arc<PgCatalogStaticTables>,
@@ -261,45 +222,64 @@ pub struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Engine").field("limits", &self.parts.limits).finish_non_exhaustive()
     }
+}
+
+/// What a statement may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Allowed {
+    Reading,
+    /// Rows may be found that are to be changed; nothing is written here.
+    Changes,
 }
 
 /// The one catalog, or database.
 const CATALOG: &str = "hq";
 
 impl Engine {
-    /// An engine over `lake`.
+    /// An engine over `lake`, with threads of its own. The lake is read on the caller's runtime.
     pub fn new(lake: Arc<Lake>, limits: EngineLimits) -> Result<Self, QueryError> {
         let runtime = Arc::new(RuntimeEnv::default());
         let store_url = ObjectStoreUrl::parse("lake://hq")?;
-        runtime.register_object_store(store_url.as_ref(), lake.store().clone());
+        runtime.register_object_store(store_url.as_ref(), Arc::new(IoElsewhere::here(lake.store().clone())));
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema(CATALOG, "public")
             .with_create_default_catalog_and_schema(true);
         config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
+        config.options_mut().sql_parser.parse_float_as_decimal = true;
         let context = SessionContext::new_with_config_rt(config, runtime);
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
-        add_functions(&context);
+        meaning::install(&context)?;
+        functions::register(&context);
         let system = Arc::new(PgCatalogStaticTables::try_new()?);
         let turns = Turns::new(limits.at_once, limits.at_once_of_user);
-        Ok(Self { lake, base: context.state(), system, store_url, limits, turns })
+        let threads = QuestionThreads::start().map_err(|error| QueryError::Failed(error.into()))?;
+        let parts = Parts { lake, base: context.state(), system, store_url, limits, turns };
+        Ok(Self { parts: Arc::new(parts), threads: Arc::new(threads) })
     }
 
     /// The bounds on what a query may use.
     pub fn limits(&self) -> EngineLimits {
-        self.limits
+        self.parts.limits
     }
 
     /// A `pg_catalog` for one client, to go with its questions.
     pub fn system(&self) -> Result<System, QueryError> {
-        Ok(System::new(self.system.clone())?)
+        self.parts.system()
+    }
+
+    /// The statements of a text.
+    pub async fn read(&self, sql: &str) -> Result<Vec<SqlStatement>, QueryError> {
+        let sql = sql.to_owned();
+        self.threads.run(async move { dialect::parse(&sql) }).await
     }
 
     /// Answers one read-only statement.
     pub async fn query(&self, sql: &str, extras: Extras) -> Result<Answer, QueryError> {
+        let limits = self.limits();
         let run = async {
-            let planned = self.plan(Question::Text(sql), None, extras).await?;
+            let planned = self.plan(Question::Text(sql.to_owned()), extras).await?;
             let (coverage, mut took) = (planned.coverage.clone(), planned.took);
             let started = Instant::now();
             let mut stream = planned.stream().await?;
@@ -307,8 +287,8 @@ impl Engine {
             let (mut batches, mut rows) = (Vec::new(), 0);
             while let Some(batch) = stream.try_next().await? {
                 rows += batch.num_rows();
-                if rows > self.limits.rows_max {
-                    let limit = self.limits.rows_max;
+                if rows > limits.rows_max {
+                    let limit = limits.rows_max;
                     return Err(QueryError::Limit(format!(
                         "the answer has more than {limit} rows; aggregate or add a LIMIT"
                     )));
@@ -318,239 +298,213 @@ impl Engine {
             took.rows = started.elapsed();
             Ok(Answer { schema, batches, coverage, took })
         };
-        match tokio::time::timeout(self.limits.time_max, run).await {
+        self.in_time(run).await
+    }
+
+    /// Ends work with an error when it takes longer than a question may.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+        let longest = self.limits().time_max;
+        match tokio::time::timeout(longest, work).await {
             Ok(answer) => answer,
-            Err(_) => {
-                Err(QueryError::Limit(format!("the query took longer than {} s", self.limits.time_max.as_secs())))
-            }
+            Err(_) => Err(QueryError::Limit(format!("the query took longer than {} s", longest.as_secs()))),
         }
     }
 
     /// Plans one read-only statement on this moment's versions, and says what its answer will be missing.
-    pub async fn plan(
-        &self,
-        question: Question<'_>,
-        parameters: Option<ParamValues>,
-        extras: Extras,
-    ) -> Result<Planned, QueryError> {
+    pub async fn plan(&self, question: Question, extras: Extras) -> Result<Planned, QueryError> {
         let (started, cover) = (Instant::now(), extras.cover.clone());
-        let turn = self.turns.take(extras.user.as_deref()).await?;
-        let (context, plan) = self.parse_in(question, extras, false).await?;
-        let plan = match parameters {
-            Some(parameters) => plan.replace_params_with_values(&parameters)?,
-            None => plan,
-        };
-        let plan = context.state().optimize(&plan)?;
-        let planned = Instant::now();
-        let event_time = |table: &TableName| cover.event_time(table);
-        let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);
-        let took = Took { plan: planned - started, coverage: planned.elapsed(), rows: Duration::ZERO };
-        Ok(Planned { context, plan, turn, coverage, took })
+        let turn = self.parts.turns.take(extras.user.as_deref()).await?;
+        let stop = StopOnDrop::default();
+        let (parts, stopped) = (self.parts.clone(), stop.wanted());
+        let planning = self.threads.run(async move {
+            let statement = match question {
+                Question::Text(sql) => dialect::parse_one(&sql)?,
+                Question::Statement(statement) => *statement,
+            };
+            let (context, plan) = parts.parse(&statement, extras, stopped, Allowed::Reading).await?;
+            let plan = context.state().optimize(&plan)?;
+            let planned = Instant::now();
+            let event_time = |table: &TableName| cover.event_time(table);
+            let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);
+            let took = Took { plan: planned - started, coverage: planned.elapsed(), rows: Duration::ZERO };
+            Ok((context, plan, coverage, took))
+        });
+        let (context, plan, coverage, took) = self.in_time(planning).await?;
+        Ok(Planned { context, plan, turn, coverage, took, stop, threads: self.threads.clone() })
     }
 
     /// The rule by which sites get rows of a published table; see [`Audience`].
     pub fn audience(&self, rule: &str, columns: &SchemaRef) -> Result<Audience, QueryError> {
-        Audience::parse(&self.base, rule, columns)
+        Audience::parse(&self.parts.base, rule, columns)
     }
 
     /// The rows that an `INSERT`, `UPDATE` or `DELETE` is about, by this moment's versions.
-    pub async fn change(
-        &self,
-        statement: &sqlparser::ast::Statement,
-        parameters: Option<ParamValues>,
-        extras: Extras,
-    ) -> Result<Change, QueryError> {
-        let _turn = self.turns.take(extras.user.as_deref()).await?;
-        let (context, plan) = self.parse_in(Question::Statement(statement), extras, true).await?;
-        change::find(&context, plan, parameters, self.limits.rows_max).await
+    pub async fn change(&self, statement: &SqlStatement, extras: Extras) -> Result<Change, QueryError> {
+        let turn = self.parts.turns.take(extras.user.as_deref()).await?;
+        let stop = StopOnDrop::default();
+        let (parts, statement, wanted) = (self.parts.clone(), statement.clone(), stop.wanted());
+        let finding = self.threads.run(async move {
+            let _held = turn;
+            let (context, plan) = parts.parse(&statement, extras, wanted, Allowed::Changes).await?;
+            change::find(&context, plan, parts.limits.rows_max).await
+        });
+        self.in_time(finding).await
     }
 
-    /// The plan of such a statement, for the types of its parameters.
-    pub async fn parse_change(
+    /// The types of a statement's parameters and columns; `told` are the names of the types that the client gives parameters.
+    pub async fn describe(
         &self,
-        statement: &sqlparser::ast::Statement,
+        statement: &SqlStatement,
+        told: &[Option<String>],
         extras: Extras,
-    ) -> Result<LogicalPlan, QueryError> {
-        Ok(self.parse_in(Question::Statement(statement), extras, true).await?.1)
+    ) -> Result<Described, QueryError> {
+        let stop = StopOnDrop::default();
+        let (parts, wanted) = (self.parts.clone(), stop.wanted());
+        let parameters = dialect::placeholders(statement, told);
+        let describing = self.threads.run(async move { parts.describe(parameters, extras, wanted).await });
+        self.in_time(describing).await
+    }
+}
+
+impl Parts {
+    fn system(&self) -> Result<System, QueryError> {
+        Ok(System::new(self.system.clone())?)
     }
 
-    /// The plan of one read-only statement, as written: for the types of its parameters and columns.
-    pub async fn parse(&self, question: Question<'_>, extras: Extras) -> Result<LogicalPlan, QueryError> {
-        Ok(self.parse_in(question, extras, false).await?.1)
-    }
-
-    async fn parse_in(
-        &self,
-        question: Question<'_>,
-        extras: Extras,
-        changes: bool,
-    ) -> Result<(SessionContext, LogicalPlan), QueryError> {
-        let wrong = |error: DataFusionError| QueryError::Sql(explain(&error));
-        let context = self.context(extras)?;
+    async fn describe(&self, found: Placeholders, extras: Extras, wanted: Stop) -> Result<Described, QueryError> {
+        let (context, plan) = self.parse(&found.statement, extras, wanted, Allowed::Changes).await?;
+        let inferred = plan.get_parameter_types()?;
+        // Rules that give expressions PostgreSQL's types come after planning; they need the types of parameters, where there are.
         let state = context.state();
-        let plan = match question {
-            Question::Text(sql) => state.create_logical_plan(sql).await,
-            Question::Statement(statement) => {
-                state.statement_to_plan(Statement::Statement(Box::new(plannable(statement)))).await
+        let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
+        let plan = analyzed.unwrap_or(plan);
+        let mut parameters: Vec<Option<DataType>> = vec![None; found.count];
+        for (name, kind) in inferred {
+            let place = name.trim_start_matches('$').parse::<usize>().unwrap_or_default();
+            if let Some(parameter) = place.checked_sub(1).and_then(|place| parameters.get_mut(place)) {
+                let is_array = found.arrays.contains(&place);
+                *parameter = kind.map(|kind| match is_array {
+                    true => DataType::List(Arc::new(Field::new_list_field(kind, true))),
+                    false => kind,
+                });
             }
+        }
+        for (place, kind) in &found.known {
+            if let Some(parameter) = place.checked_sub(1).and_then(|place| parameters.get_mut(place)) {
+                *parameter = type_of(&context, kind).await;
+            }
+        }
+        let columns =
+            if is_change(&found.statement) { Arc::new(Schema::empty()) } else { shown(plan.schema().inner()) };
+        Ok(Described { parameters, columns })
+    }
+
+    /// Plans a statement as it is written, in a session of its own.
+    async fn parse(
+        &self,
+        statement: &SqlStatement,
+        extras: Extras,
+        wanted: Stop,
+        allowed: Allowed,
+    ) -> Result<(SessionContext, LogicalPlan), QueryError> {
+        let wrong = |error: DataFusionError| match QueryError::from(error) {
+            QueryError::Failed(error) => QueryError::Sql(explain(&error)),
+            QueryError::Value { code: "22000", text } => QueryError::Sql(text),
+            other => other,
         };
-        let plan = plan.map_err(wrong)?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(changes).with_allow_statements(false);
+        if extras.only.is_some() && matches!(statement, SqlStatement::Explain { analyze: true, .. }) {
+            let text = "EXPLAIN ANALYZE counts rows of sites that this user may not see; EXPLAIN is possible";
+            return Err(QueryError::Unsupported(text.to_owned()));
+        }
+        let context = self.context(extras, wanted)?;
+        let state = context.state();
+        let statement = if is_catalogue_question(statement) {
+            plannable(statement)
+        } else {
+            let mut statement = dialect::for_planner(statement)?;
+            let functions = state.scalar_functions();
+            meaning::prepare(&mut statement, &|name| functions.contains_key(name)).map_err(wrong)?;
+            statement
+        };
+        let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await.map_err(wrong)?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(allowed == Allowed::Changes);
+        let options = options.with_allow_statements(false);
         options.verify_plan(&plan).map_err(wrong)?;
         Ok((context, plan))
     }
 
     /// A session whose catalog is this moment's versions of all tables.
-    fn context(&self, extras: Extras) -> Result<SessionContext, QueryError> {
+    fn context(&self, extras: Extras, wanted: Stop) -> Result<SessionContext, QueryError> {
         let system = match &extras.system {
             Some(system) => system.clone(),
             None => self.system()?,
         };
         let functions = extras.functions.clone();
-        let session_user = session_user(extras.user.as_deref());
-        let mut pinned = self.pin(extras)?;
+        let user = extras.user.clone();
+        let own = session::functions(&extras);
+        let mut config = self.base.config().clone();
+        config.options_mut().execution.time_zone.clone_from(&extras.time_zone);
+        let mut pinned = pin(&self.lake, &self.store_url, extras);
         let with = |pinned| {
             let catalogs = MemoryCatalogProviderList::new();
             catalogs.register_catalog(CATALOG.to_owned(), Arc::new(pinned));
             Arc::new(catalogs)
         };
         let shown = with(PinnedCatalog(pinned.0.clone()));
-        pinned.0.insert("pg_catalog".to_owned(), system.over(shown.clone()));
-        let keys = self.lake.tables().into_iter().map(|(name, table)| {
-            let snapshot = table.snapshot();
-            let of_site = std::iter::once(our_columns::SITE.to_owned());
-            Key { table: name.to_string(), columns: of_site.chain(snapshot.schema().key.iter().cloned()).collect() }
-        });
-        let information = InformationSchema::new(CATALOG, shown, keys.collect());
+        let keys = self.keys();
+        let (pg_catalog, of_catalogue) = system.over(CATALOG, user, shown.clone(), keys.clone());
+        pinned.0.insert("pg_catalog".to_owned(), pg_catalog);
+        let information = InformationSchema::new(CATALOG, shown, keys);
         pinned.0.insert("information_schema".to_owned(), Arc::new(information));
-        let catalogs = with(pinned);
         // Each query has memory of its own, so that a greedy one fails alone.
-        let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.limits.memory_bytes));
+        let memory = Arc::new(Memory::new(self.limits.memory_bytes, wanted.clone()));
         let runtime = RuntimeEnv { memory_pool: memory, ..self.base.runtime_env().as_ref().clone() };
         let state = SessionStateBuilder::new_from_existing(self.base.clone())
-            .with_catalog_list(catalogs)
+            .with_config(config)
+            .with_catalog_list(with(pinned))
             .with_runtime_env(Arc::new(runtime))
+            .with_physical_optimizer_rule(Arc::new(Stoppable(wanted)))
             .build();
         let context = SessionContext::new_with_state(state);
-        context.register_udf(session_user);
+        for function in own {
+            context.register_udf(function);
+        }
+        of_catalogue.into_iter().for_each(|function| context.register_udf(function));
         for (name, function) in functions {
             context.register_udtf(name, function);
         }
         Ok(context)
     }
 
-    fn pin(&self, extras: Extras) -> Result<PinnedCatalog, QueryError> {
-        let mut schemas: BTreeMap<&'static str, PinnedSchema> = BTreeMap::new();
-        let pin = |table: &Table, site_table: Option<&TableName>, current: bool| PinnedTable::Lake {
-            site_table: site_table.cloned(),
-            snapshot: Box::new(table.snapshot()),
-            root: table.root().to_string(),
-            current,
-            site_ids: extras.site_ids.clone(),
-            lives: extras.lives.clone(),
-            store_url: self.store_url.clone(),
-            only: extras.only.clone(),
-        };
-        for (name, table) in self.lake.tables() {
-            // What HQ itself wrote lacks no site's rows.
-            let of_sites = Some(&name).filter(|_| !table.is_published());
-            schemas.entry("public").or_default().insert(name.as_str(), pin(&table, of_sites, true));
-            schemas.entry("history").or_default().insert(name.as_str(), pin(&table, of_sites, false));
-        }
-        if extras.only.is_none() {
-            let own = schemas.entry("rollcall").or_default();
-            own.insert("quarantine", pin(self.lake.quarantine(), None, false));
-            own.insert("site_log", pin(self.lake.site_log(), None, false));
-            own.insert("contacts", pin(self.lake.contacts(), None, false));
-            own.insert("untold", pin(self.lake.untold(), None, false));
-        }
-        for (schema, name, make) in extras.tables {
-            schemas.entry(schema).or_default().insert(name, PinnedTable::Made(make, OnceLock::new()));
-        }
-        let schema = |schema| Arc::new(schema) as Arc<dyn SchemaProvider>;
-        Ok(PinnedCatalog(schemas.into_iter().map(|(name, pinned)| (name.to_owned(), schema(pinned))).collect()))
+    /// The primary keys of the sites' tables.
+    fn keys(&self) -> Vec<Key> {
+        let keys = self.lake.tables().into_iter().filter_map(|(name, table)| {
+            let snapshot = table.snapshot();
+            let mut columns = snapshot.schema().key_columns().map(str::to_owned).peekable();
+            columns.peek()?;
+            let of_site = std::iter::once(our_columns::SITE.to_owned());
+            Some(Key { table: name.to_string(), columns: of_site.chain(columns).collect() })
+        });
+        keys.collect()
     }
+}
+
+/// The type that a type's name in SQL stands for.
+async fn type_of(context: &SessionContext, kind: &ast::DataType) -> Option<DataType> {
+    let statement = dialect::parse_one(&format!("SELECT CAST(NULL AS {kind})")).ok()?;
+    let statement = dialect::for_planner(&statement).ok()?;
+    let plan = context.state().statement_to_plan(Statement::Statement(Box::new(statement))).await.ok()?;
+    plan.schema().fields().first().map(|field| field.data_type().clone())
+}
+
+/// A schema with the names of its columns as they are shown.
+pub(crate) fn shown(schema: &Schema) -> SchemaRef {
+    let fields: Vec<Field> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_name(shown_name(field.name()))).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// The first line of what went wrong, without the library's own prefixes.
 fn explain(error: &DataFusionError) -> String {
     error.strip_backtrace()
-}
-
-enum PinnedTable {
-    Lake {
-        site_table: Option<TableName>,
-        snapshot: Box<Snapshot>,
-        root: String,
-        current: bool,
-        site_ids: Arc<HashMap<SiteNumber, SiteId>>,
-        lives: Arc<Lives>,
-        store_url: ObjectStoreUrl,
-        only: Option<Arc<HashSet<String>>>,
-    },
-    /// Made when it is first asked for, and the same then for the whole query.
-    Made(MakeTable, OnceLock<Arc<MemTable>>),
-}
-
-impl PinnedTable {
-    fn provider(&self) -> Result<Arc<dyn TableProvider>> {
-        match self {
-            Self::Made(make, made) => {
-                if let Some(table) = made.get() {
-                    return Ok(table.clone());
-                }
-                let rows = make();
-                let table = Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?);
-                Ok(made.get_or_init(|| table).clone())
-            }
-            Self::Lake { snapshot, root, current: is_current, site_ids, lives, store_url, site_table, only } => {
-                let whole =
-                    Whole { snapshot, root, url: store_url, site_table: site_table.clone(), only: only.clone() };
-                if *is_current { current(&whole, site_ids, lives) } else { Ok(Arc::new(history(&whole))) }
-            }
-        }
-    }
-}
-
-#[derive(Default)]
-struct PinnedSchema(BTreeMap<String, PinnedTable>);
-
-impl std::fmt::Debug for PinnedSchema {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-impl PinnedSchema {
-    fn insert(&mut self, name: &str, table: PinnedTable) {
-        self.0.insert(name.to_owned(), table);
-    }
-}
-
-#[async_trait]
-impl SchemaProvider for PinnedSchema {
-    fn table_names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
-    }
-
-    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        self.0.get(name).map(PinnedTable::provider).transpose()
-    }
-
-    fn table_exist(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-}
-
-#[derive(Debug)]
-struct PinnedCatalog(BTreeMap<String, Arc<dyn SchemaProvider>>);
-
-impl CatalogProvider for PinnedCatalog {
-    fn schema_names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
-    }
-
-    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        self.0.get(name).cloned()
-    }
 }

@@ -6,25 +6,37 @@
 #![forbid(unsafe_code)]
 
 mod audience;
+mod catalogue;
 mod change;
-mod compat;
 mod current;
+mod dialect;
 mod engine;
+mod error;
+mod export;
+mod functions;
+mod io;
+mod meaning;
 mod only;
-mod render;
+mod pinned;
+mod planned;
 mod scan;
 mod scope;
-mod system;
+mod session;
+mod stop;
+mod threads;
 mod turns;
 mod visible;
-mod workbook;
 
 pub use audience::{Audience, SiteAudience};
+pub use catalogue::{System, is_catalogue_question};
 pub use change::{Change, ChangeKind, columns_set, is_change};
 pub use datafusion;
-pub use engine::{
-    Answer, Cover, Engine, EngineLimits, Extras, MakeTable, NoCover, Planned, QueryError, Question, Took,
-};
-pub use render::{Format, RenderError, csv_trailer, render, split_csv_trailer};
+pub use dialect::{Literal, bind, shown_name};
+pub use engine::{Answer, Cover, Described, Engine, EngineLimits, Extras, MakeTable, NoCover, Question, Took};
+pub use error::QueryError;
+pub use export::{Encoder, ExportError, Format, TrailerFilter, csv_trailer, pieces, render, split_csv_trailer};
+pub use functions::interval_text;
+pub use meaning::texts;
+pub use planned::Planned;
 pub use scope::{ScanScope, Scope};
-pub use system::System;
+pub use session::SERVER_VERSION;

@@ -87,12 +87,18 @@ impl TableProvider for FilesTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        // A predicate must not see rows that its author may not: an error could tell of them.
-        let pushed = match self.only {
-            Some(_) => TableProviderFilterPushDown::Unsupported,
-            None => TableProviderFilterPushDown::Inexact,
+        let pushed = |filter: &&Expr| {
+            // Bounds of a file leave out NaN, which is greater than all numbers: such a file would be passed over.
+            let is_float =
+                |name: &str| self.schema.field_with_name(name).is_ok_and(|field| field.data_type().is_floating());
+            let reads_floats = filter.column_refs().iter().any(|column| is_float(&column.name));
+            // A predicate must not see rows that its author may not: an error could tell of them.
+            match self.only.is_some() || reads_floats {
+                true => TableProviderFilterPushDown::Unsupported,
+                false => TableProviderFilterPushDown::Inexact,
+            }
         };
-        Ok(vec![pushed; filters.len()])
+        Ok(filters.iter().map(pushed).collect())
     }
 
     async fn scan(

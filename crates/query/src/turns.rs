@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::engine::QueryError;
+use crate::error::QueryError;
 
 /// How long a question waits for a place.
 const WAIT_MAX: Duration = Duration::from_secs(10);

@@ -2,14 +2,14 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rollcall_hq::{ENDPOINTS_FILE, OPERATOR_TOKEN_FILE, split_csv_trailer};
-use rollcall_types::Coverage;
+use rollcall_hq::{ENDPOINTS_FILE, OPERATOR_TOKEN_FILE};
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// Where HQ is: a directory on this machine, or an address and a token.
@@ -33,11 +33,9 @@ impl HqAddress {
     }
 }
 
-/// An answer to SQL.
+/// An answer to SQL, which is still coming.
 pub(crate) struct SqlAnswer {
-    pub(crate) body: Vec<u8>,
-    /// What it is missing, for a form that has no room for it.
-    pub(crate) coverage: Option<Coverage>,
+    pub(crate) body: Box<dyn Read + Send>,
     /// How many sites it is missing; none if HQ did not say.
     pub(crate) missing: Option<usize>,
     pub(crate) summary: String,
@@ -51,6 +49,8 @@ pub(crate) struct Client {
 
 /// A query may take minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// An answer that is read as a whole is short.
+const SHORT_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Deserialize)]
 struct Endpoints {
@@ -142,10 +142,11 @@ impl Client {
         Ok(self.checked(request.send(body))?.body_mut().read_json()?)
     }
 
-    pub(crate) fn sql(&self, sql: &str, format: &str) -> anyhow::Result<SqlAnswer> {
+    /// Asks; the answer is read as it comes.
+    pub(crate) fn ask(&self, sql: &str, format: &str) -> anyhow::Result<SqlAnswer> {
         let body = serde_json::json!({"sql": sql, "format": format, "trailer": true});
         let request = self.agent.post(format!("{}/api/sql", self.url)).header("Authorization", self.authorization());
-        let mut answer = self.checked(request.send_json(body))?;
+        let answer = self.checked(request.send_json(body))?;
         let header = |name: &str| {
             answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
@@ -154,12 +155,15 @@ impl Client {
         let missing: Option<usize> = header("x-rollcall-missing").parse().ok();
         // Values that are missing in columns make an answer incomplete as well.
         let missing = missing.map(|sites| sites + header("x-rollcall-misfits").parse().unwrap_or(0));
-        let mut body = answer.body_mut().with_config().limit(4 << 30).read_to_vec()?;
-        // Only a CSV ends with its coverage; it goes beside the rows.
-        let (rows, coverage) = split_csv_trailer(&body);
-        let rows = rows.len();
-        body.truncate(rows);
-        Ok(SqlAnswer { body, coverage, missing, summary })
+        Ok(SqlAnswer { body: Box::new(answer.into_body().into_reader()), missing, summary })
+    }
+
+    /// A short answer, and in a sentence what it is missing.
+    pub(crate) fn sql(&self, sql: &str, format: &str) -> anyhow::Result<(Vec<u8>, String)> {
+        let answer = self.ask(sql, format)?;
+        let mut body = Vec::new();
+        answer.body.take(SHORT_BYTES_MAX).read_to_end(&mut body)?;
+        Ok((body, answer.summary))
     }
 }
 

@@ -209,7 +209,7 @@ impl Store {
 async fn watch(data: &Path, what: &str, time: Duration) -> anyhow::Result<()> {
     tokio::time::sleep(time).await;
     let address = HqAddress::of(data);
-    let (roll, answer) = tokio::task::spawn_blocking(move || {
+    let (roll, (answer, summary)) = tokio::task::spawn_blocking(move || {
         let client = Client::find(&address)?;
         let sql = "SELECT count(*) AS sales, sum(qty*price) AS turnover FROM sales";
         anyhow::Ok((client.get("/api/roll")?, client.sql(sql, "table")?))
@@ -219,9 +219,9 @@ async fn watch(data: &Path, what: &str, time: Duration) -> anyhow::Result<()> {
     println!("\nThe roll ({what}):\n{}", roll_table(&lines));
     println!(
         "SELECT count(*) AS sales, sum(qty*price) AS turnover FROM sales;\n{}",
-        String::from_utf8_lossy(&answer.body).trim_end()
+        String::from_utf8_lossy(&answer).trim_end()
     );
-    println!("coverage: {}", answer.summary);
+    println!("coverage: {summary}");
     Ok(())
 }
 

@@ -193,8 +193,8 @@ async fn check(data: PathBuf) -> anyhow::Result<serde_json::Value> {
         // Grouped, not counted distinct: that spills where there is much.
         let sql = "SELECT sum(rows) AS rows, count(*) AS distinct FROM
                    (SELECT count(*) AS rows FROM history.sales GROUP BY _site, _seq)";
-        let answer = address(&data)?.sql(sql, "json")?;
-        let value: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        let (answer, _) = address(&data)?.sql(sql, "json")?;
+        let value: serde_json::Value = serde_json::from_slice(&answer)?;
         Ok(value["rows"][0].clone())
     })
     .await?
@@ -212,8 +212,8 @@ async fn watch_freshness(data: PathBuf, seconds: u64) -> Vec<f64> {
                               extract(epoch FROM (now() - max(received))) * 1000 AS newest
                        FROM (SELECT _changed_at AS changed, _received_at AS received FROM history.sales
                              WHERE _received_at > now() - interval '2 seconds')";
-            let Ok(answer) = client.sql(sql, "json") else { continue };
-            let value: serde_json::Value = serde_json::from_slice(&answer.body)?;
+            let Ok((answer, _)) = client.sql(sql, "json") else { continue };
+            let value: serde_json::Value = serde_json::from_slice(&answer)?;
             if let (Some(lag), Some(newest)) = (value["rows"][0]["lag"].as_f64(), value["rows"][0]["newest"].as_f64()) {
                 ages.push(lag + newest);
             }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 a finding (silent sites, an incomplete answer), 2 usage, 3 failure.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod channels;
 mod client;
 mod demo;
@@ -136,8 +137,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Hq(args) => runtime()?.block_on(hq::run(args)),
         Command::Sql { sql, format, out, hq } => {
-            let answer = client::Client::find(&hq)?.sql(&sql, format.name())?;
-            show::answer(&answer, format, out.as_deref())
+            let answer = client::Client::find(&hq)?.ask(&sql, format.name())?;
+            answer::deliver(answer, format, out.as_deref())
         }
         Command::Call { json, hq } => {
             let text = client::Client::find(&hq)?.get("/api/roll")?;

@@ -1,47 +1,12 @@
-//! Answers and the roll, for people and programs.
+//! The roll, for people and programs.
 
-use std::{
-    fs::File,
-    io::{IsTerminal, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use anyhow::Context;
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use rollcall_types::{Cause, SiteId, SiteState, Timestamp};
 use serde::Deserialize;
 
-use crate::{FINDING, SqlFormat, client::SqlAnswer};
-
-/// Writes an answer to stdout or a file; its coverage goes to stderr, so that it is seen and never gets into the data.
-pub(crate) fn answer(answer: &SqlAnswer, format: SqlFormat, out: Option<&Path>) -> anyhow::Result<ExitCode> {
-    match out {
-        Some(path) => {
-            let mut file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
-            file.write_all(&answer.body)?;
-            file.sync_all()?;
-            if let Some(coverage) = &answer.coverage {
-                let mut beside = path.as_os_str().to_owned();
-                beside.push(".coverage.json");
-                let beside = std::path::PathBuf::from(beside);
-                std::fs::write(&beside, serde_json::to_vec(coverage)?)
-                    .with_context(|| format!("writing {}", beside.display()))?;
-            }
-        }
-        None => std::io::stdout().write_all(&answer.body)?,
-    }
-    if format == SqlFormat::Json && out.is_none() {
-        println!();
-    }
-    let incomplete = answer.missing != Some(0);
-    if std::io::stderr().is_terminal() && incomplete && std::env::var_os("NO_COLOR").is_none() {
-        eprintln!("\u{1b}[33mcoverage: {}\u{1b}[0m", answer.summary);
-    } else {
-        eprintln!("coverage: {}", answer.summary);
-    }
-    Ok(if incomplete { ExitCode::from(FINDING) } else { ExitCode::SUCCESS })
-}
+use crate::FINDING;
 
 /// One line of the roll, as the API gives it.
 #[derive(Debug, Clone, Deserialize)]

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
-use rollcall_query::{
-    ChangeKind, columns_set,
-    datafusion::{common::ParamValues, sql::sqlparser::ast::Statement},
-};
+use rollcall_query::{ChangeKind, columns_set, datafusion::sql::sqlparser::ast::Statement};
 
 use super::{ATTEMPTS, Mode, Request, failed, publish, refresh};
 use crate::{error::HqError, node::Shared};
@@ -16,7 +13,6 @@ use crate::{error::HqError, node::Shared};
 pub(crate) async fn change(
     shared: &Arc<Shared>,
     statement: &Statement,
-    parameters: Option<ParamValues>,
     by: &str,
 ) -> Result<(&'static str, usize), HqError> {
     for _ in 0..ATTEMPTS {
@@ -27,7 +23,7 @@ pub(crate) async fn change(
         let versions = shared.published.all();
         let mut extras = shared.extras(&Default::default());
         extras.user = Some(by.to_owned());
-        let change = shared.engine.change(statement, parameters.clone(), extras).await?;
+        let change = shared.engine.change(statement, extras).await?;
         let known = versions.get(&change.table).ok_or_else(|| {
             HqError::Invalid(format!(
                 "{} is not a table that HQ publishes, and only those can be changed here; `rollcall publish` makes one",

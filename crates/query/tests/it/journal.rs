@@ -22,7 +22,8 @@ pub(crate) fn number(number: u32) -> SiteNumber {
 /// One change: its position, what was done, and the row's values as text.
 pub(crate) type Change = (u64, char, Vec<Option<String>>);
 
-/// A table at a site: its name, and its columns as declared there. The first column is the key.
+/// A table at a site: its name, and its columns as declared there. The first column is the key, unless HQ has the table
+/// with another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Declared {
     pub(crate) name: &'static str,
@@ -30,8 +31,8 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
-    fn rows(&self, changes: &[Change]) -> RecordBatch {
-        let of_table = HashMap::from([(columns::METADATA_KEY.to_owned(), format!("[{:?}]", self.columns[0].0))]);
+    fn rows(&self, changes: &[Change], key: &[String]) -> RecordBatch {
+        let of_table = HashMap::from([(columns::METADATA_KEY.to_owned(), format!("{key:?}"))]);
         let ours =
             [(columns::SEQ, DataType::Int64), (columns::OP, DataType::UInt8), (columns::CHANGED_AT, DataType::Int64)];
         let mut fields: Vec<Field> =
@@ -72,7 +73,9 @@ pub(crate) struct Sent<'a> {
 pub(crate) async fn append(lake: &Lake, sent: Sent<'_>) {
     let name = TableName::new(sent.table.name).expect("valid");
     let table = lake.table_or_create(&name, &[sent.table.columns[0].0.to_owned()]).await.expect("creates");
-    let rows = conform(&sent.table.rows(sent.changes), table.snapshot().schema(), SiteClock::default());
+    let snapshot = table.snapshot();
+    let schema = snapshot.schema();
+    let rows = conform(&sent.table.rows(sent.changes, &schema.key), schema, SiteClock::default());
     let part = Part {
         site: number(sent.site),
         site_id: site(sent.site),

@@ -3,8 +3,10 @@
 mod ask;
 mod bucket;
 mod chaos;
+mod clients;
 mod engines;
 mod enrolment;
+mod exports;
 mod journals;
 mod nodes;
 mod proof;

@@ -232,7 +232,7 @@ impl Edits {
 }
 
 pub(super) async fn select(shared: &Shared, sql: &str) -> Result<RecordBatch, HqError> {
-    let planned = shared.engine.plan(Question::Text(sql), None, Extras::default()).await?;
+    let planned = shared.engine.plan(Question::Text(sql.to_owned()), Extras::default()).await?;
     let stream = planned.stream().await?;
     let schema = stream.schema();
     let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| HqError::Query(error.into()))?;

@@ -1,0 +1,450 @@
+//! What clients say besides questions: settings, transactions, cursors.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use futures::{Sink, SinkExt};
+use pgwire::{
+    api::{ClientInfo, ClientPortalStore, results::Tag, store::PortalStore},
+    error::{PgWireError, PgWireResult},
+    messages::{PgWireBackendMessage, response::TransactionStatus, startup::ParameterStatus},
+};
+use rollcall_query::datafusion::sql::sqlparser::ast::{
+    CloseCursor, ContextModifier, Declare, DiscardObject, Expr, FetchDirection, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, Reset, SelectItem, Set, SetExpr, SetSessionParamKind, Statement,
+    TransactionIsolationLevel, TransactionMode, Value,
+};
+
+use super::{
+    answer::{Asking, Reply, Rows, notice},
+    error::{UNSUPPORTED, error, read_only},
+    prepared::shown,
+    session::{Cursor, no_cursor},
+    settings::{For, TIME_ZONE},
+};
+
+/// Whether a statement is a question.
+pub(super) fn is_question(statement: &Statement) -> bool {
+    matches!(statement, Statement::Query(_) | Statement::Explain { .. })
+}
+
+/// Whether a statement may be said in a transaction that has failed.
+pub(super) fn ends_failure(statement: &Statement) -> bool {
+    matches!(statement, Statement::Commit { .. } | Statement::Rollback { .. })
+}
+
+/// The name that `SHOW` asks for.
+pub(super) fn variable_name(variable: &[Ident]) -> String {
+    let words: Vec<String> = variable.iter().map(|word| word.value.to_lowercase()).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["time", "zone"] => TIME_ZONE.to_owned(),
+        ["transaction", "isolation", "level"] => "transaction_isolation".to_owned(),
+        ["session", "authorization"] => "session_authorization".to_owned(),
+        words => words.join("."),
+    }
+}
+
+/// What a client must be able to do for this.
+pub(super) trait Talks:
+    ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync
+{
+}
+impl<C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync> Talks for C {}
+
+fn done(command: &str) -> PgWireResult<Option<Reply>> {
+    Ok(Some(Reply::Done(Tag::new(command))))
+}
+
+fn name_of(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+/// The text of a value in SET.
+fn text_of(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) | Value::EscapedStringLiteral(text) => {
+                Some(text.clone())
+            }
+            Value::Number(digits, _) => Some(digits.clone()),
+            Value::Boolean(value) => Some(if *value { "on" } else { "off" }.to_owned()),
+            _ => None,
+        },
+        Expr::Identifier(name) => Some(name.value.clone()),
+        Expr::UnaryOp { .. } => Some(value.to_string().replace(' ', "")),
+        // A span of time is towards the east; a number in a zone's name, as in POSIX, towards the west.
+        Expr::Interval(interval) => text_of(&interval.value).map(|text| match text.strip_prefix('-') {
+            Some(west) => format!("+{west}"),
+            None => format!("-{}", text.trim_start_matches('+')),
+        }),
+        _ => None,
+    }
+}
+
+impl Asking {
+    /// Answers a statement that is no question; none if it is none of these.
+    pub(super) async fn control<C: Talks>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Option<Reply>>
+    where
+        C::PortalStore: PortalStore,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        match statement {
+            Statement::Set(set) => self.set(client, set).await,
+            Statement::Reset(reset) => {
+                let told = match &reset.reset {
+                    Reset::ALL => self.session.state().settings.reset_all(),
+                    Reset::ConfigurationParameter(name) => {
+                        self.session.state().settings.set(&name.to_string(), None, For::Session)?.into_iter().collect()
+                    }
+                };
+                report(client, told).await?;
+                done("RESET")
+            }
+            Statement::ShowVariable { variable } => self.show(variable).map(Some),
+            Statement::Query(_) => self.set_config(client, statement).await,
+            Statement::Discard { object_type } => self.discard(client, object_type).await,
+            Statement::LISTEN { .. } => Err(error(UNSUPPORTED, "LISTEN is not supported: nothing is notified here")),
+            Statement::UNLISTEN { .. } => done("UNLISTEN"),
+            Statement::Deallocate { name, .. } => {
+                match name.value.eq_ignore_ascii_case("all") && name.quote_style.is_none() {
+                    true => self.forget_statements(client),
+                    false => client.portal_store().rm_statement(&name_of(name)),
+                }
+                done(if name.value.eq_ignore_ascii_case("all") { "DEALLOCATE ALL" } else { "DEALLOCATE" })
+            }
+            Statement::StartTransaction { modes, .. } => self.begin(client, modes).await,
+            Statement::Commit { .. } => self.end(client, true).await,
+            Statement::Rollback { savepoint: None, .. } => self.end(client, false).await,
+            Statement::Rollback { savepoint: Some(name), .. } => self.rollback_to(client, &name_of(name)).await,
+            Statement::Savepoint { name } => {
+                in_transaction(client, "SAVEPOINT")?;
+                let mut state = self.session.state();
+                state.settings.begin(Some(name_of(name)));
+                state.savepoints += 1;
+                done("SAVEPOINT")
+            }
+            Statement::ReleaseSavepoint { name } => {
+                in_transaction(client, "RELEASE SAVEPOINT")?;
+                let mut state = self.session.state();
+                if !state.settings.release(&name_of(name)) {
+                    return Err(no_savepoint(&name_of(name)));
+                }
+                state.savepoints = state.settings.savepoints();
+                done("RELEASE")
+            }
+            Statement::Declare { stmts } => match stmts.as_slice() {
+                [declared] => self.declare(client, declared).await,
+                _ => Err(read_only()),
+            },
+            Statement::Fetch { name, direction, .. } => self.fetch(&name_of(name), direction).await,
+            Statement::Close { cursor } => {
+                let mut state = self.session.state();
+                match cursor {
+                    CloseCursor::All => state.cursors.clear(),
+                    CloseCursor::Specific { name } => {
+                        let name = name_of(name);
+                        state.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
+                    }
+                }
+                done("CLOSE CURSOR")
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn set<C: Talks>(&self, client: &mut C, set: &Set) -> PgWireResult<Option<Reply>>
+    where
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let (name, value, is_local) = match set {
+            Set::SingleAssignment { scope, variable, values, .. } => {
+                let texts = values.iter().map(text_of).collect::<Option<Vec<_>>>();
+                let text =
+                    texts.ok_or_else(|| error("22023", format!("SET {variable} takes names, texts and numbers")))?;
+                let name = variable.0.iter().filter_map(|part| part.as_ident()).map(|part| part.value.to_lowercase());
+                (name.collect::<Vec<_>>().join("."), text.join(", "), scope == &Some(ContextModifier::Local))
+            }
+            Set::SetTimeZone { local, value } => {
+                let text =
+                    text_of(value).ok_or_else(|| error("22023", "SET TIME ZONE takes a name or a number of hours"))?;
+                let text = if text.eq_ignore_ascii_case("local") { "default".to_owned() } else { text };
+                (TIME_ZONE.to_owned(), text, *local)
+            }
+            Set::SetNames { charset_name, .. } => ("client_encoding".to_owned(), charset_name.value.clone(), false),
+            Set::SetNamesDefault {} => ("client_encoding".to_owned(), "default".to_owned(), false),
+            Set::SetTransaction { modes, .. } => {
+                tell_isolation(client, modes).await?;
+                return done("SET");
+            }
+            Set::SetSessionParam(SetSessionParamKind::Generic(param)) => {
+                (param.names.join("."), param.value.clone(), false)
+            }
+            Set::SetSessionAuthorization(_) | Set::SetRole { role_name: None, .. } => return done("SET"),
+            other => return Err(error(UNSUPPORTED, format!("{other} is not supported"))),
+        };
+        let holds = if is_local { For::Transaction } else { For::Session };
+        if is_local && client.transaction_status() == TransactionStatus::Idle {
+            notice(client, "WARNING", "25P01", "SET LOCAL can only be used in transaction blocks".to_owned(), None)
+                .await?;
+            return done("SET");
+        }
+        let told = self.session.state().settings.set(&name, Some(&value), holds)?;
+        report(client, told.into_iter().collect()).await?;
+        done("SET")
+    }
+
+    fn show(&self, variable: &[Ident]) -> PgWireResult<Reply> {
+        let (name, schema) = (variable_name(variable), shown(variable));
+        let state = self.session.state();
+        let text = |values: Vec<String>| Arc::new(StringArray::from(values)) as ArrayRef;
+        let columns = if name == "all" {
+            let all = state.settings.all();
+            let names = all.keys().cloned().collect();
+            let nothing = vec![String::new(); all.len()];
+            vec![text(names), text(all.into_values().collect()), text(nothing)]
+        } else {
+            vec![text(vec![state.settings.show(&name)?])]
+        };
+        let rows =
+            RecordBatch::try_new(schema.clone(), columns).map_err(|failure| error("XX000", failure.to_string()))?;
+        Ok(Reply::Rows(Rows::ready(schema, vec![rows], "SHOW")))
+    }
+
+    /// `SELECT set_config(name, value, is_local)`, which sets; anything else is a question.
+    async fn set_config<C: Talks>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Option<Reply>>
+    where
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Some((name, value, is_local, column)) = set_config_of(statement) else { return Ok(None) };
+        let holds = if is_local { For::Transaction } else { For::Session };
+        let told = self.session.state().settings.set(&name, value.as_deref(), holds)?;
+        report(client, told.into_iter().collect()).await?;
+        let now = self.session.state().settings.show(&name)?;
+        let schema = Arc::new(arrow_schema::Schema::new(vec![arrow_schema::Field::new(
+            column,
+            arrow_schema::DataType::Utf8,
+            true,
+        )]));
+        let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(vec![now]))]);
+        let rows = rows.map_err(|failure| error("XX000", failure.to_string()))?;
+        Ok(Some(Reply::Rows(Rows::ready(schema, vec![rows], "SELECT"))))
+    }
+
+    async fn discard<C: Talks>(&self, client: &mut C, object: &DiscardObject) -> PgWireResult<Option<Reply>>
+    where
+        C::PortalStore: PortalStore,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        match object {
+            DiscardObject::ALL => {
+                if client.transaction_status() != TransactionStatus::Idle {
+                    return Err(error("25001", "DISCARD ALL cannot run inside a transaction block"));
+                }
+                self.forget_statements(client);
+                client.portal_store().clear_portals();
+                let told = self.session.discard_all();
+                report(client, told).await?;
+                done("DISCARD ALL")
+            }
+            DiscardObject::PLANS => done("DISCARD PLANS"),
+            DiscardObject::SEQUENCES => done("DISCARD SEQUENCES"),
+            DiscardObject::TEMP => done("DISCARD TEMP"),
+        }
+    }
+
+    fn forget_statements<C: Talks>(&self, client: &C)
+    where
+        C::PortalStore: PortalStore,
+    {
+        for name in std::mem::take(&mut self.session.state().statements) {
+            client.portal_store().rm_statement(&name);
+        }
+    }
+
+    async fn begin<C: Talks>(&self, client: &mut C, modes: &[TransactionMode]) -> PgWireResult<Option<Reply>>
+    where
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if client.transaction_status() != TransactionStatus::Idle {
+            let text = "there is already a transaction in progress".to_owned();
+            notice(client, "WARNING", "25001", text, None).await?;
+            return done("BEGIN");
+        }
+        self.session.state().settings.begin(None);
+        tell_isolation(client, modes).await?;
+        client.set_transaction_status(TransactionStatus::Transaction);
+        done("BEGIN")
+    }
+
+    async fn end<C: Talks>(&self, client: &mut C, is_commit: bool) -> PgWireResult<Option<Reply>>
+    where
+        C::PortalStore: PortalStore,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let status = client.transaction_status();
+        if status == TransactionStatus::Idle {
+            notice(client, "WARNING", "25P01", "there is no transaction in progress".to_owned(), None).await?;
+        }
+        let is_commit = is_commit && status != TransactionStatus::Error;
+        let told = {
+            let mut state = self.session.state();
+            state.savepoints = 0;
+            match is_commit {
+                true => state.settings.commit(),
+                false => state.settings.rollback(None).unwrap_or_default(),
+            }
+        };
+        self.session.end_cursors(0);
+        client.portal_store().clear_portals();
+        report(client, told).await?;
+        client.set_transaction_status(TransactionStatus::Idle);
+        done(if is_commit { "COMMIT" } else { "ROLLBACK" })
+    }
+
+    async fn rollback_to<C: Talks>(&self, client: &mut C, name: &str) -> PgWireResult<Option<Reply>>
+    where
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        in_transaction(client, "ROLLBACK TO SAVEPOINT")?;
+        let (told, savepoints) = {
+            let mut state = self.session.state();
+            let told = state.settings.rollback(Some(name)).ok_or_else(|| no_savepoint(name))?;
+            state.savepoints = state.settings.savepoints();
+            (told, state.savepoints)
+        };
+        self.session.end_cursors(savepoints);
+        report(client, told).await?;
+        client.set_transaction_status(TransactionStatus::Transaction);
+        done("ROLLBACK")
+    }
+
+    async fn declare<C: Talks>(&self, client: &mut C, declared: &Declare) -> PgWireResult<Option<Reply>>
+    where
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let (Some(name), Some(query)) = (declared.names.first(), &declared.for_query) else { return Err(read_only()) };
+        if declared.scroll == Some(true) {
+            let text = "a cursor goes forward only here; leave SCROLL out, or ask again with OFFSET";
+            return Err(error(UNSUPPORTED, text));
+        }
+        if declared.binary == Some(true) {
+            return Err(error(
+                UNSUPPORTED,
+                "BINARY cursors are not supported; clients choose the form when they fetch",
+            ));
+        }
+        let (name, is_held) = (name_of(name), declared.hold == Some(true));
+        if !is_held && client.transaction_status() == TransactionStatus::Idle {
+            return Err(error("25P01", "DECLARE CURSOR can only be used in transaction blocks"));
+        }
+        if self.session.state().cursors.contains_key(&name) {
+            return Err(error("42P03", format!("cursor \"{name}\" already exists")));
+        }
+        let planned = self.ask(client, &Statement::Query(query.clone())).await?;
+        let rows = planned.stream().await.map_err(|failure| super::error::failed(&failure))?;
+        let mut state = self.session.state();
+        let savepoints = state.savepoints;
+        state.cursors.insert(name, Cursor::new(rows, is_held, savepoints));
+        done("DECLARE CURSOR")
+    }
+
+    async fn fetch(&self, name: &str, direction: &FetchDirection) -> PgWireResult<Option<Reply>> {
+        let rows_max = rows_of(direction)?;
+        // It is away while it is fetched from: a connection says one thing at a time.
+        let taken = self.session.state().cursors.remove(name);
+        let mut cursor = taken.ok_or_else(|| no_cursor(name))?;
+        let fetched = cursor.fetch(rows_max).await?;
+        let schema = cursor.schema.clone();
+        self.session.state().cursors.insert(name.to_owned(), cursor);
+        Ok(Some(Reply::Rows(Rows::ready(schema, fetched, "FETCH"))))
+    }
+}
+
+fn no_savepoint(name: &str) -> PgWireError {
+    error("3B001", format!("savepoint \"{name}\" does not exist"))
+}
+
+fn in_transaction<C: ClientInfo>(client: &C, command: &str) -> PgWireResult<()> {
+    match client.transaction_status() {
+        TransactionStatus::Idle => Err(error("25P01", format!("{command} can only be used in transaction blocks"))),
+        _ => Ok(()),
+    }
+}
+
+/// How many rows a cursor is to give.
+fn rows_of(direction: &FetchDirection) -> PgWireResult<usize> {
+    let count = |value: &rollcall_query::datafusion::sql::sqlparser::ast::ValueWithSpan| match &value.value {
+        Value::Number(digits, _) => {
+            digits.parse().map_err(|_| error("22003", format!("{digits} is no number of rows")))
+        }
+        other => Err(error("42601", format!("{other} is no number of rows"))),
+    };
+    match direction {
+        FetchDirection::Next | FetchDirection::Forward { limit: None } => Ok(1),
+        FetchDirection::Count { limit } | FetchDirection::Forward { limit: Some(limit) } => count(limit),
+        FetchDirection::All | FetchDirection::ForwardAll => Ok(usize::MAX),
+        _ => Err(error("55000", "cursor can only scan forward")),
+    }
+}
+
+/// Tells a client what its settings are now.
+async fn report<C: Talks>(client: &mut C, told: Vec<(&'static str, String)>) -> PgWireResult<()>
+where
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    for (name, value) in told {
+        let status = ParameterStatus::new(name.to_owned(), value);
+        client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
+    }
+    Ok(())
+}
+
+/// A transaction here is no snapshot: who asks for one is told.
+async fn tell_isolation<C: Talks>(client: &mut C, modes: &[TransactionMode]) -> PgWireResult<()>
+where
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let is_stronger = modes.iter().any(|mode| {
+        matches!(
+            mode,
+            TransactionMode::IsolationLevel(
+                TransactionIsolationLevel::RepeatableRead | TransactionIsolationLevel::Serializable
+            )
+        )
+    });
+    if is_stronger {
+        let text = "each statement of a transaction reads the rows of its own moment".to_owned();
+        notice(client, "NOTICE", "01000", text, None).await?;
+    }
+    Ok(())
+}
+
+/// The arguments of `SELECT set_config(name, value, is_local)`, and the column's name.
+pub(super) fn set_config_arguments(statement: &Statement) -> Option<(&[FunctionArg], String)> {
+    let Statement::Query(query) = statement else { return None };
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let ([item], true) = (select.projection.as_slice(), select.from.is_empty()) else { return None };
+    let (expr, column) = match item {
+        SelectItem::UnnamedExpr(expr) => (expr, "set_config".to_owned()),
+        SelectItem::ExprWithAlias { expr, alias } => (expr, name_of(alias)),
+        _ => return None,
+    };
+    let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else { return None };
+    if !name.0.last()?.as_ident()?.value.eq_ignore_ascii_case("set_config") {
+        return None;
+    }
+    (list.args.len() == 3).then_some((list.args.as_slice(), column))
+}
+
+/// Name, value, whether it is for the transaction alone, and the column's name.
+fn set_config_of(statement: &Statement) -> Option<(String, Option<String>, bool, String)> {
+    let (arguments, column) = set_config_arguments(statement)?;
+    let argument = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Cast { expr, .. })) => text_of(expr),
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => text_of(expr),
+        _ => None,
+    };
+    let [name, value, is_local] = arguments else { return None };
+    let is_local = matches!(argument(is_local)?.as_str(), "on" | "true" | "t");
+    Some((argument(name)?, argument(value), is_local, column))
+}

@@ -1,0 +1,7 @@
+//! HQ's PostgreSQL port beside a real PostgreSQL.
+
+mod differential;
+mod hq;
+mod postgres;
+mod sessions;
+mod wire;

@@ -1,0 +1,115 @@
+//! Small pieces of statements, taken apart and put together.
+
+use datafusion::sql::sqlparser::ast::{
+    AccessExpr, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, Subscript, Value, ValueWithSpan,
+};
+
+/// A call of a function without a schema.
+pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let arguments = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        args: FunctionArguments::List(FunctionArgumentList {
+            args: arguments.collect(),
+            duplicate_treatment: None,
+            clauses: Vec::new(),
+        }),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// The name of a called function, in small letters and without its schema, and its arguments.
+pub(super) fn called(expression: &Expr) -> Option<(String, Vec<&Expr>)> {
+    let Expr::Function(function) = expression else { return None };
+    let name = function.name.0.last()?.as_ident()?.value.to_lowercase();
+    let arguments = match &function.args {
+        FunctionArguments::List(list) => list.args.iter().map(plain).collect::<Option<Vec<_>>>()?,
+        FunctionArguments::None => Vec::new(),
+        FunctionArguments::Subquery(_) => return None,
+    };
+    Some((name, arguments))
+}
+
+fn plain(argument: &FunctionArg) -> Option<&Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression),
+        _ => None,
+    }
+}
+
+pub(super) fn value(value: Value) -> Expr {
+    Expr::Value(value.with_empty_span())
+}
+
+pub(super) fn number(number: i64) -> Expr {
+    value(Value::Number(number.to_string(), false))
+}
+
+pub(super) fn cast(expression: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expression), data_type, array: false, format: None }
+}
+
+pub(super) fn null(data_type: DataType) -> Expr {
+    cast(value(Value::Null), data_type)
+}
+
+/// Nothing, where an array of texts is expected.
+pub(super) fn null_texts() -> Expr {
+    use datafusion::sql::sqlparser::ast::ArrayElemTypeDef::SquareBracket;
+    null(DataType::Array(SquareBracket(Box::new(DataType::Text), None)))
+}
+
+/// The last part of a column's name.
+pub(super) fn column(expression: &Expr) -> Option<&str> {
+    match unnested(expression) {
+        Expr::Identifier(ident) => Some(&ident.value),
+        Expr::CompoundIdentifier(idents) => idents.last().map(|ident| ident.value.as_str()),
+        _ => None,
+    }
+}
+
+/// What is in the parentheses.
+pub(super) fn unnested(expression: &Expr) -> &Expr {
+    match expression {
+        Expr::Nested(inner) => unnested(inner),
+        other => other,
+    }
+}
+
+/// Whether the value of an expression is written out: as text, or as a parameter.
+pub(super) fn is_written(expression: &Expr) -> bool {
+    let is_text = |value: &Value| matches!(value, Value::SingleQuotedString(_) | Value::Placeholder(_));
+    matches!(expression, Expr::Value(ValueWithSpan { value, .. }) if is_text(value))
+}
+
+/// The name of a type in small letters, without the schema `pg_catalog` or `information_schema`.
+pub(super) fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Custom(name, modifiers) if modifiers.is_empty() => match name.0.last() {
+            Some(ObjectNamePart::Identifier(ident)) => ident.value.to_lowercase(),
+            _ => String::new(),
+        },
+        other => other.to_string().to_lowercase(),
+    }
+}
+
+/// A column and what is read of it: `a.b[i]` as `a.b` and `i`.
+pub(super) fn subscript<'a>(root: &Expr, chain: &'a [AccessExpr]) -> Option<(Expr, &'a Expr)> {
+    let (AccessExpr::Subscript(Subscript::Index { index }), dots) = chain.split_last()? else { return None };
+    let mut idents = match root {
+        Expr::Identifier(ident) => vec![ident.clone()],
+        Expr::CompoundIdentifier(idents) => idents.clone(),
+        _ => return None,
+    };
+    for dot in dots {
+        let AccessExpr::Dot(Expr::Identifier(ident)) = dot else { return None };
+        idents.push(ident.clone());
+    }
+    Some((Expr::CompoundIdentifier(idents), index))
+}

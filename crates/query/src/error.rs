@@ -1,0 +1,115 @@
+//! Why a question has no answer.
+
+use datafusion::{arrow::error::ArrowError, common::DataFusionError};
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The text cannot be read.
+    #[error("{0}")]
+    Syntax(String),
+    /// It names what is not there, or asks for more than reading.
+    #[error("{0}")]
+    Sql(String),
+    /// PostgreSQL has it, and it is not had here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The statement is too long or too deep.
+    #[error("{0}")]
+    TooComplex(String),
+    /// A value cannot be had, such as a number divided by zero; with PostgreSQL's code for it.
+    #[error("{text}")]
+    Value {
+        /// The SQLSTATE.
+        code: &'static str,
+        /// What is wrong with which value.
+        text: String,
+    },
+    /// It ran into a limit.
+    #[error("{0}")]
+    Limit(String),
+    /// A fault of HQ's own, of this question alone.
+    #[error("HQ has a fault that this question brought out ({0}); nothing else is harmed by it")]
+    Panicked(String),
+    /// HQ is stopping.
+    #[error("HQ is stopping")]
+    Stopping,
+    /// HQ could not run it.
+    #[error("the query failed")]
+    Failed(#[source] DataFusionError),
+}
+
+impl QueryError {
+    /// PostgreSQL's code of the error.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Syntax(_) => "42601",
+            Self::Sql(_) => "42000",
+            Self::Unsupported(_) => "0A000",
+            Self::TooComplex(_) => "54001",
+            Self::Value { code, .. } => code,
+            Self::Limit(_) => "54000",
+            Self::Panicked(_) => "XX000",
+            Self::Stopping => "57P01",
+            Self::Failed(_) => "58000",
+        }
+    }
+}
+
+/// What a function or a rule of ours found wrong; it keeps its code on the way through the query engine.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Refused {
+    code: &'static str,
+    text: String,
+}
+
+/// An error of a value, with PostgreSQL's code for it.
+pub(crate) fn refused(code: &'static str, text: impl Into<String>) -> DataFusionError {
+    DataFusionError::External(Box::new(Refused { code, text: text.into() }))
+}
+
+/// The code of what PostgreSQL has and is not had here.
+pub(crate) const UNSUPPORTED: &str = "0A000";
+
+impl From<DataFusionError> for QueryError {
+    fn from(error: DataFusionError) -> Self {
+        let value = |code, text: &str| Self::Value { code, text: text.to_owned() };
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(text) => {
+                let line = text.lines().next().unwrap_or_default();
+                Self::Limit(format!("the query needs more memory than one may have; ask for less at a time ({line})"))
+            }
+            DataFusionError::External(source) => match source.downcast_ref::<Refused>() {
+                Some(Refused { code: UNSUPPORTED, text }) => Self::Unsupported(text.clone()),
+                Some(Refused { code, text }) => value(code, text),
+                None => Self::Failed(error),
+            },
+            DataFusionError::ArrowError(source, _) => match source.as_ref() {
+                ArrowError::DivideByZero => value("22012", "division by zero"),
+                ArrowError::ArithmeticOverflow(text) => value("22003", text),
+                ArrowError::CastError(text) => value("22P02", text),
+                ArrowError::ExternalError(source) => match source.downcast_ref::<Refused>() {
+                    Some(Refused { code, text }) => value(code, text),
+                    None => Self::Failed(error),
+                },
+                _ => Self::Failed(error),
+            },
+            DataFusionError::Execution(text) => value(code_of(text), text),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// PostgreSQL's code of what is wrong with a value, by the words that it has for it.
+fn code_of(text: &str) -> &'static str {
+    const CODES: [(&str, &str); 6] = [
+        ("division by zero", "22012"),
+        ("invalid input syntax", "22P02"),
+        ("date/time field value out of range", "22008"),
+        ("timestamp out of range", "22008"),
+        ("out of range", "22003"),
+        ("numeric field overflow", "22003"),
+    ];
+    CODES.iter().find(|(words, _)| text.contains(words)).map_or("22000", |(_, code)| code)
+}

@@ -1,0 +1,133 @@
+//! The tables that a question sees: one version of each, and what is made for it alone.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, OnceLock},
+};
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{CatalogProvider, SchemaProvider, TableProvider},
+    common::Result,
+    datasource::MemTable,
+    execution::object_store::ObjectStoreUrl,
+};
+use rollcall_lake::{Lake, Lives, Snapshot, Table};
+use rollcall_types::{SiteId, SiteNumber, TableName};
+
+use crate::{
+    current::{Whole, current, history},
+    engine::{Extras, MakeTable},
+};
+
+/// This moment's versions of all tables, and what the caller adds.
+pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> PinnedCatalog {
+    let mut schemas: BTreeMap<&'static str, PinnedSchema> = BTreeMap::new();
+    let pin = |table: &Table, site_table: Option<&TableName>, current: bool| PinnedTable::Lake {
+        site_table: site_table.cloned(),
+        snapshot: Box::new(table.snapshot()),
+        root: table.root().to_string(),
+        current,
+        site_ids: extras.site_ids.clone(),
+        lives: extras.lives.clone(),
+        store_url: store_url.clone(),
+        only: extras.only.clone(),
+    };
+    for (name, table) in lake.tables() {
+        // What HQ itself wrote lacks no site's rows.
+        let of_sites = Some(&name).filter(|_| !table.is_published());
+        schemas.entry("public").or_default().insert(name.as_str(), pin(&table, of_sites, true));
+        schemas.entry("history").or_default().insert(name.as_str(), pin(&table, of_sites, false));
+    }
+    if extras.only.is_none() {
+        let own = schemas.entry("rollcall").or_default();
+        own.insert("quarantine", pin(lake.quarantine(), None, false));
+        own.insert("site_log", pin(lake.site_log(), None, false));
+        own.insert("contacts", pin(lake.contacts(), None, false));
+        own.insert("untold", pin(lake.untold(), None, false));
+    }
+    for (schema, name, make) in extras.tables {
+        schemas.entry(schema).or_default().insert(name, PinnedTable::Made(make, OnceLock::new()));
+    }
+    let schema = |schema| Arc::new(schema) as Arc<dyn SchemaProvider>;
+    PinnedCatalog(schemas.into_iter().map(|(name, pinned)| (name.to_owned(), schema(pinned))).collect())
+}
+
+enum PinnedTable {
+    Lake {
+        site_table: Option<TableName>,
+        snapshot: Box<Snapshot>,
+        root: String,
+        current: bool,
+        site_ids: Arc<HashMap<SiteNumber, SiteId>>,
+        lives: Arc<Lives>,
+        store_url: ObjectStoreUrl,
+        only: Option<Arc<HashSet<String>>>,
+    },
+    /// Made when it is first asked for, and the same then for the whole query.
+    Made(MakeTable, OnceLock<Arc<MemTable>>),
+}
+
+impl PinnedTable {
+    fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+        match self {
+            Self::Made(make, made) => {
+                if let Some(table) = made.get() {
+                    return Ok(table.clone());
+                }
+                let rows = make();
+                let table = Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?);
+                Ok(made.get_or_init(|| table).clone())
+            }
+            Self::Lake { snapshot, root, current: is_current, site_ids, lives, store_url, site_table, only } => {
+                let whole =
+                    Whole { snapshot, root, url: store_url, site_table: site_table.clone(), only: only.clone() };
+                if *is_current { current(&whole, site_ids, lives) } else { Ok(Arc::new(history(&whole))) }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct PinnedSchema(BTreeMap<String, PinnedTable>);
+
+impl std::fmt::Debug for PinnedSchema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl PinnedSchema {
+    fn insert(&mut self, name: &str, table: PinnedTable) {
+        self.0.insert(name.to_owned(), table);
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for PinnedSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.0.get(name).map(PinnedTable::provider).transpose()
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+/// The one catalog of a question.
+#[derive(Debug)]
+pub(crate) struct PinnedCatalog(pub(crate) BTreeMap<String, Arc<dyn SchemaProvider>>);
+
+impl CatalogProvider for PinnedCatalog {
+    fn schema_names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        self.0.get(name).cloned()
+    }
+}
