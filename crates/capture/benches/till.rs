@@ -1,6 +1,8 @@
-//! What capture costs at the till: time of a transaction, bare and captured, alone and beside a running reader.
+//! What capture costs at the till: time of a transaction, bare and captured, alone and beside a
+//! running reader.
 //!
-//! `cargo bench -p rollcall-capture --bench till` prints a table; the ratio to the bare run beside it is what counts.
+//! `cargo bench -p rollcall-capture --bench till` prints a table; the ratio to the bare run beside
+//! it is what counts.
 #![allow(missing_docs)]
 
 use std::{

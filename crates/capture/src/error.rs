@@ -3,7 +3,8 @@
 /// Why capture could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// SQLite refused; a locked file is worth a retry ([`CaptureError::is_busy`]), most other reasons need a person.
+    /// SQLite refused; a locked file is worth a retry ([`CaptureError::is_busy`]), most other
+    /// reasons need a person.
     #[error("{doing}")]
     Sqlite {
         /// What was being done.

@@ -1,8 +1,10 @@
-//! HQ's tables at the site: rows are staged beside the store's database, then applied in one transaction with their version.
+//! HQ's tables at the site: rows are staged beside the store's database, then applied in one
+//! transaction with their version.
 //!
-//! Staging is durable, so that a fetch goes on where it broke. What is staged is either a change of what is applied, or the
-//! whole table. A table that the store does not have is built aside in short transactions and then renamed into place; one
-//! that it has is compared first, and only what differs is written, so that the store's own programs wait for that alone.
+//! Staging is durable, so that a fetch goes on where it broke. What is staged is either a change of
+//! what is applied, or the whole table. A table that the store does not have is built aside in
+//! short transactions and then renamed into place; one that it has is compared first, and only what
+//! differs is written, so that the store's own programs wait for that alone.
 
 mod applied;
 mod due;
@@ -88,8 +90,8 @@ pub struct Report {
 
 /// The agent's hold on HQ's tables in one store's database. Calls block on the file.
 ///
-/// What is staged is in a file of its own, attached: transactions that only stage begin deferred, for an immediate one would
-/// lock the store's file as well.
+/// What is staged is in a file of its own, attached: transactions that only stage begin deferred,
+/// for an immediate one would lock the store's file as well.
 #[derive(Debug)]
 pub struct Incoming {
     conn: Connection,
@@ -115,8 +117,8 @@ impl Incoming {
         fs::create_dir_all(directory).doing(doing)?;
         let path = database.canonicalize().doing(doing)?;
         let conn = open_to_write(&path)?;
-        // Else a view of the store's that refers to something missing, be it the very table that is built aside, would
-        // forbid to rename that.
+        // Else a view of the store's that refers to something missing, be it the very table that is
+        // built aside, would forbid to rename that.
         conn.execute_batch("PRAGMA legacy_alter_table = ON").doing(doing)?;
         let staging = directory.join("incoming.sqlite");
         // What is attached must be there: the store's own database is never made by us.
@@ -213,7 +215,8 @@ impl Incoming {
         if goes_on && known.as_ref().is_some_and(|(_, known)| *known == spec) {
             return Ok(());
         }
-        // What lies between was staged once and cannot be gone on with: as of other columns, or on another version.
+        // What lies between was staged once and cannot be gone on with: as of other columns, or on
+        // another version.
         if after != base {
             return Err(CaptureError::Damaged(format!("what was staged of {} is gone", table.name)));
         }
@@ -273,8 +276,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Makes what is staged the table's content, as of `version`. When it was fetched because rows were changed here
-    /// (`mending`), what differs is counted as edits.
+    /// Makes what is staged the table's content, as of `version`. When it was fetched because rows
+    /// were changed here (`mending`), what differs is counted as edits.
     pub fn apply(
         &mut self,
         table: &str,
@@ -354,8 +357,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Moves what we wrote from the WAL into the database, as far as nobody is kept waiting: else a store's own commit would
-    /// do all of it at once. Where there is no WAL there is nothing to do.
+    /// Moves what we wrote from the WAL into the database, as far as nobody is kept waiting: else a
+    /// store's own commit would do all of it at once. Where there is no WAL there is nothing to do.
     fn checkpoint(&self, schema: &str) {
         let done = self.conn.query_row(&format!("PRAGMA {schema}.wal_checkpoint(PASSIVE)"), [], |_| Ok(()));
         if let Err(error) = done {
@@ -418,7 +421,8 @@ impl Incoming {
         Ok(edited)
     }
 
-    /// HQ has decided on the store's edits of a shared table up to this number: what was held back takes effect.
+    /// HQ has decided on the store's edits of a shared table up to this number: what was held back
+    /// takes effect.
     pub fn settle(&mut self, table: &str, through: u64) -> Result<(), CaptureError> {
         let Some(known) = applied(&self.conn, table)? else { return Ok(()) };
         let doing = "settling edits of a shared table";

@@ -52,8 +52,8 @@ pub(crate) fn has_triggers(conn: &Connection) -> Result<bool, CaptureError> {
     conn.query_row(sql, [], |row| row.get(0)).doing("looking for triggers")
 }
 
-/// Installs capture of `specs`. Tables captured before stay captured; their rows are loaded again only if columns of them
-/// were excluded and are not any more.
+/// Installs capture of `specs`. Tables captured before stay captured; their rows are loaded again
+/// only if columns of them were excluded and are not any more.
 pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &str) -> Result<(), CaptureError> {
     let doing = "installing the journal";
     let shapes = check_all(conn, specs)?;

@@ -1,7 +1,7 @@
 //! A layout says what the untyped columns of the journal mean: which table, which columns, which key.
 //!
-//! Each has a number (`t` in the journal) and never changes; when a table changes, its triggers get a new layout. Rows
-//! journalled before keep theirs, so they stay readable.
+//! Each has a number (`t` in the journal) and never changes; when a table changes, its triggers get
+//! a new layout. Rows journalled before keep theirs, so they stay readable.
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};

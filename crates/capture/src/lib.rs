@@ -1,12 +1,14 @@
-//! Captures the changes of a store's SQLite database into a journal inside the same file, and reads that journal.
+//! Captures the changes of a store's SQLite database into a journal inside the same file, and reads
+//! that journal.
 //!
-//! Triggers write every change into `_rollcall_journal` within the store's own transaction, so any program in any
-//! language is captured, and a power cut keeps or loses a change together with its journal row. [`Source`] is the agent's
-//! hold on one database: it installs the triggers, reads changes in order, states the rows that were there before
-//! ([`load`]), notices when capture was broken, and prunes what HQ has confirmed.
+//! Triggers write every change into `_rollcall_journal` within the store's own transaction, so any
+//! program in any language is captured, and a power cut keeps or loses a change together with its
+//! journal row. [`Source`] is the agent's hold on one database: it installs the triggers, reads
+//! changes in order, states the rows that were there before ([`load`]), notices when capture was
+//! broken, and prunes what HQ has confirmed.
 //!
-//! This crate knows neither the network nor HQ. Its own write transactions in the store's file are short; the store's
-//! journal mode and settings are never changed.
+//! This crate knows neither the network nor HQ. Its own write transactions in the store's file are
+//! short; the store's journal mode and settings are never changed.
 #![forbid(unsafe_code)]
 
 mod counts;

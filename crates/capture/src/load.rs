@@ -1,12 +1,12 @@
 //! States the rows that were in a table before its triggers were, or that capture may have missed.
 //!
-//! A load walks the table in key order, a chunk at a time. Each chunk is journalled *in the write transaction that reads
-//! it*, together with the position reached, so it can stop anywhere and never misses or invents a row beside live
-//! changes. A row whose key was journalled since the load began is stated as `U`, any other as `S`: HQ may then take
-//! `S` rows as new keys.
+//! A load walks the table in key order, a chunk at a time. Each chunk is journalled *in the write
+//! transaction that reads it*, together with the position reached, so it can stop anywhere and
+//! never misses or invents a row beside live changes. A row whose key was journalled since the load
+//! began is stated as `U`, any other as `S`: HQ may then take `S` rows as new keys.
 //!
-//! Kinds: [`Kind::State`] replaces all that HQ knew of the table once complete (a first load, a reload after capture was
-//! broken); [`Kind::Restate`] only repeats rows that gained a column.
+//! Kinds: [`Kind::State`] replaces all that HQ knew of the table once complete (a first load, a
+//! reload after capture was broken); [`Kind::Restate`] only repeats rows that gained a column.
 //!
 //! A table that cannot be loaded holds up no other: its load waits, and is tried again.
 
@@ -70,7 +70,8 @@ pub(crate) mod log_op {
     pub(crate) const LOAD_COMPLETE: &str = "C";
     /// Changes are lost for ever: c0 first `seq`, c1 last `seq`, c2 reason.
     pub(crate) const LOST: &str = "L";
-    /// A manifest: c0 the `seq` it begins behind, c1 the `seq` it ends at, c2 what it states of each table, as JSON.
+    /// A manifest: c0 the `seq` it begins behind, c1 the `seq` it ends at, c2 what it states of
+    /// each table, as JSON.
     pub(crate) const MANIFEST: &str = "M";
 }
 

@@ -1,5 +1,5 @@
-//! Counts what was journalled and journals the count, so that "the link is fine and nothing was sold" can be told from "the
-//! link is fine and nothing is captured".
+//! Counts what was journalled and journals the count, so that "the link is fine and nothing was
+//! sold" can be told from "the link is fine and nothing is captured".
 
 use std::collections::HashMap;
 
@@ -18,8 +18,8 @@ use crate::{
 
 const THROUGH: &str = "manifest_through";
 
-/// Journals a manifest of everything behind the last one. Counts in a read snapshot, which no writer waits for; the write
-/// itself is one row.
+/// Journals a manifest of everything behind the last one. Counts in a read snapshot, which no
+/// writer waits for; the write itself is one row.
 pub(crate) fn write(file: &mut StoreFile) -> Result<Manifest, CaptureError> {
     let manifest = count(file.reader()?)?;
     let mut conn = file.writer()?;

@@ -53,7 +53,8 @@ impl From<Seq> for Anchor {
 pub struct TableChanges {
     /// Its name in the store's database, or [`columns::LOG_TABLE`].
     pub table: String,
-    /// In journal order, with the columns of [`rollcall_types::columns`] around the table's own; empty if only marks.
+    /// In journal order, with the columns of [`rollcall_types::columns`] around the table's own;
+    /// empty if only marks.
     pub rows: RecordBatch,
     /// Loads of this table begun or completed here.
     pub marks: Vec<LoadMark>,
@@ -93,8 +94,9 @@ pub(crate) enum ReadOutcome {
     },
 }
 
-/// Values of one row, bytes. A batch has room for 64 MiB, so that any row can be sent: what would make it longer stays behind, and
-/// the row says so. Otherwise it would hold up everything after it.
+/// Values of one row, bytes. A batch has room for 64 MiB, so that any row can be sent: what would
+/// make it longer stays behind, and the row says so. Otherwise it would hold up everything after
+/// it.
 const ROW_BYTES_MAX: usize = 32 << 20;
 
 /// Fixed cost of a journal row beyond its values, bytes; used to bound a read.

@@ -145,14 +145,16 @@ fn check_readable(conn: &Connection, table: &str, primary: &[String]) -> Result<
 }
 
 fn is_without_rowid(conn: &Connection, table: &str) -> Result<bool, CaptureError> {
-    // A WITHOUT ROWID table is stored as its primary key's index; a rowid column of that name could fool the query.
+    // A WITHOUT ROWID table is stored as its primary key's index; a rowid column of that name could
+    // fool the query.
     conn.query_row("SELECT wr FROM pragma_table_list(?1) WHERE schema = 'main'", [table], |row| row.get(0))
         .optional()
         .doing("reading the structure of a table")
         .map(|flag: Option<bool>| flag.unwrap_or(false))
 }
 
-/// The columns of every unique index. A partial index counts as a whole one: noting too many rows is harmless.
+/// The columns of every unique index. A partial index counts as a whole one: noting too many rows
+/// is harmless.
 fn unique_keys(conn: &Connection, table: &str) -> Result<Vec<Vec<UniqueColumn>>, CaptureError> {
     let doing = "reading the indexes of a table";
     let mut statement =

@@ -170,8 +170,9 @@ impl Source {
         Ok(())
     }
 
-    /// Captures a table with these exclusions besides those captured already, or another way than before; true if that is a
-    /// change. Rows already there are loaded if they, or columns of them, were not captured so far.
+    /// Captures a table with these exclusions besides those captured already, or another way than
+    /// before; true if that is a change. Rows already there are loaded if they, or columns of them,
+    /// were not captured so far.
     pub fn capture(&mut self, spec: &TableSpec) -> Result<bool, CaptureError> {
         let numbers = |conn: &Connection| -> Result<Vec<i64>, CaptureError> {
             Ok(install::captured_layouts(conn)?.iter().map(|layout| layout.number).collect())
@@ -338,8 +339,8 @@ impl Source {
         Ok(Duration::from_secs_f64(seconds.unwrap_or_default()))
     }
 
-    /// A digest of the journal row at `seq`, by which a journal that was rewound and written on is told from the one that was
-    /// confirmed; none if the row is not there.
+    /// A digest of the journal row at `seq`, by which a journal that was rewound and written on is
+    /// told from the one that was confirmed; none if the row is not there.
     pub fn row_digest(&mut self, seq: Seq) -> Result<Option<String>, CaptureError> {
         read::row_digest(self.file.reader()?, seq)
     }
@@ -350,7 +351,8 @@ impl Source {
         self.unless_rewound(checked)
     }
 
-    /// Journals one chunk of rows that were there before capture; call it until it says [`LoadProgress::Idle`].
+    /// Journals one chunk of rows that were there before capture; call it until it says
+    /// [`LoadProgress::Idle`].
     pub fn load_step(&mut self) -> Result<LoadProgress, CaptureError> {
         self.loader.step(&mut self.file)
     }
@@ -476,7 +478,8 @@ impl Source {
         Ok(rows * row_bytes)
     }
 
-    /// Deletes confirmed rows beyond the limits, a few at a time; returns how many went. Rows after `confirmed` stay.
+    /// Deletes confirmed rows beyond the limits, a few at a time; returns how many went. Rows after
+    /// `confirmed` stay.
     pub fn prune(&mut self, confirmed: Seq, limits: PruneLimits) -> Result<u64, CaptureError> {
         let oldest = self.oldest()?;
         let is_large = self.journal_bytes()? > limits.bytes;
@@ -502,8 +505,8 @@ impl Source {
         Ok(pruned as u64)
     }
 
-    /// Deletes notes of triggers that no statement needs any more. Notes matter only within a statement, so every committed
-    /// one is left over.
+    /// Deletes notes of triggers that no statement needs any more. Notes matter only within a
+    /// statement, so every committed one is left over.
     pub fn forget_notes(&mut self) -> Result<(), CaptureError> {
         let doing = "clearing notes";
         let any: bool = self

@@ -1,5 +1,5 @@
-//! The triggers that fill the journal. Only SQL that SQLite has known since 3.6.19 is used: the store's own programs,
-//! with their own SQLite, run it.
+//! The triggers that fill the journal. Only SQL that SQLite has known since 3.6.19 is used: the
+//! store's own programs, with their own SQLite, run it.
 //!
 //! - A row is journalled as *read back by key*, never from `NEW`: the store's own triggers may still change it, and the
 //!   order of triggers is undefined.
@@ -8,10 +8,11 @@
 //!   The `AFTER` trigger then writes `D` for those gone, and `U` instead of `I` where the key itself was there.
 //! - A note can be left over (`OR IGNORE` fires no `AFTER`). That is harmless: every use of a note looks at the table
 //!   again, and `U` in place of `I` is always right. The agent deletes committed notes now and then.
-//! - Every column carries its table's name, and the store's table is called [`ROW`] inside: SQLite takes a bare quoted name that is no
-//!   column for a string, and a table called `old` or `new` for the trigger's own row.
-//! - SQLite runs the newest trigger first. Ours are to be the newest: one of the store's with `RAISE(IGNORE)` keeps later ones from
-//!   running.
+//! - Every column carries its table's name, and the store's table is called [`ROW`] inside: SQLite
+//!   takes a bare quoted name that is no column for a string, and a table called `old` or `new` for
+//!   the trigger's own row.
+//! - SQLite runs the newest trigger first. Ours are to be the newest: one of the store's with
+//!   `RAISE(IGNORE)` keeps later ones from running.
 //! - Neither the journal nor the notes have a constraint that could fail: under `OR IGNORE` a failing insert would be
 //!   swallowed.
 
@@ -41,8 +42,8 @@ const ROW: &str = "_rollcall_row";
 pub(crate) enum Form {
     /// As they are made.
     Present,
-    /// As agents before 0.2 made them: the table by its own name. They capture all the same, unless the table is called `old` or
-    /// `new`.
+    /// As agents before 0.2 made them: the table by its own name. They capture all the same, unless
+    /// the table is called `old` or `new`.
     First,
 }
 
@@ -149,7 +150,8 @@ impl<'a> TriggerSql<'a> {
         self.key.iter().map(part).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// The row with this key exists, keys compared byte by byte as HQ does; `=` first, so that an index is used.
+    /// The row with this key exists, keys compared byte by byte as HQ does; `=` first, so that an
+    /// index is used.
     fn key_exists(&self, value: impl Fn(&KeyColumn) -> String) -> String {
         let condition = self.join_key(|key| {
             let value = value(key);

@@ -1,8 +1,9 @@
 //! SQLite's dynamically typed values as typed columns.
 //!
-//! The column type follows the declared type by SQLite's own affinity rules, except that exact decimals, booleans, dates
-//! and times are recognised by name. A value that does not fit is never bent: its column is null and the value goes,
-//! as it is, into the row's misfit object; one that is too long to be sent leaves its length there.
+//! The column type follows the declared type by SQLite's own affinity rules, except that exact
+//! decimals, booleans, dates and times are recognised by name. A value that does not fit is never
+//! bent: its column is null and the value goes, as it is, into the row's misfit object; one that is
+//! too long to be sent leaves its length there.
 
 use std::sync::Arc;
 
@@ -86,7 +87,8 @@ impl ColumnBuilder {
                 digits,
                 fraction: fraction.unsigned_abs(),
             },
-            // A time may be stored as a number, and a column without a type holds anything: both keep their text.
+            // A time may be stored as a number, and a column without a type holds anything: both
+            // keep their text.
             _ => Self::Utf8 { builder: StringBuilder::new(), takes_numbers: !is_text(declared) },
         }
     }
@@ -167,7 +169,8 @@ fn exact_in_f64(number: i64) -> bool {
 
 /// `value` as an unscaled decimal; `Some(None)` for null, none for a misfit.
 ///
-/// A REAL is taken as the shortest decimal that reads back as the same number, which is what the store's programs wrote.
+/// A REAL is taken as the shortest decimal that reads back as the same number, which is what the
+/// store's programs wrote.
 fn decimal(value: ValueRef<'_>, digits: u8, fraction: u8) -> Option<Option<i128>> {
     let text = match value {
         ValueRef::Null => return Some(None),

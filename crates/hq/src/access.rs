@@ -1,4 +1,5 @@
-//! Who may use the API: people by password, their programs by tokens, the operator's commands by a token in the data directory.
+//! Who may use the API: people by password, their programs by tokens, the operator's commands by a
+//! token in the data directory.
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
@@ -119,8 +120,9 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the credentials of this lake, or makes them; then the admin's password is returned, once. The operator's token
-    /// goes into `directory`: it is made from the node's key, so that every node takes that of any other.
+    /// Reads the credentials of this lake, or makes them; then the admin's password is returned,
+    /// once. The operator's token goes into `directory`: it is made from the node's key, so that
+    /// every node takes that of any other.
     pub(crate) async fn open(
         vault: &Vault,
         key: &VaultKey,
@@ -167,7 +169,8 @@ impl Credentials {
         }
     }
 
-    /// Adds or changes a user. Without a password, a new user gets one, which is returned; an old one keeps theirs.
+    /// Adds or changes a user. Without a password, a new user gets one, which is returned; an old
+    /// one keeps theirs.
     pub(crate) async fn set(
         &self,
         name: &str,
@@ -286,8 +289,8 @@ fn same(left: &str, right: &str) -> bool {
     hmac::verify(&key, left.as_bytes(), hmac::sign(&key, right.as_bytes()).as_ref()).is_ok()
 }
 
-/// The key this node opens secrets with: in the data directory, readable by its owner alone. A new lake gets a new one; a
-/// lake that has secrets is opened with the key of the node that made it.
+/// The key this node opens secrets with: in the data directory, readable by its owner alone. A new
+/// lake gets a new one; a lake that has secrets is opened with the key of the node that made it.
 pub(crate) async fn node_key(directory: &Path, lake: &Lake) -> Result<VaultKey, HqError> {
     let path = directory.join(NODE_KEY_FILE);
     match fs::read(&path) {

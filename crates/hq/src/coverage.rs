@@ -107,7 +107,8 @@ impl std::fmt::Debug for Covering {
     }
 }
 
-/// A closed site with everything confirmed has nothing to send until it opens; for a night and a little, that is believed.
+/// A closed site with everything confirmed has nothing to send until it opens; for a night and a
+/// little, that is believed.
 const CLOSED_MAX: Duration = Duration::from_secs(16 * 3600);
 /// Groups that an answer lists one by one.
 const GROUPS_MAX: usize = 1000;
@@ -216,8 +217,8 @@ struct Scanned<'a> {
 }
 
 impl Scanned<'_> {
-    /// Through when every row of the table is here. A site that never had a change in it says nothing of it; then its whole
-    /// journal speaks.
+    /// Through when every row of the table is here. A site that never had a change in it says
+    /// nothing of it; then its whole journal speaks.
     fn through(&self, place: usize, known: &SiteStanding) -> Option<Timestamp> {
         let of_table = self.through.and_then(|column| column.get(place).copied().flatten());
         of_table.max(known.through)
@@ -390,7 +391,8 @@ impl SiteTimes {
         }
     }
 
-    /// Whether the site can have rows that a scan asks for: a retired one only from before, one that opens later none.
+    /// Whether the site can have rows that a scan asks for: a retired one only from before, one
+    /// that opens later none.
     fn is_about(&self, known: &SiteStanding, scan: &ScanScope, asked_at: Timestamp) -> bool {
         if let Some(retired) = self.retired {
             return known.last_heard.is_some() && scan.from.is_none_or(|from| from <= retired);
@@ -405,8 +407,8 @@ impl SiteTimes {
 struct Groups<'a> {
     names: &'a [String],
     columns: Vec<Arc<Coded>>,
-    /// The place of a group in `found`, by the codes of its attributes read as one number: in a table where there are few, which is
-    /// nearly always, else in a map.
+    /// The place of a group in `found`, by the codes of its attributes read as one number: in a
+    /// table where there are few, which is nearly always, else in a map.
     few: Vec<Option<u32>>,
     many: HashMap<u128, u32>,
     found: Vec<GroupCoverage>,
@@ -428,7 +430,8 @@ impl<'a> Groups<'a> {
             return;
         }
         let codes = self.columns.iter().map(|column| (u64::from(column.codes[index]), column.values.len() as u64));
-        // A number for each combination: 50,000 sites with as many values in each of four attributes would still fit.
+        // A number for each combination: 50,000 sites with as many values in each of four
+        // attributes would still fit.
         let key = codes
             .fold(0_u128, |key, (code, values)| key.wrapping_mul(u128::from(values)).wrapping_add(u128::from(code)));
         let next = self.found.len() as u32;

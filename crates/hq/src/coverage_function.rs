@@ -1,4 +1,5 @@
-//! `rollcall.coverage('SELECT …')`: what the answer to a question would be missing, as a table, without answering it.
+//! `rollcall.coverage('SELECT …')`: what the answer to a question would be missing, as a table,
+//! without answering it.
 
 use std::{
     collections::BTreeMap,

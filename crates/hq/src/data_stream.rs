@@ -1,8 +1,8 @@
-//! The data stream: frames become batches, batches parts, parts commits; and a batch is confirmed when all its tables
-//! committed, in order.
+//! The data stream: frames become batches, batches parts, parts commits; and a batch is confirmed
+//! when all its tables committed, in order.
 //!
-//! What a site sends is not believed: a batch that contradicts itself goes to quarantine whole, and the site carries on. Of one that
-//! can be read, what is sound is taken all the same.
+//! What a site sends is not believed: a batch that contradicts itself goes to quarantine whole, and
+//! the site carries on. Of one that can be read, what is sound is taken all the same.
 
 use std::{
     collections::VecDeque,
@@ -322,7 +322,8 @@ async fn confirm(
     drop(replies);
 }
 
-/// Answers batches in order: a batch is confirmed when all its tables committed, and never before the one before it.
+/// Answers batches in order: a batch is confirmed when all its tables committed, and never before
+/// the one before it.
 async fn answer(
     shared: &Shared,
     session: &Session,
@@ -342,7 +343,8 @@ async fn answer(
                 Ok(PartOutcome::Durable { .. }) => {}
                 Ok(PartOutcome::Gap { cursor }) => gap = Some((table, cursor)),
                 Err(_) => {
-                    // The commit's outcome is unknown. The site connects again and continues from what is confirmed.
+                    // The commit's outcome is unknown. The site connects again and continues from
+                    // what is confirmed.
                     let _ = replies.send(Err(Status::unavailable("a commit failed; send again"))).await;
                     session.over.cancel();
                     return;

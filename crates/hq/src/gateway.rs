@@ -81,7 +81,8 @@ impl Enrolment for Gateway {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Identity>, Status> {
         let request = request.into_inner();
         let site = SiteId::new(&request.site).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        // The request is signed with the site's own key, which is all that counts: its certificate may have expired.
+        // The request is signed with the site's own key, which is all that counts: its certificate
+        // may have expired.
         let key_hash = Authority::request_key_hash(&request.csr_pem).map_err(status_of)?;
         let record = self.0.roster.get(&site);
         let known = record.and_then(|record| record.key_hash.clone());
@@ -127,8 +128,8 @@ impl Gateway {
     }
 }
 
-/// Messages to a site. Of all channels this kind takes the least while it is empty, and there is one for each of tens of thousands of
-/// sites; tokio's has room for 32 messages from the start.
+/// Messages to a site. Of all channels this kind takes the least while it is empty, and there is
+/// one for each of tens of thousands of sites; tokio's has room for 32 messages from the start.
 pub(crate) type Outgoing<T> = mpsc::Sender<Result<T, Status>>;
 type Waiting<T> = mpsc::Receiver<Result<T, Status>>;
 
@@ -191,7 +192,8 @@ struct Control {
 
 impl Control {
     async fn run(mut self) {
-        // In boxes of their own are all that is rarely under way: this task stays as long as the site, and there are many.
+        // In boxes of their own are all that is rarely under way: this task stays as long as the
+        // site, and there are many.
         let Some(session) = Box::pin(self.begin()).await else { return };
         self.serve(&session).await;
         self.shared.sessions.close(&session);
@@ -428,7 +430,8 @@ impl Control {
                 hello.head
             )));
         }
-        // What the site sends of a table that HQ publishes moves no cursor. Then it alone can tell, table by table.
+        // What the site sends of a table that HQ publishes moves no cursor. Then it alone can tell,
+        // table by table.
         if newest < hello.confirmed && published_names(&self.shared.lake).is_empty() {
             let message = format!(
                 "this lake holds changes up to {newest}, but the site has a confirmation up to {}: was HQ restored from a \
@@ -437,7 +440,8 @@ impl Control {
             );
             return Err(Turned::Away { code: "older-lake", cause: Some(Cause::HqRefuses), message });
         }
-        // Whether both remember the same changes is for the site to say: it alone knows every batch it ever sent.
+        // Whether both remember the same changes is for the site to say: it alone knows every batch
+        // it ever sent.
         Ok(None)
     }
 
@@ -468,7 +472,8 @@ impl Control {
         }
     }
 
-    /// What is rarely under way is in boxes: this future stays as long as the site, with room for the largest that it waits for.
+    /// What is rarely under way is in boxes: this future stays as long as the site, with room for
+    /// the largest that it waits for.
     async fn serve(&mut self, session: &Arc<Session>) {
         let mut published = self.shared.published.subscribe();
         let mut told = Told::new(&self.shared.settings_of(&session.site));
@@ -491,7 +496,8 @@ impl Control {
                     Box::pin(self.send_settings(&session.site, &mut told)).await;
                 }
                 _ = told.ask.tick() => {
-                    // A node may have come or gone: when this one goes, the site should know where else to call.
+                    // A node may have come or gone: when this one goes, the site should know where
+                    // else to call.
                     Box::pin(self.send_settings(&session.site, &mut told)).await;
                     let time_micros = self.shared.now().as_micros();
                     Box::pin(self.send(ToSite::Ask(Ask { time_micros }))).await;
@@ -608,7 +614,8 @@ fn asking(settings: &Settings) -> tokio::time::Interval {
     ask
 }
 
-/// What a connection shows of a site that others may share: names as in [`rollcall_roll::WatchConfig::group_by`].
+/// What a connection shows of a site that others may share: names as in
+/// [`rollcall_roll::WatchConfig::group_by`].
 fn seen_of(hello: &Hello, peer: Option<SocketAddr>) -> BTreeMap<String, String> {
     let block = peer.map_or_else(String::new, |peer| block_of(peer.ip()));
     let seen = [

@@ -176,9 +176,11 @@ impl From<HqError> for ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         let status = match error {
-            QueryError::Syntax(_) | QueryError::Sql(_) | QueryError::Unsupported(_) | QueryError::Value { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            QueryError::Syntax(_)
+            | QueryError::Sql(_)
+            | QueryError::Unknown { .. }
+            | QueryError::Unsupported(_)
+            | QueryError::Value { .. } => StatusCode::BAD_REQUEST,
             QueryError::Limit(_) | QueryError::TooComplex(_) => StatusCode::UNPROCESSABLE_ENTITY,
             QueryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             QueryError::Failed(_) | QueryError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,7 +1,8 @@
 //! What this node heard of each site: the facts the roll is called from, and how complete each site is.
 //!
-//! Complete through T: HQ sent its time T, the site answered with its heads in a read snapshot opened after that, and the
-//! cursors of all its tables reached those heads. No clock of the site takes part.
+//! Complete through T: HQ sent its time T, the site answered with its heads in a read snapshot
+//! opened after that, and the cursors of all its tables reached those heads. No clock of the site
+//! takes part.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -86,8 +87,8 @@ impl Remembered {
     }
 }
 
-/// What is known of the [`Remembered`] that was stored last: enough to tell whether the present one must be. There is one of each
-/// site, so it is no second copy.
+/// What is known of the [`Remembered`] that was stored last: enough to tell whether the present one
+/// must be. There is one of each site, so it is no second copy.
 #[derive(Debug, PartialEq, Eq)]
 struct Stored {
     last_heard: Option<Timestamp>,
@@ -187,7 +188,8 @@ impl Ledger {
         presence.minutes = (hour, presence.minutes.1 | 1 << minute);
     }
 
-    /// Takes what a site's connection told at `at`. What one of its earlier sessions told says nothing any more.
+    /// Takes what a site's connection told at `at`. What one of its earlier sessions told says
+    /// nothing any more.
     pub(crate) fn take(&self, site: &SiteId, at: Timestamp, fact: Fact) {
         let mut sites = self.sites();
         let presence = sites.entry(site.clone()).or_default();
@@ -260,7 +262,8 @@ impl Ledger {
         self.sites().get(site).map_or(Seq(0), |presence| presence.now.confirmed)
     }
 
-    /// Sites that are heard and state manifests: since when they are connected, and when they were heard last.
+    /// Sites that are heard and state manifests: since when they are connected, and when they were
+    /// heard last.
     pub(crate) fn should_state(&self, now: Timestamp) -> Vec<(SiteId, Timestamp, Timestamp)> {
         let sites = self.sites();
         let stating = sites.iter().filter_map(|(site, presence)| {
@@ -301,8 +304,9 @@ impl Ledger {
         self.unknown_senders.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// What must be remembered and is not stored yet: with `all` everything, else only of sites that say something new or
-    /// went quiet. A site that is simply alive is stored now and then, not at every beacon.
+    /// What must be remembered and is not stored yet: with `all` everything, else only of sites
+    /// that say something new or went quiet. A site that is simply alive is stored now and then,
+    /// not at every beacon.
     pub(crate) fn unstored(&self, now: Timestamp, all: bool) -> Vec<(SiteId, Remembered)> {
         let sites = self.sites();
         sites
@@ -410,7 +414,8 @@ impl Ledger {
         standing
     }
 
-    /// Whether more than a twentieth of the sites heard lately has changes waiting for long: after an absence of HQ.
+    /// Whether more than a twentieth of the sites heard lately has changes waiting for long: after
+    /// an absence of HQ.
     pub(crate) fn is_draining(&self) -> bool {
         let sites = self.sites();
         let alive = sites.values().filter(|presence| presence.now.last_heard.is_some()).count();
@@ -498,7 +503,8 @@ impl Presence {
             let mut all = true;
             for (table, head) in &pending.heads {
                 let of_lake = lake.table(table);
-                // What a site captures under the name of a table of HQ's is in quarantine; nothing more will come of it.
+                // What a site captures under the name of a table of HQ's is in quarantine; nothing
+                // more will come of it.
                 if of_lake.as_ref().is_some_and(|table| table.is_published()) {
                     continue;
                 }

@@ -1,7 +1,8 @@
 //! One HQ node: it wires the lake, the gateway for sites, the roll and the API together.
 //!
-//! [`Node::start`] opens the lake, makes what a first start needs (CA, password, tokens) and serves until told to stop.
-//! A node keeps nothing of its own: what must last is in the lake before a site is told so.
+//! [`Node::start`] opens the lake, makes what a first start needs (CA, password, tokens) and serves
+//! until told to stop. A node keeps nothing of its own: what must last is in the lake before a site
+//! is told so.
 #![forbid(unsafe_code)]
 
 mod access;

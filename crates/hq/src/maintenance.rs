@@ -96,14 +96,16 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Decides on what sites change in shared tables, until the node stops. Much of that takes its time; nothing else waits for it.
+/// Decides on what sites change in shared tables, until the node stops. Much of that takes its
+/// time; nothing else waits for it.
 pub(crate) async fn decide_on_edits(shared: Arc<Shared>) {
     let (mut timer, mut seen) = (tokio::time::interval(PUBLISHED_EVERY), edits::Seen::new());
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            // Whether this node acts is looked at when the time has come: as a condition of waiting it would be for once and all.
+            // Whether this node acts is looked at when the time has come: as a condition of waiting
+            // it would be for once and all.
             _ = timer.tick() => {
                 if shared.is_acting() {
                     edits::look(&shared, &mut seen).await;
@@ -223,7 +225,8 @@ async fn clean(table: &Table) -> Result<(), LakeError> {
     Ok(())
 }
 
-/// Stores what changed of sites' presence, and hours of contact that are over (with `all`, the running ones too).
+/// Stores what changed of sites' presence, and hours of contact that are over (with `all`, the
+/// running ones too).
 pub(crate) async fn remember(shared: &Shared, all: bool) -> Result<(), LakeError> {
     let now = shared.now();
     if !shared.is_acting() {

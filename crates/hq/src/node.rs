@@ -61,7 +61,8 @@ pub const ENDPOINTS_FILE: &str = "endpoints.json";
 pub struct HqConfig {
     /// The lake's directory; with `store`, what this node needs to itself: its key, the operator's token.
     pub data: PathBuf,
-    /// The object store that holds the lake, such as `s3://bucket/prefix`, in the place of `data`. Several nodes may use it.
+    /// The object store that holds the lake, such as `s3://bucket/prefix`, in the place of `data`.
+    /// Several nodes may use it.
     pub store: Option<String>,
     /// Where sites reach this node (`host:port`), if that is not where it listens.
     pub advertise: Option<String>,
@@ -75,8 +76,9 @@ pub struct HqConfig {
     pub beacon_interval: Duration,
     /// Nothing heard for this long, in the site's business time, is silence.
     pub silent_after: Duration,
-    /// Nines of surprise at which a silence is an incident, and at which people are called, as `rollcall replay --tune` proposes
-    /// them from a history. None: set anew each week by the alarm budget, from the defaults on.
+    /// Nines of surprise at which a silence is an incident, and at which people are called, as
+    /// `rollcall replay --tune` proposes them from a history. None: set anew each week by the alarm
+    /// budget, from the defaults on.
     pub red_and_page: Option<(f64, f64)>,
     /// Life of sites' certificates; they renew them at two thirds.
     pub certificate_life: Duration,
@@ -189,7 +191,8 @@ impl Shared {
         }
     }
 
-    /// What goes with a question asked now by one who sees sites with these attributes only (all if there are none).
+    /// What goes with a question asked now by one who sees sites with these attributes only (all if
+    /// there are none).
     pub(crate) fn extras(self: &Arc<Self>, sees: &BTreeMap<String, String>) -> Extras {
         let mut view = self.roster_view();
         let mut only = None;

@@ -1,8 +1,9 @@
 //! Tables that HQ owns and sites have: what is published, for whom, and by whom.
 //!
-//! A published table is a table of the lake like any other, whose one writer is HQ itself ([`SiteNumber::HQ`]): its rows have
-//! positions, its history is whole, its current rows are the newest. A *publication* is one commit of it; its *version* is
-//! the position of its last row, which is where the table's cursor stands. So a version is told with its rows, atomically, and
+//! A published table is a table of the lake like any other, whose one writer is HQ itself
+//! ([`SiteNumber::HQ`]): its rows have positions, its history is whole, its current rows are the
+//! newest. A *publication* is one commit of it; its *version* is the position of its last row,
+//! which is where the table's cursor stands. So a version is told with its rows, atomically, and
 //! what a site lacks is whatever lies behind the position it has. See decision 0009.
 
 pub(crate) mod arrivals;
@@ -64,7 +65,8 @@ pub(crate) struct Definition {
     pub(crate) to: String,
     /// Whether rows that a site changed are put right, or only told of.
     pub(crate) mends: bool,
-    /// How often sites were made to fetch the table whole, since something that had taken effect was taken back.
+    /// How often sites were made to fetch the table whole, since something that had taken effect
+    /// was taken back.
     #[serde(default)]
     pub(crate) restated: u32,
     /// By which rule sites change it as well.
@@ -105,7 +107,8 @@ impl Counts {
 /// What is done with rows that are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// They are added, or take the place of those with their keys. Columns that are not given stay as they are.
+    /// They are added, or take the place of those with their keys. Columns that are not given stay
+    /// as they are.
     Merge,
     /// They are added, and none may be there.
     Insert,
@@ -134,7 +137,8 @@ pub(crate) struct Request {
     pub(crate) dry_run: bool,
     /// The version on which the rows were worked out; nothing is published on another.
     pub(crate) based_on: Option<Seq>,
-    /// The number of what was scheduled, if it is that: it is published once, however often this is asked for.
+    /// The number of what was scheduled, if it is that: it is published once, however often this is
+    /// asked for.
     pub(crate) scheduled: Option<u64>,
 }
 
@@ -212,7 +216,8 @@ pub(crate) struct Known {
     rules: Arc<Rules>,
     /// What was made for sites to fetch.
     encoded: Mutex<Encoded>,
-    /// Held while that is made: sites that want the same wait for it, and others' does not need memory at the same time.
+    /// Held while that is made: sites that want the same wait for it, and others' does not need
+    /// memory at the same time.
     making: Mutex<()>,
     /// The table as of then; none if there is none yet. In a shared one, cursors move without a version.
     snapshot: Option<Snapshot>,
@@ -359,8 +364,8 @@ fn failed(error: ArrowError) -> HqError {
     LakeError::Arrow { doing: "working out what is published", source: error }.into()
 }
 
-/// Takes over what was published since, here or at another node. A table that cannot be read stays as it was known, and the
-/// others go on.
+/// Takes over what was published since, here or at another node. A table that cannot be read stays
+/// as it was known, and the others go on.
 pub(crate) async fn refresh(shared: &Shared) {
     let published = &shared.published;
     let _one = published.refreshing.lock().await;
@@ -432,7 +437,8 @@ fn follow_roster(shared: &Shared) -> bool {
     !same
 }
 
-/// Refuses a rule that names what no site has: more likely a slip than a wish. While there are no sites, nobody knows.
+/// Refuses a rule that names what no site has: more likely a slip than a wish. While there are no
+/// sites, nobody knows.
 pub(crate) fn check_attributes(audience: &Audience, roster: &Sites) -> Result<(), HqError> {
     let mut known: BTreeSet<&str> = roster.values().flat_map(|record| record.attributes.names()).collect();
     known.insert("id");
@@ -510,7 +516,8 @@ pub(crate) fn is_ahead(shared: &Shared, site: &SiteId) -> bool {
     !known.is_empty() && shared.ledger.applied(site).iter().any(is_newer)
 }
 
-/// What a site should have now. A table that no row could be for is left out, unless the site has it and must lose its rows.
+/// What a site should have now. A table that no row could be for is left out, unless the site has
+/// it and must lose its rows.
 pub(crate) fn wanted(shared: &Shared, session: &Session) -> Vec<WantedTable> {
     let site = &session.site;
     let all = shared.published.all();

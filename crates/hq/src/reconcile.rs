@@ -1,8 +1,8 @@
 //! Counts again what sites say they captured: every manifest is checked against the rows in the lake.
 //!
-//! A manifest is itself a row of the site's journal, so it cannot arrive unless the data path works. A site that is heard
-//! and sends none, one whose rows are not all here, and one whose tables grow although it captured nothing, each become an
-//! incident.
+//! A manifest is itself a row of the site's journal, so it cannot arrive unless the data path
+//! works. A site that is heard and sends none, one whose rows are not all here, and one whose
+//! tables grow although it captured nothing, each become an incident.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -32,7 +32,8 @@ use crate::{
 
 /// How far back manifests are read when HQ starts.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
-/// Rows of a window were received after the manifest before it, by clocks of nodes that may differ by so much.
+/// Rows of a window were received after the manifest before it, by clocks of nodes that may differ
+/// by so much.
 const SLACK: Duration = Duration::from_secs(5);
 /// A site that is heard and misses this many manifests in a row has a dead data path.
 const MISSED_MAX: u32 = 3;
@@ -88,7 +89,8 @@ impl Window {
 
 /// Runs until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    // A round reads all that came since the oldest of the manifests before: with one each half interval, a row is read three times.
+    // A round reads all that came since the oldest of the manifests before: with one each half
+    // interval, a row is read three times.
     let every = (shared.config.manifest_interval() / 2).clamp(Duration::from_secs(1), Duration::from_secs(300));
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -113,8 +115,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 struct Reconciler {
-    /// Files of the sites' log that were read already. By when they were received one could not tell what is new: a node may take
-    /// long to commit what it received.
+    /// Files of the sites' log that were read already. By when they were received one could not
+    /// tell what is new: a node may take long to commit what it received.
     read: HashSet<String>,
     started: Timestamp,
     /// The newest manifest that was checked, by site.
@@ -134,7 +136,8 @@ impl Reconciler {
         let mut checked = Vec::new();
         let waiting: Vec<(SiteId, Seq)> = self.waiting.keys().cloned().collect();
         for key in waiting {
-            // A batch's tables commit on their own; when the site's position is behind the manifest, all of them have.
+            // A batch's tables commit on their own; when the site's position is behind the
+            // manifest, all of them have.
             if shared.ledger.confirmed_through(&key.0) < key.1 {
                 continue;
             }
@@ -335,7 +338,8 @@ impl Reconciler {
     }
 }
 
-/// Since when the rows of a manifest's window can have been received; none if that is not known, as after a new epoch.
+/// Since when the rows of a manifest's window can have been received; none if that is not known, as
+/// after a new epoch.
 fn received_from(shared: &Shared, site: &SiteId, received: &Received, before: Option<&Received>) -> Option<Timestamp> {
     match before {
         Some(before) if before.epoch == received.epoch && before.manifest.through <= received.manifest.after => {

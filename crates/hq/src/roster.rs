@@ -290,7 +290,8 @@ impl Roster {
             .await
     }
 
-    /// Adds and updates sites from CSV with a header: `id` and any attributes. Sites not listed stay on the roster.
+    /// Adds and updates sites from CSV with a header: `id` and any attributes. Sites not listed
+    /// stay on the roster.
     pub(crate) async fn import(
         &self,
         text: &str,
@@ -458,8 +459,9 @@ impl Roster {
         .await
     }
 
-    /// Allots the next epoch for this journal, unless the journal on the roster is another than `known` by now: a node that
-    /// the site called a moment ago may have allotted one. A contested one is kept apart.
+    /// Allots the next epoch for this journal, unless the journal on the roster is another than
+    /// `known` by now: a node that the site called a moment ago may have allotted one. A contested
+    /// one is kept apart.
     pub(crate) async fn new_epoch(
         &self,
         site: &SiteId,

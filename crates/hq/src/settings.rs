@@ -1,7 +1,8 @@
 //! How sites are to behave: rules for groups of sites, from which each site's settings follow.
 //!
-//! Settings travel as HQ's tables do: every node works out what a site should have, tells it when that changes, and the
-//! site tells back what it has; who has not is in `rollcall.arrivals` under the name `rollcall.settings`.
+//! Settings travel as HQ's tables do: every node works out what a site should have, tells it when
+//! that changes, and the site tells back what it has; who has not is in `rollcall.arrivals` under
+//! the name `rollcall.settings`.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -130,7 +130,8 @@ pub(crate) fn coverage(coverage: &Coverage) -> RecordBatch {
         .finish()
 }
 
-/// `rollcall.manifests`: what each site said last that it captured of each table, and how many of these rows are here.
+/// `rollcall.manifests`: what each site said last that it captured of each table, and how many of
+/// these rows are here.
 pub(crate) fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordBatch {
     Columns::default()
         .text("site", all.keys().map(|(site, _)| Some(site.as_str())))
@@ -144,7 +145,8 @@ pub(crate) fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordB
         .finish()
 }
 
-/// `rollcall.restated`: tables that sites stated again because rows of them may have been missing, doubled or stale here.
+/// `rollcall.restated`: tables that sites stated again because rows of them may have been missing,
+/// doubled or stale here.
 pub(crate) fn restated(all: &[Restated]) -> RecordBatch {
     Columns::default()
         .text("site", all.iter().map(|of| Some(of.site.as_str())))
@@ -157,7 +159,8 @@ pub(crate) fn restated(all: &[Restated]) -> RecordBatch {
         .finish()
 }
 
-/// `rollcall.lives`: lives of sites' journals that may lack what was confirmed before, and what became of them.
+/// `rollcall.lives`: lives of sites' journals that may lack what was confirmed before, and what
+/// became of them.
 pub(crate) fn lives(roster: &Sites) -> RecordBatch {
     let all = || roster.iter().flat_map(|(site, record)| record.contested.iter().map(move |life| (site, record, life)));
     let ruling = |text: fn(&Ruling) -> &String| all().map(move |(_, _, life)| life.ruling.as_ref().map(text));

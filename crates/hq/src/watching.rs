@@ -53,7 +53,8 @@ pub(crate) enum Heard {
     Goodbye,
     /// Changes wait at the site, the oldest for so long.
     Backlog { rows: u64, age: Duration },
-    /// A session began: what it showed of the site that others may share, and whether the site states manifests.
+    /// A session began: what it showed of the site that others may share, and whether the site
+    /// states manifests.
     Welcomed { seen: BTreeMap<String, String>, states_manifests: bool },
     /// A manifest received then was counted, and every row is here.
     Reconciled { received_at: Timestamp },

@@ -45,8 +45,8 @@ pub struct Part {
     pub rows: Conformed,
     /// When HQ received the batch.
     pub received_at: Timestamp,
-    /// Taken whole or not at all: a table that stands further than `previous` makes it a gap. Then nothing that is appended
-    /// with it is taken either.
+    /// Taken whole or not at all: a table that stands further than `previous` makes it a gap. Then
+    /// nothing that is appended with it is taken either.
     pub whole: bool,
 }
 
@@ -86,15 +86,16 @@ struct Plan {
 type Accepted<'a> = (&'a Part, Cow<'a, RecordBatch>);
 
 impl Table {
-    /// Commits `parts`, each exactly once, whoever else writes the table. When this returns, the outcomes are durable.
+    /// Commits `parts`, each exactly once, whoever else writes the table. When this returns, the
+    /// outcomes are durable.
     ///
     /// Cancel-safe in the sense that a commit either happened or did not; the next append finds out.
     pub async fn append(self: &Arc<Self>, parts: Arc<Vec<Part>>) -> Result<Appended, LakeError> {
         self.append_as(None, parts).await
     }
 
-    /// [`Self::append`], and the same commit says what it was: [`Snapshot::done_as`] knows it by this name from then on. Names may
-    /// not have a `.` in them.
+    /// [`Self::append`], and the same commit says what it was: [`Snapshot::done_as`] knows it by
+    /// this name from then on. Names may not have a `.` in them.
     pub async fn append_as(self: &Arc<Self>, name: Option<&str>, parts: Arc<Vec<Part>>) -> Result<Appended, LakeError> {
         let _committing = self.committing.lock().await;
         let mut base = self.snapshot();
@@ -198,7 +199,8 @@ impl Plan {
             batches: Vec::new(),
         };
         let mut accepted: Vec<Accepted<'_>> = Vec::new();
-        // They were conformed to what was known of the table then; its key may have been decided since, by another store.
+        // They were conformed to what was known of the table then; its key may have been decided
+        // since, by another store.
         let keys = parts.iter().map(|part| part.rows.key.as_slice());
         let mut key = base.schema().key.as_slice();
         for of_site in keys {

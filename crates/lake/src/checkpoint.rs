@@ -119,7 +119,8 @@ pub(crate) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, usize), LakeError> 
     Ok((bytes, actions.len()))
 }
 
-/// Reads a checkpoint back. Cursors, which are many, are read from their columns; the few other actions through JSON.
+/// Reads a checkpoint back. Cursors, which are many, are read from their columns; the few other
+/// actions through JSON.
 pub(crate) fn read(version: u64, bytes: Bytes) -> Result<Snapshot, LakeError> {
     let doing = "reading a checkpoint";
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)

@@ -1,5 +1,6 @@
-//! Many small files become few large ones, superseded versions move to files of their own, and what no version names any
-//! more is deleted. Ingest goes on meanwhile: only the commit itself takes its turn.
+//! Many small files become few large ones, superseded versions move to files of their own, and what
+//! no version names any more is deleted. Ingest goes on meanwhile: only the commit itself takes its
+//! turn.
 
 mod choose;
 mod fold;
@@ -45,7 +46,8 @@ impl CompactionLimits {
 }
 
 impl Default for CompactionLimits {
-    /// Small is under 32 MB; at least 16 of those, at most 3 million rows at a time; files of 128 MB in the end.
+    /// Small is under 32 MB; at least 16 of those, at most 3 million rows at a time; files of 128
+    /// MB in the end.
     fn default() -> Self {
         Self { small_file_bytes: 32 << 20, files_min: 16, rows_max: 3_000_000, target_bytes: 128 << 20 }
     }
@@ -62,7 +64,8 @@ pub struct CompactionReport {
     pub superseded: u64,
 }
 
-/// Nothing is deleted younger than this: it must stay well above the time a paused node may sleep before its commit.
+/// Nothing is deleted younger than this: it must stay well above the time a paused node may sleep
+/// before its commit.
 pub(crate) const RETENTION_MIN: Duration = Duration::from_secs(2 * 3600);
 
 /// How long removed files and old log entries are kept for queries and nodes that still use them.
@@ -110,7 +113,8 @@ impl Table {
             // Only when every current file takes part is it known that no older version lies elsewhere.
             let is_whole = base.files().filter(|file| !file.superseded).count() == inputs.len();
             let mutations: u64 = inputs.iter().map(|file| file.mutations).sum();
-            // Their keys are in memory. Where there are too many, versions stay together; questions tell them apart, as before.
+            // Their keys are in memory. Where there are too many, versions stay together; questions
+            // tell them apart, as before.
             let folds = mutations <= limits.rows_max;
             let special = base.special_sites(&lives).collect();
             let site_number = Box::new(site_number);
@@ -119,8 +123,8 @@ impl Table {
         self.merge(&base, limits, fold).await.map(|(report, _)| report)
     }
 
-    /// Chooses files, merges them and commits that; what came of it, and the new files. `fold` says how current rows are found in
-    /// such files.
+    /// Chooses files, merges them and commits that; what came of it, and the new files. `fold` says
+    /// how current rows are found in such files.
     pub(crate) async fn merge(
         self: &Arc<Self>,
         base: &Snapshot,
@@ -157,8 +161,8 @@ impl Table {
         Ok(if committed { (report, outputs) } else { Default::default() })
     }
 
-    /// Takes out of the table what was superseded before a time: the rows of it that compaction moved to files of their own, by
-    /// whole weeks. Says how many rows those were.
+    /// Takes out of the table what was superseded before a time: the rows of it that compaction
+    /// moved to files of their own, by whole weeks. Says how many rows those were.
     pub async fn expire_history(self: &Arc<Self>, before: Timestamp) -> Result<u64, LakeError> {
         let base = self.snapshot();
         let week_of_end = (before.as_micros() / 1000).div_euclid(WEEK_MS);
@@ -213,7 +217,8 @@ impl Table {
         Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
     }
 
-    /// Deletes data files that no version within `retention` names: removed ones, and ones whose commit never came.
+    /// Deletes data files that no version within `retention` names: removed ones, and ones whose
+    /// commit never came.
     pub async fn vacuum(&self, retention: Retention) -> Result<usize, LakeError> {
         let snapshot = self.refresh().await?;
         let horizon = Utc::now() - retention.keep();

@@ -1,8 +1,9 @@
 //! A site's rows in the types HQ decided for the table.
 //!
-//! A column's type is decided once, from the first site that sends it. Another store's values are cast where the cast
-//! loses nothing; a value it would change goes to the row's misfit object instead. Local times become UTC by the site's
-//! zone, with the original text kept in a column `<name>_local`.
+//! A column's type is decided once, from the first site that sends it. Another store's values are
+//! cast where the cast loses nothing; a value it would change goes to the row's misfit object
+//! instead. Local times become UTC by the site's zone, with the original text kept in a column
+//! `<name>_local`.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -66,7 +67,8 @@ pub enum MarkKind {
 /// Rows in HQ's types.
 #[derive(Debug, Clone)]
 pub struct Conformed {
-    /// `_seq`, `_op` (as sent), `_changed_at`, the site's columns under their names at HQ, and `_misfit` if any.
+    /// `_seq`, `_op` (as sent), `_changed_at`, the site's columns under their names at HQ, and
+    /// `_misfit` if any.
     pub rows: RecordBatch,
     /// Columns the table did not have yet.
     pub new_columns: Vec<Column>,
@@ -74,7 +76,8 @@ pub struct Conformed {
     pub key: Vec<String>,
     /// How many rows have a misfit.
     pub misfits: usize,
-    /// Why rows were left out, if any were: their key is null or does not fit its column, so they could not be told apart.
+    /// Why rows were left out, if any were: their key is null or does not fit its column, so they
+    /// could not be told apart.
     pub unidentified: Option<String>,
     /// Rows whose key is kept as the site wrote it only because HQ reads its text as a time or a day, by
     /// `_seq`, ascending.
@@ -200,8 +203,8 @@ pub(crate) fn check_key(of_site: &[String], of_table: &[String]) -> Result<(), L
     )))
 }
 
-/// The rows that have a key, and what is to be said of the others. Null stands for all values that do not fit: an update of one
-/// such row would hide all of them.
+/// The rows that have a key, and what is to be said of the others. Null stands for all values that
+/// do not fit: an update of one such row would hide all of them.
 fn identified(rows: RecordBatch, key: &[String]) -> Result<(RecordBatch, Option<String>), LakeError> {
     let exact = rows.column_by_name(our_columns::EXACT_KEY).cloned();
     let is_null = |name: &String| rows.column_by_name(name).is_none_or(|column| column.null_count() > 0);
@@ -227,8 +230,9 @@ fn identified(rows: RecordBatch, key: &[String]) -> Result<(RecordBatch, Option<
     Ok((kept, Some(reason)))
 }
 
-/// Brings rows conformed to an older schema into the types of `schema`, where a column's type was decided otherwise
-/// between the two: two stores sent a new column at the same time, or a person gave it a wider type.
+/// Brings rows conformed to an older schema into the types of `schema`, where a column's type was
+/// decided otherwise between the two: two stores sent a new column at the same time, or a person
+/// gave it a wider type.
 pub(crate) fn recast<'a>(
     rows: &'a RecordBatch,
     part: &Conformed,
@@ -295,7 +299,8 @@ fn convert(array: &ArrayRef, kind: ColumnType, zone: Tz, keeps_text: bool) -> Re
             }
             Ok(Converted { array: Arc::new(builder.finish()), local: None })
         }
-        // A number is no text of a time, but it may be one since 1970; as a bare cast it would be taken for microseconds.
+        // A number is no text of a time, but it may be one since 1970; as a bare cast it would be
+        // taken for microseconds.
         (DataType::Int64, ColumnType::Timestamp) => {
             let micros = array.as_primitive::<Int64Type>().iter().map(|number| number.and_then(epoch_micros));
             let times: TimestampMicrosecondArray = micros.collect();
@@ -374,7 +379,8 @@ enum ParsedTime {
     Instant(i64),
 }
 
-/// `YYYY-MM-DD[ T]HH:MM[:SS[.f]]` with or without an offset, a day alone, or seconds or milliseconds since the Unix epoch.
+/// `YYYY-MM-DD[ T]HH:MM[:SS[.f]]` with or without an offset, a day alone, or seconds or
+/// milliseconds since the Unix epoch.
 fn parse_time(text: &str) -> Option<ParsedTime> {
     if let Some(local) = parse_plain(text.as_bytes()) {
         return Some(ParsedTime::Local(local));
@@ -388,8 +394,8 @@ fn parse_time(text: &str) -> Option<ParsedTime> {
     None
 }
 
-/// Seconds (9 or 10 digits) or milliseconds (12 or 13) since the Unix epoch, as microseconds. A number of another length is
-/// more likely a date without dashes, and no guess is made.
+/// Seconds (9 or 10 digits) or milliseconds (12 or 13) since the Unix epoch, as microseconds. A
+/// number of another length is more likely a date without dashes, and no guess is made.
 fn epoch_micros(number: i64) -> Option<i64> {
     match number {
         100_000_000..=9_999_999_999 => Some(number * 1_000_000),
@@ -452,8 +458,8 @@ impl ZoneOffsets {
         Self { zone, hour: i64::MIN, offset_seconds: 0, certain: false }
     }
 
-    /// A time that comes twice (clocks set back) is taken as the earlier; one that never comes (set forward) as if the
-    /// clock had not been set.
+    /// A time that comes twice (clocks set back) is taken as the earlier; one that never comes (set
+    /// forward) as if the clock had not been set.
     fn utc_micros(&mut self, local: NaiveDateTime) -> i64 {
         let naive = local.and_utc();
         let hour = naive.timestamp().div_euclid(3600);

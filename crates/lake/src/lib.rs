@@ -1,4 +1,5 @@
-//! HQ's only durable thing: open Delta Lake tables, in which a site's rows and its cursor land in one atomic step.
+//! HQ's only durable thing: open Delta Lake tables, in which a site's rows and its cursor land in
+//! one atomic step.
 //!
 //! - [`Table::append`] takes parts of sites' batches and commits each exactly once: a part is accepted only where the
 //!   cursor of (table, site, epoch) stands at the part's *previous* position, trimmed where it overlaps, refused where it
@@ -8,7 +9,8 @@
 //! - [`Snapshot`] is one version of a table: files, schema, cursors. Cloning it costs nothing.
 //! - [`StateLog`] keeps what HQ itself knows (roster, users, settings) in one more such table; [`Vault`] keeps secrets.
 //!
-//! Nothing here knows about connections, the roll or SQL. Deletion of data files happens only in [`Table::vacuum`].
+//! Nothing here knows about connections, the roll or SQL. Deletion of data files happens only in
+//! [`Table::vacuum`].
 #![forbid(unsafe_code)]
 
 mod action;

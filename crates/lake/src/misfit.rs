@@ -63,8 +63,8 @@ pub(crate) fn take_in(rows: RecordBatch, kind: impl Fn(&str) -> Option<ColumnTyp
     RecordBatch::try_new(rows.schema(), arrays).doing("taking misfits in")
 }
 
-/// Whether a column of this type can hold a value exactly. A text is no number unless it comes back the same: `007` is none, nor is
-/// `NaN`, which would make every sum NaN.
+/// Whether a column of this type can hold a value exactly. A text is no number unless it comes back
+/// the same: `007` is none, nor is `NaN`, which would make every sum NaN.
 fn holds(kind: ColumnType, value: &Value, text: &str) -> bool {
     let is_same = |again: String| value.is_number() || again == text;
     match kind {

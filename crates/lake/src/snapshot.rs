@@ -194,7 +194,8 @@ impl Snapshot {
         self.cursors.contains_key(&(SiteNumber::HQ, HQ_EPOCH))
     }
 
-    /// Where the commit ended that was made under this name by [`Table::append_as`](crate::Table::append_as), if there was one.
+    /// Where the commit ended that was made under this name by
+    /// [`Table::append_as`](crate::Table::append_as), if there was one.
     pub fn done_as(&self, name: &str) -> Option<Seq> {
         self.other_txns.get(name).map(|last| Seq(last.unsigned_abs()))
     }
@@ -299,7 +300,8 @@ pub(crate) fn meta_data_for(schema: &TableSchema, before: Option<&MetaData>, now
     if !schema.key.is_empty() {
         configuration.insert(CONFIG_KEY.to_owned(), serde_json::Value::from(schema.key.clone()).to_string());
     }
-    // Checkpoints are ours to take; no other engine may expire our cursors, so no retention of transactions is set.
+    // Checkpoints are ours to take; no other engine may expire our cursors, so no retention of
+    // transactions is set.
     MetaData {
         id: before.map_or_else(|| uuid::Uuid::new_v4().to_string(), |before| before.id.clone()),
         format: crate::action::Format::parquet(),
@@ -310,8 +312,8 @@ pub(crate) fn meta_data_for(schema: &TableSchema, before: Option<&MetaData>, now
     }
 }
 
-/// Which part of a cursor a `txn` holds. Its `appId` is `{site}.{epoch}{suffix}`, both numbers in base 36: short, since
-/// a commit may carry thousands.
+/// Which part of a cursor a `txn` holds. Its `appId` is `{site}.{epoch}{suffix}`, both numbers in
+/// base 36: short, since a commit may carry thousands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CursorField {
     Seq,

@@ -1,8 +1,8 @@
 //! Which rows of a published table a site gets: a condition over the row's columns and the site's attributes.
 //!
-//! The condition names attributes as `site.region`; of it, `region = site.region` is the usual one. Sites whose attributes are
-//! alike, as far as the rule names them, get the same rows: it is evaluated once for all of them, with their values in its
-//! place.
+//! The condition names attributes as `site.region`; of it, `region = site.region` is the usual one.
+//! Sites whose attributes are alike, as far as the rule names them, get the same rows: it is
+//! evaluated once for all of them, with their values in its place.
 
 use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
@@ -134,8 +134,8 @@ impl Audience {
     }
 }
 
-/// The attributes of a site that a rule names, in order. A name alone must be a column: it never means an attribute, or a
-/// column that is not there would make the rule hold for every row.
+/// The attributes of a site that a rule names, in order. A name alone must be a column: it never
+/// means an attribute, or a column that is not there would make the rule hold for every row.
 fn named(rule: &str, columns: &DFSchema) -> Result<Vec<String>, QueryError> {
     let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(rule).map_err(|error| wrong(rule, error))?;
     let parsed = { parser }.parse_expr().map_err(|error| wrong(rule, error))?;

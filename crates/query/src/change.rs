@@ -1,4 +1,5 @@
-//! `INSERT`, `UPDATE` and `DELETE`, as far as SQL is concerned: which rows, and what they are to be. Nothing is written here.
+//! `INSERT`, `UPDATE` and `DELETE`, as far as SQL is concerned: which rows, and what they are to
+//! be. Nothing is written here.
 
 use datafusion::{
     arrow::record_batch::RecordBatch,
@@ -9,7 +10,7 @@ use datafusion::{
 use futures::TryStreamExt;
 use rollcall_types::TableName;
 
-use crate::error::QueryError;
+use crate::{error::QueryError, syntax::folded};
 
 /// What a statement does to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +46,7 @@ pub fn columns_set(statement: &Statement) -> Vec<String> {
         AssignmentTarget::ColumnName(name) => vec![name],
         AssignmentTarget::Tuple(names) => names.iter().collect(),
     });
-    names
-        .filter_map(|name| name.0.last()?.as_ident())
-        .map(|ident| if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
-        .collect()
+    names.filter_map(|name| name.0.last()?.as_ident()).map(folded).collect()
 }
 
 /// Finds the rows of a change that was planned.

@@ -1,8 +1,8 @@
 //! Current rows: the newest version per (site, key), deleted ones removed.
 //!
-//! Only a file with updates or deletes can supersede a row of another, so a table of inserts is read as it is. Otherwise
-//! the newest position of each updated or deleted key, from the few files that have any, is anti-joined: a row stays
-//! unless a newer version of its key exists.
+//! Only a file with updates or deletes can supersede a row of another, so a table of inserts is
+//! read as it is. Otherwise the newest position of each updated or deleted key, from the few files
+//! that have any, is anti-joined: a row stays unless a newer version of its key exists.
 
 use std::{
     borrow::Cow,

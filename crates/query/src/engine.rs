@@ -1,7 +1,6 @@
 //! Runs queries, each on versions pinned when it began.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +10,7 @@ use datafusion::{
         datatypes::{DataType, Field, Schema, SchemaRef},
         record_batch::RecordBatch,
     },
-    catalog::{CatalogProviderList, MemoryCatalogProviderList, TableFunctionImpl},
+    catalog::{CatalogProviderList, MemoryCatalogProviderList},
     common::DataFusionError,
     config::Dialect,
     execution::{
@@ -29,8 +28,8 @@ use datafusion_pg_catalog::{
     setup_pg_catalog,
 };
 use futures::TryStreamExt;
-use rollcall_lake::{Lake, Lives, our_columns};
-use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
+use rollcall_lake::{Lake, our_columns};
+use rollcall_types::{Coverage, TableName};
 
 use crate::{
     audience::Audience,
@@ -38,12 +37,13 @@ use crate::{
     change::{self, Change, is_change},
     dialect::{self, Placeholders, shown_name},
     error::QueryError,
+    extras::Extras,
     functions,
     io::IoElsewhere,
     meaning,
     pinned::{PinnedCatalog, pin},
     planned::Planned,
-    scope::{Scope, scope},
+    scope::scope,
     session,
     stop::{Memory, Stop, StopOnDrop, Stoppable},
     threads::QuestionThreads,
@@ -75,88 +75,6 @@ impl Default for EngineLimits {
             rows_max: 1_000_000,
             time_max: Duration::from_secs(300),
         }
-    }
-}
-
-/// Makes a table when a query asks for it.
-pub type MakeTable = Arc<dyn Fn() -> RecordBatch + Send + Sync>;
-
-/// What the caller knows that is in no table: goes with one query.
-#[derive(Clone)]
-pub struct Extras {
-    /// Further tables, by schema and name.
-    pub tables: Vec<(&'static str, &'static str, MakeTable)>,
-    /// Ids of the sites that table cursors name by number.
-    pub site_ids: Arc<HashMap<SiteNumber, SiteId>>,
-    /// Which lives of their journals may be current.
-    pub lives: Arc<Lives>,
-    /// Who says what the answer is missing.
-    pub cover: Arc<dyn Cover>,
-    /// Only rows of these sites may be seen; all if none. HQ's own tables that tell of others are then not there.
-    pub only: Option<Arc<HashSet<String>>>,
-    /// The client's own `pg_catalog`; a new one if none.
-    pub system: Option<System>,
-    /// Further table functions, by name.
-    pub functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
-    /// Whose question it is, for the limits on one user; none for HQ's own.
-    pub user: Option<String>,
-    /// The zone in which times are read and shown, by name; UTC if none.
-    pub time_zone: Option<String>,
-    /// What `current_setting` answers, by name in lower case.
-    pub settings: Arc<BTreeMap<String, String>>,
-}
-
-impl Default for Extras {
-    fn default() -> Self {
-        Self {
-            tables: Vec::new(),
-            site_ids: Arc::default(),
-            lives: Arc::default(),
-            cover: Arc::new(NoCover),
-            only: None,
-            system: None,
-            functions: Vec::new(),
-            user: None,
-            time_zone: None,
-            settings: Arc::default(),
-        }
-    }
-}
-
-impl std::fmt::Debug for Extras {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let tables: Vec<_> = self.tables.iter().map(|(schema, name, _)| format!("{schema}.{name}")).collect();
-        f.debug_struct("Extras").field("tables", &tables).field("cover", &self.cover).finish_non_exhaustive()
-    }
-}
-
-/// Knows how complete each site is, and so what an answer is missing.
-pub trait Cover: std::fmt::Debug + Send + Sync {
-    /// All sites of the roster, in order; a table `public.sites` among the extras has one row for each, by `id`.
-    fn sites(&self) -> Arc<Vec<SiteId>>;
-
-    /// The column of a table that says when its rows happened, if it was declared.
-    fn event_time(&self, table: &TableName) -> Option<String>;
-
-    /// What an answer with this scope is missing.
-    fn coverage(&self, scope: &Scope) -> Coverage;
-}
-
-/// For questions that concern no site.
-#[derive(Debug, Clone, Copy)]
-pub struct NoCover;
-
-impl Cover for NoCover {
-    fn sites(&self) -> Arc<Vec<SiteId>> {
-        Arc::default()
-    }
-
-    fn event_time(&self, _: &TableName) -> Option<String> {
-        None
-    }
-
-    fn coverage(&self, _: &Scope) -> Coverage {
-        Coverage::default()
     }
 }
 
@@ -351,7 +269,8 @@ impl Engine {
         self.in_time(finding).await
     }
 
-    /// The types of a statement's parameters and columns; `told` are the names of the types that the client gives parameters.
+    /// The types of a statement's parameters and columns; `told` are the names of the types that
+    /// the client gives parameters.
     pub async fn describe(
         &self,
         statement: &SqlStatement,
@@ -374,7 +293,8 @@ impl Parts {
     async fn describe(&self, found: Placeholders, extras: Extras, wanted: Stop) -> Result<Described, QueryError> {
         let (context, plan) = self.parse(&found.statement, extras, wanted, Allowed::Changes).await?;
         let inferred = plan.get_parameter_types()?;
-        // Rules that give expressions PostgreSQL's types come after planning; they need the types of parameters, where there are.
+        // Rules that give expressions PostgreSQL's types come after planning; they need the types
+        // of parameters, where there are.
         let state = context.state();
         let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
         let plan = analyzed.unwrap_or(plan);

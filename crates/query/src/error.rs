@@ -1,6 +1,14 @@
 //! Why a question has no answer.
 
-use datafusion::{arrow::error::ArrowError, common::DataFusionError};
+use std::collections::BTreeSet;
+
+use datafusion::{
+    arrow::error::ArrowError,
+    common::{Column, DataFusionError, SchemaError, TableReference},
+};
+
+/// Of so many columns at most the names are told, where one is not there.
+const NAMES_TOLD: usize = 30;
 
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -8,9 +16,17 @@ pub enum QueryError {
     /// The text cannot be read.
     #[error("{0}")]
     Syntax(String),
-    /// It names what is not there, or asks for more than reading.
+    /// It has no meaning here, or asks for more than reading.
     #[error("{0}")]
     Sql(String),
+    /// It names what is not there, or what is there twice; with PostgreSQL's code for it.
+    #[error("{text}")]
+    Unknown {
+        /// The SQLSTATE.
+        code: &'static str,
+        /// What has which name.
+        text: String,
+    },
     /// PostgreSQL has it, and it is not had here.
     #[error("{0}")]
     Unsupported(String),
@@ -47,7 +63,7 @@ impl QueryError {
             Self::Sql(_) => "42000",
             Self::Unsupported(_) => "0A000",
             Self::TooComplex(_) => "54001",
-            Self::Value { code, .. } => code,
+            Self::Unknown { code, .. } | Self::Value { code, .. } => code,
             Self::Limit(_) => "54000",
             Self::Panicked(_) => "XX000",
             Self::Stopping => "57P01",
@@ -96,9 +112,61 @@ impl From<DataFusionError> for QueryError {
                 _ => Self::Failed(error),
             },
             DataFusionError::Execution(text) => value(code_of(text), text),
+            DataFusionError::SchemaError(source, _) => match unknown_column(source) {
+                Some((code, text)) => Self::Unknown { code, text },
+                None => Self::Failed(error),
+            },
+            DataFusionError::Plan(text) => match unknown_name(text) {
+                Some((code, text)) => Self::Unknown { code, text },
+                None => Self::Failed(error),
+            },
             _ => Self::Failed(error),
         }
     }
+}
+
+/// PostgreSQL's code and words for a column that is not there, or there twice; and what could be meant.
+fn unknown_column(source: &SchemaError) -> Option<(&'static str, String)> {
+    match source {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let of_table = field.relation.as_ref().map(TableReference::table);
+            let is_of = |one: &Column, table: &str| one.relation.as_ref().is_some_and(|of| of.table() == table);
+            let is_read = |table: &str| valid_fields.iter().any(|one| is_of(one, table));
+            if let Some(table) = of_table.filter(|table| !is_read(table)) {
+                return Some(("42P01", format!("missing FROM-clause entry for table \"{table}\"")));
+            }
+            let name = match of_table {
+                Some(table) => format!("{table}.{}", field.name),
+                None => format!("\"{}\"", field.name),
+            };
+            let could_be = valid_fields.iter().filter(|one| of_table.is_none_or(|table| is_of(one, table)));
+            let names: BTreeSet<&str> = could_be.map(|one| one.name.as_str()).collect();
+            let there = match names.len() {
+                0 => String::new(),
+                1..=NAMES_TOLD => format!("; there is {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+                more => format!("; there are {more} others"),
+            };
+            Some(("42703", format!("column {name} does not exist{there}")))
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Some(("42702", format!("column reference \"{}\" is ambiguous", field.name)))
+        }
+        SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => None,
+    }
+}
+
+/// PostgreSQL's code and words for a table or function that is not there, by the planner's words.
+fn unknown_name(text: &str) -> Option<(&'static str, String)> {
+    if let Some(name) = text.strip_prefix("table function '").and_then(|rest| rest.strip_suffix("' not found")) {
+        return Some(("42883", format!("function {name} does not exist")));
+    }
+    if let Some(name) = text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) {
+        // Names that were not qualified got the catalog's and the first schema's.
+        let name = name.trim_start_matches("hq.").trim_start_matches("public.");
+        return Some(("42P01", format!("relation \"{name}\" does not exist")));
+    }
+    let (name, meant) = text.strip_prefix("Invalid function '")?.split_once("'.\n")?;
+    Some(("42883", format!("function {name} does not exist ({meant})")))
 }
 
 /// PostgreSQL's code of what is wrong with a value, by the words that it has for it.

@@ -1,5 +1,5 @@
-//! Reads the lake on the runtime of the node, not on the threads of questions: a connection to the object store is driven by
-//! the runtime that opened it, and must not wait for a question.
+//! Reads the lake on the runtime of the node, not on the threads of questions: a connection to the
+//! object store is driven by the runtime that opened it, and must not wait for a question.
 
 use std::{fmt, ops::Range, sync::Arc};
 

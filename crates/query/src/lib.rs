@@ -1,8 +1,9 @@
 //! SQL over the lake.
 //!
-//! Schemas: `public` has the current rows of every site table, `history` every change, `rollcall` what HQ knows. A query
-//! pins one version of each table it could touch; the caller gives what is not in a table of its own (the roster, the
-//! roll) as record batches. This crate knows nothing of sites' connections, and it only reads.
+//! Schemas: `public` has the current rows of every site table, `history` every change, `rollcall`
+//! what HQ knows. A query pins one version of each table it could touch; the caller gives what is
+//! not in a table of its own (the roster, the roll) as record batches. This crate knows nothing of
+//! sites' connections, and it only reads.
 #![forbid(unsafe_code)]
 
 mod audience;
@@ -13,6 +14,7 @@ mod dialect;
 mod engine;
 mod error;
 mod export;
+mod extras;
 mod functions;
 mod io;
 mod meaning;
@@ -23,6 +25,7 @@ mod scan;
 mod scope;
 mod session;
 mod stop;
+mod syntax;
 mod threads;
 mod turns;
 mod visible;
@@ -32,11 +35,13 @@ pub use catalogue::{System, is_catalogue_question};
 pub use change::{Change, ChangeKind, columns_set, is_change};
 pub use datafusion;
 pub use dialect::{Literal, bind, shown_name};
-pub use engine::{Answer, Cover, Described, Engine, EngineLimits, Extras, MakeTable, NoCover, Question, Took};
+pub use engine::{Answer, Described, Engine, EngineLimits, Question, Took};
 pub use error::QueryError;
 pub use export::{Encoder, ExportError, Format, TrailerFilter, csv_trailer, pieces, render, split_csv_trailer};
+pub use extras::{Cover, Extras, MakeTable, NoCover};
 pub use functions::interval_text;
 pub use meaning::texts;
 pub use planned::Planned;
 pub use scope::{ScanScope, Scope};
 pub use session::SERVER_VERSION;
+pub use syntax::folded;

@@ -17,7 +17,7 @@ use rollcall_types::{SiteId, SiteNumber, TableName};
 
 use crate::{
     current::{Whole, current, history},
-    engine::{Extras, MakeTable},
+    extras::{Extras, MakeTable},
 };
 
 /// This moment's versions of all tables, and what the caller adds.

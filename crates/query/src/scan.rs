@@ -30,8 +30,9 @@ pub(crate) struct FilesTable {
     root: String,
     files: Vec<Arc<DataFile>>,
     store_url: ObjectStoreUrl,
-    /// The site table whose rows an answer needs whole; none for tables of HQ's own, and for the corrections by which
-    /// current rows are told: these concern only sites whose rows are read anyway.
+    /// The site table whose rows an answer needs whole; none for tables of HQ's own, and for the
+    /// corrections by which current rows are told: these concern only sites whose rows are read
+    /// anyway.
     site_table: Option<TableName>,
     /// Only rows of these sites come out; all if none.
     only: Option<Arc<HashSet<String>>>,
@@ -88,7 +89,8 @@ impl TableProvider for FilesTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let pushed = |filter: &&Expr| {
-            // Bounds of a file leave out NaN, which is greater than all numbers: such a file would be passed over.
+            // Bounds of a file leave out NaN, which is greater than all numbers: such a file would
+            // be passed over.
             let is_float =
                 |name: &str| self.schema.field_with_name(name).is_ok_and(|field| field.data_type().is_floating());
             let reads_floats = filter.column_refs().iter().any(|column| is_float(&column.name));

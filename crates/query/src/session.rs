@@ -11,7 +11,7 @@ use datafusion::{
     },
 };
 
-use crate::{engine::Extras, error::refused};
+use crate::{error::refused, extras::Extras};
 
 /// The version of PostgreSQL whose ways are followed.
 pub const SERVER_VERSION: &str = "16.6";
@@ -44,7 +44,8 @@ fn session_user(user: Option<&str>) -> ScalarUDF {
     create_udf("session_user", vec![], DataType::Utf8, Volatility::Stable, Arc::new(value))
 }
 
-/// A function that programs call and that has nothing to say here: no locks are held, and no column has a comment.
+/// A function that programs call and that has nothing to say here: no locks are held, and no column
+/// has a comment.
 fn nothing(name: &'static str, arguments: usize) -> ScalarUDF {
     let signature = match arguments {
         0 => Signature::nullary(Volatility::Stable),

@@ -1,8 +1,8 @@
 //! Stopping a question wherever it is.
 //!
-//! A task ends where it next yields, and not every operator yields: a join may look for its next pair for hours. So joins give
-//! their turn back after some batches, and what runs long asks whether it is still wanted: where a join compares, and
-//! wherever memory is taken.
+//! A task ends where it next yields, and not every operator yields: a join may look for its next
+//! pair for hours. So joins give their turn back after some batches, and what runs long asks
+//! whether it is still wanted: where a join compares, and wherever memory is taken.
 
 use std::{
     fmt,

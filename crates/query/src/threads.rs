@@ -16,7 +16,8 @@ use tokio::{
 
 use crate::error::QueryError;
 
-/// Stack of a thread that reads, plans and runs questions: trees are walked by recursion. Only what is touched takes memory.
+/// Stack of a thread that reads, plans and runs questions: trees are walked by recursion. Only what
+/// is touched takes memory.
 pub(crate) const STACK_BYTES: usize = 128 << 20;
 /// How much later than others' their turn comes, in the sense of nice(2).
 const NICENESS: i32 = 5;
@@ -52,7 +53,8 @@ impl QuestionThreads {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Runs a part of a question here; it ends when its result is no longer waited for. A panic is this question's error.
+    /// Runs a part of a question here; it ends when its result is no longer waited for. A panic is
+    /// this question's error.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, QueryError>> + Send + 'static,

@@ -1,4 +1,5 @@
-//! Who may ask now: questions have places, few for one user, so that none takes all the memory or all the time.
+//! Who may ask now: questions have places, few for one user, so that none takes all the memory or
+//! all the time.
 
 use std::{
     collections::HashMap,

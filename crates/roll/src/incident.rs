@@ -1,5 +1,5 @@
-//! Incidents: what a person should know. They only get louder until data, a dated closure or a retirement ends them; there
-//! is no time-out.
+//! Incidents: what a person should know. They only get louder until data, a dated closure or a
+//! retirement ends them; there is no time-out.
 
 use std::collections::BTreeMap;
 
@@ -247,8 +247,8 @@ pub enum Notice {
 
 /// When an incident gets louder, in business minutes missed, and how often it repeats.
 ///
-/// Level 1 is the site's contact and the desk at HQ, 2 the district, 3 whoever owns the figures, 4 the head of the unit, 5 the
-/// top, weekly.
+/// Level 1 is the site's contact and the desk at HQ, 2 the district, 3 whoever owns the figures, 4
+/// the head of the unit, 5 the top, weekly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ladder {
     /// Business minutes to level 2.

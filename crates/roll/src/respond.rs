@@ -184,7 +184,8 @@ impl Watch {
         }
     }
 
-    /// Declared closures that have begun explain the silence of their sites, whether they were declared before or after it.
+    /// Declared closures that have begun explain the silence of their sites, whether they were
+    /// declared before or after it.
     fn begin_closures(&mut self, now: Timestamp) {
         let quiet = self.quiet_streams.iter().map(|(number, _)| *number);
         let open = self.open.iter().map(|id| &self.incidents[id]).filter(|incident| incident.kind.is_absence());
@@ -224,7 +225,8 @@ impl Watch {
         }
     }
 
-    /// Whether a site's incident is about the silence of this stream; after a restart of HQ its clock has yet to say so again.
+    /// Whether a site's incident is about the silence of this stream; after a restart of HQ its
+    /// clock has yet to say so again.
     pub(crate) fn is_about(&self, number: u32, stream: StreamId) -> bool {
         let incident = self.incident_of(number);
         incident.is_some_and(|incident| {
@@ -384,8 +386,9 @@ impl Watch {
         }
     }
 
-    /// Opens, changes or ends the incident of a table that HQ publishes: the sites that should have it, are heard, and have
-    /// not, each with the time since when. `detail` says the same in a sentence.
+    /// Opens, changes or ends the incident of a table that HQ publishes: the sites that should have
+    /// it, are heard, and have not, each with the time since when. `detail` says the same in a
+    /// sentence.
     pub fn set_publication(&mut self, table: &str, late: &BTreeMap<SiteId, Timestamp>, detail: &str, now: Timestamp) {
         let open = self.open.iter().copied().find(|id| {
             let incident = &self.incidents[id];
@@ -455,7 +458,8 @@ impl Watch {
                 continue;
             }
             let (missed, day) = self.missed(incident, now);
-            // Who is heard again is not told of as if he were not; what is wrong with him otherwise has an incident of its own.
+            // Who is heard again is not told of as if he were not; what is wrong with him otherwise
+            // has an incident of its own.
             let back = |id: &SiteId| self.number(id).is_some_and(|number| self.is_back(number));
             let is_back = incident.absent().next().is_some() && incident.absent().all(|(id, _)| back(id));
             let Some(incident) = self.incidents.get_mut(&id) else { continue };
@@ -478,7 +482,8 @@ impl Watch {
             .retain(|_, incident| incident.closed_at.is_none_or(|closed| now_s - seconds(closed) < KEPT_AFTER));
     }
 
-    /// Business minutes that an incident's longest absent site missed since they were counted last, and those of its day.
+    /// Business minutes that an incident's longest absent site missed since they were counted last,
+    /// and those of its day.
     fn missed(&self, incident: &Incident, now: Timestamp) -> (f64, f64) {
         let (from, to) = (seconds(incident.counted_to), seconds(now));
         let plain = ((to - from) as f64 / 60.0, 720.0);

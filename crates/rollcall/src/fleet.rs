@@ -200,7 +200,8 @@ async fn check(data: PathBuf) -> anyhow::Result<serde_json::Value> {
     .await?
 }
 
-/// Asks again and again for the newest change SQL sees; its age, in milliseconds, is how stale an answer is. Sorted.
+/// Asks again and again for the newest change SQL sees; its age, in milliseconds, is how stale an
+/// answer is. Sorted.
 async fn watch_freshness(data: PathBuf, seconds: u64) -> Vec<f64> {
     let measured = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<f64>> {
         let client = address(&data).context("asking for freshness")?;

@@ -23,8 +23,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// A node holds buffers for tens of thousands of connections, of which most pages are never written to or not any more.
-/// This allocator puts them on pages of their own, and gives pages back.
+/// A node holds buffers for tens of thousands of connections, of which most pages are never written
+/// to or not any more. This allocator puts them on pages of their own, and gives pages back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -73,7 +73,8 @@ enum Command {
     Publish(published::PublishArgs),
     /// What was published, which sites have it, and why the others have not.
     Publications(published::PublicationsArgs),
-    /// How sites are to behave (what they capture, how often they call, how much they send) and which do: list, set, remove.
+    /// How sites are to behave (what they capture, how often they call, how much they send) and
+    /// which do: list, set, remove.
     Settings(settings::SettingsArgs),
     /// Who may ask, and what they may see: list, set, remove.
     Users(users::UsersArgs),

@@ -21,8 +21,9 @@ pub(crate) struct TablesArgs {
 
 #[derive(Debug, Subcommand)]
 enum TablesCommand {
-    /// Declare when a table's rows happened (a question about the past then needs no site beyond it), what they are worth and how
-    /// long their history is kept. What is not given stays as it is.
+    /// Declare when a table's rows happened (a question about the past then needs no site beyond
+    /// it), what they are worth and how long their history is kept. What is not given stays as it
+    /// is.
     Set {
         /// The table.
         table: String,
@@ -32,10 +33,12 @@ enum TablesCommand {
         /// Seconds after the event within which its row is written; 0 if nothing was ever said.
         #[arg(long)]
         lateness: Option<u64>,
-        /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told in money too.
+        /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told
+        /// in money too.
         #[arg(long)]
         measure: Option<String>,
-        /// Days for which versions of rows are kept after newer ones replaced them, 30 at least; for ever if nothing was said.
+        /// Days for which versions of rows are kept after newer ones replaced them, 30 at least;
+        /// for ever if nothing was said.
         #[arg(long, value_name = "DAYS")]
         history: Option<u32>,
         /// Take back what was said of this; may be given several times.

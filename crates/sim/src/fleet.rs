@@ -1,4 +1,5 @@
-//! The fleet generator: many sites over the real protocol, with real TLS and real batches, but no database behind them.
+//! The fleet generator: many sites over the real protocol, with real TLS and real batches, but no
+//! database behind them.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -396,8 +397,9 @@ enum Ended {
 }
 
 impl FleetSite {
-    /// Connects, says so, waits for the start, sends for the time given, and waits for the last confirmation. When a node
-    /// goes away it goes on at another, as an agent does. Returns with what it measured.
+    /// Connects, says so, waits for the start, sends for the time given, and waits for the last
+    /// confirmation. When a node goes away it goes on at another, as an agent does. Returns with
+    /// what it measured.
     async fn run(mut self, ready: mpsc::Sender<()>, go: CancellationToken) -> anyhow::Result<Self> {
         let mut started = None;
         let mut well = Instant::now();
@@ -438,7 +440,8 @@ impl FleetSite {
         Ok(dialed?)
     }
 
-    /// A session, from Hello until it ends. An error is one before the site was welcomed, or that nothing can mend.
+    /// A session, from Hello until it ends. An error is one before the site was welcomed, or that
+    /// nothing can mend.
     async fn session(
         &mut self,
         ready: &mpsc::Sender<()>,
@@ -612,7 +615,8 @@ impl FleetSite {
         Beacon { capture_ok: true, clock_micros: micros_now(), applied, ..Beacon::default() }
     }
 
-    /// Takes a published table up to the version wanted, as an agent does; a fetch that breaks is asked again later.
+    /// Takes a published table up to the version wanted, as an agent does; a fetch that breaks is
+    /// asked again later.
     async fn fetch(&mut self, client: &mut SitesClient<Channel>, wanted: WantedTable) -> anyhow::Result<()> {
         let WantedTable { table, version, audience, .. } = wanted;
         let known = self.applied.get(&table).filter(|known| known.audience == audience);

@@ -1,4 +1,5 @@
-//! Retail rows with the cardinalities of a real retailer: some thousand articles, prices with pence, few customers known.
+//! Retail rows with the cardinalities of a real retailer: some thousand articles, prices with
+//! pence, few customers known.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use rollcall_types::columns;
+use rollcall_types::{calendar::civil, columns};
 
 /// Articles sold.
 const ARTICLES: usize = 4000;
@@ -148,18 +149,10 @@ impl SalesGenerator {
     }
 }
 
-/// `YYYY-MM-DD HH:MM:SS` of a Unix time, as a till writes it. Source: days-to-civil of H. Hinnant, "chrono-compatible
-/// low-level date algorithms".
+/// `YYYY-MM-DD HH:MM:SS` of a Unix time, as a till writes it.
 fn append_time(times: &mut StringBuilder, seconds: i64) {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil(days);
     let mut text = *b"0000-00-00 00:00:00";
     let mut put = |at: usize, width: usize, mut number: i64| {
         for index in (at..at + width).rev() {

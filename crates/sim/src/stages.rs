@@ -1,4 +1,5 @@
-//! Where the time of ingest goes: each stage of the way alone, on one core, with rows as the fleet makes them.
+//! Where the time of ingest goes: each stage of the way alone, on one core, with rows as the fleet
+//! makes them.
 
 use std::{
     sync::Arc,

@@ -114,7 +114,8 @@ impl Agent {
         &self.identity.site
     }
 
-    /// Runs until `stop`. No trouble ends it: what cannot be done now is tried again, and status says what is wrong.
+    /// Runs until `stop`. No trouble ends it: what cannot be done now is tried again, and status
+    /// says what is wrong.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), SiteError> {
         let mut delay = RETRY_DELAY_MIN;
         let _time = AbortOnDropHandle::new(tokio::spawn(self.shelf.clone().keep_time()));

@@ -1,4 +1,5 @@
-//! Connecting to HQ: every attempt resolves the name anew, and only HQ's own certificate authority is believed.
+//! Connecting to HQ: every attempt resolves the name anew, and only HQ's own certificate authority
+//! is believed.
 
 use rollcall_types::describe;
 use std::{

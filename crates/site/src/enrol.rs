@@ -65,8 +65,8 @@ impl Token {
     }
 }
 
-/// Enrols with HQ and installs capture. Returns the site's id. Capture is installed last: a failed enrolment changes
-/// nothing in the store's file.
+/// Enrols with HQ and installs capture. Returns the site's id. Capture is installed last: a failed
+/// enrolment changes nothing in the store's file.
 pub async fn join(options: &JoinOptions) -> Result<String, SiteError> {
     let token = Token::parse(&options.token)?;
     let database = database(&options.database)?;

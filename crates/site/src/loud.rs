@@ -1,5 +1,6 @@
-//! The site says so itself: when changes have waited for HQ too long, or worse, it runs a command of the store's choice, and a
-//! page on loopback shows at any time how it stands. Neither needs HQ, nor a session with it.
+//! The site says so itself: when changes have waited for HQ too long, or worse, it runs a command
+//! of the store's choice, and a page on loopback shows at any time how it stands. Neither needs HQ,
+//! nor a session with it.
 
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 

@@ -42,8 +42,9 @@ enum Command {
         /// A column never to be captured; may be given several times.
         #[arg(long, value_name = "TABLE.COLUMN")]
         exclude: Vec<String>,
-        /// The column with the time at which a row of a table happened, so that a question about last month needs no site beyond
-        /// it; HQ takes it where nobody there says otherwise. May be given for several tables.
+        /// The column with the time at which a row of a table happened, so that a question about
+        /// last month needs no site beyond it; HQ takes it where nobody there says otherwise. May
+        /// be given for several tables.
         #[arg(long, value_name = "TABLE.COLUMN")]
         event_time: Vec<String>,
         /// This database takes the place of the one the site had before; what only that one had is not

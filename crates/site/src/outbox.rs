@@ -55,7 +55,8 @@ impl Outbox {
         Self { epoch, confirmed: mark.clone(), sent: mark, in_flight: VecDeque::new(), credit }
     }
 
-    /// Whether HQ takes another batch now. The last batch may overdraw the credit, so that any size gets through.
+    /// Whether HQ takes another batch now. The last batch may overdraw the credit, so that any size
+    /// gets through.
     pub fn may_send(&self) -> bool {
         self.credit > 0 && self.in_flight.len() < IN_FLIGHT_MAX
     }

@@ -1,4 +1,5 @@
-//! HQ's tables at this site: asks for what it should have, applies it, looks whether it stays so, and says what it has.
+//! HQ's tables at this site: asks for what it should have, applies it, looks whether it stays so,
+//! and says what it has.
 
 use std::{
     collections::BTreeMap,
@@ -351,7 +352,8 @@ impl Task {
     fn note(&mut self, table: &WantedTable, error: &SiteError) {
         tracing::warn!(table = table.table, error = %describe(error), "HQ's table could not be brought up to date");
         let problem = match error {
-            // The connection broke, or HQ could not: that is no trouble with the store. Nor is a store that is busy.
+            // The connection broke, or HQ could not: that is no trouble with the store. Nor is a
+            // store that is busy.
             SiteError::Ended(_) => return,
             SiteError::Capture(error) if error.is_busy() => return,
             error => describe(error),

@@ -68,7 +68,8 @@ const POLL_IDLE: Duration = Duration::from_millis(500);
 const POLL_TOLD: Duration = Duration::from_secs(5);
 /// A store that changed something this recently is busy.
 const BUSY_FOR: Duration = Duration::from_secs(3);
-/// How often capture is checked, the journal pruned, the status written, if the file looks changed or HQ confirmed something.
+/// How often capture is checked, the journal pruned, the status written, if the file looks changed
+/// or HQ confirmed something.
 const CARE_EVERY: Duration = Duration::from_secs(2);
 /// The same, and a look at the journal, even if nothing seems to have happened.
 const LOOK_ANYWAY: Duration = Duration::from_secs(15);
@@ -236,7 +237,8 @@ impl Session<'_> {
         })
     }
 
-    /// Checks that this is the lake we know and that it remembers what we sent; starts a new epoch if HQ says so.
+    /// Checks that this is the lake we know and that it remembers what we sent; starts a new epoch
+    /// if HQ says so.
     async fn take_welcome(
         &mut self,
         mut position: Position,
@@ -281,7 +283,8 @@ impl Session<'_> {
             self.reload_if_wanted().await?;
             return Ok(position);
         }
-        // What this site sent under the name of a table that HQ publishes is in quarantine there, and HQ has no position of it.
+        // What this site sent under the name of a table that HQ publishes is in quarantine there,
+        // and HQ has no position of it.
         position.tables.retain(|table, _| !welcome.published.iter().any(|published| same_table(published, table)));
         for (table, confirmed) in &position.tables {
             let cursor =
@@ -323,7 +326,8 @@ impl Session<'_> {
             Err(SiteError::Capture(CaptureError::Rewound(reason))) => return Ok(Some(reason)),
             other => other?,
         }
-        // A batch sent again after a crash may end where an earlier one did, with another chain: both were sent.
+        // A batch sent again after a crash may end where an earlier one did, with another chain:
+        // both were sent.
         for cursor in welcome.cursors.iter().filter(|cursor| cursor.seq > 0 && cursor.seq >= confirmed.0) {
             let known = self.notes.was_sent(Seq(cursor.seq), ChainHash::new(cursor.hash))?;
             if cursor.seq > head.0 || !known {
@@ -367,7 +371,8 @@ impl Session<'_> {
         let (mut nudges, mut is_told) = (Nudges::of(self.database), false);
         let (mut has_more, mut moved) = (true, true);
         let (mut cared_for, mut cared) = (None, Instant::now());
-        // A load: how far the journal goes, when the next chunk may be stated; none while there is nothing to load.
+        // A load: how far the journal goes, when the next chunk may be stated; none while there is
+        // nothing to load.
         let mut load = Some((Seq(0), Instant::now()));
         loop {
             if has_more && open.outbox.may_send() && self.behaviour.pace.free_at().is_none() {
@@ -490,7 +495,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Journals some rows from before: how far the journal goes now and when the next may follow; none when none are left.
+    /// Journals some rows from before: how far the journal goes now and when the next may follow;
+    /// none when none are left.
     async fn load(&self) -> Result<Option<(Seq, Instant)>, SiteError> {
         let started = Instant::now();
         let stated = self.feed.call(|source| Ok((source.load_step()?, source.heads()?.head))).await;
@@ -583,8 +589,9 @@ impl Session<'_> {
         }
     }
 
-    /// Answers how far this site is. The snapshot is opened after HQ's time arrived: that is what makes the answer mean
-    /// something. While capture is broken there is no true answer, and none is given.
+    /// Answers how far this site is. The snapshot is opened after HQ's time arrived: that is what
+    /// makes the answer mean something. While capture is broken there is no true answer, and none
+    /// is given.
     async fn answer(&mut self, open: &Open, time_micros: i64) -> Result<(), SiteError> {
         let (health, heads) = self.feed.call(|source| Ok((source.check()?, source.heads()?.clone()))).await?;
         self.health.set(health.clone());

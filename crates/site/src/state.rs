@@ -1,7 +1,8 @@
 //! The agent's own files, beside the store's database in `FILE.rollcall/`.
 //!
-//! `identity.json` holds who this site is and whom it trusts (readable by its owner alone); `state.sqlite` holds what was
-//! sent and confirmed. Nothing here is needed to keep the store's changes: those are in the store's own file.
+//! `identity.json` holds who this site is and whom it trusts (readable by its owner alone);
+//! `state.sqlite` holds what was sent and confirmed. Nothing here is needed to keep the store's
+//! changes: those are in the store's own file.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Cause, SiteId, SiteState, TableName, Timestamp};
 
-/// What an answer must say about itself: the sites in scope, how many are complete, and who is missing since when.
+/// What an answer must say about itself: the sites in scope, how many are complete, and who is
+/// missing since when.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Coverage {
     /// Sites the answer is about.
@@ -20,7 +21,8 @@ pub struct Coverage {
     pub until: Option<Timestamp>,
     /// The sites that are not complete, ordered by id.
     pub missing: Vec<MissingSite>,
-    /// How many rows are expected to be missing in all, and what they are worth; none while no rhythm of a missing site is known.
+    /// How many rows are expected to be missing in all, and what they are worth; none while no
+    /// rhythm of a missing site is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortfall: Option<Shortfall>,
     /// What share of the rows is missing, as far as the sites' rhythms and the question tell.
@@ -29,7 +31,8 @@ pub struct Coverage {
     /// Columns that the question reads and that lack values which did not fit their type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub misfits: Vec<ColumnMisfits>,
-    /// The same for each group, of an answer that is grouped by site attributes; only incomplete ones if there are many.
+    /// The same for each group, of an answer that is grouped by site attributes; only incomplete
+    /// ones if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupCoverage>,
 }

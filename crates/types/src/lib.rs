@@ -1,8 +1,10 @@
 //! The words every part of Rollcall shares: ids, positions in a journal, times, states and coverage.
 //!
-//! Only values live here: no I/O, no clock, no runtime. A word has one meaning everywhere; `ARCHITECTURE.md` lists them.
+//! Only values live here: no I/O, no clock, no runtime. A word has one meaning everywhere;
+//! `ARCHITECTURE.md` lists them.
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod columns;
 mod coverage;
 mod decimal;

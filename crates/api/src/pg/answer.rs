@@ -1,35 +1,28 @@
-//! Asks the engine, tells the client what the answer is missing, and puts rows into the client's forms.
+//! Asks the engine, and tells the client what the answer is missing.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use arrow_array::{RecordBatch, RecordBatchOptions};
-use arrow_schema::{DataType, Field, SchemaRef};
-use futures::{Sink, SinkExt, Stream, StreamExt, stream::BoxStream};
+use arrow_schema::{DataType, Field};
+use futures::{Sink, SinkExt};
 use pgwire::{
-    api::{
-        ClientInfo, METADATA_USER, Type,
-        portal::Format,
-        results::{FieldInfo, Tag},
-    },
+    api::{ClientInfo, METADATA_USER, Type, results::Tag},
     error::{PgWireError, PgWireResult},
-    messages::{PgWireBackendMessage, data::DataRow, response::NoticeResponse},
+    messages::{PgWireBackendMessage, response::NoticeResponse},
 };
 use rollcall_query::{
-    Planned, QueryError, Question,
-    datafusion::{
-        execution::SendableRecordBatchStream,
-        sql::sqlparser::ast::{ObjectName, Statement, visit_relations},
-    },
+    Planned, Question,
+    datafusion::sql::sqlparser::ast::{ObjectName, Statement, visit_relations},
     is_catalogue_question,
 };
 use rollcall_types::Coverage;
 
 use super::{
     SharedBackend,
-    error::{HQ_FAILED, error, error_with_hint, failed, of_value},
+    error::{HQ_FAILED, error, error_with_hint, failed},
+    rows::Rows,
     session::Session,
     settings::{COVERAGE, Telling},
-    value::{CopyForm, Encoder, Zone, pg_type, type_len},
+    value::{CopyForm, pg_type},
 };
 
 /// What a statement is answered with.
@@ -40,116 +33,6 @@ pub(super) enum Reply {
     Rows(Rows),
     /// Rows as COPY writes them.
     Copy(Rows, CopyForm),
-}
-
-/// Rows of an answer with their columns.
-pub(super) struct Rows {
-    pub(super) schema: SchemaRef,
-    pub(super) batches: BoxStream<'static, PgWireResult<RecordBatch>>,
-    /// The command that they are from.
-    pub(super) command: &'static str,
-}
-
-impl Rows {
-    /// Rows that the engine finds. None for this long is an error.
-    pub(super) fn found(rows: SendableRecordBatchStream, longest: Duration) -> Self {
-        let schema = rows.schema();
-        let rows = rows.map(|rows| rows.map_err(|failure| failed(&QueryError::from(failure))));
-        Self { schema, batches: in_time(rows, longest).boxed(), command: "SELECT" }
-    }
-
-    /// Rows that are there.
-    pub(super) fn ready(schema: SchemaRef, batches: Vec<RecordBatch>, command: &'static str) -> Self {
-        Self { schema, batches: futures::stream::iter(batches.into_iter().map(Ok)).boxed(), command }
-    }
-
-    /// The same rows in columns of the types that the client was told of.
-    pub(super) fn as_told(self, told: &SchemaRef) -> PgWireResult<Self> {
-        let differs = |field: &Field, told: &Field| pg_type(field).ok() != pg_type(told).ok();
-        let fields = self.schema.fields();
-        if fields.len() != told.fields().len() {
-            return Err(error("0A000", "cached plan must not change result type: the table's columns have changed"));
-        }
-        if !fields.iter().zip(told.fields()).any(|(field, told)| differs(field, told)) {
-            return Ok(self);
-        }
-        let target = told.clone();
-        let batches = self.batches.map(move |rows| cast(&rows?, &target)).boxed();
-        Ok(Self { schema: told.clone(), batches, command: self.command })
-    }
-}
-
-fn cast(rows: &RecordBatch, target: &SchemaRef) -> PgWireResult<RecordBatch> {
-    let wrong = |failure: arrow_schema::ArrowError| error("22003", failure.to_string());
-    let options = arrow_cast::CastOptions { safe: false, ..arrow_cast::CastOptions::default() };
-    let columns = rows.columns().iter().zip(target.fields());
-    let columns = columns
-        .map(|(column, field)| arrow_cast::cast_with_options(column, field.data_type(), &options).map_err(wrong))
-        .collect::<PgWireResult<Vec<_>>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(target.clone(), columns, &options).map_err(wrong)
-}
-
-/// Ends a stream with an error when nothing is found for this long.
-fn in_time<T: Send + 'static>(
-    rows: impl Stream<Item = PgWireResult<T>> + Send + 'static,
-    longest: Duration,
-) -> impl Stream<Item = PgWireResult<T>> + Send + 'static {
-    futures::stream::unfold(Some(rows.boxed()), move |rows| async move {
-        let mut rows = rows?;
-        match tokio::time::timeout(longest, rows.next()).await {
-            Ok(row) => Some((row?, Some(rows))),
-            Err(_) => {
-                let text = format!("the query found no row for {} s and was cut", longest.as_secs());
-                Some((Err(failed(&QueryError::Limit(text))), None))
-            }
-        }
-    })
-}
-
-/// The columns as they are described to a client.
-pub(super) fn fields(schema: &SchemaRef, format: &Format) -> PgWireResult<Vec<FieldInfo>> {
-    let field = |(place, field): (usize, &Arc<Field>)| {
-        let kind = pg_type(field).map_err(of_value)?;
-        let size = type_len(&kind);
-        let format = match format {
-            // One that a client leaves out is text.
-            Format::Individual(codes) => codes.get(place).copied().unwrap_or_default().into_format(),
-            format => format.format_for(place),
-        };
-        Ok(FieldInfo::new(field.name().clone(), None, None, kind, format).with_type_size(size))
-    };
-    schema.fields().iter().enumerate().map(field).collect()
-}
-
-trait IntoFormat {
-    fn into_format(self) -> pgwire::api::results::FieldFormat;
-}
-
-impl IntoFormat for i16 {
-    fn into_format(self) -> pgwire::api::results::FieldFormat {
-        pgwire::api::results::FieldFormat::from(self)
-    }
-}
-
-/// The rows as messages.
-pub(super) fn data_rows(
-    batches: BoxStream<'static, PgWireResult<RecordBatch>>,
-    fields: &[FieldInfo],
-    zone: Zone,
-) -> BoxStream<'static, PgWireResult<DataRow>> {
-    let formats: Vec<_> = fields.iter().map(FieldInfo::format).collect();
-    let encode = move |rows: PgWireResult<RecordBatch>| {
-        let encoder = rows.and_then(|rows| Encoder::new(&rows, &formats, &zone).map_err(of_value));
-        match encoder {
-            Ok(mut encoder) => {
-                let rows = (0..encoder.row_count()).map(move |row| encoder.data_row(row).map_err(of_value));
-                futures::stream::iter(rows).boxed()
-            }
-            Err(failure) => futures::stream::iter([Err(failure)]).boxed(),
-        }
-    };
-    batches.flat_map(encode).boxed()
 }
 
 /// The type that a client is told of.
@@ -213,15 +96,27 @@ impl Asking {
         })
     }
 
+    /// The rows of a question, once the client was told what its answer will be missing.
+    pub(super) async fn found<C>(&self, client: &mut C, question: &Statement) -> PgWireResult<Rows>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let planned = self.ask(client, question).await?;
+        let rows = planned.stream().await.map_err(|failure| failed(&failure))?;
+        Ok(Rows::found(rows, self.backend.engine().limits().time_max))
+    }
+
     /// Plans a question, and tells the client what its answer will be missing.
-    pub(super) async fn ask<C>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Planned>
+    async fn ask<C>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Planned>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let user = user_of(client);
         let context = self.context(&user)?;
-        // Questions of the client's program about the server, or of what was missing, are not the user's next question.
+        // Questions of the client's program about the server, or of what was missing, are not the
+        // user's next question.
         let is_aside = is_catalogue_question(statement) || reads_coverage(statement);
         if !is_aside {
             // Until this question is planned it has no answer that could miss anything.

@@ -9,16 +9,20 @@ use pgwire::{
     error::{PgWireError, PgWireResult},
     messages::{PgWireBackendMessage, response::TransactionStatus, startup::ParameterStatus},
 };
-use rollcall_query::datafusion::sql::sqlparser::ast::{
-    CloseCursor, ContextModifier, Declare, DiscardObject, Expr, FetchDirection, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, Reset, SelectItem, Set, SetExpr, SetSessionParamKind, Statement,
-    TransactionIsolationLevel, TransactionMode, Value,
+use rollcall_query::{
+    datafusion::sql::sqlparser::ast::{
+        CloseCursor, ContextModifier, Declare, DiscardObject, Expr, FetchDirection, Function, FunctionArg,
+        FunctionArgExpr, FunctionArguments, Ident, Reset, SelectItem, Set, SetExpr, SetSessionParamKind, Statement,
+        TransactionIsolationLevel, TransactionMode, Value,
+    },
+    folded,
 };
 
 use super::{
-    answer::{Asking, Reply, Rows, notice},
+    answer::{Asking, Reply, notice},
     error::{UNSUPPORTED, error, read_only},
     prepared::shown,
+    rows::Rows,
     session::{Cursor, no_cursor},
     settings::{For, TIME_ZONE},
 };
@@ -53,10 +57,6 @@ impl<C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Se
 
 fn done(command: &str) -> PgWireResult<Option<Reply>> {
     Ok(Some(Reply::Done(Tag::new(command))))
-}
-
-fn name_of(name: &Ident) -> String {
-    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
 /// The text of a value in SET.
@@ -108,26 +108,26 @@ impl Asking {
             Statement::Deallocate { name, .. } => {
                 match name.value.eq_ignore_ascii_case("all") && name.quote_style.is_none() {
                     true => self.forget_statements(client),
-                    false => client.portal_store().rm_statement(&name_of(name)),
+                    false => client.portal_store().rm_statement(&folded(name)),
                 }
                 done(if name.value.eq_ignore_ascii_case("all") { "DEALLOCATE ALL" } else { "DEALLOCATE" })
             }
             Statement::StartTransaction { modes, .. } => self.begin(client, modes).await,
             Statement::Commit { .. } => self.end(client, true).await,
             Statement::Rollback { savepoint: None, .. } => self.end(client, false).await,
-            Statement::Rollback { savepoint: Some(name), .. } => self.rollback_to(client, &name_of(name)).await,
+            Statement::Rollback { savepoint: Some(name), .. } => self.rollback_to(client, &folded(name)).await,
             Statement::Savepoint { name } => {
                 in_transaction(client, "SAVEPOINT")?;
                 let mut state = self.session.state();
-                state.settings.begin(Some(name_of(name)));
+                state.settings.begin(Some(folded(name)));
                 state.savepoints += 1;
                 done("SAVEPOINT")
             }
             Statement::ReleaseSavepoint { name } => {
                 in_transaction(client, "RELEASE SAVEPOINT")?;
                 let mut state = self.session.state();
-                if !state.settings.release(&name_of(name)) {
-                    return Err(no_savepoint(&name_of(name)));
+                if !state.settings.release(&folded(name)) {
+                    return Err(no_savepoint(&folded(name)));
                 }
                 state.savepoints = state.settings.savepoints();
                 done("RELEASE")
@@ -136,13 +136,13 @@ impl Asking {
                 [declared] => self.declare(client, declared).await,
                 _ => Err(read_only()),
             },
-            Statement::Fetch { name, direction, .. } => self.fetch(&name_of(name), direction).await,
+            Statement::Fetch { name, direction, .. } => self.fetch(&folded(name), direction).await,
             Statement::Close { cursor } => {
                 let mut state = self.session.state();
                 match cursor {
                     CloseCursor::All => state.cursors.clear(),
                     CloseCursor::Specific { name } => {
-                        let name = name_of(name);
+                        let name = folded(name);
                         state.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
                     }
                 }
@@ -333,15 +333,14 @@ impl Asking {
                 "BINARY cursors are not supported; clients choose the form when they fetch",
             ));
         }
-        let (name, is_held) = (name_of(name), declared.hold == Some(true));
+        let (name, is_held) = (folded(name), declared.hold == Some(true));
         if !is_held && client.transaction_status() == TransactionStatus::Idle {
             return Err(error("25P01", "DECLARE CURSOR can only be used in transaction blocks"));
         }
         if self.session.state().cursors.contains_key(&name) {
             return Err(error("42P03", format!("cursor \"{name}\" already exists")));
         }
-        let planned = self.ask(client, &Statement::Query(query.clone())).await?;
-        let rows = planned.stream().await.map_err(|failure| super::error::failed(&failure))?;
+        let rows = self.found(client, &Statement::Query(query.clone())).await?;
         let mut state = self.session.state();
         let savepoints = state.savepoints;
         state.cursors.insert(name, Cursor::new(rows, is_held, savepoints));
@@ -426,7 +425,7 @@ pub(super) fn set_config_arguments(statement: &Statement) -> Option<(&[FunctionA
     let ([item], true) = (select.projection.as_slice(), select.from.is_empty()) else { return None };
     let (expr, column) = match item {
         SelectItem::UnnamedExpr(expr) => (expr, "set_config".to_owned()),
-        SelectItem::ExprWithAlias { expr, alias } => (expr, name_of(alias)),
+        SelectItem::ExprWithAlias { expr, alias } => (expr, folded(alias)),
         _ => return None,
     };
     let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else { return None };

@@ -1,8 +1,9 @@
 //! The PostgreSQL port: any client of PostgreSQL can ask, and is told what its answer is missing.
 //!
-//! A connection has a [`Session`](session::Session) of its own. Questions are planned and run by the engine on threads of their
-//! own; what else a client says (settings, transactions that change nothing, cursors) is answered here. What is written are the
-//! tables that HQ publishes. Nothing here knows of sites: what it needs of the rest of HQ it asks its [`Backend`].
+//! A connection has a [`Session`](session::Session) of its own. Questions are planned and run by
+//! the engine on threads of their own; what else a client says (settings, transactions that change
+//! nothing, cursors) is answered here. What is written are the tables that HQ publishes. Nothing
+//! here knows of sites: what it needs of the rest of HQ it asks its [`Backend`].
 
 mod answer;
 mod control;
@@ -10,6 +11,7 @@ mod error;
 mod port;
 mod prepared;
 mod protocol;
+mod rows;
 mod running;
 mod session;
 mod settings;

@@ -20,9 +20,10 @@ use rollcall_query::{
 };
 
 use super::{
-    answer::{Asking, fields, parameter_type, user_of},
+    answer::{Asking, parameter_type, user_of},
     control::{is_question, set_config_arguments},
     error::{error, failed, of_value},
+    rows::fields,
     value::{self, Parameter, sql_type},
 };
 
@@ -53,7 +54,8 @@ impl QueryParser for Reader {
             return Err(error("42601", "cannot insert multiple commands into a prepared statement"));
         }
         let told: Vec<Option<String>> = types.iter().map(|kind| kind.as_ref().and_then(full_type)).collect();
-        // What is described is the question; COPY of it and a cursor over it have its parameters and no columns of their own.
+        // What is described is the question; COPY of it and a cursor over it have its parameters
+        // and no columns of their own.
         let question = match &statement {
             Statement::Copy { source: CopySource::Query(query), .. } => Some(Statement::Query(query.clone())),
             Statement::Declare { stmts } => {
@@ -63,7 +65,8 @@ impl QueryParser for Reader {
             _ => None,
         };
         if let Some((arguments, column)) = set_config_arguments(&statement) {
-            // It sets, so it is no question; its parameters are a name, a text and whether it is for the transaction.
+            // It sets, so it is no question; its parameters are a name, a text and whether it is
+            // for the transaction.
             let is_parameter = |argument: &&FunctionArg| argument.to_string().starts_with('$');
             let kinds = arguments.iter().zip([Type::TEXT, Type::TEXT, Type::BOOL]);
             let mut numbered: Vec<(String, Type)> = kinds

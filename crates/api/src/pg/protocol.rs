@@ -1,7 +1,8 @@
-//! The two ways in which clients talk: statements as text, and statements that are prepared, bound and executed.
+//! The two ways in which clients talk: statements as text, and statements that are prepared, bound
+//! and executed.
 //!
-//! Each statement runs to its end before the next begins, and can be cancelled or run out of time wherever it is: planning,
-//! finding rows, or waiting for a client that does not read.
+//! Each statement runs to its end before the next begins, and can be cancelled or run out of time
+//! wherever it is: planning, finding rows, or waiting for a client that does not read.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -33,10 +34,11 @@ use rollcall_query::{
 
 use super::{
     SharedBackend,
-    answer::{Asking, Reply, Rows, data_rows, fields, user_of},
+    answer::{Asking, Reply, user_of},
     control::{Talks, ends_failure, is_question},
     error::{error, failed, of_value, read_only},
     prepared::{Prepared, Reader, bound},
+    rows::{Rows, data_rows, fields},
     running::{Running, cancelled, timed_out},
     session::Session,
     value::{CopyEncoder, CopyForm},
@@ -58,11 +60,10 @@ impl Client {
     /// Does work for a statement until it ends, is cancelled, or has no more time.
     async fn bounded<T>(
         &self,
-        client_key: super::running::Statement,
+        running: super::running::Statement,
         work: impl Future<Output = PgWireResult<T>>,
     ) -> PgWireResult<T> {
         let timeout = self.asking.session.state().settings.statement_timeout();
-        let cancelled_by_client = client_key.cancelled.clone();
         let in_time = async {
             match timeout {
                 Some(timeout) => tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(timed_out())),
@@ -71,7 +72,7 @@ impl Client {
         };
         tokio::select! {
             done = in_time => done,
-            () = cancelled_by_client.cancelled() => Err(cancelled()),
+            () = running.cancelled.cancelled() => Err(cancelled()),
         }
     }
 
@@ -89,7 +90,7 @@ impl Client {
             return Ok(reply);
         }
         if is_question(statement) {
-            return self.found(client, statement).await.map(Reply::Rows);
+            return self.asking.found(client, statement).await.map(Reply::Rows);
         }
         if is_change(statement) {
             return self.change(client, statement).await;
@@ -97,22 +98,13 @@ impl Client {
         match statement {
             Statement::Copy { source, to: true, target: CopyTarget::Stdout, options, legacy_options, .. } => {
                 let form = CopyForm::from_options(options, legacy_options).map_err(of_value)?;
-                let rows = self.found(client, &copied(source)).await?;
+                let rows = self.asking.found(client, &copied(source)).await?;
                 let names: Vec<&str> = rows.schema.fields().iter().map(|field| field.name().as_str()).collect();
                 form.check_columns(&names).map_err(of_value)?;
                 Ok(Reply::Copy(rows, form))
             }
             _ => Err(read_only()),
         }
-    }
-
-    async fn found<C: Talks>(&self, client: &mut C, question: &Statement) -> PgWireResult<Rows>
-    where
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        let planned = self.asking.ask(client, question).await?;
-        let rows = planned.stream().await.map_err(|failure| failed(&failure))?;
-        Ok(Rows::found(rows, self.asking.backend.engine().limits().time_max))
     }
 
     /// Publishes what a statement changes. It takes effect at once.
@@ -152,7 +144,8 @@ impl Client {
         {
             client.feed(data(header)).await?;
         }
-        // Of the binary form clients want the header in one message with what follows it, as PostgreSQL sends it.
+        // Of the binary form clients want the header in one message with what follows it, as
+        // PostgreSQL sends it.
         let mut headed = move |bytes: Bytes| match header.take() {
             Some(header) => Bytes::from([header, bytes].concat()),
             None => bytes,

@@ -2,20 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use futures::{StreamExt, stream::BoxStream};
+use futures::StreamExt;
 use pgwire::error::PgWireResult;
-use rollcall_query::{System, datafusion::execution::SendableRecordBatchStream};
+use rollcall_query::System;
 use rollcall_types::Coverage;
 
-use super::{
-    error::{error, failed},
-    settings::Settings,
-};
+use super::{error::error, rows::Rows, settings::Settings};
 
 /// One connection's memory.
 #[derive(Debug)]
@@ -70,6 +67,8 @@ pub(super) struct Cursor {
     /// How many savepoints there were when it was opened.
     pub(super) savepoints: usize,
     rows: Rows,
+    /// What is left of the batch that was cut.
+    rest: Option<RecordBatch>,
 }
 
 impl std::fmt::Debug for Cursor {
@@ -79,48 +78,29 @@ impl std::fmt::Debug for Cursor {
 }
 
 impl Cursor {
-    pub(super) fn new(rows: SendableRecordBatchStream, is_held: bool, savepoints: usize) -> Self {
-        Self { schema: rows.schema(), is_held, savepoints, rows: Rows::new(rows) }
+    pub(super) fn new(rows: Rows, is_held: bool, savepoints: usize) -> Self {
+        Self { schema: rows.schema.clone(), is_held, savepoints, rows, rest: None }
     }
 
     /// The next rows, at most this many.
     pub(super) async fn fetch(&mut self, rows_max: usize) -> PgWireResult<Vec<RecordBatch>> {
-        let mut fetched = Vec::new();
-        let mut wanted = rows_max;
+        let (mut fetched, mut wanted) = (Vec::new(), rows_max);
         while wanted > 0 {
-            let Some(rows) = self.rows.next(wanted).await? else { break };
-            wanted -= rows.num_rows();
-            fetched.push(rows);
+            let batch = match self.rest.take() {
+                Some(rest) => rest,
+                None => match self.rows.batches.next().await {
+                    Some(rows) => rows?,
+                    None => break,
+                },
+            };
+            let taken = batch.num_rows().min(wanted);
+            if taken < batch.num_rows() {
+                self.rest = Some(batch.slice(taken, batch.num_rows() - taken));
+            }
+            fetched.push(batch.slice(0, taken));
+            wanted -= taken;
         }
         Ok(fetched)
-    }
-}
-
-/// The rows of an answer, cut where they are asked for.
-struct Rows {
-    stream: Arc<tokio::sync::Mutex<BoxStream<'static, PgWireResult<RecordBatch>>>>,
-    rest: Option<RecordBatch>,
-}
-
-impl Rows {
-    fn new(rows: SendableRecordBatchStream) -> Self {
-        let rows = rows.map(|rows| rows.map_err(|failure| failed(&failure.into())));
-        Self { stream: Arc::new(tokio::sync::Mutex::new(rows.boxed())), rest: None }
-    }
-
-    async fn next(&mut self, rows_max: usize) -> PgWireResult<Option<RecordBatch>> {
-        let batch = match self.rest.take() {
-            Some(rest) => rest,
-            None => match self.stream.lock().await.next().await {
-                Some(rows) => rows?,
-                None => return Ok(None),
-            },
-        };
-        if batch.num_rows() > rows_max {
-            self.rest = Some(batch.slice(rows_max, batch.num_rows() - rows_max));
-            return Ok(Some(batch.slice(0, rows_max)));
-        }
-        Ok(Some(batch))
     }
 }
 

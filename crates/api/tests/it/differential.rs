@@ -1,4 +1,5 @@
-//! Asks a real PostgreSQL and HQ the same questions over the same rows. They must answer alike, or HQ must refuse.
+//! Asks a real PostgreSQL and HQ the same questions over the same rows. They must answer alike, or
+//! HQ must refuse.
 
 mod asking;
 mod questions;

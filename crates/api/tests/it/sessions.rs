@@ -185,6 +185,9 @@ fn no_statement_ends_or_stops_the_server() {
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a(x), generate_series(1, 1000000) b(x), \
                        generate_series(1, 1000000) c(x) WHERE a.x * b.x + c.x = -1";
 
+/// So often the rest of HQ must come to its turn beside such questions.
+const TICKS: usize = 20;
+
 #[test]
 fn questions_that_never_end_are_stopped_and_leave_the_server_free() {
     let hq = Arc::new(Hq::start(tables::sites(), tables::append));
@@ -200,15 +203,21 @@ fn questions_that_never_end_are_stopped_and_leave_the_server_free() {
     let stopped = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..4)
         .map(|n| {
-            let (hq, stopped) = (hq.clone(), stopped.clone());
+            let (hq, stopped, ticks) = (hq.clone(), stopped.clone(), ticks.clone());
             std::thread::spawn(move || {
                 let mut client = hq.connect();
                 client.simple("SET statement_timeout = '2s'").expect_done();
-                let started = Instant::now();
-                let code = ask(&mut client, kinds[n % kinds.len()]);
-                assert!(["57014", "54000"].contains(&code.as_str()), "{}: {code}", kinds[n % kinds.len()]);
-                // Not a matter of speed: a question that cannot be stopped runs for days.
-                assert!(started.elapsed() < Duration::from_secs(60));
+                let (sql, started) = (kinds[n % kinds.len()], Instant::now());
+                loop {
+                    let code = ask(&mut client, sql);
+                    assert!(["57014", "54000"].contains(&code.as_str()), "{sql}: {code}");
+                    // Not a matter of speed: a question that cannot be stopped runs for days, and
+                    // a server that waits for it counts no further.
+                    assert!(started.elapsed() < Duration::from_secs(120), "{sql}: {}", ticks.load(Ordering::Relaxed));
+                    if ticks.load(Ordering::Relaxed) >= TICKS {
+                        break;
+                    }
+                }
                 stopped.fetch_add(1, Ordering::Relaxed);
                 assert_eq!(ask(&mut client, "SELECT 1"), "1");
             })
@@ -218,7 +227,6 @@ fn questions_that_never_end_are_stopped_and_leave_the_server_free() {
         client.join().expect("each was stopped");
     }
     assert_eq!(stopped.load(Ordering::Relaxed), 4);
-    assert!(ticks.load(Ordering::Relaxed) > 20, "the rest of HQ went on: {}", ticks.load(Ordering::Relaxed));
     // Nothing of them runs on: all places are free again.
     let mut client = hq.connect();
     let free = Instant::now();

@@ -1,5 +1,6 @@
-//! A client that speaks PostgreSQL's protocol as it is on the wire, so that two servers can be asked the same in
-//! every form: simple or prepared, with parameters and values as text or binary, their types said or left open.
+//! A client that speaks PostgreSQL's protocol as it is on the wire, so that two servers can be
+//! asked the same in every form: simple or prepared, with parameters and values as text or binary,
+//! their types said or left open.
 
 use std::{
     io::{self, Read, Write},

@@ -78,7 +78,8 @@ pub(crate) fn declare(table: &IncomingTable, staged: bool) -> String {
     format!("{}, {constraint} ({key})", columns.join(", "))
 }
 
-/// Whether it is one of the types of Delta's that [`declared`] knows. What HQ sends becomes part of statements.
+/// Whether it is one of the types of Delta's that [`declared`] knows. What HQ sends becomes part of
+/// statements.
 pub(super) fn is_kind(kind: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_decimal = |text: &str| {
@@ -156,7 +157,8 @@ pub(super) fn compare<'a>(
     Ok(missing)
 }
 
-/// A value as SQLite keeps it: decimals, days and times as text, which the column's type may turn into a number.
+/// A value as SQLite keeps it: decimals, days and times as text, which the column's type may turn
+/// into a number.
 pub(super) fn value(column: &dyn Array, row: usize) -> Result<Value, CaptureError> {
     if column.is_null(row) {
         return Ok(Value::Null);

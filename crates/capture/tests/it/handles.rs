@@ -1,5 +1,5 @@
-//! One test for each thing a store's database may do to a capture. The goal of all: HQ, replaying the journal by its own
-//! rules, holds exactly the store's rows.
+//! One test for each thing a store's database may do to a capture. The goal of all: HQ, replaying
+//! the journal by its own rules, holds exactly the store's rows.
 
 use std::time::Duration;
 

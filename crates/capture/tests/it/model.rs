@@ -25,8 +25,8 @@ struct Arrived {
 }
 
 impl Model {
-    /// Replays the whole journal for one table, checking on the way that positions have no gap, that an `I` meets no
-    /// row of its key, and an `S` none of its own load.
+    /// Replays the whole journal for one table, checking on the way that positions have no gap,
+    /// that an `I` meets no row of its key, and an `S` none of its own load.
     pub(crate) fn replay(source: &mut Source, table: &str) -> Self {
         let mut model = Self::default();
         let mut after = Anchor::default();

@@ -1,5 +1,5 @@
-//! Random statements of every kind against a table with several unique keys, triggers of its own and a cascade, beside a
-//! running load: the journal always replays to the store's rows.
+//! Random statements of every kind against a table with several unique keys, triggers of its own
+//! and a cascade, beside a running load: the journal always replays to the store's rows.
 
 use proptest::prelude::*;
 use rollcall_capture::Source;

@@ -18,8 +18,8 @@ pub(crate) async fn change(
     for _ in 0..ATTEMPTS {
         shared.lake.follow().await?;
         refresh(shared).await;
-        // Taken before the statement pins its versions: if it is the newest still when the rows are published, they were
-        // worked out on nothing older.
+        // Taken before the statement pins its versions: if it is the newest still when the rows are
+        // published, they were worked out on nothing older.
         let versions = shared.published.all();
         let mut extras = shared.extras(&Default::default());
         extras.user = Some(by.to_owned());

@@ -24,7 +24,8 @@ pub(crate) enum Fold {
     Rows(Changes),
     /// Nothing is current any more.
     History,
-    /// Records of the state log: those with a newer version in this view are history, but for kinds of which nobody asks what was.
+    /// Records of the state log: those with a newer version in this view are history, but for kinds
+    /// of which nobody asks what was.
     State { view: StateView, passing: &'static [&'static str] },
 }
 
@@ -78,8 +79,8 @@ impl Fold {
         }
     }
 
-    /// How many changes a file keeps of which rows may lie elsewhere: none in a file of superseded rows, and none where every
-    /// older version was split off.
+    /// How many changes a file keeps of which rows may lie elsewhere: none in a file of superseded
+    /// rows, and none where every older version was split off.
     pub(super) fn mutations_left(&self, is_superseded: bool, counted: u64) -> u64 {
         match self {
             Self::Rows(changes) if !is_superseded && !changes.leaves_none_elsewhere() => counted,
@@ -90,8 +91,8 @@ impl Fold {
 
 type SiteNumbers = Box<dyn Fn(&str) -> Option<SiteNumber> + Send>;
 
-/// Learns which rows were changed from all that are merged, then says which have a newer version there, or lie outside what
-/// is current of their site.
+/// Learns which rows were changed from all that are merged, then says which have a newer version
+/// there, or lie outside what is current of their site.
 pub(crate) struct Changes {
     special: HashMap<SiteNumber, Visible>,
     is_whole: bool,
@@ -105,7 +106,8 @@ pub(crate) struct Changes {
 type Position = (i32, i64);
 
 impl Changes {
-    /// `is_whole` says that every current file takes part; `special` are the sites whose rows are not all current.
+    /// `is_whole` says that every current file takes part; `special` are the sites whose rows are
+    /// not all current.
     pub(super) fn new(
         schema: &TableSchema,
         special: HashMap<SiteNumber, Visible>,

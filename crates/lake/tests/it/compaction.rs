@@ -221,8 +221,9 @@ async fn larger_files_are_merged_as_streams_to_the_same_as_in_memory() {
 
 #[tokio::test]
 async fn old_versions_of_state_become_history_or_go() {
-    // Method: two nodes write versions of records of two kinds, one of them compacts now and then. Both, and one that starts
-    // afterwards, know the newest of each; of one kind no older version is left anywhere, of the other every one is, in history.
+    // Method: two nodes write versions of records of two kinds, one of them compacts now and then.
+    // Both, and one that starts afterwards, know the newest of each; of one kind no older version
+    // is left anywhere, of the other every one is, in history.
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let nodes = [
         Lake::open(store.clone(), LakeOptions::default()).await.expect("opens"),

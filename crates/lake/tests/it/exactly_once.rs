@@ -69,8 +69,9 @@ async fn a_lost_reply_is_recognised_as_our_own_commit() {
 
 #[tokio::test]
 async fn nodes_that_race_with_a_failing_store_lose_and_double_nothing() {
-    // Goal: any interleaving of nodes, resends, overlaps, lost replies. Method: three nodes on one store, each believing
-    // different things about where the sites stand; sites resend from their own confirmed position, at random nodes.
+    // Goal: any interleaving of nodes, resends, overlaps, lost replies. Method: three nodes on one
+    // store, each believing different things about where the sites stand; sites resend from their
+    // own confirmed position, at random nodes.
     const SITES: u32 = 4;
     const LAST: u64 = 120;
     for seed in 0..20 {
@@ -164,8 +165,9 @@ async fn a_checkpoint_holds_everything() {
 
 #[tokio::test]
 async fn a_node_that_slept_reads_the_log_anew_before_it_commits() {
-    // Goal: a node paused for longer than the log's clean-up must not write into a hole in the log. Method: the clock
-    // jumps, others commit, checkpoint and the old entries are deleted; the sleeper's commit must come after theirs.
+    // Goal: a node paused for longer than the log's clean-up must not write into a hole in the log.
+    // Method: the clock jumps, others commit, checkpoint and the old entries are deleted; the
+    // sleeper's commit must come after theirs.
     let store = memory();
     let time = Arc::new(Mutex::new(Duration::from_secs(1000)));
     let clock = {
@@ -188,8 +190,9 @@ async fn a_node_that_slept_reads_the_log_anew_before_it_commits() {
 
 #[tokio::test]
 async fn a_checkpoint_named_too_late_leads_nobody_into_a_hole() {
-    // Goal: a node that slept while it wrote a checkpoint names an old one as the last, when the entries behind it are cleaned
-    // away. Whoever opens the table then must find what was confirmed since. Method: what such a node would put is put by hand.
+    // Goal: a node that slept while it wrote a checkpoint names an old one as the last, when the
+    // entries behind it are cleaned away. Whoever opens the table then must find what was confirmed
+    // since. Method: what such a node would put is put by hand.
     let store = memory();
     let root = "tables/sales/_delta_log";
     let at = |name: &str| object_store::path::Path::from(format!("{root}/{name}"));
@@ -217,7 +220,8 @@ async fn a_checkpoint_named_too_late_leads_nobody_into_a_hole() {
 
 #[tokio::test]
 async fn a_table_has_one_key_whoever_is_first() {
-    // Two stores' rows are conformed before the table is known; the second has another key. In one commit or in two, it is refused.
+    // Two stores' rows are conformed before the table is known; the second has another key. In one
+    // commit or in two, it is refused.
     for apart in [true, false] {
         let store = memory();
         let (root, keyless) = ("tables/sales".into(), TableSchema::for_sites(Vec::new()));
@@ -276,8 +280,9 @@ async fn state_is_versioned_and_races_are_settled() {
 
 #[tokio::test]
 async fn many_changes_of_state_at_once_are_few_commits_and_each_is_made_once() {
-    // Method: two nodes make 200 changes each at once; some are dropped while they wait, some refuse. A change works on what those
-    // before it in the same commit made, so the counter counts each that was made, and each tells another count.
+    // Method: two nodes make 200 changes each at once; some are dropped while they wait, some
+    // refuse. A change works on what those before it in the same commit made, so the counter counts
+    // each that was made, and each tells another count.
     let store = memory();
     let nodes = [
         Arc::new(Lake::open(store.clone(), LakeOptions::default()).await.expect("opens")),

@@ -1,28 +1,11 @@
-//! Small pieces of statements, taken apart and put together.
+//! Expressions of catalogue questions, taken apart.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, ObjectNamePart, Subscript, Value, ValueWithSpan,
+    AccessExpr, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Subscript, Value,
+    ValueWithSpan,
 };
 
-/// A call of a function without a schema.
-pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let arguments = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        args: FunctionArguments::List(FunctionArgumentList {
-            args: arguments.collect(),
-            duplicate_treatment: None,
-            clauses: Vec::new(),
-        }),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
-}
+use crate::syntax::null;
 
 /// The name of a called function, in small letters and without its schema, and its arguments.
 pub(super) fn called(expression: &Expr) -> Option<(String, Vec<&Expr>)> {
@@ -41,22 +24,6 @@ fn plain(argument: &FunctionArg) -> Option<&Expr> {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression),
         _ => None,
     }
-}
-
-pub(super) fn value(value: Value) -> Expr {
-    Expr::Value(value.with_empty_span())
-}
-
-pub(super) fn number(number: i64) -> Expr {
-    value(Value::Number(number.to_string(), false))
-}
-
-pub(super) fn cast(expression: Expr, data_type: DataType) -> Expr {
-    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expression), data_type, array: false, format: None }
-}
-
-pub(super) fn null(data_type: DataType) -> Expr {
-    cast(value(Value::Null), data_type)
 }
 
 /// Nothing, where an array of texts is expected.

@@ -1,8 +1,9 @@
-//! What clients of PostgreSQL ask about a server, and how it is answered: `pg_catalog` and `information_schema` over the
-//! tables that a question sees.
+//! What clients of PostgreSQL ask about a server, and how it is answered: `pg_catalog` and
+//! `information_schema` over the tables that a question sees.
 //!
-//! A *catalogue question* reads nothing but these two schemas. It alone is rewritten until it can be planned, or answered
-//! by another of the same meaning; a question that reads anything else is planned as its author wrote it.
+//! A *catalogue question* reads nothing but these two schemas. It alone is rewritten until it can
+//! be planned, or answered by another of the same meaning; a question that reads anything else is
+//! planned as its author wrote it.
 
 mod columns;
 mod contents;

@@ -5,8 +5,9 @@ use datafusion::sql::sqlparser::{ast::Statement, dialect::PostgreSqlDialect, par
 use super::rewritten;
 use crate::dialect::name_columns;
 
-/// Catalogue questions that cannot be planned, by parts of their text, and what is answered instead. Nothing here refers to
-/// another table, has a policy, or is a type of its own: what asks for these is told of none.
+/// Catalogue questions that cannot be planned, by parts of their text, and what is answered
+/// instead. Nothing here refers to another table, has a policy, or is a type of its own: what asks
+/// for these is told of none.
 const INSTEAD: [(&[&str], &str); 8] = [
     (&["pg_settings", "'max_index_keys'"], "SELECT '32' AS setting"),
     (
@@ -78,7 +79,8 @@ fn instead_of(question: &Statement) -> Option<Statement> {
     Parser::parse_sql(&PostgreSqlDialect {}, &instead).ok()?.into_iter().next()
 }
 
-/// The question without asking for the comment on a column, of a table that is named by a value: nothing has one.
+/// The question without asking for the comment on a column, of a table that is named by a value:
+/// nothing has one.
 fn without_comments(question: &str) -> Option<String> {
     const CALL: &str = "COL_DESCRIPTION(CAST(";
     let start = question.find(CALL)?;

@@ -1,5 +1,5 @@
-//! Which questions are about the server itself: only those may be rewritten, since a rewriting rule that guesses would
-//! change what a user's question means.
+//! Which questions are about the server itself: only those may be rewritten, since a rewriting rule
+//! that guesses would change what a user's question means.
 
 use std::ops::ControlFlow;
 
@@ -9,12 +9,13 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
 
 use super::relations::OWN_RELATIONS;
+use crate::syntax;
 
-/// Whether this is a query that reads at least one relation, and whose every relation, in subqueries and in the bodies
-/// of its CTEs too, is one of `pg_catalog` or `information_schema`.
+/// Whether this is a query that reads at least one relation, and whose every relation, in
+/// subqueries and in the bodies of its CTEs too, is one of `pg_catalog` or `information_schema`.
 ///
-/// Set-returning functions such as `generate_series` and `unnest` may be among what it reads. Whatever is not known for
-/// certain makes it a user's question.
+/// Set-returning functions such as `generate_series` and `unnest` may be among what it reads.
+/// Whatever is not known for certain makes it a user's question.
 pub fn is_catalogue_question(statement: &Statement) -> bool {
     let Statement::Query(query) = statement else { return false };
     let mut reading = Reading::default();
@@ -35,7 +36,8 @@ const ROW_FUNCTIONS: [&str; 10] = [
     "array_positions",
 ];
 
-/// The CTEs of one query: those not visited yet, by their place in memory, and the names that can be read by now.
+/// The CTEs of one query: those not visited yet, by their place in memory, and the names that can
+/// be read by now.
 #[derive(Default)]
 struct Names {
     bodies: Vec<(*const Query, String)>,
@@ -70,10 +72,7 @@ impl Reading {
 
 /// The names as PostgreSQL reads them: in small letters, unless quoted.
 fn folded(name: &ObjectName) -> Option<Vec<String>> {
-    let part = |part: &ObjectNamePart| {
-        let ident = part.as_ident()?;
-        Some(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
-    };
+    let part = |part: &ObjectNamePart| Some(syntax::folded(part.as_ident()?));
     name.0.iter().map(part).collect()
 }
 
@@ -112,8 +111,7 @@ impl Visitor for Reading {
         let mut names = Names::default();
         if let Some(with) = &query.with {
             for cte in &with.cte_tables {
-                let ident = &cte.alias.name;
-                let name = if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() };
+                let name = syntax::folded(&cte.alias.name);
                 if with.recursive {
                     names.readable.push(name.clone());
                 }

@@ -9,7 +9,8 @@ use super::{is_catalogue_question, rules};
 
 static PARSER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
 
-/// A catalogue question with the rules applied that make it one that can be planned; any other statement as it is.
+/// A catalogue question with the rules applied that make it one that can be planned; any other
+/// statement as it is.
 pub(crate) fn rewritten(statement: Statement) -> Statement {
     if !is_catalogue_question(&statement) {
         return statement;

@@ -1,4 +1,5 @@
-//! Rules for catalogue questions, beside those of the library: for what PostgreSQL has and the planner has not.
+//! Rules for catalogue questions, beside those of the library: for what PostgreSQL has and the
+//! planner has not.
 
 use std::{collections::HashSet, ops::ControlFlow};
 
@@ -9,9 +10,10 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{
-    expressions::{call, called, cast, column, is_written, null, null_texts, number, subscript, type_name, unnested},
+    expressions::{called, column, is_written, null_texts, subscript, type_name, unnested},
     relations::OWN_RELATIONS,
 };
+use crate::syntax::{call, cast, null, number, text, value};
 
 /// A catalogue question with these rules applied.
 pub(super) fn apply(mut statement: Statement) -> Statement {
@@ -50,9 +52,7 @@ fn called_with(expression: &Expr) -> Option<Expr> {
             Some(call("unnest", vec![call("rollcall_subscripts", vec![as_array(array), from])]))
         }
         ("_pg_expandarray", [array]) => Some(call("unnest", vec![call("rollcall_places", vec![as_array(array)])])),
-        ("current_setting", [name]) if is_text(name, "default_table_access_method") => {
-            Some(super::expressions::value(Value::SingleQuotedString("heap".to_owned())))
-        }
+        ("current_setting", [name]) if is_text(name, "default_table_access_method") => Some(text("heap".to_owned())),
         // Texts in the library's tables; nobody was granted or set anything.
         ("array_to_string", [list, ..])
             if column(list).is_some_and(|name| name.ends_with("acl") || name == "setconfig") =>
@@ -87,7 +87,7 @@ fn accessed(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
     }
     column(row)?;
     let field = Value::SingleQuotedString(field.value.to_lowercase());
-    Some(call("get_field", vec![row.clone(), super::expressions::value(field)]))
+    Some(call("get_field", vec![row.clone(), value(field)]))
 }
 
 /// The name of what a number of this kind stands for.
@@ -125,7 +125,7 @@ fn casted(inner: &Expr, data_type: &DataType) -> Option<Expr> {
             // Functions are told by their names here.
             Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(name), .. }) => {
                 let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
-                Some(super::expressions::value(Value::SingleQuotedString(name.to_owned())))
+                Some(text(name.to_owned()))
             }
             _ => None,
         },
@@ -133,8 +133,8 @@ fn casted(inner: &Expr, data_type: &DataType) -> Option<Expr> {
     }
 }
 
-/// Functions are told by their names here: `p.oid = t.typreceive` compares names, `typreceive <> 0` with none. And flags
-/// are compared with the texts `t` and `f`.
+/// Functions are told by their names here: `p.oid = t.typreceive` compares names, `typreceive <> 0`
+/// with none. And flags are compared with the texts `t` and `f`.
 fn compared(left: &Expr, right: &Expr) -> Option<(Expr, Expr)> {
     const FUNCTIONS: [&str; 7] =
         ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typsubscript"];
@@ -147,7 +147,7 @@ fn compared(left: &Expr, right: &Expr) -> Option<(Expr, Expr)> {
             Some(Expr::CompoundIdentifier(idents))
         }
         Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) if number == "0" => {
-            Some(super::expressions::value(Value::SingleQuotedString("-".to_owned())))
+            Some(text("-".to_owned()))
         }
         _ => None,
     };
@@ -155,8 +155,8 @@ fn compared(left: &Expr, right: &Expr) -> Option<(Expr, Expr)> {
     let is_flag =
         |expression: &Expr| column(expression).is_some_and(|name| starts.iter().any(|start| name.starts_with(start)));
     let flag = |expression: &Expr| match () {
-        () if is_text(expression, "t") => Some(super::expressions::value(Value::Boolean(true))),
-        () if is_text(expression, "f") => Some(super::expressions::value(Value::Boolean(false))),
+        () if is_text(expression, "t") => Some(value(Value::Boolean(true))),
+        () if is_text(expression, "f") => Some(value(Value::Boolean(false))),
         () => None,
     };
     match (is_function(left), is_function(right)) {
@@ -293,8 +293,9 @@ impl VisitorMut for Rules {
     }
 }
 
-/// What stands for a subquery that reads columns of the query around it, which can be planned only as an aggregate, and
-/// only if the two meet in equal columns. Others ask for what nothing here has: defaults, options, members.
+/// What stands for a subquery that reads columns of the query around it, which can be planned only
+/// as an aggregate, and only if the two meet in equal columns. Others ask for what nothing here
+/// has: defaults, options, members.
 fn from_outside(query: &Query) -> Option<Expr> {
     let mut own = Own::default();
     let _ = Visit::visit(query, &mut own);

@@ -55,8 +55,8 @@ impl System {
         Ok(Self { tables, rest: Arc::new(rest) })
     }
 
-    /// The schema over these catalogs, and the functions that go with it. It must not be within them: they would never
-    /// be freed.
+    /// The schema over these catalogs, and the functions that go with it. It must not be within
+    /// them: they would never be freed.
     pub(crate) fn over(
         &self,
         database: &'static str,

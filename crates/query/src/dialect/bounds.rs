@@ -1,4 +1,5 @@
-//! Bounds on a statement: whatever is deep ends in recursion somewhere, and a stack that overflows ends the process.
+//! Bounds on a statement: whatever is deep ends in recursion somewhere, and a stack that overflows
+//! ends the process.
 
 use std::ops::ControlFlow;
 
@@ -19,42 +20,31 @@ const DEPTH_MAX: usize = 400;
 
 /// Refuses a text whose tree would be too deep to be read, or only dropped, on the stack of a question.
 pub(super) fn check_tokens(tokens: &[Token]) -> Result<(), QueryError> {
-    // One count for each open parenthesis.
-    let mut chains = vec![0_usize];
+    // The count at this parenthesis, and those of the ones around it.
+    let (mut chain, mut around) = (0_usize, Vec::new());
     let mut relations = 0;
     for token in tokens {
         match token {
             Token::Word(word) if is_relational(word.keyword) => relations += 1,
-            Token::LParen | Token::LBracket | Token::LBrace => chains.push(0),
-            Token::RParen | Token::RBracket | Token::RBrace if chains.len() > 1 => {
-                chains.pop();
-            }
-            Token::Comma | Token::SemiColon => *last(&mut chains) = 0,
+            Token::LParen | Token::LBracket | Token::LBrace => around.push(std::mem::take(&mut chain)),
+            Token::RParen | Token::RBracket | Token::RBrace => chain = around.pop().unwrap_or(chain + 1),
+            Token::Comma | Token::SemiColon => chain = 0,
             Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
             Token::Word(word) if !is_operator(word.keyword) => {}
-            _ => *last(&mut chains) += 1,
+            _ => chain += 1,
         }
         if relations > RELATIONS_MAX {
             return Err(QueryError::TooComplex(format!(
                 "the statement has more than {RELATIONS_MAX} joins and set operations"
             )));
         }
-        if chains.last().is_some_and(|chain| *chain > CHAIN_MAX) {
+        if chain > CHAIN_MAX {
             return Err(QueryError::TooComplex(format!(
                 "the statement has an expression of more than {CHAIN_MAX} operators; a list (IN, ANY, VALUES) or a join does the same"
             )));
         }
     }
     Ok(())
-}
-
-/// The counts are never empty; a spare zero would only let a chain be longer.
-fn last(chains: &mut Vec<usize>) -> &mut usize {
-    if chains.is_empty() {
-        chains.push(0);
-    }
-    let index = chains.len() - 1;
-    &mut chains[index]
 }
 
 fn is_relational(keyword: Keyword) -> bool {
@@ -102,7 +92,8 @@ impl VisitorMut for Depth {
     }
 }
 
-/// Makes of `((a OR b) OR c) OR d` the tree `(a OR b) OR (c OR d)`: both operators are associative, for NULL too.
+/// Makes of `((a OR b) OR c) OR d` the tree `(a OR b) OR (c OR d)`: both operators are associative,
+/// for NULL too.
 struct Balance;
 
 impl VisitorMut for Balance {

@@ -1,7 +1,9 @@
-//! Statements in PostgreSQL's dialect: read, bounded, and brought into a form that the planner takes and that means the same.
+//! Statements in PostgreSQL's dialect: read, bounded, and brought into a form that the planner
+//! takes and that means the same.
 //!
-//! No rule here may change what a question means: each writes the same thing in other words. Rules that only come close, as
-//! drivers' questions about the server need them, see no question of a user's; see `compat`.
+//! No rule here may change what a question means: each writes the same thing in other words. Rules
+//! that only come close, as drivers' questions about the server need them, see no question of a
+//! user's: they are in `catalogue`.
 
 mod arrays;
 mod bounds;

@@ -1,14 +1,17 @@
-//! Names of columns that a question gives no name: those that PostgreSQL gives (`count`, `?column?`), so that programs find them.
+//! Names of columns that a question gives no name: those that PostgreSQL gives (`count`,
+//! `?column?`), so that programs find them.
 //!
-//! PostgreSQL lets several columns of an answer have one name; the planner does not. The second gets a mark behind its name,
-//! which [`shown_name`] takes off where the answer is shown.
+//! PostgreSQL lets several columns of an answer have one name; the planner does not. The second
+//! gets a mark behind its name, which [`shown_name`] takes off where the answer is shown.
 
 use std::{collections::HashMap, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Ident, ObjectName, Select, SelectItem, SetExpr, Statement,
-    TrimWhereField, Value, VisitMut, VisitorMut,
+    BinaryOperator, DataType, Expr, Ident, ObjectName, Select, SelectItem, SetExpr, Statement, TrimWhereField, Value,
+    VisitMut, VisitorMut,
 };
+
+use crate::syntax::{cast, folded};
 
 /// Stands between a name and the number of its repetition: no keyboard has it.
 const MARK: char = '\u{1f}';
@@ -26,7 +29,8 @@ pub(crate) fn name_columns(statement: &mut Statement) {
     let _: ControlFlow<()> = statement.visit(&mut Names);
 }
 
-/// Marks columns of one name that the question itself gives; those of a subquery would be ambiguous where they are named.
+/// Marks columns of one name that the question itself gives; those of a subquery would be ambiguous
+/// where they are named.
 fn tell_apart(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) => name_projection(&mut select.projection, Marked::All),
@@ -59,25 +63,15 @@ impl VisitorMut for Names {
     }
 }
 
-/// A whole number that is selected as it is written is an integer to clients, as long as one holds it.
+/// A whole number that is selected as it is written is an integer to clients, as long as one holds
+/// it. It has a name by now.
 fn type_number(item: &mut SelectItem) {
-    let number = match item {
-        SelectItem::UnnamedExpr(expr @ Expr::Value(_))
-        | SelectItem::ExprWithAlias { expr: expr @ Expr::Value(_), .. } => expr.clone(),
-        _ => return,
-    };
-    let fits = matches!(&number, Expr::Value(value)
+    let SelectItem::ExprWithAlias { expr, .. } = item else { return };
+    let fits = matches!(expr, Expr::Value(value)
         if matches!(&value.value, Value::Number(digits, _) if digits.parse::<i32>().is_ok()));
-    if !fits {
-        return;
+    if fits {
+        *expr = cast(expr.clone(), DataType::Int(None));
     }
-    let alias = match item {
-        SelectItem::ExprWithAlias { alias, .. } => alias.clone(),
-        _ => Ident::with_quote('"', "?column?"),
-    };
-    let data_type = DataType::Int(None);
-    let expr = Expr::Cast { kind: CastKind::Cast, expr: Box::new(number), data_type, array: false, format: None };
-    *item = SelectItem::ExprWithAlias { expr, alias };
 }
 
 fn name_projection(projection: &mut [SelectItem], marked: Marked) {
@@ -90,15 +84,13 @@ fn name_projection(projection: &mut [SelectItem], marked: Marked) {
         };
         let times = seen.entry(name.clone()).or_default();
         *times += 1;
-        let is_plain = |expr: &Expr| matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
         let is_named = match item {
-            SelectItem::UnnamedExpr(expr) => is_plain(expr),
+            SelectItem::UnnamedExpr(expr) => matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)),
             _ => true,
         };
         let alias = match times {
             _ if is_named && marked == Marked::Unnamed => continue,
-            1 if matches!(item, SelectItem::ExprWithAlias { .. }) => continue,
-            1 if matches!(item, SelectItem::UnnamedExpr(expr) if is_plain(expr)) => continue,
+            1 if is_named => continue,
             1 => Ident::with_quote('"', name),
             times => Ident::with_quote('"', format!("{name}{MARK}{times}")),
         };
@@ -106,10 +98,6 @@ fn name_projection(projection: &mut [SelectItem], marked: Marked) {
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
     }
-}
-
-fn folded(name: &Ident) -> String {
-    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
 fn last_of(name: &ObjectName) -> String {
@@ -152,7 +140,6 @@ fn name_of(expr: &Expr) -> (String, bool) {
         Expr::BinaryOp { op: BinaryOperator::Overlaps, .. } => own("overlaps"),
         Expr::Tuple(_) => own("row"),
         Expr::Subquery(query) => first_of(&query.body),
-        Expr::Value(value) if matches!(value.value, Value::Null) => ("?column?".to_owned(), false),
         _ => ("?column?".to_owned(), false),
     }
 }

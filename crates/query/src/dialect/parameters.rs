@@ -1,7 +1,7 @@
 //! Parameters of prepared statements: which types they have, and their values as literals in the statement.
 //!
-//! A value takes the place of its `$n` as a literal of its type, so that it means and may be used for whatever the literal may:
-//! in LIMIT, in ANY, for the scope of an answer.
+//! A value takes the place of its `$n` as a literal of its type, so that it means and may be used
+//! for whatever the literal may: in LIMIT, in ANY, for the scope of an answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,20 +10,18 @@ use std::{
 
 use datafusion::sql::sqlparser::{
     ast::{
-        ArrayElemTypeDef, CastKind, DataType, Expr, LimitClause, Query, Statement, Value, VisitMut, VisitorMut,
+        ArrayElemTypeDef, DataType, Expr, LimitClause, Query, Statement, UnaryOperator, Value, VisitMut, VisitorMut,
         visit_expressions,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
 
-use super::{
-    names::name_columns,
-    rewrite::{negative, positive},
-};
+use super::names::name_columns;
 use crate::{
     catalogue::{is_catalogue_question, plannable},
     error::QueryError,
+    syntax::{cast, null, number, text, value},
 };
 
 /// A value for a parameter.
@@ -38,23 +36,25 @@ pub enum Literal {
 }
 
 impl Literal {
-    /// The literal in SQL; `kind` is the name of its type, or of its elements', and none if the place decides.
+    /// The literal in SQL; `kind` is the name of its type, or of its elements', and none if the
+    /// place decides.
     fn expr(&self, kind: Option<&DataType>) -> Expr {
-        let cast = |expr, data_type: Option<DataType>| match data_type {
-            Some(data_type) => {
-                Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
-            }
+        let typed = |expr, data_type: Option<DataType>| match data_type {
+            Some(data_type) => cast(expr, data_type),
             None => expr,
         };
         match self {
-            Self::Null => cast(Expr::Value(Value::Null.into()), kind.cloned()),
-            Self::Text(text) => match kind {
-                Some(DataType::BigInt(_)) if is_digits(text) && text.len() < 19 => positive(text),
-                Some(DataType::Numeric(_)) if is_decimal(text) => match text.strip_prefix('-') {
-                    Some(digits) => Expr::Nested(Box::new(negative(digits))),
-                    None => positive(text),
+            Self::Null => typed(value(Value::Null), kind.cloned()),
+            Self::Text(written) => match kind {
+                Some(DataType::BigInt(_)) if is_digits(written) && written.len() < 19 => number(written),
+                Some(DataType::Numeric(_)) if is_decimal(written) => match written.strip_prefix('-') {
+                    Some(digits) => {
+                        let negative = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number(digits)) };
+                        Expr::Nested(Box::new(negative))
+                    }
+                    None => number(written),
                 },
-                _ => cast(Expr::Value(Value::SingleQuotedString(text.clone()).into()), kind.cloned()),
+                _ => typed(text(written), kind.cloned()),
             },
             Self::Array(elements) => {
                 // The whole array is cast, and its elements with it.
@@ -65,7 +65,7 @@ impl Literal {
                 }
                 let of =
                     |kind: &DataType| DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(kind.clone()), None));
-                cast(array, kind.map(of))
+                typed(array, kind.map(of))
             }
         }
     }
@@ -222,7 +222,7 @@ impl VisitorMut for Untyped<'_> {
             };
             if let Some(number) = number_of(inner) {
                 let element = match self.known.get(&number) {
-                    Some(DataType::Array(ArrayElemTypeDef::SquareBracket(kind, _))) => null_of(kind),
+                    Some(DataType::Array(ArrayElemTypeDef::SquareBracket(kind, _))) => null(kind.as_ref().clone()),
                     _ => {
                         self.arrays.insert(number);
                         inner.clone()
@@ -235,18 +235,8 @@ impl VisitorMut for Untyped<'_> {
         if let Expr::Value(_) = expr
             && let Some(kind) = number_of(expr).and_then(|number| self.known.get(&number))
         {
-            *expr = null_of(kind);
+            *expr = null(kind.clone());
         }
         ControlFlow::Continue(())
-    }
-}
-
-fn null_of(kind: &DataType) -> Expr {
-    Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(Expr::Value(Value::Null.into())),
-        data_type: kind.clone(),
-        array: false,
-        format: None,
     }
 }

@@ -3,13 +3,15 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, CharacterLength, DataType, Expr, Fetch, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query, Select, Statement,
-    TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, CharacterLength, DataType, Expr, Fetch, Function, FunctionArguments, LimitClause,
+    ObjectNamePart, Query, Select, Statement, TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use super::arrays::{self, Element};
-use crate::error::QueryError;
+use crate::{
+    error::QueryError,
+    syntax::{self, call, folded, number, text},
+};
 
 /// Rewrites a statement in place; an error names what would otherwise be ignored.
 pub(super) fn rewrite(statement: &mut Statement) -> Result<(), QueryError> {
@@ -57,7 +59,7 @@ impl VisitorMut for Rewrite {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<QueryError> {
         match factor {
-            TableFactor::Table { sample: Some(_), .. } => {
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 refused("TABLESAMPLE is not supported; WHERE random() < 0.1 takes about a tenth of the rows")
             }
             TableFactor::Table { name, args: Some(_), .. } => {
@@ -67,10 +69,8 @@ impl VisitorMut for Rewrite {
                 }
                 // Programs write functions in capitals; a name without quotes is in small letters.
                 for part in &mut name.0 {
-                    if let ObjectNamePart::Identifier(part) = part
-                        && part.quote_style.is_none()
-                    {
-                        part.value.make_ascii_lowercase();
+                    if let ObjectNamePart::Identifier(part) = part {
+                        part.value = folded(part);
                     }
                 }
                 ControlFlow::Continue(())
@@ -193,25 +193,17 @@ fn cast(expr: &mut Expr, data_type: &mut DataType) -> Result<Option<Expr>, Query
     };
     match data_type {
         DataType::Varchar(size) | DataType::CharacterVarying(size) | DataType::CharVarying(size) => {
-            Ok(length(size).map(|size| call("rollcall_varchar", [take(expr), number(&size)])))
+            Ok(length(size).map(|size| call("rollcall_varchar", [take(expr), number(size)])))
         }
         DataType::Char(_) | DataType::Character(_) => Err(QueryError::Unsupported(
             "character(n) pads with blanks that comparisons ignore, and is not supported; use varchar(n) or text"
                 .to_owned(),
         )),
         DataType::Bytea if text_of(expr).is_some() => Ok(Some(call("byteain", [take(expr)]))),
-        DataType::Array(element) => {
+        DataType::Array(_) => {
             let Some(text) = text_of(expr) else { return Ok(None) };
             let elements = arrays::parse(text).map_err(QueryError::Syntax)?;
-            let _ = element;
-            let array = array_of(elements);
-            Ok(Some(Expr::Cast {
-                kind: CastKind::Cast,
-                expr: Box::new(array),
-                data_type: data_type.clone(),
-                array: false,
-                format: None,
-            }))
+            Ok(Some(syntax::cast(array_of(elements), data_type.clone())))
         }
         _ => Ok(None),
     }
@@ -220,7 +212,7 @@ fn cast(expr: &mut Expr, data_type: &mut DataType) -> Result<Option<Expr>, Query
 fn array_of(elements: Vec<Element>) -> Expr {
     let element = |element| match element {
         Element::Null => Expr::Value(Value::Null.into()),
-        Element::Value(text) => Expr::Value(Value::SingleQuotedString(text).into()),
+        Element::Value(value) => text(value),
         Element::Array(elements) => array_of(elements),
     };
     let elem = elements.into_iter().map(element).collect();
@@ -266,16 +258,9 @@ fn elements(array: &mut Expr) -> Result<Option<Vec<Expr>>, QueryError> {
             while let DataType::Array(SquareBracket(inner, _)) = innermost {
                 innermost = inner;
             }
-            let cast = |expr| Expr::Cast {
-                kind: CastKind::Cast,
-                expr: Box::new(expr),
-                data_type: innermost.clone(),
-                array: false,
-                format: None,
-            };
             let mut all = Vec::new();
             for element in elements(expr)?.into_iter().flatten() {
-                let mut element = cast(element);
+                let mut element = syntax::cast(element, innermost.clone());
                 // The element is new, so the rules have not seen it yet.
                 if let Some(new) = rewritten(&mut element)? {
                     element = new;
@@ -330,33 +315,4 @@ fn is_volatile(expr: &Expr) -> bool {
 
 fn take(expr: &mut Expr) -> Expr {
     std::mem::replace(expr, Expr::Value(Value::Null.into()))
-}
-
-fn number(digits: &str) -> Expr {
-    Expr::Value(Value::Number(digits.to_owned(), false).into())
-}
-
-/// A call of a function.
-pub(super) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
-    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
-}
-
-/// The negative of a number.
-pub(super) fn negative(digits: &str) -> Expr {
-    Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number(digits)) }
-}
-
-/// A number as it is written.
-pub(super) fn positive(digits: &str) -> Expr {
-    number(digits)
 }

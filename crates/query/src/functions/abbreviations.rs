@@ -1,5 +1,5 @@
-//! The abbreviations of time zones that PostgreSQL knows by default, with their distance from UTC in minutes to the east
-//! (and whether it is that of summer).
+//! The abbreviations of time zones that PostgreSQL knows by default, with their distance from UTC
+//! in minutes to the east (and whether it is that of summer).
 
 pub(super) const ABBREVIATIONS: [(&str, i32, bool); 195] = [
     ("ACDT", 630, true),

@@ -1,7 +1,8 @@
 //! Which names PostgreSQL has too, and what is done so that each means the same here.
 //!
-//! Each name that is known here and in PostgreSQL is in one of three lists: functions of this crate, the library's functions that
-//! were compared with PostgreSQL's, and those that are refused. A test keeps the lists whole.
+//! Each name that is known here and in PostgreSQL is in one of three lists: functions of this
+//! crate, the library's functions that were compared with PostgreSQL's, and those that are refused.
+//! A test keeps the lists whole.
 
 use datafusion::{
     arrow::datatypes::DataType,

@@ -90,7 +90,8 @@ impl Source<'_> {
         count
     }
 
-    /// A number of at most this many letters, and how many it had; of exactly so many if a digit may come next.
+    /// A number of at most this many letters, and how many it had; of exactly so many if a digit
+    /// may come next.
     fn number(&mut self, field: &Field, width: usize, exact: bool) -> Result<(i64, usize)> {
         self.skip_spaces();
         let start = self.rest;

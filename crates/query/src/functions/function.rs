@@ -1,7 +1,7 @@
 //! A scalar function with PostgreSQL's forms, evaluated row by row.
 //!
-//! A form is chosen as PostgreSQL chooses it: by the number of arguments and by which types become which others by themselves.
-//! What fits no form is an error that says so, never a guess.
+//! A form is chosen as PostgreSQL chooses it: by the number of arguments and by which types become
+//! which others by themselves. What fits no form is an error that says so, never a guess.
 
 use std::{
     cell::RefCell,

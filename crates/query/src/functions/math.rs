@@ -1,5 +1,5 @@
-//! Functions of numbers. Exact numbers stay exact; what PostgreSQL works out of them to digits that depend on their size is
-//! refused, and a double is to be asked for.
+//! Functions of numbers. Exact numbers stay exact; what PostgreSQL works out of them to digits that
+//! depend on their size is refused, and a double is to be asked for.
 
 use datafusion::{
     arrow::datatypes::DataType,

@@ -1,8 +1,9 @@
 //! Functions with PostgreSQL's names and PostgreSQL's meaning.
 //!
-//! A name that PostgreSQL has means here what it means there, or is an error that says so: see [`audit`]. A function is a
-//! list of forms ([`function::Form`]), each with the types it takes; it is evaluated row by row on [`value::Value`]s, and what
-//! it gives is bounded ([`bounds`]). PostgreSQL 15 was asked what is right: `tests/functions/*.txt`.
+//! A name that PostgreSQL has means here what it means there, or is an error that says so: see
+//! [`audit`]. A function is a list of forms ([`function::Form`]), each with the types it takes; it
+//! is evaluated row by row on [`value::Value`]s, and what it gives is bounded ([`bounds`]).
+//! PostgreSQL 15 was asked what is right: `tests/functions/*.txt`.
 
 mod abbreviations;
 mod arrays;
@@ -61,8 +62,9 @@ pub(crate) fn register(context: &SessionContext) {
     planner::install(context);
 }
 
-/// Puts a function in the place of the library's. That one's other names, which PostgreSQL does not have, keep their meaning; it
-/// must not be known by them as itself, or it would come back by its first name when the session is copied.
+/// Puts a function in the place of the library's. That one's other names, which PostgreSQL does not
+/// have, keep their meaning; it must not be known by them as itself, or it would come back by its
+/// first name when the session is copied.
 fn replace(context: &SessionContext, function: ScalarUDF) {
     let old = context.state().scalar_functions().get(function.name()).cloned();
     if let Some(old) = old {

@@ -63,7 +63,8 @@ pub(super) struct Moment {
     pub(super) zone: Option<Zone>,
 }
 
-/// `2024-02-03`, `2024-02-03 04:05:06.7`, with `T` between, and with an offset, an abbreviation or a place behind; and `BC`.
+/// `2024-02-03`, `2024-02-03 04:05:06.7`, with `T` between, and with an offset, an abbreviation or
+/// a place behind; and `BC`.
 pub(super) fn moment(text: &str) -> Option<Moment> {
     let (text, before_christ) = match text.strip_suffix("BC").or_else(|| text.strip_suffix("bc")) {
         Some(rest) => (rest.trim_end(), true),

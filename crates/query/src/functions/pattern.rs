@@ -30,7 +30,8 @@ pub(super) enum Ordinal {
     Lower,
 }
 
-/// What a pattern knows: as it is written there, and its name here. Longer ones come before those that they begin with.
+/// What a pattern knows: as it is written there, and its name here. Longer ones come before those
+/// that they begin with.
 const FIELDS: [(&str, &str); 111] = [
     ("A.D.", "BC."),
     ("A.M.", "AM."),

@@ -1,7 +1,8 @@
-//! PostgreSQL's regular expressions: of the matches at the first place where there is one, the longest counts.
+//! PostgreSQL's regular expressions: of the matches at the first place where there is one, the
+//! longest counts.
 //!
-//! What cannot be had with a bounded effort (references back, looking around) is an error, and so is what PostgreSQL would
-//! weigh otherwise than the engine here.
+//! What cannot be had with a bounded effort (references back, looking around) is an error, and so
+//! is what PostgreSQL would weigh otherwise than the engine here.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

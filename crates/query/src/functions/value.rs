@@ -106,7 +106,8 @@ impl Kind {
         })
     }
 
-    /// How far this type is from one that a function takes: 0 if it is that, none if it does not become that by itself.
+    /// How far this type is from one that a function takes: 0 if it is that, none if it does not
+    /// become that by itself.
     pub(super) fn distance(&self, taken: &Kind) -> Option<u32> {
         use Kind::{
             Date, Float4, Float8, Int2, Int4, Int8, Interval, List, Null, Numeric, Other, Text, Time, Timestamp,

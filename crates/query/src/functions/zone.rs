@@ -86,7 +86,8 @@ impl Zone {
         utc.saturating_add(self.offset(utc) * SECOND)
     }
 
-    /// The moment at which its clocks show this. What they skip is read by the clock before the change; of two moments it is the later one.
+    /// The moment at which its clocks show this. What they skip is read by the clock before the
+    /// change; of two moments it is the later one.
     pub(super) fn to_utc(self, local: i64) -> i64 {
         let of = |offset: i64| local.saturating_sub(offset * SECOND);
         let (before, after) =

@@ -1,7 +1,8 @@
 //! `value operator ANY (array)` and `ALL (array)`.
 //!
-//! The parser's form of them becomes the functions of this module, which a plan's rule turns into plain comparisons where
-//! the array's items are written out, so that filters reach the scans as they do with `IN`.
+//! The parser's form of them becomes the functions of this module, which a plan's rule turns into
+//! plain comparisons where the array's items are written out, so that filters reach the scans as
+//! they do with `IN`.
 
 use std::sync::Arc;
 

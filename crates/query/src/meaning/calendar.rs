@@ -5,6 +5,7 @@ use datafusion::{
     arrow::array::timezone::Tz,
     common::{DataFusionError, Result, exec_datafusion_err, exec_err},
 };
+use rollcall_types::calendar::{civil, days_of, month_length};
 
 /// Microseconds of a second.
 pub(super) const SECOND: i64 = 1_000_000;
@@ -16,37 +17,15 @@ const YEARS: std::ops::RangeInclusive<i64> = -4712..=262_142;
 
 /// The day of a date since 1970-01-01, or none if there is no such date.
 pub(super) fn day_of(year: i64, month: i64, day: i64) -> Option<i32> {
-    if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) || !YEARS.contains(&year) {
+    if !(1..=12).contains(&month) || day < 1 || day > month_length(year, month) || !YEARS.contains(&year) {
         return None;
     }
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let of_era = shifted.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
-    i32::try_from(era * 146_097 + days - 719_468).ok()
+    i32::try_from(days_of(year, month, day)).ok()
 }
 
 /// Year (0 is 1 BC), month and day.
 pub(super) fn date_of(day: i32) -> (i64, i64, i64) {
-    let days = i64::from(day) + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
-}
-
-/// How many days a month has.
-pub(super) fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if (year % 4 == 0 && year % 100 != 0) || year % 400 == 0 => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
+    civil(i64::from(day))
 }
 
 /// A local moment some months later, or as close as the month allows.
@@ -58,7 +37,7 @@ pub(super) fn add_months(micros: i64, months: i32) -> Option<i64> {
     let (year, month, of_month) = date_of(i32::try_from(day).ok()?);
     let month = year * 12 + month - 1 + i64::from(months);
     let (year, month) = (month.div_euclid(12), month.rem_euclid(12) + 1);
-    let day = day_of(year, month, of_month.min(days_in(year, month)))?;
+    let day = day_of(year, month, of_month.min(month_length(year, month)))?;
     i64::from(day).checked_mul(DAY)?.checked_add(time)
 }
 
@@ -91,7 +70,8 @@ pub(super) fn to_local(zone: &Tz, utc: i64) -> Result<i64> {
     Ok(utc + offset_at(zone, utc)? * SECOND)
 }
 
-/// The moment at which clocks of a zone show this: of two, that of standard time; of none, as if clocks had not been moved.
+/// The moment at which clocks of a zone show this: of two, that of standard time; of none, as if
+/// clocks had not been moved.
 pub(super) fn to_utc(zone: &Tz, local: i64) -> Result<i64> {
     let shown = naive(local)?;
     let offset = match zone.offset_from_local_datetime(&shown) {

@@ -7,7 +7,8 @@ use datafusion::{
 
 /// As many digits as a number can have.
 pub(super) const DIGITS_MAX: u8 = 38;
-/// Digits behind the point of a quotient, at least: as many as PostgreSQL gives of one that is not below 0.0001.
+/// Digits behind the point of a quotient, at least: as many as PostgreSQL gives of one that is not
+/// below 0.0001.
 const QUOTIENT_SCALE_MIN: i8 = 20;
 /// And at most, where the types leave room.
 const QUOTIENT_SCALE_MAX: i8 = 24;
@@ -45,7 +46,8 @@ fn divide_rounded(dividend: i128, divisor: i128) -> i128 {
     }
 }
 
-/// The number with another count of digits behind the point, halves away from zero; none if it has too many digits.
+/// The number with another count of digits behind the point, halves away from zero; none if it has
+/// too many digits.
 pub(super) fn rescale(value: i128, from: i8, to: i8) -> Option<i128> {
     let shift = i32::from(to) - i32::from(from);
     if shift >= 0 {
@@ -209,7 +211,8 @@ impl Number {
         ScalarValue::Decimal128(Some(self.value), self.digits(), self.scale)
     }
 
-    /// The place and value of the first digit in base 10,000, by which PostgreSQL decides on the length of a quotient.
+    /// The place and value of the first digit in base 10,000, by which PostgreSQL decides on the
+    /// length of a quotient.
     fn leading(self) -> (i32, i128) {
         let size = self.value.abs();
         let Some(log) = size.checked_ilog10() else { return (0, 0) };
@@ -219,7 +222,8 @@ impl Number {
         (weight, if shift >= 0 { size / power } else { size.saturating_mul(power) })
     }
 
-    /// The quotient with as many digits as PostgreSQL gives it; none if they do not fit, or if `right` is zero.
+    /// The quotient with as many digits as PostgreSQL gives it; none if they do not fit, or if
+    /// `right` is zero.
     pub(super) fn divided_by(self, right: Self) -> Option<Self> {
         if right.value == 0 {
             return None;

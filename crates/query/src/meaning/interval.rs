@@ -6,6 +6,7 @@ use datafusion::{
 };
 
 use super::moments::of_micros;
+use crate::functions::interval_text;
 
 /// What a unit is: months, days or microseconds.
 #[derive(Clone, Copy)]
@@ -203,30 +204,7 @@ fn parse_words(text: &str) -> Option<Sum> {
 
 /// The interval as PostgreSQL writes it.
 pub(super) fn text(interval: IntervalMonthDayNano) -> String {
-    let micros = interval.nanoseconds / 1_000;
-    let (years, months) = (interval.months / 12, interval.months % 12);
-    let (mut parts, mut was_negative) = (Vec::new(), false);
-    for (value, one, many) in [(years, "year", "years"), (months, "mon", "mons"), (interval.days, "day", "days")] {
-        if value != 0 {
-            let plus = if was_negative && value > 0 { "+" } else { "" };
-            parts.push(format!("{plus}{value} {}", if value == 1 { one } else { many }));
-            was_negative = value < 0;
-        }
-    }
-    if micros != 0 || parts.is_empty() {
-        let sign = if micros < 0 {
-            "-"
-        } else if was_negative && micros > 0 {
-            "+"
-        } else {
-            ""
-        };
-        let size = micros.unsigned_abs();
-        let (seconds, part) = (size / 1_000_000, size % 1_000_000);
-        let clock = format!("{sign}{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        parts.push(format!("{clock}{}", fraction(part)));
-    }
-    parts.join(" ")
+    interval_text(interval.months, interval.days, interval.nanoseconds / 1_000)
 }
 
 /// Millionths behind a second, without zeros at the end.

@@ -1,14 +1,15 @@
 //! What operators, casts, literals and aggregates mean: what they mean in PostgreSQL.
 //!
-//! DataFusion wraps integers around, cuts what does not fit, makes any two types meet, and knows moments to the nanosecond
-//! between 1677 and 2262 only. Here each operator and cast of a question becomes one that does as PostgreSQL does, or says
-//! that it cannot: never another value. Where a question is planned ([`planner`]), operators get their types and literals
-//! their digits; a rule over the plan ([`rule`]) does the same for casts and comparisons, once the session's time zone is
-//! known. Comparisons stay plain, so that filters reach the scans.
+//! DataFusion wraps integers around, cuts what does not fit, makes any two types meet, and knows
+//! moments to the nanosecond between 1677 and 2262 only. Here each operator and cast of a question
+//! becomes one that does as PostgreSQL does, or says that it cannot: never another value. Where a
+//! question is planned ([`planner`]), operators get their types and literals their digits; a rule
+//! over the plan ([`rule`]) does the same for casts and comparisons, once the session's time zone
+//! is known. Comparisons stay plain, so that filters reach the scans.
 //!
-//! Exact numbers have at most 38 digits, and a column of them one scale. So a quotient has 20 to 24 digits behind the
-//! point (more if its operands do), correctly rounded, where PostgreSQL gives 16 significant ones; between literals it has
-//! as many as there.
+//! Exact numbers have at most 38 digits, and a column of them one scale. So a quotient has 20 to 24
+//! digits behind the point (more if its operands do), correctly rounded, where PostgreSQL gives 16
+//! significant ones; between literals it has as many as there.
 
 mod aggregate;
 mod any;
@@ -76,8 +77,8 @@ pub(crate) fn install(context: &SessionContext) -> Result<()> {
     Ok(())
 }
 
-/// Values as PostgreSQL writes them in text form, row by row; none for nulls. Moments are shown in `zone`, UTC if there is
-/// none.
+/// Values as PostgreSQL writes them in text form, row by row; none for nulls. Moments are shown in
+/// `zone`, UTC if there is none.
 pub fn texts(rows: &RecordBatch, zone: Option<&str>) -> Result<Vec<Vec<Option<String>>>> {
     let zone = calendar::zone(zone)?;
     let target = convert::Target { kind: DataType::Utf8, more: types::More::Nothing };

@@ -181,7 +181,8 @@ fn double(value: Value) -> Result<f64> {
     }
 }
 
-/// Microseconds of a value that is taken from, or from which is taken, `other`: of a zone's clock if that has no zone.
+/// Microseconds of a value that is taken from, or from which is taken, `other`: of a zone's clock
+/// if that has no zone.
 fn instant(value: Value, other: Value, zone: &Tz) -> Result<i64> {
     let local = match value {
         Value::Moment(micros) => return Ok(micros),
@@ -249,7 +250,8 @@ fn to_millionth(value: f64) -> f64 {
     (value * 1e6).round_ties_even() / 1e6
 }
 
-/// The whole months and days of parts, and what is left in seconds, as PostgreSQL divides what is left of each part.
+/// The whole months and days of parts, and what is left in seconds, as PostgreSQL divides what is
+/// left of each part.
 fn cascade(months: f64, days: f64, micros: f64) -> Result<IntervalMonthDayNano> {
     const SECONDS_OF_DAY: f64 = 86_400.0;
     let (whole_months, mut whole_days) = (months.trunc(), days.trunc());

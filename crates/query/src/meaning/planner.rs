@@ -185,7 +185,8 @@ fn of_literals(operation: Operation, left: &ScalarValue, right: &ScalarValue) ->
     fits(number.value, DIGITS_MAX).then(|| number.literal())
 }
 
-/// DataFusion knows no comparison of an interval or a truth value with a text, which an open literal is to it.
+/// DataFusion knows no comparison of an interval or a truth value with a text, which an open
+/// literal is to it.
 fn compared(raw: RawBinaryExpr, schema: &DFSchema) -> Result<RawBinaryExpr> {
     let RawBinaryExpr { op, left, right } = raw;
     let other = match (is_open(&left), is_open(&right)) {

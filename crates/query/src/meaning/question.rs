@@ -1,17 +1,17 @@
-//! The form of a question: clauses that the planner would pass over in silence are refused, and some that it does not know
-//! are written in a way that it does.
+//! The form of a question: clauses that the planner would pass over in silence are refused, and
+//! some that it does not know are written in a way that it does. What needs no knowledge of types
+//! `dialect` has done by then.
 
 use std::ops::ControlFlow;
 
 use datafusion::{
     common::{DataFusionError, Result, plan_datafusion_err},
     sql::sqlparser::ast::{
-        AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, DuplicateTreatment, Expr, Fetch, Function,
-        FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
-        Ident, Interval, Join, JoinConstraint, JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr,
-        ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier,
-        Statement, Subscript, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut, WindowFrameBound, WindowSpec,
-        WindowType,
+        AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg,
+        FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Interval, Join, JoinConstraint,
+        JoinOperator, NamedWindowDefinition, NamedWindowExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
+        SetOperator, SetQuantifier, Statement, Subscript, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
+        WindowFrameBound, WindowSpec, WindowType,
     },
 };
 
@@ -22,9 +22,10 @@ use super::{
     rows::{is_power, is_row, rows_compared, signed_power},
     text::decimal_text,
 };
+use crate::syntax::{call, cast};
 
-/// Writes a question as it can be planned with its meaning, or says what of it cannot. `is_scalar` knows the names of
-/// functions that are no aggregates.
+/// Writes a question as it can be planned with its meaning, or says what of it cannot. `is_scalar`
+/// knows the names of functions that are no aggregates.
 pub(crate) fn prepare(question: &mut Statement, is_scalar: &dyn Fn(&str) -> bool) -> Result<()> {
     let mut reader = Reader { is_scalar };
     match question.visit(&mut reader) {
@@ -50,7 +51,6 @@ impl VisitorMut for Reader<'_> {
     type Break = DataFusionError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
-        refuse_if(!query.locks.is_empty(), "FOR UPDATE or FOR SHARE")?;
         refuse_if(
             query.for_clause.is_some() || query.settings.is_some() || query.format_clause.is_some(),
             "this clause",
@@ -60,19 +60,6 @@ impl VisitorMut for Reader<'_> {
             refuse_if(matches!(order.kind, OrderByKind::All(_)), "ORDER BY ALL")?;
         }
         all_of_sets(&query.body)?;
-        let Some(fetch) = query.fetch.take() else { return ControlFlow::Continue(()) };
-        let Fetch { with_ties, percent, quantity } = fetch;
-        refuse_if(with_ties, "FETCH … WITH TIES")?;
-        refuse_if(percent, "FETCH … PERCENT")?;
-        let rows = quantity.unwrap_or_else(|| Expr::value(Value::Number("1".to_owned(), false)));
-        match &mut query.limit_clause {
-            None => {
-                query.limit_clause =
-                    Some(LimitClause::LimitOffset { limit: Some(rows), offset: None, limit_by: Vec::new() });
-            }
-            Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(rows),
-            Some(_) => return refuse_if(true, "LIMIT beside FETCH"),
-        }
         ControlFlow::Continue(())
     }
 
@@ -109,23 +96,12 @@ impl VisitorMut for Reader<'_> {
 
     fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> Flow {
         match table {
-            TableFactor::Table {
-                sample,
-                version,
-                with_ordinality,
-                partitions,
-                index_hints,
-                with_hints,
-                json_path,
-                ..
-            } => {
-                refuse_if(sample.is_some(), "TABLESAMPLE")?;
+            TableFactor::Table { version, with_ordinality, partitions, index_hints, with_hints, json_path, .. } => {
                 refuse_if(version.is_some(), "a version of a table")?;
                 refuse_if(*with_ordinality, "WITH ORDINALITY")?;
                 let has_more = !partitions.is_empty() || !index_hints.is_empty() || !with_hints.is_empty();
                 refuse_if(has_more || json_path.is_some(), "this clause of a table")
             }
-            TableFactor::Derived { sample, .. } => refuse_if(sample.is_some(), "TABLESAMPLE"),
             TableFactor::Function { with_ordinality, .. } | TableFactor::UNNEST { with_ordinality, .. } => {
                 refuse_if(*with_ordinality, "WITH ORDINALITY")
             }
@@ -365,7 +341,8 @@ fn bounds_as_written(window: &mut WindowSpec) {
     }
 }
 
-/// A number without an exponent, and with a point where it is too long for an integer; as it was if that is too long.
+/// A number without an exponent, and with a point where it is too long for an integer; as it was if
+/// that is too long.
 fn plain_number(number: String) -> String {
     let lower = number.replace('_', "").to_ascii_lowercase();
     let is_exact = lower.contains(['.', 'e']) || lower.parse::<i64>().is_err();
@@ -378,20 +355,6 @@ fn plain_number(number: String) -> String {
         Ok(exact) => decimal_text(exact.value, exact.scale),
         Err(_) => number,
     }
-}
-
-fn call(name: &str, values: Vec<Expr>) -> Expr {
-    let args = values.into_iter().map(|value| FunctionArg::Unnamed(FunctionArgExpr::Expr(value))).collect();
-    Expr::Function(Function {
-        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 /// `left sign ANY (array)` as the function that stands for it.
@@ -424,11 +387,5 @@ fn interval_cast(interval: Interval) -> Result<Expr> {
         Some(_) => return Err(plan_datafusion_err!("an interval with fields is one number here")),
         None => value,
     };
-    Ok(Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(Expr::value(Value::SingleQuotedString(text))),
-        data_type: DataType::Interval { fields: None, precision: None },
-        array: false,
-        format: None,
-    })
+    Ok(cast(Expr::value(Value::SingleQuotedString(text)), DataType::Interval { fields: None, precision: None }))
 }

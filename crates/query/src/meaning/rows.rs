@@ -1,4 +1,5 @@
-//! Operators of which the parser or the planner makes something else than PostgreSQL: signs of powers, and rows.
+//! Operators of which the parser or the planner makes something else than PostgreSQL: signs of
+//! powers, and rows.
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
 

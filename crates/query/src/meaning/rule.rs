@@ -1,4 +1,5 @@
-//! Gives casts and comparisons of a plan PostgreSQL's meaning, before DataFusion makes types meet in its own way.
+//! Gives casts and comparisons of a plan PostgreSQL's meaning, before DataFusion makes types meet
+//! in its own way.
 
 use datafusion::{
     arrow::datatypes::DataType,

@@ -1,4 +1,5 @@
-//! Aggregates that add values up: how states of them are kept, for one group, for many, and for a window that moves.
+//! Aggregates that add values up: how states of them are kept, for one group, for many, and for a
+//! window that moves.
 
 use std::{collections::VecDeque, fmt::Debug, mem::size_of, sync::Arc};
 

@@ -101,7 +101,8 @@ pub(super) fn reads_no_site(plan: &LogicalPlan) -> bool {
     walked.is_ok() && is_plain
 }
 
-/// Whether a scan may read what sites sent: rows of a table in the lake, of a recursion, or of a view over either.
+/// Whether a scan may read what sites sent: rows of a table in the lake, of a recursion, or of a
+/// view over either.
 fn reads_sites(scan: &TableScan) -> bool {
     let provider = source_as_provider(&scan.source);
     is_work_table(scan)

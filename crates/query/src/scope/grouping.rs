@@ -82,8 +82,8 @@ fn origin(plan: &LogicalPlan, place: usize) -> Option<Origin> {
     }
 }
 
-/// Whether the roster is read once, and joined with site tables by the site's id: then its attributes are those of the site
-/// that a row is from.
+/// Whether the roster is read once, and joined with site tables by the site's id: then its
+/// attributes are those of the site that a row is from.
 fn joins_sites_by_id(plan: &LogicalPlan) -> Result<bool> {
     let (mut rosters, mut by_id) = (0, false);
     plan.apply_with_subqueries(|node| {

@@ -1,12 +1,13 @@
 //! Which sites an answer is about, from the query's own optimised plan.
 //!
-//! For every scan of a site table, the plan is asked which values of `_site` could still change the answer: filters that the
-//! optimiser pushed to the scan, and keys of joins whose other side is known without reading a site table. What is not
-//! understood restricts nothing, so a scope may be too wide and never too narrow. Nothing of the data is read: a site
-//! without a single row is in scope like any other.
+//! For every scan of a site table, the plan is asked which values of `_site` could still change the
+//! answer: filters that the optimiser pushed to the scan, and keys of joins whose other side is
+//! known without reading a site table. What is not understood restricts nothing, so a scope may be
+//! too wide and never too narrow. Nothing of the data is read: a site without a single row is in
+//! scope like any other.
 //!
-//! `walk` carries restrictions down to the scans, `among` finds the sites that satisfy them, `period` the event times, and
-//! `grouping` what of the sites the answer is grouped by.
+//! `walk` carries restrictions down to the scans, `among` finds the sites that satisfy them,
+//! `period` the event times, and `grouping` what of the sites the answer is grouped by.
 
 mod among;
 mod grouping;
@@ -55,11 +56,13 @@ pub struct ScanScope {
 pub struct Scope {
     /// Every scan of a site table.
     pub scans: Vec<ScanScope>,
-    /// Names of the site attributes that the answer is grouped by, if it is grouped by nothing else; `id` is the site.
+    /// Names of the site attributes that the answer is grouped by, if it is grouped by nothing
+    /// else; `id` is the site.
     pub grouped_by: Vec<String>,
 }
 
-/// The scope of `plan`, which must be optimised, over these sites. `event_time` names a table's declared event time.
+/// The scope of `plan`, which must be optimised, over these sites. `event_time` names a table's
+/// declared event time.
 pub(crate) async fn scope(
     context: &SessionContext,
     plan: &LogicalPlan,
@@ -74,8 +77,9 @@ pub(crate) async fn scope(
     for scan in found {
         let mut is_in = vec![true; sites.len()];
         for restriction in &scan.restrictions {
-            // What cannot be worked out restricts nothing: it may fail for the id of a site without rows, or for rows
-            // that the question itself never comes to, and is then none of the question's troubles.
+            // What cannot be worked out restricts nothing: it may fail for the id of a site without
+            // rows, or for rows that the question itself never comes to, and is then none of the
+            // question's troubles.
             match restriction {
                 Restriction::Satisfies(predicate) => {
                     let ids = ids.get_or_insert_with(|| {

@@ -1,8 +1,9 @@
 //! Which event times the filters of a scan let through.
 //!
-//! A comparison bounds a value that was made from the event time in steps: casts, zones, truncations. The bounds are taken
-//! back through these steps, from the last to the first, and each gives them the widest meaning that the step allows. A
-//! step that is not understood leaves no bound at all.
+//! A comparison bounds a value that was made from the event time in steps: casts, zones,
+//! truncations. The bounds are taken back through these steps, from the last to the first, and each
+//! gives them the widest meaning that the step allows. A step that is not understood leaves no
+//! bound at all.
 
 use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::{
@@ -48,7 +49,8 @@ impl Span {
     }
 }
 
-/// One thing done to a time. Values are microseconds: of an instant, or of a local time or date as if it were UTC.
+/// One thing done to a time. Values are microseconds: of an instant, or of a local time or date as
+/// if it were UTC.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// An instant became the local time of a zone.

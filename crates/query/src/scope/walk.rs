@@ -1,14 +1,16 @@
 //! Carries restrictions from the root of a plan to its scans.
 //!
-//! A restriction on a column of a node's output says: rows that do not satisfy it can be there or not, the answer is the
-//! same. The walk turns it into restrictions on the node's inputs, of which the same must hold. Columns are named by their
-//! places: both sides of a join may have the same names.
+//! A restriction on a column of a node's output says: rows that do not satisfy it can be there or
+//! not, the answer is the same. The walk turns it into restrictions on the node's inputs, of which
+//! the same must hold. Columns are named by their places: both sides of a join may have the same
+//! names.
 //!
-//! The rule by which a restriction passes a join, from one side's key to the other's: only where rows of the other side
-//! without a match leave no trace in the output. A restriction that comes from above passes to the side that has its
-//! column. Where that side's columns are null in rows without a match, it passes only if null does not satisfy it: else a
-//! row of any site could match, take such a row away, and be seen by its absence. So each restriction knows whether null
-//! may satisfy it; values that came through a join in which null equals null may be null.
+//! The rule by which a restriction passes a join, from one side's key to the other's: only where
+//! rows of the other side without a match leave no trace in the output. A restriction that comes
+//! from above passes to the side that has its column. Where that side's columns are null in rows
+//! without a match, it passes only if null does not satisfy it: else a row of any site could match,
+//! take such a row away, and be seen by its absence. So each restriction knows whether null may
+//! satisfy it; values that came through a join in which null equals null may be null.
 
 use std::sync::Arc;
 
@@ -188,7 +190,8 @@ enum Side {
     Right,
 }
 
-/// The side of a join, and the place there, that a column of its output comes from; a mark comes from neither.
+/// The side of a join, and the place there, that a column of its output comes from; a mark comes
+/// from neither.
 fn side_of(join: &Join, place: usize) -> Option<(Side, usize)> {
     let left = join.left.schema().fields().len();
     match join.join_type {
@@ -362,8 +365,8 @@ pub(super) fn plain(expr: &Expr, schema: &DFSchema) -> Option<usize> {
     }
 }
 
-/// The place in an input from which a column of the node's output comes unchanged, where rows of that input with other
-/// values cannot change output rows with this one.
+/// The place in an input from which a column of the node's output comes unchanged, where rows of
+/// that input with other values cannot change output rows with this one.
 pub(super) fn below(plan: &LogicalPlan, input: usize, place: usize) -> Option<usize> {
     match plan {
         LogicalPlan::Projection(projection) => plain(projection.expr.get(place)?, projection.input.schema()),

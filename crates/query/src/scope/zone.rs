@@ -25,8 +25,8 @@ impl Zone {
         name.parse().ok().map(Self::Known)
     }
 
-    /// The zone that PostgreSQL means. It reads offsets with the sign turned, has abbreviations of its own that are no
-    /// zone's name, or another's, and takes offsets of a week.
+    /// The zone that PostgreSQL means. It reads offsets with the sign turned, has abbreviations of
+    /// its own that are no zone's name, or another's, and takes offsets of a week.
     pub(super) fn named(name: &str) -> Option<Self> {
         let is_abbreviation = name.len() <= 5 && name.chars().all(|letter| letter.is_ascii_alphabetic());
         match Self::of_type(name) {

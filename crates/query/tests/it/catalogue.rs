@@ -1,4 +1,5 @@
-//! What clients ask about the server itself: answered as PostgreSQL would, and never in a way that ends a connection.
+//! What clients ask about the server itself: answered as PostgreSQL would, and never in a way that
+//! ends a connection.
 
 use std::sync::Arc;
 
@@ -176,7 +177,8 @@ async fn keys_are_told_with_each_of_their_columns() {
     assert_eq!(lines(&rows), ["order-lines|PRIMARY KEY", "sales|PRIMARY KEY", "stock|PRIMARY KEY"]);
 }
 
-/// One question of a file in `tests/catalogue`: the command or method that asks it, and its parameters if it has any.
+/// One question of a file in `tests/catalogue`: the command or method that asks it, and its
+/// parameters if it has any.
 struct Asked {
     origin: String,
     parameters: Option<Vec<Parameter>>,
@@ -247,8 +249,9 @@ impl Client {
 
 const FILES: [&str; 8] = ["sqlalchemy", "psql", "pgjdbc", "npgsql", "asyncpg", "psqlodbc", "drivers", "tools"];
 
-/// What is refused with an error, for now. Not among the files: psql's `\dd`, which asks by `tableoid` what kind of thing a
-/// comment is on, and pgjdbc's list of user-defined types, which is as long as PostgreSQL's list of types.
+/// What is refused with an error, for now. Not among the files: psql's `\dd`, which asks by
+/// `tableoid` what kind of thing a comment is on, and pgjdbc's list of user-defined types, which is
+/// as long as PostgreSQL's list of types.
 const UNANSWERED: [&str; 0] = [];
 
 #[tokio::test(flavor = "multi_thread")]

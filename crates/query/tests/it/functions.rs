@@ -1,6 +1,6 @@
-//! Functions mean what PostgreSQL means by them: every question of `tests/functions/*.txt` has the answer that PostgreSQL 15
-//! gave (`question<TAB>answer`; `ERROR` where it gave none), or is an error where `refused.txt` says so. A file begins with the
-//! session's time zone.
+//! Functions mean what PostgreSQL means by them: every question of `tests/functions/*.txt` has the
+//! answer that PostgreSQL 15 gave (`question<TAB>answer`; `ERROR` where it gave none), or is an
+//! error where `refused.txt` says so. A file begins with the session's time zone.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 

@@ -22,8 +22,8 @@ pub(crate) fn number(number: u32) -> SiteNumber {
 /// One change: its position, what was done, and the row's values as text.
 pub(crate) type Change = (u64, char, Vec<Option<String>>);
 
-/// A table at a site: its name, and its columns as declared there. The first column is the key, unless HQ has the table
-/// with another.
+/// A table at a site: its name, and its columns as declared there. The first column is the key,
+/// unless HQ has the table with another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Declared {
     pub(crate) name: &'static str,

@@ -161,7 +161,19 @@ async fn only_reading_is_allowed_and_answers_are_bounded() {
     {
         assert!(matches!(world.ask(sql).await, Err(QueryError::Sql(_))), "{sql}");
     }
-    assert!(matches!(world.ask("SELECT nothing FROM t").await, Err(QueryError::Sql(text)) if text.contains("nothing")));
+    for (sql, code) in [
+        ("SELECT nothing FROM t", "42703"),
+        ("SELECT x.nothing FROM t x", "42703"),
+        ("SELECT x.qty FROM t", "42P01"),
+        ("SELECT 1 FROM nothing", "42P01"),
+        ("SELECT 1 FROM other.nothing", "42P01"),
+        ("SELECT nothing(1)", "42883"),
+        ("SELECT 1 FROM nothing(1)", "42883"),
+    ] {
+        let failure = world.ask(sql).await.expect_err("there is none");
+        assert_eq!(failure.sqlstate(), code, "{sql}: {failure}");
+        assert!(failure.to_string().contains("nothing") || failure.to_string().contains("\"x\""), "{sql}: {failure}");
+    }
     let long = "SELECT * FROM generate_series(1, 2000000)";
     assert!(matches!(world.ask(long).await, Err(QueryError::Limit(_) | QueryError::Sql(_))));
 }

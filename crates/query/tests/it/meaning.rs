@@ -1,8 +1,10 @@
-//! Questions with PostgreSQL's answers, in `tests/meaning/*.txt`: the engine's are the same, or an error that says so.
+//! Questions with PostgreSQL's answers, in `tests/meaning/*.txt`: the engine's are the same, or an
+//! error that says so.
 //!
-//! A line is a question, a tab and what PostgreSQL 15 answered: rows between ` ; `, values between ` , `, or `ERROR`. It
-//! begins with `~` where the answer has quotients, of which there are at least as many digits here; and with `!` where
-//! there is an error here although PostgreSQL answers.
+//! A line is a question, a tab and what PostgreSQL 15 answered: rows between ` ; `, values between
+//! ` , `, or `ERROR`. It begins with `~` where the answer has quotients, of which there are at
+//! least as many digits here; and with `!` where there is an error here although PostgreSQL
+//! answers.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

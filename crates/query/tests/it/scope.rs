@@ -322,8 +322,8 @@ fn question(random: &mut StdRng) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_site_outside_the_scope_can_change_an_answer() {
-    // Method: random questions; for every site that is not in the scope of an answer, a world in which only that site's rows
-    // differ must give the same answer.
+    // Method: random questions; for every site that is not in the scope of an answer, a world in
+    // which only that site's rows differ must give the same answer.
     let seed = std::env::var("ROLLCALL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     println!("seed {seed} (set ROLLCALL_SEED for another)");
     let mut random = StdRng::seed_from_u64(seed);

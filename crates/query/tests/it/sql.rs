@@ -1,8 +1,9 @@
 //! The meaning of SQL over current rows, history and scope, written down in `tests/sql/*.slt`.
 //!
-//! Besides SQL, the files say what arrives: `SENT table site epoch: change; change…`, where a change is an operation and
-//! the row's values (`NULL` for none), or `BEGIN` and `COMPLETE` for a load's marks; and `COMPACT`. `SCOPE OF question`
-//! answers with the sites that a question is about, one line for each table it reads.
+//! Besides SQL, the files say what arrives: `SENT table site epoch: change; change…`, where a
+//! change is an operation and the row's values (`NULL` for none), or `BEGIN` and `COMPLETE` for a
+//! load's marks; and `COMPACT`. `SCOPE OF question` answers with the sites that a question is
+//! about, one line for each table it reads.
 
 use std::{
     collections::HashMap,

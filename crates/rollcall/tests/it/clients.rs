@@ -1,9 +1,11 @@
-//! The libraries and tools by which people reach a PostgreSQL, against HQ's port. Each has a script in `tests/clients` that
-//! makes some dozens of checks (values and parameters of every type, notes, strict, resets, transactions, cursors, copies,
-//! cancels, the catalogue). The same scripts pass on a PostgreSQL with the same rows, by `AGAINST=postgresql`.
+//! The libraries and tools by which people reach a PostgreSQL, against HQ's port. Each has a script
+//! in `tests/clients` that makes some dozens of checks (values and parameters of every type, notes,
+//! strict, resets, transactions, cursors, copies, cancels, the catalogue). The same scripts pass on
+//! a PostgreSQL with the same rows, by `AGAINST=postgresql`.
 //!
-//! A client that is not installed fails its test: `.ci/run` installs them all. Those of which not every check passes yet are left
-//! out unless they are asked for: `cargo test -p rollcall --test it -- --ignored clients`.
+//! A client that is not installed fails its test: `.ci/run` installs them all. Those of which not
+//! every check passes yet are left out unless they are asked for: `cargo test -p rollcall --test it
+//! -- --ignored clients`.
 
 use std::{
     path::Path,
@@ -27,8 +29,8 @@ const SALES: &str =
         (3, 'Grüße ☕', 2, 1000.01, -1.5, NULL, NULL, '2026-02-11 23:30:00', x''),
         (4, NULL, NULL, NULL, 0, 1, '2026-02-12', '2026-02-12 08:15:30.123456', x'ab')";
 
-/// Two sites with rows, and one on the roster that was never heard, so that no answer about all is complete. Fields are
-/// dropped in their order: processes before the directory that they write to.
+/// Two sites with rows, and one on the roster that was never heard, so that no answer about all is
+/// complete. Fields are dropped in their order: processes before the directory that they write to.
 struct Scene {
     _stores: Vec<Store>,
     hq: Hq,

@@ -175,8 +175,9 @@ fn a_lost_state_directory_is_a_new_beginning_not_a_double() {
 
 #[test]
 fn what_cannot_be_taken_of_a_batch_holds_up_nothing_else() {
-    // Goal: rows whose key cannot be told, and a table that HQ publishes, go to quarantine; all else of the same batches is taken, hides
-    // nothing and stays so over restarts. Method: a store whose numbers are texts, and that captures a table under HQ's name.
+    // Goal: rows whose key cannot be told, and a table that HQ publishes, go to quarantine; all
+    // else of the same batches is taken, hides nothing and stays so over restarts. Method: a store
+    // whose numbers are texts, and that captures a table under HQ's name.
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
     publish_to(&hq, directory.path(), "prices", "sku", "sku,price\na,1\n", &[]);

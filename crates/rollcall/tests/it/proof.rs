@@ -79,7 +79,8 @@ fn a_site_that_is_heard_and_sends_no_manifest_has_a_dead_data_path() {
     let schema = format!("PRAGMA journal_mode = WAL; {SCHEMA}");
     let store = running_store(&hq, directory.path(), "store-1", &schema, "sales");
     hq.wait_state("store-1", "ok");
-    // A program of the store's never ends its transaction: the site is heard, but can write nothing into its journal.
+    // A program of the store's never ends its transaction: the site is heard, but can write nothing
+    // into its journal.
     let script = "import sqlite3, sys, time
 conn = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
 conn.execute('BEGIN IMMEDIATE'); time.sleep(600)";

@@ -15,7 +15,8 @@ use crate::bucket::Bucket;
 /// Waiting for anything takes at most this long; on a busy machine much is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A program of ours; `ROLLCALL_BINARIES` names another directory than the tests' own, such as a release build's.
+/// A program of ours; `ROLLCALL_BINARIES` names another directory than the tests' own, such as a
+/// release build's.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let path = match std::env::var_os("ROLLCALL_BINARIES") {
         Some(directory) => PathBuf::from(directory).join(name),

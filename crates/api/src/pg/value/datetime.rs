@@ -2,6 +2,7 @@
 
 use arrow_schema::TimeUnit;
 use bytes::BytesMut;
+use rollcall_types::calendar::civil;
 
 use super::{ValueError, text::Text, zone::Zone};
 
@@ -26,30 +27,6 @@ pub(super) fn micros(value: i64, unit: TimeUnit) -> Option<i64> {
 pub(super) fn micros_of_nanos(nanos: i64) -> i64 {
     let (micros, rest) = (nanos.div_euclid(1000), nanos.rem_euclid(1000));
     micros + i64::from(rest > 500 || (rest == 500 && micros % 2 != 0))
-}
-
-/// Year (astronomical: 0 is 1 BC), month and day of a count of days since 1970-01-01.
-pub(super) fn civil(days: i64) -> (i64, u32, u32) {
-    // Counted from the first of March of year 0, so that the leap day is the last of a year.
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, u32::try_from(month).unwrap_or(1), u32::try_from(day).unwrap_or(1))
-}
-
-/// Days since 1970-01-01 of a date.
-pub(super) fn days_of(year: i64, month: u32, day: u32) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let shifted_month = (i64::from(month) + 9) % 12;
-    let day_of_year = (153 * shifted_month + 2) / 5 + i64::from(day) - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 /// A date, as days since 1970-01-01.
@@ -91,9 +68,9 @@ fn push_date(text: &mut Text, days: i64) -> bool {
     let shown = if is_before_christ { 1 - year } else { year };
     text.push_padded(shown.unsigned_abs(), 4);
     text.push(b'-');
-    text.push_two(month);
+    push_small(text, month);
     text.push(b'-');
-    text.push_two(day);
+    push_small(text, day);
     is_before_christ
 }
 
@@ -114,7 +91,11 @@ pub(super) fn push_time(text: &mut Text, micros: i64) {
 }
 
 fn push_sixtieth(text: &mut Text, value: i64) {
-    text.push_two(u32::try_from(value % 60).unwrap_or(0));
+    push_small(text, value % 60);
+}
+
+fn push_small(text: &mut Text, value: i64) {
+    text.push_two(u32::try_from(value).unwrap_or(0));
 }
 
 /// `+00`, `-08`, `+05:30`, `+00:19:32`: seconds east of UTC.

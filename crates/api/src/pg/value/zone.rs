@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Offset as _, TimeZone as _};
 use chrono_tz::{TZ_VARIANTS, Tz};
+use rollcall_types::calendar::{civil, days_of};
 
 use super::{
     ValueError,
-    datetime::{DAY_SECONDS, civil, days_of, push_offset},
+    datetime::{DAY_SECONDS, push_offset},
     text::Text,
 };
 

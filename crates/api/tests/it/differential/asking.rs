@@ -14,8 +14,8 @@ pub(crate) enum Form {
     Text,
     /// Types are left open; values and answers are text.
     OpenText,
-    /// As drivers do: the server's own types for the parameters are asked for and used; values and answers are
-    /// binary.
+    /// As drivers do: the server's own types for the parameters are asked for and used; values and
+    /// answers are binary.
     OpenBinary,
 }
 

@@ -49,7 +49,8 @@ impl Verdict {
         judge(question, right, ours, &same)
     }
 
-    /// Judges two answers whose values are binary. Values of unlike types are told from each other by their text.
+    /// Judges two answers whose values are binary. Values of unlike types are told from each other
+    /// by their text.
     pub(crate) fn of_binary(question: &Question, right: &Answer, ours: &Answer) -> Self {
         if let (Answer::Rows { columns, rows }, Answer::Rows { columns: our_columns, rows: our_rows }) = (right, ours) {
             let alike = columns.len() == our_columns.len() && rows.len() == our_rows.len();
@@ -180,8 +181,8 @@ impl Decimal {
     }
 }
 
-/// PostgreSQL's binary form of an exact number as text: groups of four digits, the place of the first one, the
-/// sign, and how many digits are shown.
+/// PostgreSQL's binary form of an exact number as text: groups of four digits, the place of the
+/// first one, the sign, and how many digits are shown.
 fn unpacked(bytes: &[u8]) -> Option<String> {
     let words: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
     let [count, place, sign, shown, groups @ ..] = &words[..] else { return None };

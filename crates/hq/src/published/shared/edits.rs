@@ -158,8 +158,8 @@ impl Edits {
         self.sites.len()
     }
 
-    /// Leaves out the edits of some sites, and puts the others in order: as HQ heard of them, but each site's by their
-    /// numbers. Returns when HQ heard of the first that is left out.
+    /// Leaves out the edits of some sites, and puts the others in order: as HQ heard of them, but
+    /// each site's by their numbers. Returns when HQ heard of the first that is left out.
     pub(super) fn take_out(&mut self, is_out: impl Fn(&SiteId, Epoch) -> bool) -> Result<Option<i64>, HqError> {
         let mut whole: HashMap<(&SiteId, Epoch), bool> = HashMap::new();
         for (site, epoch) in self.sites.iter().zip(&self.epochs) {

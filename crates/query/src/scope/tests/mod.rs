@@ -1,10 +1,11 @@
-//! Rows that a scope leaves out never change an answer: random plans, on rows that differ where the scope says that it
-//! does not matter.
+//! Rows that a scope leaves out never change an answer: random plans, on rows that differ where the
+//! scope says that it does not matter.
 //!
-//! Method: a plan is optimised once, and its scope found. Then it runs on rows drawn at random, and on the same rows with
-//! those that are out of scope (of a site that no scan is about, or outside the period) taken away, and replaced by others,
-//! some with nulls. Every answer must be the same. On a sample, it is counted how often a site is in scope that no such
-//! change can be seen of: the scopes are no wider than they need be, as far as that shows.
+//! Method: a plan is optimised once, and its scope found. Then it runs on rows drawn at random, and
+//! on the same rows with those that are out of scope (of a site that no scan is about, or outside
+//! the period) taken away, and replaced by others, some with nulls. Every answer must be the same.
+//! On a sample, it is counted how often a site is in scope that no such change can be seen of: the
+//! scopes are no wider than they need be, as far as that shows.
 
 mod periods;
 mod plans;
@@ -45,7 +46,8 @@ struct Outcome {
     /// Plans of whose scope something was out.
     narrowed: u64,
     with_period: u64,
-    /// Of the sampled plans: sites in scope, those that were seen to change the answer, and plans by the share of the others.
+    /// Of the sampled plans: sites in scope, those that were seen to change the answer, and plans
+    /// by the share of the others.
     in_scope: u64,
     needed: u64,
     too_wide: [u64; 5],

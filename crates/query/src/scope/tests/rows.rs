@@ -1,4 +1,5 @@
-//! Rows for random plans: two tables that sites send, and a plan's scans turned to the one or the other set of them.
+//! Rows for random plans: two tables that sites send, and a plan's scans turned to the one or the
+//! other set of them.
 
 use std::sync::Arc;
 

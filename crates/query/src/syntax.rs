@@ -1,0 +1,51 @@
+//! Small pieces of statements, put together and read.
+
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, Value,
+};
+
+/// A name as PostgreSQL reads it: in small letters, unless it is quoted.
+pub fn folded(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+/// A call of a function without a schema.
+pub(crate) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
+    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// A value that is written out.
+pub(crate) fn value(value: Value) -> Expr {
+    Expr::Value(value.with_empty_span())
+}
+
+/// A number as it is written.
+pub(crate) fn number(digits: impl ToString) -> Expr {
+    value(Value::Number(digits.to_string(), false))
+}
+
+/// A text.
+pub(crate) fn text(text: impl Into<String>) -> Expr {
+    value(Value::SingleQuotedString(text.into()))
+}
+
+/// A cast.
+pub(crate) fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// NULL of a type.
+pub(crate) fn null(data_type: DataType) -> Expr {
+    cast(value(Value::Null), data_type)
+}
