@@ -35,6 +35,7 @@ use crate::{
     audience::Audience,
     catalogue::{InformationSchema, Key, System, is_catalogue_question, plannable},
     change::{self, Change, is_change},
+    declared,
     dialect::{self, Placeholders, shown_name},
     error::QueryError,
     extras::Extras,
@@ -240,15 +241,16 @@ impl Engine {
                 Question::Statement(statement) => *statement,
             };
             let (context, plan) = parts.parse(&statement, extras, stopped, Allowed::Reading).await?;
+            let declared = declared::declared(&plan);
             let plan = context.state().optimize(&plan)?;
             let planned = Instant::now();
             let event_time = |table: &TableName| cover.event_time(table);
             let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);
             let took = Took { plan: planned - started, coverage: planned.elapsed(), rows: Duration::ZERO };
-            Ok((context, plan, coverage, took))
+            Ok((context, plan, declared, coverage, took))
         });
-        let (context, plan, coverage, took) = self.in_time(planning).await?;
-        Ok(Planned { context, plan, turn, coverage, took, stop, threads: self.threads.clone() })
+        let (context, plan, declared, coverage, took) = self.in_time(planning).await?;
+        Ok(Planned { context, plan, declared, turn, coverage, took, stop, threads: self.threads.clone() })
     }
 
     /// The rule by which sites get rows of a published table; see [`Audience`].
@@ -293,6 +295,7 @@ impl Parts {
     async fn describe(&self, found: Placeholders, extras: Extras, wanted: Stop) -> Result<Described, QueryError> {
         let (context, plan) = self.parse(&found.statement, extras, wanted, Allowed::Changes).await?;
         let inferred = plan.get_parameter_types()?;
+        let declared = declared::declared(&plan);
         // Rules that give expressions PostgreSQL's types come after planning; they need the types
         // of parameters, where there are.
         let state = context.state();
@@ -314,8 +317,10 @@ impl Parts {
                 *parameter = type_of(&context, kind).await;
             }
         }
-        let columns =
-            if is_change(&found.statement) { Arc::new(Schema::empty()) } else { shown(plan.schema().inner()) };
+        let columns = match is_change(&found.statement) {
+            true => Arc::new(Schema::empty()),
+            false => declared::told(&shown(plan.schema().inner()), &declared),
+        };
         Ok(Described { parameters, columns })
     }
 
@@ -362,6 +367,7 @@ impl Parts {
         let functions = extras.functions.clone();
         let user = extras.user.clone();
         let own = session::functions(&extras);
+        let scalars = extras.scalars.clone();
         let mut config = self.base.config().clone();
         config.options_mut().execution.time_zone.clone_from(&extras.time_zone);
         let mut pinned = pin(&self.lake, &self.store_url, extras);
@@ -386,9 +392,7 @@ impl Parts {
             .with_physical_optimizer_rule(Arc::new(Stoppable(wanted)))
             .build();
         let context = SessionContext::new_with_state(state);
-        for function in own {
-            context.register_udf(function);
-        }
+        own.into_iter().chain(scalars).for_each(|function| context.register_udf(function));
         of_catalogue.into_iter().for_each(|function| context.register_udf(function));
         for (name, function) in functions {
             context.register_udtf(name, function);

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use datafusion::{arrow::record_batch::RecordBatch, catalog::TableFunctionImpl};
+use datafusion::{arrow::record_batch::RecordBatch, catalog::TableFunctionImpl, logical_expr::ScalarUDF};
 use rollcall_lake::Lives;
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
@@ -32,6 +32,8 @@ pub struct Extras {
     pub system: Option<System>,
     /// Further table functions, by name.
     pub functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
+    /// Further functions of values.
+    pub scalars: Vec<ScalarUDF>,
     /// Whose question it is, for the limits on one user; none for HQ's own.
     pub user: Option<String>,
     /// The zone in which times are read and shown, by name; UTC if none.
@@ -50,6 +52,7 @@ impl Default for Extras {
             only: None,
             system: None,
             functions: Vec::new(),
+            scalars: Vec::new(),
             user: None,
             time_zone: None,
             settings: Arc::default(),

@@ -15,6 +15,7 @@ use rollcall_types::Coverage;
 use tokio::sync::mpsc;
 
 use crate::{
+    declared::told,
     engine::{Took, shown},
     error::{QueryError, refused},
     stop::StopOnDrop,
@@ -29,6 +30,8 @@ const WAITING_MAX: usize = 2;
 pub struct Planned {
     pub(crate) context: SessionContext,
     pub(crate) plan: LogicalPlan,
+    /// Which columns have a declared precision.
+    pub(crate) declared: Vec<bool>,
     pub(crate) turn: Turn,
     /// Which sites the answer is about, and which of them it lacks.
     pub coverage: Coverage,
@@ -47,12 +50,12 @@ impl std::fmt::Debug for Planned {
 impl Planned {
     /// The rows, as they are found on the threads of questions. Whoever drops the stream stops the question.
     pub async fn stream(self) -> Result<SendableRecordBatchStream, QueryError> {
-        let Self { context, plan, turn, stop, threads, .. } = self;
+        let Self { context, plan, declared, turn, stop, threads, .. } = self;
         let starting = threads.run(async move {
             let state = context.state();
             let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
             let rows = execute_stream(physical, context.task_ctx())?;
-            let schema = shown(&rows.schema());
+            let schema = told(&shown(&rows.schema()), &declared);
             let (found, receiver) = mpsc::channel(WAITING_MAX);
             tokio::spawn(find(rows, found, turn));
             Ok((schema, receiver))

@@ -20,6 +20,7 @@ use super::{
     SharedBackend,
     error::{HQ_FAILED, error, error_with_hint, failed},
     rows::Rows,
+    running::{Running, backend_pid},
     session::Session,
     settings::{COVERAGE, Telling},
     value::{CopyForm, pg_type},
@@ -67,18 +68,21 @@ where
 pub(super) struct Asking {
     pub(super) backend: SharedBackend,
     pub(super) session: Arc<Session>,
+    pub(super) running: Arc<Running>,
 }
 
 impl Asking {
-    /// What goes with a question of this user.
-    pub(super) fn context(&self, user: &str) -> PgWireResult<rollcall_query::Extras> {
+    /// What goes with a question of this client.
+    pub(super) fn context(&self, client: &(impl ClientInfo + ?Sized)) -> PgWireResult<rollcall_query::Extras> {
+        let user = &user_of(client);
         let mut context = self.backend.context(user).ok_or_else(|| error("28000", "this user was removed"))?;
         context.system.clone_from(&self.session.system);
-        context.user = Some(user.to_owned());
+        context.user = Some(user.clone());
+        context.scalars = vec![backend_pid(client)];
         let state = self.session.state();
         context.time_zone = Some(state.settings.zone().name().to_owned()).filter(|zone| zone != "UTC");
         let mut settings: BTreeMap<String, String> = state.settings.all();
-        settings.insert("session_authorization".to_owned(), user.to_owned());
+        settings.insert("session_authorization".to_owned(), user.clone());
         context.settings = Arc::new(settings);
         if let Some(last) = state.last.clone() {
             // On a connection it is the last answer's.
@@ -114,7 +118,7 @@ impl Asking {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let user = user_of(client);
-        let context = self.context(&user)?;
+        let context = self.context(client)?;
         // Questions of the client's program about the server, or of what was missing, are not the
         // user's next question.
         let is_aside = is_catalogue_question(statement) || reads_coverage(statement);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use futures::{Sink, SinkExt};
 use pgwire::{
     api::{ClientInfo, ClientPortalStore, results::Tag, store::PortalStore},
@@ -11,9 +11,8 @@ use pgwire::{
 };
 use rollcall_query::{
     datafusion::sql::sqlparser::ast::{
-        CloseCursor, ContextModifier, Declare, DiscardObject, Expr, FetchDirection, Function, FunctionArg,
-        FunctionArgExpr, FunctionArguments, Ident, Reset, SelectItem, Set, SetExpr, SetSessionParamKind, Statement,
-        TransactionIsolationLevel, TransactionMode, Value,
+        CloseCursor, ContextModifier, Declare, DiscardObject, Expr, FetchDirection, Ident, Reset, Set,
+        SetSessionParamKind, Statement, TransactionIsolationLevel, TransactionMode, Value,
     },
     folded,
 };
@@ -24,7 +23,10 @@ use super::{
     prepared::shown,
     rows::Rows,
     session::{Cursor, no_cursor},
-    settings::{For, TIME_ZONE},
+    settings::{
+        For, TIME_ZONE,
+        calls::{Does, columns_of, setting_calls},
+    },
 };
 
 /// Whether a statement is a question.
@@ -60,7 +62,7 @@ fn done(command: &str) -> PgWireResult<Option<Reply>> {
 }
 
 /// The text of a value in SET.
-fn text_of(value: &Expr) -> Option<String> {
+pub(super) fn text_of(value: &Expr) -> Option<String> {
     match value {
         Expr::Value(value) => match &value.value {
             Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) | Value::EscapedStringLiteral(text) => {
@@ -101,7 +103,7 @@ impl Asking {
                 done("RESET")
             }
             Statement::ShowVariable { variable } => self.show(variable).map(Some),
-            Statement::Query(_) => self.set_config(client, statement).await,
+            Statement::Query(_) => self.calls(client, statement).await,
             Statement::Discard { object_type } => self.discard(client, object_type).await,
             Statement::LISTEN { .. } => Err(error(UNSUPPORTED, "LISTEN is not supported: nothing is notified here")),
             Statement::UNLISTEN { .. } => done("UNLISTEN"),
@@ -210,22 +212,35 @@ impl Asking {
         Ok(Reply::Rows(Rows::ready(schema, vec![rows], "SHOW")))
     }
 
-    /// `SELECT set_config(name, value, is_local)`, which sets; anything else is a question.
-    async fn set_config<C: Talks>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Option<Reply>>
+    /// What is selected and does something, one call after another; anything else is a question.
+    async fn calls<C: Talks>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Option<Reply>>
     where
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let Some((name, value, is_local, column)) = set_config_of(statement) else { return Ok(None) };
-        let holds = if is_local { For::Transaction } else { For::Session };
-        let told = self.session.state().settings.set(&name, value.as_deref(), holds)?;
-        report(client, told.into_iter().collect()).await?;
-        let now = self.session.state().settings.show(&name)?;
-        let schema = Arc::new(arrow_schema::Schema::new(vec![arrow_schema::Field::new(
-            column,
-            arrow_schema::DataType::Utf8,
-            true,
-        )]));
-        let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(vec![now]))]);
+        let Some(called) = setting_calls(statement) else { return Ok(None) };
+        let (mut columns, mut told): (Vec<ArrayRef>, _) = (Vec::new(), Vec::new());
+        for call in &called {
+            if call.does == Does::Cancel {
+                let stopped = self.running.cancel(call.number()?, client);
+                columns.push(Arc::new(BooleanArray::from(vec![stopped])));
+                continue;
+            }
+            let mut state = self.session.state();
+            let name = call.name()?;
+            let value = if call.does == Does::Set {
+                let holds = if call.is_true(2) { For::Transaction } else { For::Session };
+                told.extend(state.settings.set(&name, call.text(1).as_deref(), holds)?);
+                Some(state.settings.show(&name)?)
+            } else if call.is_true(1) {
+                state.settings.show(&name).ok()
+            } else {
+                Some(state.settings.show(&name)?)
+            };
+            columns.push(Arc::new(StringArray::from(vec![value])));
+        }
+        report(client, told).await?;
+        let schema = columns_of(&called);
+        let rows = RecordBatch::try_new(schema.clone(), columns);
         let rows = rows.map_err(|failure| error("XX000", failure.to_string()))?;
         Ok(Some(Reply::Rows(Rows::ready(schema, vec![rows], "SELECT"))))
     }
@@ -416,34 +431,4 @@ where
         notice(client, "NOTICE", "01000", text, None).await?;
     }
     Ok(())
-}
-
-/// The arguments of `SELECT set_config(name, value, is_local)`, and the column's name.
-pub(super) fn set_config_arguments(statement: &Statement) -> Option<(&[FunctionArg], String)> {
-    let Statement::Query(query) = statement else { return None };
-    let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let ([item], true) = (select.projection.as_slice(), select.from.is_empty()) else { return None };
-    let (expr, column) = match item {
-        SelectItem::UnnamedExpr(expr) => (expr, "set_config".to_owned()),
-        SelectItem::ExprWithAlias { expr, alias } => (expr, folded(alias)),
-        _ => return None,
-    };
-    let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else { return None };
-    if !name.0.last()?.as_ident()?.value.eq_ignore_ascii_case("set_config") {
-        return None;
-    }
-    (list.args.len() == 3).then_some((list.args.as_slice(), column))
-}
-
-/// Name, value, whether it is for the transaction alone, and the column's name.
-fn set_config_of(statement: &Statement) -> Option<(String, Option<String>, bool, String)> {
-    let (arguments, column) = set_config_arguments(statement)?;
-    let argument = |argument: &FunctionArg| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Cast { expr, .. })) => text_of(expr),
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => text_of(expr),
-        _ => None,
-    };
-    let [name, value, is_local] = arguments else { return None };
-    let is_local = matches!(argument(is_local)?.as_str(), "on" | "true" | "t");
-    Some((argument(name)?, argument(value), is_local, column))
 }

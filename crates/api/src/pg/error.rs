@@ -25,6 +25,15 @@ pub(super) fn error_with_hint(code: &str, text: impl Into<String>, hint: impl In
     PgWireError::UserError(Box::new(info))
 }
 
+/// There is no prepared statement of this name. Clients know by the routine that they may prepare
+/// it again.
+pub(super) fn no_statement(name: &str) -> PgWireError {
+    let text = format!("prepared statement \"{name}\" does not exist");
+    let mut info = ErrorInfo::new("ERROR".to_owned(), "26000".to_owned(), text);
+    info.routine = Some("FetchPreparedStatement".to_owned());
+    PgWireError::UserError(Box::new(info))
+}
+
 /// Why a question has no answer.
 pub(super) fn failed(failure: &QueryError) -> PgWireError {
     error(failure.sqlstate(), describe(failure))

@@ -1,6 +1,6 @@
 //! Statements that are prepared first and run later, with values for their parameters.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -15,15 +15,16 @@ use pgwire::{
 };
 use rollcall_query::{
     Literal, bind,
-    datafusion::sql::sqlparser::ast::{CopySource, FunctionArg, Statement},
+    datafusion::sql::sqlparser::ast::{CopySource, Statement},
     is_change,
 };
 
 use super::{
-    answer::{Asking, parameter_type, user_of},
-    control::{is_question, set_config_arguments},
+    answer::{Asking, parameter_type},
+    control::is_question,
     error::{error, failed, of_value},
     rows::fields,
+    settings::calls::{columns_of, setting_calls},
     value::{self, Parameter, sql_type},
 };
 
@@ -64,19 +65,15 @@ impl QueryParser for Reader {
             statement if is_question(statement) || is_change(statement) => Some(statement.clone()),
             _ => None,
         };
-        if let Some((arguments, column)) = set_config_arguments(&statement) {
-            // It sets, so it is no question; its parameters are a name, a text and whether it is
-            // for the transaction.
-            let is_parameter = |argument: &&FunctionArg| argument.to_string().starts_with('$');
-            let kinds = arguments.iter().zip([Type::TEXT, Type::TEXT, Type::BOOL]);
-            let mut numbered: Vec<(String, Type)> = kinds
-                .filter(|(argument, _)| is_parameter(argument))
-                .map(|(name, kind)| (name.to_string(), kind))
+        if let Some(called) = setting_calls(&statement) {
+            // It sets, so it is no question.
+            let numbered = called.iter().flat_map(|call| call.arguments.iter().zip(call.kinds()));
+            let numbered: BTreeMap<String, Type> = numbered
+                .map(|(argument, kind)| (argument.to_string(), kind))
+                .filter(|(argument, _)| argument.starts_with('$'))
                 .collect();
-            numbered.sort_by(|one, other| one.0.cmp(&other.0));
-            let parameters = numbered.into_iter().map(|(_, kind)| kind).collect();
-            let columns = Some(Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, true)])));
-            return Ok(Some(Prepared { statement, parameters, columns }));
+            let columns = Some(columns_of(&called));
+            return Ok(Some(Prepared { statement, parameters: numbered.into_values().collect(), columns }));
         }
         let Some(question) = question else {
             let columns = match &statement {
@@ -85,7 +82,7 @@ impl QueryParser for Reader {
             };
             return Ok(Some(Prepared { statement, parameters: Vec::new(), columns }));
         };
-        let context = self.0.context(&user_of(client))?;
+        let context = self.0.context(client)?;
         let described = engine.describe(&question, &told, context).await.map_err(|failure| failed(&failure))?;
         let parameters = described.parameters.iter().enumerate().map(|(place, inferred)| {
             let told = types.get(place).cloned().flatten().filter(|kind| *kind != Type::UNKNOWN);

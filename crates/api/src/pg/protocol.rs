@@ -22,7 +22,9 @@ use pgwire::{
     messages::{
         PgWireBackendMessage,
         copy::{CopyData, CopyDone, CopyOutResponse},
-        extendedquery::{Describe, Execute, Parse, ParseComplete, PortalSuspended, TARGET_TYPE_BYTE_PORTAL},
+        extendedquery::{
+            Bind, BindComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended, TARGET_TYPE_BYTE_PORTAL,
+        },
         response::{EmptyQueryResponse, TransactionStatus},
         simplequery::Query,
     },
@@ -36,7 +38,7 @@ use super::{
     SharedBackend,
     answer::{Asking, Reply, user_of},
     control::{Talks, ends_failure, is_question},
-    error::{error, failed, of_value, read_only},
+    error::{error, failed, no_statement, of_value, read_only},
     prepared::{Prepared, Reader, bound},
     rows::{Rows, data_rows, fields},
     running::{Running, cancelled, timed_out},
@@ -53,7 +55,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(backend: SharedBackend, session: Arc<Session>, running: Arc<Running>) -> Self {
-        let asking = Arc::new(Asking { backend, session });
+        let asking = Arc::new(Asking { backend, session, running: running.clone() });
         Self { reader: Arc::new(Reader(asking.clone())), asking, running }
     }
 
@@ -346,6 +348,28 @@ impl ExtendedQueryHandler for Client {
         }
         self.asking.session.state().statements.insert(name);
         client.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
+        Ok(())
+    }
+
+    async fn on_bind<C>(&self, client: &mut C, message: Bind) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
+        match client.portal_store().get_statement(name) {
+            Some(Entry::Value(statement)) => {
+                let portal = Portal::try_new(&message, statement)?;
+                client.portal_store().put_portal(Arc::new(portal));
+            }
+            Some(Entry::Empty) => {
+                client.portal_store().put_empty_portal(message.portal_name.as_deref().unwrap_or(DEFAULT_NAME));
+            }
+            None => return Err(no_statement(name)),
+        }
+        client.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?;
         Ok(())
     }
 

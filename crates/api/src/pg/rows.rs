@@ -17,7 +17,7 @@ use rollcall_query::{QueryError, datafusion::execution::SendableRecordBatchStrea
 
 use super::{
     error::{error, failed, of_value},
-    value::{Encoder, Zone, pg_type, type_len},
+    value::{Encoder, Zone, pg_type, type_len, type_modifier},
 };
 
 /// Rows of an answer with their columns.
@@ -96,7 +96,9 @@ pub(super) fn fields(schema: &SchemaRef, format: &Format) -> PgWireResult<Vec<Fi
             Format::Individual(codes) => FieldFormat::from(codes.get(place).copied().unwrap_or_default()),
             format => format.format_for(place),
         };
-        Ok(FieldInfo::new(field.name().clone(), None, None, kind, format).with_type_size(size))
+        Ok(FieldInfo::new(field.name().clone(), None, None, kind, format)
+            .with_type_size(size)
+            .with_type_modifier(type_modifier(field)))
     };
     schema.fields().iter().enumerate().map(field).collect()
 }

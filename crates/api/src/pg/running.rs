@@ -11,19 +11,31 @@ use pgwire::{
     error::PgWireError,
     messages::cancel::CancelRequest,
 };
+use rollcall_query::datafusion::{
+    arrow::datatypes::DataType,
+    common::ScalarValue,
+    logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::error::error;
+use super::{answer::user_of, error::error};
 
 /// The number and the secret by which a connection's statements are cancelled.
 type CancelKey = (i32, Vec<u8>);
 
 /// The statements under way, by their connections.
 #[derive(Debug, Default)]
-pub(super) struct Running(Mutex<HashMap<CancelKey, CancellationToken>>);
+pub(super) struct Running(Mutex<HashMap<CancelKey, Asked>>);
+
+/// Whose statement it is, and what stops it.
+#[derive(Debug)]
+struct Asked {
+    user: String,
+    cancelled: CancellationToken,
+}
 
 impl Running {
-    fn all(&self) -> MutexGuard<'_, HashMap<CancelKey, CancellationToken>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<CancelKey, Asked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -32,9 +44,26 @@ impl Running {
         let (number, secret) = client.pid_and_secret_key();
         let connection = (number, secret.to_bytes().to_vec());
         let cancelled = CancellationToken::new();
-        self.all().insert(connection.clone(), cancelled.clone());
+        self.all().insert(connection.clone(), Asked { user: user_of(client), cancelled: cancelled.clone() });
         Statement { running: self.clone(), connection, cancelled }
     }
+
+    /// Stops what the client's user runs on a connection, by its number; false if it is nothing of theirs.
+    pub(super) fn cancel(&self, number: i32, client: &(impl ClientInfo + ?Sized)) -> bool {
+        let (all, user) = (self.all(), user_of(client));
+        let theirs = all.iter().find(|((known, _), asked)| *known == number && asked.user == user);
+        if let Some((_, asked)) = theirs {
+            asked.cancelled.cancel();
+        }
+        theirs.is_some()
+    }
+}
+
+/// `pg_backend_pid()` as this client asks it.
+pub(super) fn backend_pid(client: &(impl ClientInfo + ?Sized)) -> ScalarUDF {
+    let number = ScalarValue::from(client.pid_and_secret_key().0);
+    let value = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(number.clone()));
+    create_udf("pg_backend_pid", vec![], DataType::Int32, Volatility::Stable, Arc::new(value))
 }
 
 /// One statement under way; forgotten when it is dropped.
@@ -57,8 +86,8 @@ pub(super) struct Cancel(pub(super) Arc<Running>);
 #[async_trait]
 impl CancelHandler for Cancel {
     async fn on_cancel_request(&self, request: CancelRequest) {
-        if let Some(cancelled) = self.0.all().get(&(request.pid, request.secret_key.to_bytes().to_vec())) {
-            cancelled.cancel();
+        if let Some(asked) = self.0.all().get(&(request.pid, request.secret_key.to_bytes().to_vec())) {
+            asked.cancelled.cancel();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The settings of a connection, and how long a value holds.
 
+pub(super) mod calls;
 mod known;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -234,3 +234,37 @@ fn questions_that_never_end_are_stopped_and_leave_the_server_free() {
         assert!(free.elapsed() < Duration::from_secs(30), "the threads of questions are still busy");
     }
 }
+
+#[test]
+fn what_drivers_ask_of_a_connection_is_answered() {
+    let hq = Arc::new(Hq::start(tables::sites(), tables::append));
+    let mut client = hq.connect();
+    // A cursor that is at its end stays there.
+    client.simple("BEGIN").expect_done();
+    client.simple("DECLARE c NO SCROLL CURSOR FOR SELECT x FROM generate_series(1, 3) AS g(x)").expect_done();
+    assert_eq!(ask(&mut client, "FETCH 2 FROM c"), "1,2");
+    assert_eq!(ask(&mut client, "FETCH ALL FROM c"), "3");
+    for _ in 0..3 {
+        assert!(!client.simple("FETCH NEXT FROM c").is_error());
+    }
+    client.simple("COMMIT").expect_done();
+    // What is set and what was set, in one question.
+    client.simple("SET application_name = 'before'").expect_done();
+    let both =
+        "SELECT current_setting('application_name') AS cur, set_config('application_name', 'after', false) AS new";
+    assert_eq!(ask(&mut client, both), "before");
+    assert_eq!(ask(&mut client, "SHOW application_name"), "after");
+    // A statement is cancelled by the connection's number.
+    let number = ask(&mut client, "SELECT pg_backend_pid()");
+    let other = hq.clone();
+    let cancels = std::thread::spawn(move || {
+        let mut client = other.connect();
+        let started = Instant::now();
+        while ask(&mut client, &format!("SELECT pg_cancel_backend({number})")) != "t" {
+            assert!(started.elapsed() < Duration::from_secs(60), "there is nothing to cancel");
+        }
+    });
+    assert_eq!(ask(&mut client, ENDLESS), "57014");
+    cancels.join().expect("it was cancelled");
+    assert_eq!(ask(&mut client, "SELECT pg_cancel_backend(0)"), "f");
+}

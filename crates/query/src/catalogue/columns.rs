@@ -17,6 +17,8 @@ use datafusion::{
 
 /// The key under which a column says of what its numbers are the numbers, for the types of answers.
 const OID_ALIAS: &str = "pg.oid_alias";
+/// The key under which a column says that its texts are vectors, and of which type.
+const VECTOR: &str = "pg.vector";
 
 /// A table with one row for each of `rows`.
 pub(crate) struct Columns<'a, T> {
@@ -67,6 +69,14 @@ impl<'a, T> Columns<'a, T> {
     pub(crate) fn text(self, name: &str, value: impl Fn(&T) -> String) -> Self {
         let array = StringArray::from_iter_values(self.rows.iter().map(value));
         self.push(name, Arc::new(array))
+    }
+
+    /// Small numbers or numbers of objects, as PostgreSQL writes a vector: `1 2`.
+    pub(crate) fn vector(mut self, name: &str, kind: &str, value: impl Fn(&T) -> String) -> Self {
+        let metadata = HashMap::from([(VECTOR.to_owned(), kind.to_owned())]);
+        self.fields.push(Field::new(name, DataType::Utf8, true).with_metadata(metadata));
+        self.arrays.push(Arc::new(StringArray::from_iter_values(self.rows.iter().map(value))));
+        self
     }
 
     /// The same text in several columns.

@@ -49,10 +49,19 @@ pub(super) fn unnested(expression: &Expr) -> &Expr {
     }
 }
 
-/// Whether the value of an expression is written out: as text, or as a parameter.
+/// Whether the value of an expression is written out: as text, or as a parameter. Drivers cast
+/// their parameters to texts first.
 pub(super) fn is_written(expression: &Expr) -> bool {
-    let is_text = |value: &Value| matches!(value, Value::SingleQuotedString(_) | Value::Placeholder(_));
-    matches!(expression, Expr::Value(ValueWithSpan { value, .. }) if is_text(value))
+    match expression {
+        Expr::Value(ValueWithSpan { value, .. }) => {
+            matches!(value, Value::SingleQuotedString(_) | Value::Placeholder(_))
+        }
+        Expr::Cast { expr, data_type, .. } => {
+            matches!(type_name(data_type).as_str(), "text" | "name" | "varchar" | "character varying")
+                && is_written(expr)
+        }
+        _ => false,
+    }
 }
 
 /// The name of a type in small letters, without the schema `pg_catalog` or `information_schema`.

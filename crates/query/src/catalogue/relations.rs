@@ -166,10 +166,12 @@ fn index_rows(contents: &Contents) -> Result<Arc<dyn TableProvider>> {
         .flags(&["indcheckxmin"], false)
         .flags(&["indisready", "indislive"], true)
         .flags(&["indisreplident"], false)
-        .text("indkey", |index| positions(index).iter().map(i16::to_string).collect::<Vec<_>>().join(" "))
-        .text("indcollation", |index| vector(index, 0))
-        .text("indclass", |index| vector(index, 1978))
-        .text("indoption", |index| vector(index, 0))
+        .vector("indkey", "int2vector", |index| {
+            positions(index).iter().map(i16::to_string).collect::<Vec<_>>().join(" ")
+        })
+        .vector("indcollation", "oidvector", |index| vector(index, 0))
+        .vector("indclass", "oidvector", |index| vector(index, 1978))
+        .vector("indoption", "int2vector", |index| vector(index, 0))
         .no_text(&["indexprs", "indpred"])
         .table()
 }

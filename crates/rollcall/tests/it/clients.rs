@@ -155,7 +155,6 @@ fn connectorx_is_served() {
 }
 
 #[test]
-#[ignore = "not every check passes yet; `cargo test -- --ignored clients` says which"]
 fn polars_is_served() {
     python("polars", "polars connectorx adbc-driver-postgresql pyarrow SQLAlchemy 'psycopg[binary]'");
 }
@@ -167,13 +166,12 @@ fn adbc_is_served() {
 }
 
 #[test]
-#[ignore = "not every check passes yet; `cargo test -- --ignored clients` says which"]
 fn duckdb_is_served() {
     python("duckdb", "duckdb==1.5.5 duckdb-extension-postgres-scanner==1.5.5 pytz");
 }
 
 #[test]
-#[ignore = "not every check passes yet; `cargo test -- --ignored clients` says which"]
+#[ignore = "it passes alone; its time limits are too short beside other tests"]
 fn odbc_is_served() {
     python("odbc", "pyodbc, and apt-get install unixodbc odbc-postgresql");
 }
@@ -191,7 +189,7 @@ fn postgres_js_is_served() {
 }
 
 #[test]
-#[ignore = "not every check passes yet; `cargo test -- --ignored clients` says which"]
+#[ignore = "it passes alone; its time limits are too short beside other tests"]
 fn lib_pq_is_served() {
     go("pq", "golang-github-lib-pq-dev");
 }
@@ -203,7 +201,7 @@ fn pgx_is_served() {
 }
 
 #[test]
-#[ignore = "not every check passes yet; `cargo test -- --ignored clients` says which"]
+#[ignore = "it passes alone; its time limits are too short beside other tests"]
 fn jdbc_is_served() {
     let script = ["java", "-cp", "/usr/share/java/postgresql.jar", "java/JdbcClient.java"];
     Scene::shared().serves("jdbc", &script, "apt-get install default-jdk-headless libpostgresql-jdbc-java", &[]);

@@ -25,7 +25,7 @@ mod tests;
 pub use copy::{CopyEncoder, CopyForm, ForceQuote};
 pub use encoder::Encoder;
 pub use parameter::{Parameter, decode};
-pub use types::{pg_type, sql_type, type_len};
+pub use types::{pg_type, sql_type, type_len, type_modifier};
 pub use zone::Zone;
 
 /// A value, a type or an option that cannot be sent or understood: an SQLSTATE and a text for the

@@ -12,6 +12,9 @@ pub(super) const OID_ALIAS_KEY: &str = "pg.oid_alias";
 /// The key of a field's metadata that makes a text PostgreSQL's one-byte `"char"`.
 pub(super) const CHAR_KEY: &str = "pg.char";
 
+/// The key of a field's metadata that makes a text a vector of numbers, and says of which type.
+const VECTOR_KEY: &str = "pg.vector";
+
 /// The PostgreSQL type of an Arrow column.
 ///
 /// # Errors
@@ -22,6 +25,11 @@ pub fn pg_type(field: &Field) -> Result<Type, ValueError> {
     }
     if is_char(field) {
         return Ok(Type::CHAR);
+    }
+    match field.metadata().get(VECTOR_KEY).map(String::as_str) {
+        Some("int2vector") => return Ok(Type::INT2_VECTOR),
+        Some("oidvector") => return Ok(Type::OID_VECTOR),
+        _ => {}
     }
     Ok(match field.data_type() {
         DataType::Boolean => Type::BOOL,
@@ -121,7 +129,7 @@ fn array_of(item: &Field) -> Result<Type, ValueError> {
 }
 
 /// The bytes a value of the type has, as a row description states them: -1 for any number, -2 for a
-/// text that ends with a zero byte. The modifier of a type is always -1.
+/// text that ends with a zero byte.
 pub fn type_len(declared: &Type) -> i16 {
     match *declared {
         Type::BOOL | Type::CHAR => 1,
@@ -149,6 +157,18 @@ pub fn type_len(declared: &Type) -> i16 {
         Type::INTERVAL | Type::UUID => 16,
         Type::NAME => 64,
         Type::UNKNOWN | Type::CSTRING => -2,
+        _ => -1,
+    }
+}
+
+/// The modifier of a type: precision and scale of a number that was declared with them; else -1.
+pub fn type_modifier(field: &Field) -> i32 {
+    match field.data_type() {
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale)
+            if field.metadata().contains_key(rollcall_query::DECLARED) =>
+        {
+            ((i32::from(*precision) << 16) | (i32::from(*scale) & 0x7ff)) + 4
+        }
         _ => -1,
     }
 }

@@ -41,7 +41,7 @@ export const PARAMETERS = [
 export const PAGE = 'SELECT id FROM sales ORDER BY _site, id LIMIT $1 OFFSET $2';
 export const SAME_NAME = `SELECT id, id, qty AS id FROM sales WHERE id = 1 AND _site = 'salem-01'`;
 export const INCOMPLETE = 'SELECT count(*)::int AS n FROM sales';
-export const MANY = 'SELECT v FROM generate_series(1, 10000) AS g(v)';
+export const MANY = 'SELECT v::int AS v FROM generate_series(1, 10000) AS g(v)';
 export const LONG = `SELECT count(*) FROM generate_series(1, 1000000) AS a(v), generate_series(1, 1000000) AS b(v)
   WHERE (a.v + b.v) % 7 = 3`;
 export const COPY = `COPY (SELECT id, item, price, day, paid FROM sales WHERE _site = 'salem-01' ORDER BY id) TO STDOUT`;
