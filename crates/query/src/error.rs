@@ -85,6 +85,9 @@ pub(crate) fn refused(code: &'static str, text: impl Into<String>) -> DataFusion
     DataFusionError::External(Box::new(Refused { code, text: text.into() }))
 }
 
+/// What is said when a question's memory is exhausted.
+pub(crate) const TOO_MUCH_MEMORY: &str = "the query needs more memory than one may have; ask for less at a time";
+
 /// The code of what PostgreSQL has and is not had here.
 pub(crate) const UNSUPPORTED: &str = "0A000";
 
@@ -94,7 +97,7 @@ impl From<DataFusionError> for QueryError {
         match error.find_root() {
             DataFusionError::ResourcesExhausted(text) => {
                 let line = text.lines().next().unwrap_or_default();
-                Self::Limit(format!("the query needs more memory than one may have; ask for less at a time ({line})"))
+                Self::Limit(format!("{TOO_MUCH_MEMORY} ({line})"))
             }
             DataFusionError::External(source) => match source.downcast_ref::<Refused>() {
                 Some(Refused { code: UNSUPPORTED, text }) => Self::Unsupported(text.clone()),

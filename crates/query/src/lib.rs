@@ -32,7 +32,7 @@ mod turns;
 mod visible;
 
 pub use audience::{Audience, SiteAudience};
-pub use catalogue::{System, is_catalogue_question};
+pub use catalogue::{OID_ALIAS, System, VECTOR, is_catalogue_question};
 pub use change::{Change, ChangeKind, columns_set, is_change};
 pub use datafusion;
 pub use declared::DECLARED;

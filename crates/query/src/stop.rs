@@ -38,6 +38,13 @@ use datafusion::{
     },
 };
 
+use crate::error::{TOO_MUCH_MEMORY, refused};
+
+/// What a nested-loop join takes memory for while it loads one of its sides. Were it told that memory
+/// is exhausted, it would load that side again to go on through files. But operators below it run
+/// once, and from several partitions it then gives rows twice.
+const LOADS_ONCE: &str = "NestedLoopJoinLoad[";
+
 /// Says whether a question is still wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stop(Arc<AtomicBool>);
@@ -110,7 +117,11 @@ impl MemoryPool for Memory {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         self.stop.check()?;
-        self.pool.try_grow(reservation, additional)
+        let grown = self.pool.try_grow(reservation, additional);
+        match reservation.consumer().name().starts_with(LOADS_ONCE) {
+            true => grown.map_err(|_| refused("54000", TOO_MUCH_MEMORY)),
+            false => grown,
+        }
     }
 
     fn reserved(&self) -> usize {

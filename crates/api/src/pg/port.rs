@@ -19,7 +19,7 @@ use super::{
     protocol::Client,
     running::{Cancel, Running},
     session::Session,
-    startup::Startup,
+    startup::{Numbers, Startup},
 };
 
 /// Default port of the PostgreSQL protocol.
@@ -34,6 +34,7 @@ pub struct PgPort {
     backend: SharedBackend,
     tls: TlsAcceptor,
     running: Arc<Running>,
+    numbers: Numbers,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -52,7 +53,7 @@ impl PgPort {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { backend, tls: TlsAcceptor::from(tls), running: Arc::default(), tasks, stop }
+        Self { backend, tls: TlsAcceptor::from(tls), running: Arc::default(), numbers: Arc::default(), tasks, stop }
     }
 
     /// Serves until it is stopped. `address` is where it listens: beyond loopback clients need TLS.
@@ -81,7 +82,7 @@ impl PgPort {
     }
 
     fn spawn(&self, socket: TcpStream, peer: SocketAddr, needs_tls: bool, place: tokio::sync::OwnedSemaphorePermit) {
-        let connection = Connection::new(self.backend.clone(), self.running.clone(), needs_tls);
+        let connection = Connection::new(self.backend.clone(), self.running.clone(), self.numbers.clone(), needs_tls);
         let (tls, stop) = (self.tls.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             let _place = place;
@@ -105,11 +106,11 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(backend: SharedBackend, running: Arc<Running>, needs_tls: bool) -> Self {
+    fn new(backend: SharedBackend, running: Arc<Running>, numbers: Numbers, needs_tls: bool) -> Self {
         // Without it the client asks without; the reason is in its first answer.
         let session = Arc::new(Session::new(backend.engine().system().ok()));
         Self {
-            startup: Arc::new(Startup::new(backend.clone(), session.clone(), needs_tls)),
+            startup: Arc::new(Startup::new(backend.clone(), session.clone(), numbers, needs_tls)),
             cancel: Arc::new(Cancel(running.clone())),
             client: Arc::new(Client::new(backend, session, running)),
         }

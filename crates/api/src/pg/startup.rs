@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::Sink;
 use pgwire::{
     api::{
-        ClientInfo,
+        ClientInfo, RandomPidSecretKeyGenerator,
         auth::{
             AuthSource, LoginInfo, Password, ServerParameterProvider, StartupHandler,
             sasl::{SASLAuthStartupHandler, scram::ScramAuth},
@@ -55,10 +55,14 @@ pub(super) struct Startup {
     needs_tls: bool,
 }
 
+/// Gives each connection of a port a number of its own, and a secret.
+pub(super) type Numbers = Arc<RandomPidSecretKeyGenerator>;
+
 impl Startup {
-    pub(super) fn new(backend: Arc<dyn Backend>, session: Arc<Session>, needs_tls: bool) -> Self {
+    pub(super) fn new(backend: Arc<dyn Backend>, session: Arc<Session>, numbers: Numbers, needs_tls: bool) -> Self {
         let scram = SASLAuthStartupHandler::new(Arc::new(Told(session.clone())))
-            .with_scram(ScramAuth::new(Arc::new(Passwords(backend))));
+            .with_scram(ScramAuth::new(Arc::new(Passwords(backend))))
+            .with_pid_secret_key_generator(numbers);
         Self { scram, session, needs_tls }
     }
 }

@@ -15,10 +15,11 @@ use datafusion::{
     datasource::MemTable,
 };
 
-/// The key under which a column says of what its numbers are the numbers, for the types of answers.
-const OID_ALIAS: &str = "pg.oid_alias";
-/// The key under which a column says that its texts are vectors, and of which type.
-const VECTOR: &str = "pg.vector";
+/// The key of a field's metadata that says of what its numbers are the numbers: the name of `oid` or
+/// of one of its aliases.
+pub const OID_ALIAS: &str = "pg.oid_alias";
+/// The key of a field's metadata that makes a text a vector of numbers, and says of which type.
+pub const VECTOR: &str = "pg.vector";
 
 /// A table with one row for each of `rows`.
 pub(crate) struct Columns<'a, T> {

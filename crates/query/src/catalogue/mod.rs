@@ -19,6 +19,7 @@ mod rules;
 mod system;
 mod types;
 
+pub use columns::{OID_ALIAS, VECTOR};
 pub(crate) use information_schema::InformationSchema;
 pub(crate) use keys::Key;
 pub(crate) use questions::plannable;

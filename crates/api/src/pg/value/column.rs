@@ -20,7 +20,8 @@ use super::{
     quote::quote_field,
     strings::{Strings, char_of, put_hex},
     text::put_integer,
-    types::{is_char, oid_alias, pg_type},
+    types::{is_char, oid_alias, pg_type, vector},
+    vector::Vector,
     zone::Zone,
 };
 
@@ -46,6 +47,7 @@ enum Values {
     Decimal256(Decimal256Array, i8),
     Text(Strings),
     Char(Strings),
+    Vector(Vector),
     Bytea(Strings),
     /// Days since 1970-01-01.
     Date(Int64Array),
@@ -100,6 +102,7 @@ impl Column {
             Values::Decimal256(array, scale) => Decimal::wide(array.value(row), *scale).put_text(out),
             Values::Text(bytes) => out.put_slice(bytes.get(row)),
             Values::Char(bytes) => out.put_slice(char_of(bytes.get(row))),
+            Values::Vector(vector) => out.put_slice(vector.text(row)),
             Values::Bytea(bytes) => put_hex(out, bytes.get(row)),
             Values::Date(array) => datetime::put_date(out, array.value(row)),
             Values::Time(array, unit) => datetime::put_time(out, time(array.value(row), *unit)?),
@@ -134,6 +137,7 @@ impl Column {
             Values::Decimal256(array, scale) => Decimal::wide(array.value(row), *scale).put_binary(out),
             Values::Text(bytes) | Values::Bytea(bytes) => out.put_slice(bytes.get(row)),
             Values::Char(bytes) => out.put_u8(bytes.get(row).first().copied().unwrap_or(0)),
+            Values::Vector(vector) => vector.put_binary(row, out)?,
             Values::Date(array) => {
                 out.put_i32(i32::try_from(array.value(row) - EPOCH_DAYS).map_err(|_| ValueError::out_of_range("date"))?)
             }
@@ -182,6 +186,9 @@ impl Values {
         }
         if is_char(field) {
             return Strings::new(array).map(Self::Char);
+        }
+        if let Some(kind) = vector(field) {
+            return Vector::new(array, &kind).map(Self::Vector);
         }
         Ok(match array.data_type() {
             DataType::Null => Self::Null,

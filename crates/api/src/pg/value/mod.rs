@@ -17,6 +17,7 @@ mod quote;
 mod strings;
 mod text;
 mod types;
+mod vector;
 mod zone;
 
 #[cfg(test)]

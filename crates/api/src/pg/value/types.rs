@@ -3,17 +3,12 @@
 use arrow_schema::{DataType, Field};
 use pgwire::api::Type;
 use postgres_types::Kind;
+use rollcall_query::{DECLARED, OID_ALIAS, VECTOR};
 
 use super::ValueError;
 
-/// The key of a field's metadata that makes a whole number an `oid` or one of its aliases. The
-/// catalogue tables carry it.
-pub(super) const OID_ALIAS_KEY: &str = "pg.oid_alias";
 /// The key of a field's metadata that makes a text PostgreSQL's one-byte `"char"`.
 pub(super) const CHAR_KEY: &str = "pg.char";
-
-/// The key of a field's metadata that makes a text a vector of numbers, and says of which type.
-const VECTOR_KEY: &str = "pg.vector";
 
 /// The PostgreSQL type of an Arrow column.
 ///
@@ -26,10 +21,8 @@ pub fn pg_type(field: &Field) -> Result<Type, ValueError> {
     if is_char(field) {
         return Ok(Type::CHAR);
     }
-    match field.metadata().get(VECTOR_KEY).map(String::as_str) {
-        Some("int2vector") => return Ok(Type::INT2_VECTOR),
-        Some("oidvector") => return Ok(Type::OID_VECTOR),
-        _ => {}
+    if let Some(vector) = vector(field) {
+        return Ok(vector);
     }
     Ok(match field.data_type() {
         DataType::Boolean => Type::BOOL,
@@ -69,7 +62,7 @@ pub(super) fn oid_alias(field: &Field) -> Option<Type> {
     if !matches!(field.data_type(), DataType::Int32 | DataType::UInt32 | DataType::Int64) {
         return None;
     }
-    Some(match field.metadata().get(OID_ALIAS_KEY)?.as_str() {
+    Some(match field.metadata().get(OID_ALIAS)?.as_str() {
         "oid" => Type::OID,
         "regproc" => Type::REGPROC,
         "regprocedure" => Type::REGPROCEDURE,
@@ -84,6 +77,36 @@ pub(super) fn oid_alias(field: &Field) -> Option<Type> {
         "regcollation" => Type::REGCOLLATION,
         _ => return None,
     })
+}
+
+/// The vector that the field's metadata names.
+pub(super) fn vector(field: &Field) -> Option<Type> {
+    match field.metadata().get(VECTOR)?.as_str() {
+        "int2vector" => Some(Type::INT2_VECTOR),
+        "oidvector" => Some(Type::OID_VECTOR),
+        _ => None,
+    }
+}
+
+/// Whether values of the type are numbers of what the catalogue lists: four bytes without a sign.
+pub(super) fn is_object_number(declared: &Type) -> bool {
+    matches!(
+        *declared,
+        Type::OID
+            | Type::XID
+            | Type::CID
+            | Type::REGPROC
+            | Type::REGPROCEDURE
+            | Type::REGOPER
+            | Type::REGOPERATOR
+            | Type::REGCLASS
+            | Type::REGTYPE
+            | Type::REGNAMESPACE
+            | Type::REGROLE
+            | Type::REGCONFIG
+            | Type::REGDICTIONARY
+            | Type::REGCOLLATION
+    )
 }
 
 pub(super) fn is_char(field: &Field) -> bool {
@@ -134,24 +157,8 @@ pub fn type_len(declared: &Type) -> i16 {
     match *declared {
         Type::BOOL | Type::CHAR => 1,
         Type::INT2 => 2,
-        Type::INT4
-        | Type::OID
-        | Type::FLOAT4
-        | Type::DATE
-        | Type::XID
-        | Type::CID
-        | Type::VOID
-        | Type::REGPROC
-        | Type::REGPROCEDURE
-        | Type::REGOPER
-        | Type::REGOPERATOR
-        | Type::REGCLASS
-        | Type::REGTYPE
-        | Type::REGNAMESPACE
-        | Type::REGROLE
-        | Type::REGCONFIG
-        | Type::REGDICTIONARY
-        | Type::REGCOLLATION => 4,
+        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::VOID => 4,
+        _ if is_object_number(declared) => 4,
         Type::INT8 | Type::FLOAT8 | Type::TIME | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::MONEY => 8,
         Type::TIMETZ => 12,
         Type::INTERVAL | Type::UUID => 16,
@@ -165,7 +172,7 @@ pub fn type_len(declared: &Type) -> i16 {
 pub fn type_modifier(field: &Field) -> i32 {
     match field.data_type() {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale)
-            if field.metadata().contains_key(rollcall_query::DECLARED) =>
+            if field.metadata().contains_key(DECLARED) =>
         {
             ((i32::from(*precision) << 16) | (i32::from(*scale) & 0x7ff)) + 4
         }
@@ -185,19 +192,10 @@ pub fn sql_type(declared: &Type) -> Option<&'static str> {
         Type::INT2 => "SMALLINT",
         Type::INT4 => "INTEGER",
         Type::INT8 => "BIGINT",
+        // Drivers write these two as names as well.
+        Type::REGCLASS | Type::REGTYPE => return None,
         // HQ has no type for numbers of the catalogue; a bigint holds and compares them all.
-        Type::OID
-        | Type::XID
-        | Type::CID
-        | Type::REGPROC
-        | Type::REGPROCEDURE
-        | Type::REGOPER
-        | Type::REGOPERATOR
-        | Type::REGNAMESPACE
-        | Type::REGROLE
-        | Type::REGCONFIG
-        | Type::REGDICTIONARY
-        | Type::REGCOLLATION => "BIGINT",
+        _ if is_object_number(declared) => "BIGINT",
         Type::NUMERIC => "NUMERIC",
         Type::FLOAT4 => "REAL",
         Type::FLOAT8 => "DOUBLE PRECISION",

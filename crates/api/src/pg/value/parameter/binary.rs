@@ -11,6 +11,7 @@ use super::{
         interval::Interval,
         number::{Float, put_float},
         text::Text,
+        types::is_object_number,
         zone::Zone,
     },
     hex, utf8,
@@ -33,20 +34,7 @@ pub(super) fn decode(bytes: &[u8], declared: &Type) -> Result<String, ValueError
         Type::INT2 => i16::from_be_bytes(exactly(bytes, declared)?).to_string(),
         Type::INT4 => i32::from_be_bytes(exactly(bytes, declared)?).to_string(),
         Type::INT8 => i64::from_be_bytes(exactly(bytes, declared)?).to_string(),
-        Type::OID
-        | Type::XID
-        | Type::CID
-        | Type::REGPROC
-        | Type::REGPROCEDURE
-        | Type::REGOPER
-        | Type::REGOPERATOR
-        | Type::REGCLASS
-        | Type::REGTYPE
-        | Type::REGNAMESPACE
-        | Type::REGROLE
-        | Type::REGCONFIG
-        | Type::REGDICTIONARY
-        | Type::REGCOLLATION => u32::from_be_bytes(exactly(bytes, declared)?).to_string(),
+        _ if is_object_number(declared) => u32::from_be_bytes(exactly(bytes, declared)?).to_string(),
         Type::FLOAT4 => float(f32::from_be_bytes(exactly(bytes, declared)?)),
         Type::FLOAT8 => float(f64::from_be_bytes(exactly(bytes, declared)?)),
         Type::NUMERIC => numeric(bytes)?,

@@ -157,6 +157,22 @@ fn numbers_of_the_catalogue_have_its_types() {
     let list = Field::new("oids", DataType::List(Arc::new(tagged("oid"))), true);
     assert_eq!(pg_type(&list), Ok(Type::OID_ARRAY));
 
+    let vector = |kind: &str, texts: Vec<&str>| {
+        let metadata = HashMap::from([("pg.vector".to_owned(), kind.to_owned())]);
+        let field = Field::new("numbers", DataType::Utf8, true).with_metadata(metadata);
+        batch_of(field, Arc::new(StringArray::from(texts)))
+    };
+    let short = vector("int2vector", vec!["1 -2", ""]);
+    assert_eq!(texts_of(&short), [Some("1 -2".to_owned()), Some(String::new())]);
+    let binary = values(&short, FieldFormat::Binary, "UTC").expect("binary values");
+    let head = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 21];
+    let two = [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 2, 255, 254];
+    assert_eq!(binary[0].as_deref(), Some(&[&head[..], &two].concat()[..]));
+    assert_eq!(binary[1].as_deref(), Some(&[&head[..], &[0; 8]].concat()[..]));
+    let numbers = values(&vector("oidvector", vec!["26"]), FieldFormat::Binary, "UTC").expect("binary values");
+    let one = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 26, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 26];
+    assert_eq!(numbers[0].as_deref(), Some(&one[..]));
+
     let metadata = HashMap::from([("pg.char".to_owned(), String::new())]);
     let kind = Field::new("typtype", DataType::Utf8, true).with_metadata(metadata);
     assert_eq!((pg_type(&kind), type_len(&Type::CHAR)), (Ok(Type::CHAR), 1));
