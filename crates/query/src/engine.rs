@@ -1,6 +1,7 @@
 //! Runs queries, each on versions pinned when it began.
 
 use std::{
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,7 +34,7 @@ use rollcall_types::{Coverage, TableName};
 
 use crate::{
     audience::Audience,
-    catalogue::{InformationSchema, Key, System, is_catalogue_question, plannable},
+    catalogue::{InformationSchema, Key, System, is_catalogue_question, object_number, oids, plannable},
     change::{self, Change, is_change},
     declared,
     dialect::{self, Placeholders, shown_name},
@@ -47,6 +48,7 @@ use crate::{
     scope::scope,
     session,
     stop::{Memory, Stop, StopOnDrop, Stoppable},
+    syntax::catalogue_type,
     threads::QuestionThreads,
     turns::Turns,
 };
@@ -115,8 +117,8 @@ pub enum Question {
 /// What is known of a statement before its parameters have values.
 #[derive(Debug, Clone)]
 pub struct Described {
-    /// The type of each parameter; none where nothing tells it.
-    pub parameters: Vec<Option<DataType>>,
+    /// The type of each parameter, in a field without a name; none where nothing tells it.
+    pub parameters: Vec<Option<Field>>,
     /// The columns of its answer; none for a change.
     pub columns: SchemaRef,
 }
@@ -301,14 +303,15 @@ impl Parts {
         let state = context.state();
         let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
         let plan = analyzed.unwrap_or(plan);
-        let mut parameters: Vec<Option<DataType>> = vec![None; found.count];
+        let mut parameters: Vec<Option<Field>> = vec![None; found.count];
+        let unnamed = |kind| Field::new("", kind, true);
         for (name, kind) in inferred {
             let place = name.trim_start_matches('$').parse::<usize>().unwrap_or_default();
             if let Some(parameter) = place.checked_sub(1).and_then(|place| parameters.get_mut(place)) {
                 let is_array = found.arrays.contains(&place);
                 *parameter = kind.map(|kind| match is_array {
-                    true => DataType::List(Arc::new(Field::new_list_field(kind, true))),
-                    false => kind,
+                    true => unnamed(DataType::List(Arc::new(Field::new_list_field(kind, true)))),
+                    false => unnamed(kind),
                 });
             }
         }
@@ -351,6 +354,10 @@ impl Parts {
             meaning::prepare(&mut statement, &|name| functions.contains_key(name)).map_err(wrong)?;
             statement
         };
+        if calls(&statement, dialect::REGCLASS) {
+            // A function cannot wait for what is told of the tables; it is told before.
+            context.table_provider("pg_catalog.pg_class").await.map_err(wrong)?;
+        }
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await.map_err(wrong)?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(allowed == Allowed::Changes);
         let options = options.with_allow_statements(false);
@@ -413,12 +420,29 @@ impl Parts {
     }
 }
 
-/// The type that a type's name in SQL stands for.
-async fn type_of(context: &SessionContext, kind: &ast::DataType) -> Option<DataType> {
+/// Whether a statement calls a function.
+fn calls(statement: &SqlStatement, name: &str) -> bool {
+    let found = ast::visit_expressions(statement, |expr| match expr {
+        ast::Expr::Function(function) if function.name.to_string() == name => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
+}
+
+/// The type that a type's name in SQL stands for, in a field without a name.
+async fn type_of(context: &SessionContext, kind: &ast::DataType) -> Option<Field> {
+    if let ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, _)) = kind
+        && catalogue_type(element).as_deref() == Some("oid")
+    {
+        return Some(Field::new("", oids(), true));
+    }
+    if catalogue_type(kind).as_deref() == Some("oid") {
+        return Some(object_number("", DataType::Int32));
+    }
     let statement = dialect::parse_one(&format!("SELECT CAST(NULL AS {kind})")).ok()?;
     let statement = dialect::for_planner(&statement).ok()?;
     let plan = context.state().statement_to_plan(Statement::Statement(Box::new(statement))).await.ok()?;
-    plan.schema().fields().first().map(|field| field.data_type().clone())
+    plan.schema().fields().first().map(|field| Field::new("", field.data_type().clone(), true))
 }
 
 /// A schema with the names of its columns as they are shown.

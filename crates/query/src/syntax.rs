@@ -10,6 +10,20 @@ pub fn folded(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
+/// The name of a type that the standard has not, in small letters and without the schema
+/// `pg_catalog`: `oid`, `regclass`.
+pub(crate) fn catalogue_type(data_type: &DataType) -> Option<String> {
+    match data_type {
+        DataType::Regclass => Some("regclass".to_owned()),
+        DataType::Custom(name, modifiers) if modifiers.is_empty() => match name.0.as_slice() {
+            [name] => name.as_ident().map(folded),
+            [schema, name] if folded(schema.as_ident()?) == "pg_catalog" => name.as_ident().map(folded),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// A call of a function without a schema.
 pub(crate) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
     let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use arrow_schema::{DataType, Field};
+use arrow_schema::Field;
 use futures::{Sink, SinkExt};
 use pgwire::{
     api::{ClientInfo, METADATA_USER, Type, results::Tag},
@@ -37,8 +37,8 @@ pub(super) enum Reply {
 }
 
 /// The type that a client is told of.
-pub(super) fn parameter_type(kind: Option<&DataType>) -> Type {
-    kind.and_then(|kind| pg_type(&Field::new("parameter", kind.clone(), true)).ok()).unwrap_or(Type::TEXT)
+pub(super) fn parameter_type(kind: Option<&Field>) -> Type {
+    kind.and_then(|kind| pg_type(kind).ok()).unwrap_or(Type::TEXT)
 }
 
 pub(super) fn user_of(client: &(impl ClientInfo + ?Sized)) -> String {

@@ -11,18 +11,19 @@ use pgwire::{
 };
 use rollcall_query::{
     datafusion::sql::sqlparser::ast::{
-        CloseCursor, ContextModifier, Declare, DiscardObject, Expr, FetchDirection, Ident, Reset, Set,
-        SetSessionParamKind, Statement, TransactionIsolationLevel, TransactionMode, Value,
+        CloseCursor, ContextModifier, DataType, Declare, DiscardObject, Expr, Ident, Reset, Set, SetSessionParamKind,
+        Statement, TransactionIsolationLevel, TransactionMode, Value,
     },
-    folded,
+    execute, folded, is_change, only_moves, parameter_count,
 };
 
 use super::{
     answer::{Asking, Reply, notice},
-    error::{UNSUPPORTED, error, read_only},
+    cursor::{Cursor, Going, no_cursor},
+    error::{UNSUPPORTED, error, error_with_hint, failed, no_statement, read_only},
     prepared::shown,
     rows::Rows,
-    session::{Cursor, no_cursor},
+    session::Written,
     settings::{
         For, TIME_ZONE,
         calls::{Does, columns_of, setting_calls},
@@ -110,7 +111,14 @@ impl Asking {
             Statement::Deallocate { name, .. } => {
                 match name.value.eq_ignore_ascii_case("all") && name.quote_style.is_none() {
                     true => self.forget_statements(client),
-                    false => client.portal_store().rm_statement(&folded(name)),
+                    false => {
+                        let (name, mut state) = (folded(name), self.session.state());
+                        let is_known = state.written.remove(&name).is_some() | state.statements.remove(&name);
+                        if !is_known {
+                            return Err(no_statement(&name));
+                        }
+                        client.portal_store().rm_statement(&name);
+                    }
                 }
                 done(if name.value.eq_ignore_ascii_case("all") { "DEALLOCATE ALL" } else { "DEALLOCATE" })
             }
@@ -138,7 +146,13 @@ impl Asking {
                 [declared] => self.declare(client, declared).await,
                 _ => Err(read_only()),
             },
-            Statement::Fetch { name, direction, .. } => self.fetch(&folded(name), direction).await,
+            Statement::Fetch { name, direction, into, .. } => {
+                if into.is_some() && !only_moves(statement) {
+                    return Err(error("42601", "FETCH INTO has no meaning here: there are no variables"));
+                }
+                self.fetch(&folded(name), Going::of(direction)?, only_moves(statement)).await
+            }
+            Statement::Prepare { name, data_types, statement } => self.prepare(&folded(name), data_types, statement),
             Statement::Close { cursor } => {
                 let mut state = self.session.state();
                 match cursor {
@@ -271,6 +285,7 @@ impl Asking {
     where
         C::PortalStore: PortalStore,
     {
+        self.session.state().written.clear();
         for name in std::mem::take(&mut self.session.state().statements) {
             client.portal_store().rm_statement(&name);
         }
@@ -338,10 +353,6 @@ impl Asking {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let (Some(name), Some(query)) = (declared.names.first(), &declared.for_query) else { return Err(read_only()) };
-        if declared.scroll == Some(true) {
-            let text = "a cursor goes forward only here; leave SCROLL out, or ask again with OFFSET";
-            return Err(error(UNSUPPORTED, text));
-        }
         if declared.binary == Some(true) {
             return Err(error(
                 UNSUPPORTED,
@@ -358,19 +369,53 @@ impl Asking {
         let rows = self.found(client, &Statement::Query(query.clone())).await?;
         let mut state = self.session.state();
         let savepoints = state.savepoints;
-        state.cursors.insert(name, Cursor::new(rows, is_held, savepoints));
+        state.cursors.insert(name, Cursor::new(rows, declared.scroll == Some(true), is_held, savepoints));
         done("DECLARE CURSOR")
     }
 
-    async fn fetch(&self, name: &str, direction: &FetchDirection) -> PgWireResult<Option<Reply>> {
-        let rows_max = rows_of(direction)?;
+    /// Prepares a statement under a name.
+    fn prepare(&self, name: &str, types: &[DataType], statement: &Statement) -> PgWireResult<Option<Reply>> {
+        if !is_question(statement) && !is_change(statement) {
+            return Err(error("42601", "PREPARE takes a SELECT, INSERT, UPDATE or DELETE"));
+        }
+        let mut state = self.session.state();
+        if state.written.contains_key(name) || state.statements.contains(name) {
+            return Err(error("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        let count = parameter_count(statement).max(types.len());
+        state.written.insert(name.to_owned(), Written { statement: statement.clone(), types: types.to_vec(), count });
+        done("PREPARE")
+    }
+
+    /// What `EXECUTE` carries out; none if it is another statement.
+    pub(super) fn executed(&self, statement: &Statement) -> PgWireResult<Option<Statement>> {
+        let Statement::Execute { name: Some(name), parameters, immediate: false, .. } = statement else {
+            return Ok(None);
+        };
+        let [name] = name.0.as_slice() else { return Err(no_statement(&name.to_string())) };
+        let name = name.as_ident().map(folded).unwrap_or_default();
+        let written = self.session.state().written.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+        if parameters.len() != written.count {
+            let text = format!("wrong number of parameters for prepared statement \"{name}\"");
+            let detail = format!("it has {} parameters, and {} are given", written.count, parameters.len());
+            return Err(error_with_hint("42601", text, detail));
+        }
+        let statement = execute(&written.statement, parameters, &written.types);
+        statement.map(Some).map_err(|failure| failed(&failure))
+    }
+
+    async fn fetch(&self, name: &str, going: Going, only_moves: bool) -> PgWireResult<Option<Reply>> {
         // It is away while it is fetched from: a connection says one thing at a time.
         let taken = self.session.state().cursors.remove(name);
         let mut cursor = taken.ok_or_else(|| no_cursor(name))?;
-        let fetched = cursor.fetch(rows_max).await?;
         let schema = cursor.schema.clone();
+        // A cursor that cannot go there stays where it is.
+        let reply = match only_moves {
+            true => cursor.go(going).await.map(|rows| Reply::Done(Tag::new("MOVE").with_rows(rows))),
+            false => cursor.fetch(going).await.map(|rows| Reply::Rows(Rows::ready(schema, rows, "FETCH"))),
+        };
         self.session.state().cursors.insert(name.to_owned(), cursor);
-        Ok(Some(Reply::Rows(Rows::ready(schema, fetched, "FETCH"))))
+        reply.map(Some)
     }
 }
 
@@ -382,22 +427,6 @@ fn in_transaction<C: ClientInfo>(client: &C, command: &str) -> PgWireResult<()> 
     match client.transaction_status() {
         TransactionStatus::Idle => Err(error("25P01", format!("{command} can only be used in transaction blocks"))),
         _ => Ok(()),
-    }
-}
-
-/// How many rows a cursor is to give.
-fn rows_of(direction: &FetchDirection) -> PgWireResult<usize> {
-    let count = |value: &rollcall_query::datafusion::sql::sqlparser::ast::ValueWithSpan| match &value.value {
-        Value::Number(digits, _) => {
-            digits.parse().map_err(|_| error("22003", format!("{digits} is no number of rows")))
-        }
-        other => Err(error("42601", format!("{other} is no number of rows"))),
-    };
-    match direction {
-        FetchDirection::Next | FetchDirection::Forward { limit: None } => Ok(1),
-        FetchDirection::Count { limit } | FetchDirection::Forward { limit: Some(limit) } => count(limit),
-        FetchDirection::All | FetchDirection::ForwardAll => Ok(usize::MAX),
-        _ => Err(error("55000", "cursor can only scan forward")),
     }
 }
 

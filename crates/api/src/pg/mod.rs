@@ -7,6 +7,7 @@
 
 mod answer;
 mod control;
+mod cursor;
 mod error;
 mod port;
 mod prepared;

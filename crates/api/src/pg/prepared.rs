@@ -54,6 +54,7 @@ impl QueryParser for Reader {
         if !statements.is_empty() {
             return Err(error("42601", "cannot insert multiple commands into a prepared statement"));
         }
+        let statement = self.0.executed(&statement)?.unwrap_or(statement);
         let told: Vec<Option<String>> = types.iter().map(|kind| kind.as_ref().and_then(full_type)).collect();
         // What is described is the question; COPY of it and a cursor over it have its parameters
         // and no columns of their own.

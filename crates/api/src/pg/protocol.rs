@@ -88,6 +88,8 @@ impl Client {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(error("25P02", text));
         }
+        let executed = self.asking.executed(statement)?;
+        let statement = executed.as_ref().unwrap_or(statement);
         if let Some(reply) = self.asking.control(client, statement).await? {
             return Ok(reply);
         }
@@ -255,6 +257,7 @@ impl Client {
 
     fn columns_of(&self, prepared: &Prepared) -> Option<arrow_schema::SchemaRef> {
         match &prepared.statement {
+            Statement::Fetch { into: Some(_), .. } => None,
             Statement::Fetch { name, .. } => self.cursor_columns(&name.value),
             _ => prepared.columns.clone(),
         }

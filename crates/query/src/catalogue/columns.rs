@@ -21,6 +21,17 @@ pub const OID_ALIAS: &str = "pg.oid_alias";
 /// The key of a field's metadata that makes a text a vector of numbers, and says of which type.
 pub const VECTOR: &str = "pg.vector";
 
+/// A column of numbers of objects, as wide as `kind`.
+pub(crate) fn object_number(name: &str, kind: DataType) -> Field {
+    let metadata = HashMap::from([(OID_ALIAS.to_owned(), "oid".to_owned())]);
+    Field::new(name, kind, true).with_metadata(metadata)
+}
+
+/// Arrays of numbers of objects.
+pub(crate) fn oids() -> DataType {
+    DataType::List(Arc::new(object_number("item", DataType::Int32)))
+}
+
 /// A table with one row for each of `rows`.
 pub(crate) struct Columns<'a, T> {
     rows: &'a [T],
@@ -41,8 +52,7 @@ impl<'a, T> Columns<'a, T> {
 
     /// Numbers of objects.
     pub(crate) fn oid(mut self, name: &str, value: impl Fn(&T) -> i32) -> Self {
-        let metadata = HashMap::from([(OID_ALIAS.to_owned(), "oid".to_owned())]);
-        self.fields.push(Field::new(name, DataType::Int32, true).with_metadata(metadata));
+        self.fields.push(object_number(name, DataType::Int32));
         self.arrays.push(Arc::new(Int32Array::from_iter_values(self.rows.iter().map(value))));
         self
     }

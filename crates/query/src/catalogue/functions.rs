@@ -4,7 +4,7 @@ use std::{fmt, hash, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, Int32Array, ListArray, StructArray},
+        array::{Array, ArrayRef, AsArray, Int32Array, ListArray, StructArray, new_null_array},
         buffer::OffsetBuffer,
         compute::cast,
         datatypes::{DataType, Field, Fields, Int32Type},
@@ -15,6 +15,7 @@ use datafusion::{
 use datafusion_pg_catalog::pg_catalog::PgCatalogStaticTables;
 
 use super::{
+    columns::oids,
     contents::{Contents, OWNER, OWNER_NAME, PG_CATALOG},
     relations::quoted,
     system::Seen,
@@ -178,7 +179,7 @@ const SYSTEM_RELATIONS: [(&str, i32); 34] = [
     ("pg_enum", 3501),
 ];
 
-fn system_relation(schema: Option<&str>, name: &str) -> Option<i32> {
+pub(super) fn system_relation(schema: Option<&str>, name: &str) -> Option<i32> {
     if schema.is_some_and(|schema| schema != "pg_catalog") {
         return None;
     }
@@ -332,6 +333,8 @@ fn with_one_answer() -> Vec<ScalarUDF> {
     made.extend(yes.into_iter().map(|name| constant(name, ScalarValue::from(true))));
     made.extend(no.map(|name| constant(name, ScalarValue::from(false))));
     made.extend(zero.into_iter().map(|name| constant(name, ScalarValue::from(0_i64))));
+    let nothing = new_null_array(&oids(), 1).as_list().clone();
+    made.push(constant("rollcall_no_oids", ScalarValue::List(Arc::new(nothing))));
     made.push(constant("pg_my_temp_schema", ScalarValue::from(0_i32)));
     made.push(constant("getdatabaseencoding", ScalarValue::from("UTF8")));
     made.push(constant("pg_char_to_encoding", ScalarValue::from(6_i32)));

@@ -20,6 +20,7 @@ mod system;
 mod types;
 
 pub use columns::{OID_ALIAS, VECTOR};
+pub(crate) use columns::{object_number, oids};
 pub(crate) use information_schema::InformationSchema;
 pub(crate) use keys::Key;
 pub(crate) use questions::plannable;

@@ -32,7 +32,7 @@ const INSTEAD: [(&[&str], &str); 8] = [
         // asyncpg: types that it does not know, with what they are made of.
         &["typeinfo_tree", "attrtypoids"],
         "SELECT t.oid, n.nspname AS ns, t.typname AS name, t.typtype AS kind, NULL::oid AS basetype, \
-         t.typelem AS elemtype, e.typdelim AS elemdelim, r.rngsubtype AS range_subtype, NULL::int[] AS attrtypoids, \
+         t.typelem AS elemtype, e.typdelim AS elemdelim, r.rngsubtype AS range_subtype, rollcall_no_oids() AS attrtypoids, \
          NULL::text[] AS attrnames, 0 AS depth, NULL::text AS basetype_name, \
          format_type(e.oid, NULL::int) AS elemtype_name, format_type(r.rngsubtype, NULL::int) AS range_subtype_name \
          FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \

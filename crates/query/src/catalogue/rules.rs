@@ -11,9 +11,10 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::{
     expressions::{called, column, is_written, null_texts, subscript, type_name, unnested},
+    functions::system_relation,
     relations::OWN_RELATIONS,
 };
-use crate::syntax::{call, cast, null, number, text, value};
+use crate::syntax::{call, cast, folded, null, number, text, value};
 
 /// A catalogue question with these rules applied.
 pub(super) fn apply(mut statement: Statement) -> Statement {
@@ -205,6 +206,49 @@ impl VisitorMut for Counted {
     }
 }
 
+/// The names by which a question reads the catalogue's relations, and PostgreSQL's numbers of these.
+fn read_relations(select: &Select) -> Vec<(String, i32)> {
+    let named = |factor: &TableFactor| {
+        let TableFactor::Table { name, alias, args: None, .. } = factor else { return None };
+        let relation = folded(name.0.last()?.as_ident()?);
+        let number = system_relation(None, &relation)?;
+        Some((alias.as_ref().map_or(relation, |alias| folded(&alias.name)), number))
+    };
+    let of = |from: &TableWithJoins| {
+        let joined = from.joins.iter().map(|join| &join.relation);
+        std::iter::once(&from.relation).chain(joined).filter_map(named).collect::<Vec<_>>()
+    };
+    select.from.iter().flat_map(of).collect()
+}
+
+/// `tableoid`: the number of the relation that a row is from.
+struct OfRelations(Vec<(String, i32)>);
+
+impl VisitorMut for OfRelations {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        let relation = match &*expression {
+            Expr::CompoundIdentifier(idents) => match idents.as_slice() {
+                [relation, column] if folded(column) == "tableoid" => {
+                    let name = folded(relation);
+                    self.0.iter().find(|(known, _)| *known == name)
+                }
+                _ => None,
+            },
+            Expr::Identifier(column) if folded(column) == "tableoid" => match self.0.as_slice() {
+                [only] => Some(only),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some((_, relation)) = relation {
+            *expression = number(relation);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 impl VisitorMut for Rules {
     type Break = ();
 
@@ -258,6 +302,10 @@ impl VisitorMut for Rules {
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let read = read_relations(select);
+        if !read.is_empty() {
+            let _ = VisitMut::visit(select, &mut OfRelations(read));
+        }
         for item in &mut select.projection {
             let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = &mut *item else { continue };
             let _ = VisitMut::visit(expr, &mut Counted);

@@ -7,6 +7,7 @@
 
 mod arrays;
 mod bounds;
+mod moves;
 mod names;
 mod parameters;
 mod rewrite;
@@ -21,9 +22,11 @@ use datafusion::sql::sqlparser::{
 
 pub(crate) use self::names::name_columns;
 pub(crate) use self::parameters::{Placeholders, placeholders};
+pub(crate) use self::rewrite::REGCLASS;
 pub use self::{
+    moves::only_moves,
     names::shown_name,
-    parameters::{Literal, bind},
+    parameters::{Literal, bind, execute, parameter_count},
 };
 use crate::error::QueryError;
 
@@ -41,7 +44,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, QueryError> {
     let tokens =
         Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().map_err(|error| QueryError::Syntax(error.to_string()))?;
     bounds::check_tokens(&tokens)?;
-    let tokens = with_is_null(without_deferrable(tokens));
+    let tokens = moves::as_fetch(with_is_null(without_deferrable(tokens)));
     let parsed =
         Parser::new(&PostgreSqlDialect {}).with_recursion_limit(NESTED_MAX).with_tokens(tokens).parse_statements();
     let mut statements = parsed.map_err(|error| match error {

@@ -21,7 +21,7 @@ use super::names::name_columns;
 use crate::{
     catalogue::{is_catalogue_question, plannable},
     error::QueryError,
-    syntax::{cast, null, number, text, value},
+    syntax::{cast, catalogue_type, null, number, text, value},
 };
 
 /// A value for a parameter.
@@ -99,8 +99,8 @@ fn number_of(expr: &Expr) -> Option<usize> {
 
 /// The statement with values in the place of its parameters, each with the name of its type if it has one.
 pub fn bind(statement: &Statement, values: &[(Literal, Option<String>)]) -> Result<Statement, QueryError> {
-    let values: Vec<_> =
-        values.iter().map(|(value, kind)| (value.clone(), kind.as_deref().and_then(type_named))).collect();
+    let values = values.iter().map(|(value, kind)| value.expr(kind.as_deref().and_then(type_named).as_ref()));
+    let values: Vec<Expr> = values.collect();
     let bound = with_values(statement, &values)?;
     // What is answered in the place of some catalogue questions has the parameters that these had.
     if is_catalogue_question(statement) && has_parameters(&plannable(&bound)) {
@@ -118,7 +118,7 @@ fn has_parameters(statement: &Statement) -> bool {
 }
 
 /// Puts values in the place of parameters.
-struct Bind<'a>(&'a [(Literal, Option<DataType>)]);
+struct Bind<'a>(&'a [Expr]);
 
 impl VisitorMut for Bind<'_> {
     type Break = QueryError;
@@ -127,16 +127,42 @@ impl VisitorMut for Bind<'_> {
         if let Expr::Value(_) = expr
             && let Some(number) = number_of(expr)
         {
-            let Some((value, kind)) = self.0.get(number - 1) else {
+            let Some(value) = self.0.get(number - 1) else {
                 return ControlFlow::Break(QueryError::Syntax(format!("there is no value for parameter ${number}")));
             };
-            *expr = value.expr(kind.as_ref());
+            *expr = value.clone();
         }
         ControlFlow::Continue(())
     }
 }
 
-fn with_values(statement: &Statement, values: &[(Literal, Option<DataType>)]) -> Result<Statement, QueryError> {
+/// The statement with what EXECUTE gives for its parameters, each of the type that PREPARE told of it.
+pub fn execute(statement: &Statement, given: &[Expr], told: &[DataType]) -> Result<Statement, QueryError> {
+    let is_value = |expr: &Expr| {
+        let found = visit_expressions(expr, |expr| match expr {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        found.is_continue()
+    };
+    if let Some(other) = given.iter().find(|expr| !is_value(expr)) {
+        return Err(QueryError::Syntax(format!("EXECUTE takes values, and {other} reads a column")));
+    }
+    let typed = |(place, expr): (usize, &Expr)| match told.get(place) {
+        Some(kind) => cast(expr.clone(), kind.clone()),
+        None => Expr::Nested(Box::new(expr.clone())),
+    };
+    with_values(statement, &given.iter().enumerate().map(typed).collect::<Vec<_>>())
+}
+
+/// How many parameters a statement has.
+pub fn parameter_count(statement: &Statement) -> usize {
+    placeholders(statement, &[]).count
+}
+
+fn with_values(statement: &Statement, values: &[Expr]) -> Result<Statement, QueryError> {
     let mut statement = statement.clone();
     // A parameter alone has no name, whatever takes its place.
     name_columns(&mut statement);
@@ -198,7 +224,9 @@ impl VisitorMut for Find {
         if let Expr::Cast { expr: inner, data_type, .. } = expr
             && let Some(number) = number_of(inner)
         {
-            self.known.entry(number).or_insert_with(|| data_type.clone());
+            // What is cast to one of these is a name, or a number that is written out.
+            let is_name = catalogue_type(data_type).is_some_and(|name| name.starts_with("reg"));
+            self.known.entry(number).or_insert_with(|| if is_name { DataType::Text } else { data_type.clone() });
         }
         self.count = self.count.max(number_of(expr).unwrap_or_default());
         ControlFlow::Continue(())

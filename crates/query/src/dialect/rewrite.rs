@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CharacterLength, DataType, Expr, Fetch, Function, FunctionArguments, LimitClause,
-    ObjectNamePart, Query, Select, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    ObjectNamePart, Query, Select, SelectItem, Statement, TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use super::arrays::{self, Element};
 use crate::{
     error::QueryError,
-    syntax::{self, call, folded, number, text},
+    syntax::{self, call, catalogue_type, folded, number, text},
 };
 
 /// Rewrites a statement in place; an error names what would otherwise be ignored.
@@ -53,6 +53,14 @@ impl VisitorMut for Rewrite {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
         if select.projection.is_empty() {
             return refused("SELECT needs a column here");
+        }
+        let shows_number = |expr: &Expr| matches!(expr, Expr::Cast { data_type, .. } if catalogue_type(data_type).as_deref() == Some("regclass"));
+        let is_shown = |item: &SelectItem| match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => shows_number(expr),
+            _ => false,
+        };
+        if select.projection.iter().any(is_shown) {
+            return refused("a regclass is no column of an answer here; ::text gives its name, ::oid its number");
         }
         ControlFlow::Continue(())
     }
@@ -205,8 +213,26 @@ fn cast(expr: &mut Expr, data_type: &mut DataType) -> Result<Option<Expr>, Query
             let elements = arrays::parse(text).map_err(QueryError::Syntax)?;
             Ok(Some(syntax::cast(array_of(elements), data_type.clone())))
         }
-        _ => Ok(None),
+        DataType::Text if is_regclass(expr) => Ok(Some(call("rollcall_regclass_name", [take(expr)]))),
+        _ => match catalogue_type(data_type).as_deref() {
+            Some("regclass") if text_of(expr).is_some() => Ok(Some(call(REGCLASS, [take(expr)]))),
+            Some(name @ ("regclass" | "regproc" | "regprocedure")) => {
+                let text = match name {
+                    "regclass" => "regclass is had of a written name only, such as 'sales'::regclass",
+                    _ => "the functions are built in here, and the catalogue has no numbers for them",
+                };
+                Err(QueryError::Unsupported(text.to_owned()))
+            }
+            _ => Ok(None),
+        },
     }
+}
+
+/// The number of a relation by its name.
+pub(crate) const REGCLASS: &str = "rollcall_regclass";
+
+fn is_regclass(expr: &Expr) -> bool {
+    matches!(expr, Expr::Function(function) if function.name.to_string() == REGCLASS)
 }
 
 fn array_of(elements: Vec<Element>) -> Expr {

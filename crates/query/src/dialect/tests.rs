@@ -125,3 +125,27 @@ fn values_take_the_place_of_parameters() {
     assert!(bound.contains("p > (-1.50) LIMIT 5"), "{bound}");
     assert!(bind(&statement, &values[..2]).is_err(), "a value is missing");
 }
+
+#[test]
+fn a_cursor_is_moved_by_the_words_that_may_be_left_out_too() {
+    let cases = [
+        ("FETCH c", "FETCH NEXT FROM c", false),
+        ("MOVE 2 FROM c", "FETCH 2 FROM c", true),
+        ("MOVE FORWARD ALL IN \"both\"", "FETCH FORWARD ALL IN \"both\"", true),
+        ("FETCH BACKWARD FROM c", "FETCH PRIOR FROM c", false),
+        ("fetch forward 10 c", "FETCH FORWARD 10 FROM c", false),
+        ("MOVE ABSOLUTE 0 FROM c;", "FETCH ABSOLUTE 0 FROM c", true),
+        ("FETCH LAST FROM \"first\"", "FETCH LAST FROM \"first\"", false),
+    ];
+    for (written, meant, moves) in cases {
+        let statement = parse_one(written).unwrap_or_else(|error| panic!("{written}: {error}"));
+        assert_eq!(only_moves(&statement), moves, "{written}");
+        let mut statement = statement;
+        if let Statement::Fetch { into, .. } = &mut statement {
+            *into = None;
+        }
+        assert_eq!(statement.to_string(), meant, "{written}");
+    }
+    // A column of that name is no statement.
+    assert_eq!(parse("SELECT 1 AS move FROM fetch").map(|all| all.len()).unwrap_or_default(), 1);
+}
