@@ -88,6 +88,11 @@ fn properties(schema: &TableSchema, effort: Effort) -> Result<WriterProperties, 
         .set_max_row_group_row_count(Some(1 << 20))
         .set_created_by("rollcall".to_owned());
     for column in &schema.columns {
+        if column.kind == ColumnType::Double {
+            // Bounds leave out NaN, which is greater than all numbers: readers would pass over it.
+            let path = ColumnPath::from(column.name.as_str());
+            builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
         // Numbers of high cardinality gain nothing from a dictionary and much from deltas.
         if matches!(column.kind, ColumnType::Long | ColumnType::Timestamp) {
             let path = ColumnPath::from(column.name.as_str());
@@ -215,4 +220,30 @@ fn fit_to(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeEr
 /// A name no other file has.
 pub(crate) fn new_path() -> String {
     format!("part-{}.parquet", uuid::Uuid::new_v4())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{Float64Array, Int64Array};
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    use super::*;
+    use crate::schema::Column;
+
+    #[test]
+    fn a_float_has_no_bounds_that_leave_out_nan() {
+        let columns = vec![Column::new("n", ColumnType::Long), Column::new("f", ColumnType::Double)];
+        let schema = TableSchema::new(columns, Vec::new());
+        let batch = RecordBatch::try_new(
+            schema.arrow().clone(),
+            vec![Arc::new(Int64Array::from(vec![1, 2])), Arc::new(Float64Array::from(vec![1.0, f64::NAN]))],
+        )
+        .expect("a batch");
+        let (bytes, file) = write("f".to_owned(), &schema, &[batch], Effort::Ingest, 0).expect("writes");
+        let reader = SerializedFileReader::new(bytes).expect("opens");
+        let group = reader.metadata().row_group(0);
+        assert!(group.column(0).statistics().is_some());
+        assert!(group.column(1).statistics().is_none());
+        assert!(file.stats.min_values.contains_key("n") && !file.stats.min_values.contains_key("f"));
+    }
 }

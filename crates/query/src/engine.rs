@@ -354,7 +354,7 @@ impl Parts {
             meaning::prepare(&mut statement, &|name| functions.contains_key(name)).map_err(wrong)?;
             statement
         };
-        if calls(&statement, dialect::REGCLASS) {
+        if calls(&statement, &[dialect::REGCLASS, dialect::TO_REGCLASS]) {
             // A function cannot wait for what is told of the tables; it is told before.
             context.table_provider("pg_catalog.pg_class").await.map_err(wrong)?;
         }
@@ -420,10 +420,12 @@ impl Parts {
     }
 }
 
-/// Whether a statement calls a function.
-fn calls(statement: &SqlStatement, name: &str) -> bool {
+/// Whether a statement calls one of these functions.
+fn calls(statement: &SqlStatement, names: &[&str]) -> bool {
     let found = ast::visit_expressions(statement, |expr| match expr {
-        ast::Expr::Function(function) if function.name.to_string() == name => ControlFlow::Break(()),
+        ast::Expr::Function(function) if names.contains(&function.name.to_string().to_lowercase().as_str()) => {
+            ControlFlow::Break(())
+        }
         _ => ControlFlow::Continue(()),
     });
     found.is_break()

@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, Value,
+    ObjectName, TableAlias, TableAliasColumnDef, Value,
 };
 
 /// A name as PostgreSQL reads it: in small letters, unless it is quoted.
@@ -21,6 +21,13 @@ pub(crate) fn catalogue_type(data_type: &DataType) -> Option<String> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// Gives the one column of a function's rows the name that they have, as PostgreSQL does.
+pub(crate) fn name_only_column(alias: &mut TableAlias, columns: usize) {
+    if alias.columns.is_empty() && columns == 1 {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
     }
 }
 

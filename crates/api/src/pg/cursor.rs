@@ -214,7 +214,7 @@ fn reversed(rows: &RecordBatch) -> PgWireResult<RecordBatch> {
     take_record_batch(rows, &places).map_err(|failure| error("XX000", failure.to_string()))
 }
 
-fn forward_only() -> PgWireError {
+pub(super) fn forward_only() -> PgWireError {
     error_with_hint("55000", "cursor can only scan forward", "declare it with SCROLL")
 }
 

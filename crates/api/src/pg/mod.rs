@@ -10,6 +10,7 @@ mod control;
 mod cursor;
 mod error;
 mod port;
+mod portals;
 mod prepared;
 mod protocol;
 mod rows;

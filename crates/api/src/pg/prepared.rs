@@ -140,7 +140,12 @@ pub(super) fn bound(portal: &Portal<Prepared>) -> PgWireResult<Statement> {
             format => format.is_binary(place),
         };
         let decoded = value::decode(bytes, is_binary, kind).map_err(of_value)?;
-        Ok((literal(decoded), sql_type(kind).map(str::to_owned)))
+        // An array's elements have the type; where there is no array, NULL has that of the array.
+        let of_value = match decoded {
+            Parameter::Null => full_type(kind),
+            _ => sql_type(kind).map(str::to_owned),
+        };
+        Ok((literal(decoded), of_value))
     };
     let values = prepared.parameters.iter().enumerate().map(value).collect::<Result<Vec<_>, PgWireError>>()?;
     bind(&prepared.statement, &values).map_err(|failure| failed(&failure))

@@ -12,9 +12,9 @@ use futures::{Sink, SinkExt, StreamExt};
 use pgwire::{
     api::{
         ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState,
-        portal::{Format, Portal, PortalExecutionState},
+        portal::{Format, Portal},
         query::{ExtendedQueryHandler, SimpleQueryHandler, send_describe_response, send_ready_for_query},
-        results::{DescribePortalResponse, DescribeStatementResponse, QueryResponse, Response, Tag},
+        results::{DescribePortalResponse, DescribeStatementResponse, Response, Tag},
         stmt::StoredStatement,
         store::{Entry, PortalStore},
     },
@@ -22,9 +22,7 @@ use pgwire::{
     messages::{
         PgWireBackendMessage,
         copy::{CopyData, CopyDone, CopyOutResponse},
-        extendedquery::{
-            Bind, BindComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended, TARGET_TYPE_BYTE_PORTAL,
-        },
+        extendedquery::{Bind, BindComplete, Describe, Execute, Parse, ParseComplete, TARGET_TYPE_BYTE_PORTAL},
         response::{EmptyQueryResponse, TransactionStatus},
         simplequery::Query,
     },
@@ -39,7 +37,7 @@ use super::{
     answer::{Asking, Reply, user_of},
     control::{Talks, ends_failure, is_question},
     error::{error, failed, no_statement, of_value, read_only},
-    prepared::{Prepared, Reader, bound},
+    prepared::{Prepared, Reader},
     rows::{Rows, data_rows, fields},
     running::{Running, cancelled, timed_out},
     session::Session,
@@ -48,7 +46,7 @@ use super::{
 
 /// The server's side of one connection.
 pub(super) struct Client {
-    asking: Arc<Asking>,
+    pub(super) asking: Arc<Asking>,
     reader: Arc<Reader>,
     running: Arc<Running>,
 }
@@ -79,7 +77,7 @@ impl Client {
     }
 
     /// Carries out one statement.
-    async fn execute<C: Talks>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Reply>
+    pub(super) async fn execute<C: Talks>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Reply>
     where
         C::PortalStore: PortalStore,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
@@ -87,6 +85,9 @@ impl Client {
         if client.transaction_status() == TransactionStatus::Error && !ends_failure(statement) {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(error("25P02", text));
+        }
+        if let Some(moved) = self.move_portal(client, statement).await? {
+            return Ok(moved);
         }
         let executed = self.asking.executed(statement)?;
         let statement = executed.as_ref().unwrap_or(statement);
@@ -130,7 +131,7 @@ impl Client {
     }
 
     /// Sends rows as COPY does, one message for each.
-    async fn copy_out<C: Talks>(&self, client: &mut C, rows: Rows, form: &CopyForm) -> PgWireResult<()>
+    pub(super) async fn copy_out<C: Talks>(&self, client: &mut C, rows: Rows, form: &CopyForm) -> PgWireResult<()>
     where
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
@@ -203,53 +204,6 @@ impl Client {
         Ok(())
     }
 
-    /// Carries out a portal, or goes on where it was suspended.
-    async fn run_portal<C: Talks>(&self, client: &mut C, portal: &Portal<Prepared>, rows_max: usize) -> PgWireResult<()>
-    where
-        C::PortalStore: PortalStore,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        let state = portal.state();
-        let mut state = state.lock().await;
-        let mut response = match std::mem::replace(&mut *state, PortalExecutionState::Finished) {
-            PortalExecutionState::Suspended(response) => response,
-            PortalExecutionState::Finished => return complete(client, "SELECT", 0).await,
-            PortalExecutionState::Initial => match self.execute(client, &bound(portal)?).await? {
-                Reply::Done(tag) => {
-                    client.feed(PgWireBackendMessage::CommandComplete(tag.into())).await?;
-                    return Ok(());
-                }
-                Reply::Copy(rows, form) => return self.copy_out(client, rows, &form).await,
-                Reply::Rows(rows) => self.response(portal, rows)?,
-            },
-        };
-        let (command, mut count) = (response.command_tag().to_owned(), 0);
-        while rows_max == 0 || count < rows_max {
-            let Some(row) = response.data_rows().next().await else {
-                return complete(client, &command, count).await;
-            };
-            client.feed(PgWireBackendMessage::DataRow(row?)).await?;
-            count += 1;
-        }
-        *state = PortalExecutionState::Suspended(response);
-        client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
-        Ok(())
-    }
-
-    fn response(&self, portal: &Portal<Prepared>, rows: Rows) -> PgWireResult<QueryResponse> {
-        let command = rows.command;
-        let rows = match &portal.statement.statement.columns {
-            Some(told) => rows.as_told(told)?,
-            None => rows,
-        };
-        let fields = fields(&rows.schema, &portal.result_column_format)?;
-        let zone = self.asking.session.state().settings.zone();
-        let messages = data_rows(rows.batches, &fields, zone);
-        let mut response = QueryResponse::new(Arc::new(fields), messages);
-        response.set_command_tag(command);
-        Ok(response)
-    }
-
     /// The columns of a cursor that a statement fetches from, or that goes by a portal's name.
     fn cursor_columns(&self, name: &str) -> Option<arrow_schema::SchemaRef> {
         self.asking.session.state().cursors.get(name).map(|cursor| cursor.schema.clone())
@@ -283,7 +237,7 @@ fn all_of(table: &ObjectName, columns: &[Ident]) -> SqlQuery {
     parsed.map(|query| *query).expect("a table's name and its columns' are a question")
 }
 
-async fn complete<C>(client: &mut C, command: &str, count: usize) -> PgWireResult<()>
+pub(super) async fn complete<C>(client: &mut C, command: &str, count: usize) -> PgWireResult<()>
 where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
@@ -364,8 +318,11 @@ impl ExtendedQueryHandler for Client {
         let name = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
         match client.portal_store().get_statement(name) {
             Some(Entry::Value(statement)) => {
-                let portal = Portal::try_new(&message, statement)?;
-                client.portal_store().put_portal(Arc::new(portal));
+                let portal = Arc::new(Portal::try_new(&message, statement)?);
+                if let Some(name) = message.portal_name.clone().filter(|name| !name.is_empty()) {
+                    self.asking.session.state().add_portal(name, &portal);
+                }
+                client.portal_store().put_portal(portal);
             }
             Some(Entry::Empty) => {
                 client.portal_store().put_empty_portal(message.portal_name.as_deref().unwrap_or(DEFAULT_NAME));

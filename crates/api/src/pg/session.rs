@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
+use pgwire::api::portal::Portal;
 use rollcall_query::{
     System,
     datafusion::sql::sqlparser::ast::{DataType, Statement},
 };
 use rollcall_types::Coverage;
 
-use super::{cursor::Cursor, settings::Settings};
+use super::{cursor::Cursor, prepared::Prepared, settings::Settings};
 
 /// One connection's memory.
 #[derive(Debug)]
@@ -32,8 +33,18 @@ pub(super) struct State {
     pub(super) savepoints: usize,
     /// Names of prepared statements; those of statements that were closed may be among them.
     pub(super) statements: BTreeSet<String>,
+    /// What the client bound under names of its own; those that were closed may be among them.
+    pub(super) portals: BTreeMap<String, Weak<Portal<Prepared>>>,
     /// What `PREPARE` prepared.
     pub(super) written: BTreeMap<String, Written>,
+}
+
+impl State {
+    /// Takes note of what was bound under a name.
+    pub(super) fn add_portal(&mut self, name: String, portal: &Arc<Portal<Prepared>>) {
+        self.portals.retain(|_, portal| portal.strong_count() > 0);
+        self.portals.insert(name, Arc::downgrade(portal));
+    }
 }
 
 /// A statement that was prepared by `PREPARE`, and the types that this told of its parameters.

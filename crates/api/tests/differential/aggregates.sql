@@ -112,3 +112,8 @@ SELECT count(*)::int, count(*)::text, sum(qty)::bigint FROM sales
 SELECT corr(1, 1), regr_r2(1, 2)
 SELECT count(*) * 1.0 / 7 > 6 FROM sales
 SELECT any_value(sku) FROM sales
+SELECT percentile_cont(0.333) WITHIN GROUP (ORDER BY price), percentile_cont(1) WITHIN GROUP (ORDER BY price DESC), percentile_cont(0) WITHIN GROUP (ORDER BY weight) FROM sales
+SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY qty) FROM sales WHERE false
+SELECT percentile_cont(1.5) WITHIN GROUP (ORDER BY qty) FROM sales
+SELECT sum(r) FROM (SELECT rank() OVER (ORDER BY qty) AS r FROM sales) x
+SELECT rank() OVER (ORDER BY qty) + 1, dense_rank() OVER (ORDER BY qty) * 2, ntile(3) OVER (ORDER BY id) FROM sales ORDER BY row_number() OVER (ORDER BY id)

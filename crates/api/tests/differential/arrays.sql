@@ -135,3 +135,6 @@ SELECT ARRAY[1, 2]::text[]
 SELECT ARRAY['1', '2']::int[]
 SELECT ARRAY[1, 2]::text
 SELECT any_value(1)
+SELECT g, g * 2 AS twice FROM generate_series(1, 3) AS g WHERE g > 1
+SELECT generate_series FROM generate_series(1, 3)
+SELECT g.g, h.h FROM generate_series(1, 2) g, generate_series(1, 2) h ORDER BY 1, 2

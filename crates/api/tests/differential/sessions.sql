@@ -83,6 +83,22 @@ PREPARE p AS SELECT $1::text ;; EXECUTE p ('a')
 PREPARE p AS SELECT 1 ;; DEALLOCATE p ;; EXECUTE p
 PREPARE p AS SELECT 1 ;; DEALLOCATE ALL ;; SELECT 1
 EXECUTE nothing
+PREPARE p (int, text) AS SELECT $1, $2 ;; EXECUTE p (5)
+PREPARE p (bigint[]) AS SELECT count(*) FROM sales WHERE id = ANY($1) ;; EXECUTE p ('{1,2}') ;; EXECUTE p (NULL)
+PREPARE p (numeric) AS SELECT id FROM sales WHERE price > $1 ORDER BY id ;; EXECUTE p (1 + 1.5) ;; EXECUTE p (-1)
+PREPARE p AS SELECT id FROM sales WHERE sku = $1 ORDER BY id ;; EXECUTE p (sku)
+PREPARE p AS SELECT 1 ;; PREPARE p AS SELECT 2
+DEALLOCATE nothing
+BEGIN ;; DECLARE c SCROLL CURSOR FOR SELECT id FROM sales ORDER BY id ;; FETCH LAST FROM c ;; FETCH BACKWARD 3 FROM c ;; FETCH ABSOLUTE 2 FROM c ;; FETCH RELATIVE 2 FROM c ;; FETCH RELATIVE 0 FROM c ;; FETCH FIRST FROM c ;; FETCH PRIOR FROM c ;; FETCH NEXT FROM c
+BEGIN ;; DECLARE c SCROLL CURSOR FOR SELECT id FROM sales ORDER BY id ;; MOVE FORWARD ALL FROM c ;; FETCH BACKWARD ALL FROM c ;; MOVE 3 IN c ;; FETCH c ;; MOVE BACKWARD c ;; FETCH c
+BEGIN ;; DECLARE c NO SCROLL CURSOR FOR SELECT id FROM sales ORDER BY id ;; MOVE c ;; FETCH PRIOR FROM c
+BEGIN ;; DECLARE c NO SCROLL CURSOR FOR SELECT id FROM sales ORDER BY id ;; MOVE ALL IN c ;; FETCH c
+MOVE 1 FROM nothing
+FETCH 1 FROM nothing
+SELECT pg_relation_size('sales'::regclass) >= 0, 'public.sales'::regclass::oid > 0
+SELECT 'nothing'::regclass::oid
+SELECT x FROM unnest(ARRAY['a', 'b']) AS x
+SELECT 1.5 = ANY('{1.5,2}'::numeric[]::decimal[]), 1 = ANY(NULL::int[])
 SELECT current_database()
 SELECT current_schema(), current_schemas(false)
 SELECT current_user = session_user
@@ -100,7 +116,7 @@ SELECT column_name, data_type, udt_name FROM information_schema.columns WHERE ta
 SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND table_name = 'stores' ORDER BY ordinal_position
 SELECT table_schema, table_name FROM information_schema.tables WHERE table_name IN ('sales', 'stores', 'kinds') AND table_schema = 'public' ORDER BY 2
 SELECT relname, relkind FROM pg_class WHERE relname IN ('sales', 'stores') AND relnamespace = 'public'::regnamespace ORDER BY 1
-SELECT attname, format_type(atttypid, atttypmod), attnum, attnotnull FROM pg_attribute WHERE attrelid = 'sales'::regclass AND attnum > 0 ORDER BY attnum
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'sales'::regclass AND attnum > 0 AND attname NOT LIKE '\_%' ORDER BY attnum
 SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = 'kinds'::regclass AND attnum > 0 ORDER BY attnum
 SELECT typname, typlen, typtype, typcategory FROM pg_type WHERE oid IN (16, 20, 23, 25, 701, 1082, 1184, 1700) ORDER BY oid
 SELECT oid::regtype, typelem::regtype FROM pg_type WHERE typname IN ('_int4', '_text', '_numeric') ORDER BY typname

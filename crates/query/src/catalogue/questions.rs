@@ -8,7 +8,7 @@ use crate::dialect::name_columns;
 /// Catalogue questions that cannot be planned, by parts of their text, and what is answered
 /// instead. Nothing here refers to another table, has a policy, or is a type of its own: what asks
 /// for these is told of none.
-const INSTEAD: [(&[&str], &str); 8] = [
+const INSTEAD: [(&[&str], &str); 9] = [
     (&["pg_settings", "'max_index_keys'"], "SELECT '32' AS setting"),
     (
         &["pg_constraint", "FKTABLE_NAME"],
@@ -38,6 +38,18 @@ const INSTEAD: [(&[&str], &str); 8] = [
          FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
          LEFT JOIN pg_catalog.pg_type e ON t.typlen = -1 AND t.typelem <> 0 AND e.oid = t.typelem \
          LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid WHERE t.oid = ANY ($1::oid[])",
+    ),
+    (
+        // ADBC: the keys of a table.
+        &["fk_unnest", "other_constraints"],
+        "SELECT con.conname, CASE con.contype WHEN 'c' THEN 'CHECK' WHEN 'u' THEN 'UNIQUE' ELSE 'PRIMARY KEY' END \
+         AS contype, array_agg(attr.attname) AS colnames, NULL::text AS fschema, NULL::text AS ftable, \
+         NULL::text[] AS fcolnames FROM (SELECT conname, contype, conrelid, unnest(conkey) AS place \
+         FROM pg_catalog.pg_constraint WHERE contype IN ('c', 'u', 'p')) con \
+         JOIN pg_catalog.pg_class cls ON cls.oid = con.conrelid \
+         JOIN pg_catalog.pg_namespace nsp ON nsp.oid = cls.relnamespace \
+         JOIN pg_catalog.pg_attribute attr ON attr.attnum = con.place AND attr.attrelid = cls.oid \
+         WHERE nsp.nspname = $1 AND cls.relname = $2 GROUP BY con.conname, con.contype",
     ),
     (
         // pgcli: foreign keys.

@@ -4,9 +4,9 @@
 use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut,
-    Visitor, VisitorMut,
+    AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident,
+    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value,
+    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     functions::system_relation,
     relations::OWN_RELATIONS,
 };
-use crate::syntax::{call, cast, folded, null, number, text, value};
+use crate::syntax::{call, cast, folded, name_only_column, null, number, text, value};
 
 /// A catalogue question with these rules applied.
 pub(super) fn apply(mut statement: Statement) -> Statement {
@@ -160,6 +160,16 @@ fn compared(left: &Expr, right: &Expr) -> Option<(Expr, Expr)> {
         () if is_text(expression, "f") => Some(value(Value::Boolean(false))),
         () => None,
     };
+    // The columns of a key, as an array that is written out.
+    if matches!(column(left), Some("conkey" | "confkey"))
+        && let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(written), .. }) = right
+    {
+        let numbers = written.trim_matches(['{', '}']).split(',').filter(|digits| !digits.trim().is_empty());
+        let elem = numbers.map(|digits| number(digits.trim())).collect();
+        let array = Expr::Array(Array { elem, named: true });
+        let kind = DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(DataType::SmallInt(None)), None));
+        return Some((left.clone(), cast(array, kind)));
+    }
     match (is_function(left), is_function(right)) {
         (true, false) => Some((left.clone(), named(right)?)),
         (false, true) => Some((named(left)?, right.clone())),
@@ -330,6 +340,9 @@ impl VisitorMut for Rules {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::UNNEST { alias: Some(alias), array_exprs, with_ordinality: false, .. } = factor {
+            name_only_column(alias, array_exprs.len());
+        }
         if let TableFactor::Table { name, args: None, .. } = factor
             && let [ObjectNamePart::Identifier(ident)] = name.0.as_slice()
             && OWN_RELATIONS.contains(&ident.value.to_lowercase().as_str())

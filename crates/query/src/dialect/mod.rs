@@ -22,7 +22,7 @@ use datafusion::sql::sqlparser::{
 
 pub(crate) use self::names::name_columns;
 pub(crate) use self::parameters::{Placeholders, placeholders};
-pub(crate) use self::rewrite::REGCLASS;
+pub(crate) use self::rewrite::{REGCLASS, TO_REGCLASS};
 pub use self::{
     moves::only_moves,
     names::shown_name,

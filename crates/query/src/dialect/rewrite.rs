@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, CharacterLength, DataType, Expr, Fetch, Function, FunctionArguments, LimitClause,
-    ObjectNamePart, Query, Select, SelectItem, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, CharacterLength, DataType, Expr, Fetch, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, LimitClause, ObjectNamePart, Query, Select, SelectItem, Statement, TableAlias, TableFactor,
+    UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use super::arrays::{self, Element};
@@ -54,7 +55,10 @@ impl VisitorMut for Rewrite {
         if select.projection.is_empty() {
             return refused("SELECT needs a column here");
         }
-        let shows_number = |expr: &Expr| matches!(expr, Expr::Cast { data_type, .. } if catalogue_type(data_type).as_deref() == Some("regclass"));
+        let shows_number = |expr: &Expr| match expr {
+            Expr::Cast { data_type, .. } => catalogue_type(data_type).as_deref() == Some("regclass"),
+            other => is_regclass(other),
+        };
         let is_shown = |item: &SelectItem| match item {
             SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => shows_number(expr),
             _ => false,
@@ -70,7 +74,11 @@ impl VisitorMut for Rewrite {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 refused("TABLESAMPLE is not supported; WHERE random() < 0.1 takes about a tenth of the rows")
             }
-            TableFactor::Table { name, args: Some(_), .. } => {
+            TableFactor::UNNEST { alias: Some(alias), array_exprs, with_ordinality: false, .. } => {
+                syntax::name_only_column(alias, array_exprs.len());
+                ControlFlow::Continue(())
+            }
+            TableFactor::Table { name, alias, args: Some(_), .. } => {
                 // The functions of tables have no schemas here.
                 if name.0.len() == 2 {
                     name.0.remove(0);
@@ -80,6 +88,17 @@ impl VisitorMut for Rewrite {
                     if let ObjectNamePart::Identifier(part) = part {
                         part.value = folded(part);
                     }
+                }
+                if let [ObjectNamePart::Identifier(part)] = name.0.as_slice()
+                    && part.value == "generate_series"
+                {
+                    let alias = alias.get_or_insert_with(|| TableAlias {
+                        explicit: true,
+                        name: part.clone(),
+                        columns: Vec::new(),
+                        at: None,
+                    });
+                    syntax::name_only_column(alias, 1);
                 }
                 ControlFlow::Continue(())
             }
@@ -122,7 +141,10 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, QueryError> {
             Some(all) if !is_volatile(left) => Some(quantified(take(left), compare_op, all, Quantifier::All)),
             _ => None,
         },
-        Expr::Function(function) => function_call(function)?,
+        Expr::Function(function) => match function_call(function)? {
+            None => counted(expr),
+            call => call,
+        },
         Expr::Collate { expr, collation } => {
             // Texts are ordered by their bytes.
             let name = collation.to_string().replace('"', "").to_lowercase();
@@ -158,8 +180,66 @@ fn function_call(function: &mut Function) -> Result<Option<Expr>, QueryError> {
         // Which row is the first would be chance.
         return Err(QueryError::Sql(format!("window function {name} requires an OVER clause")));
     }
+    if let ("pg_typeof" | "to_hex", Some([argument])) = (name.as_str(), arguments(function).as_deref_mut()) {
+        let is_negative =
+            |expr: &Expr| matches!(expr, Expr::UnaryOp { op: UnaryOperator::Minus, expr } if is_whole(expr));
+        if name == "pg_typeof" && is_open_literal(argument) {
+            let text = "pg_typeof tells types of columns: a literal's type here may be wider than PostgreSQL's";
+            return Err(QueryError::Unsupported(text.to_owned()));
+        }
+        if name == "to_hex" && is_negative(argument) {
+            // So many digits as its type has.
+            **argument = syntax::cast(take(argument), DataType::Integer(None));
+        }
+    }
     let is_who = matches!(name.as_str(), "current_user" | "current_role" | "user" | "session_user");
     Ok((is_who && matches!(function.args, FunctionArguments::None)).then(|| call("session_user", [])))
+}
+
+/// What counts rows, as a number of PostgreSQL's type for it: the engine's has no sign.
+fn counted(expr: &mut Expr) -> Option<Expr> {
+    let Expr::Function(function) = &*expr else { return None };
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return None };
+    let kind = match (folded(name).as_str(), function.over.is_some()) {
+        ("row_number" | "rank" | "dense_rank", true) | ("regr_count", _) => DataType::BigInt(None),
+        ("ntile", true) => DataType::Integer(None),
+        _ => return None,
+    };
+    Some(syntax::cast(take(expr), kind))
+}
+
+/// Whether an expression is a literal whose type here is not PostgreSQL's: a whole number is a
+/// bigint, and a text without a type is a text.
+fn is_open_literal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => is_open_literal(inner),
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse::<i32>().is_ok(),
+            Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_) => true,
+            _ => false,
+        },
+        Expr::Array(array) => array.elem.iter().all(is_whole),
+        // A cast to varchar(n) by now.
+        Expr::Function(function) => function.name.to_string() == "rollcall_varchar",
+        Expr::Cast { data_type, .. } => {
+            matches!(data_type, DataType::Varchar(_) | DataType::CharacterVarying(_) | DataType::CharVarying(_))
+        }
+        _ => false,
+    }
+}
+
+fn is_whole(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(digits, _) if digits.parse::<i32>().is_ok()))
+}
+
+/// The arguments of a call, if there is nothing else in it.
+fn arguments(function: &mut Function) -> Option<Vec<&mut Expr>> {
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    let plain = list.args.iter_mut().map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    plain.collect()
 }
 
 fn binary(left: &mut Expr, op: &BinaryOperator, right: &mut Expr) -> Result<Option<Expr>, QueryError> {
@@ -231,8 +311,13 @@ fn cast(expr: &mut Expr, data_type: &mut DataType) -> Result<Option<Expr>, Query
 /// The number of a relation by its name.
 pub(crate) const REGCLASS: &str = "rollcall_regclass";
 
+/// The same, and NULL where there is none.
+pub(crate) const TO_REGCLASS: &str = "to_regclass";
+
 fn is_regclass(expr: &Expr) -> bool {
-    matches!(expr, Expr::Function(function) if function.name.to_string() == REGCLASS)
+    let Expr::Function(function) = expr else { return false };
+    let name = function.name.0.last().and_then(ObjectNamePart::as_ident);
+    name.is_some_and(|name| [REGCLASS, TO_REGCLASS].contains(&folded(name).as_str()))
 }
 
 fn array_of(elements: Vec<Element>) -> Expr {
@@ -284,8 +369,9 @@ fn elements(array: &mut Expr) -> Result<Option<Vec<Expr>>, QueryError> {
             while let DataType::Array(SquareBracket(inner, _)) = innermost {
                 innermost = inner;
             }
-            let mut all = Vec::new();
-            for element in elements(expr)?.into_iter().flatten() {
+            let Some(inner) = elements(expr)? else { return Ok(None) };
+            let mut all = Vec::with_capacity(inner.len());
+            for element in inner {
                 let mut element = syntax::cast(element, innermost.clone());
                 // The element is new, so the rules have not seen it yet.
                 if let Some(new) = rewritten(&mut element)? {
@@ -293,7 +379,7 @@ fn elements(array: &mut Expr) -> Result<Option<Vec<Expr>>, QueryError> {
                 }
                 all.push(element);
             }
-            Ok(matches!(expr.as_ref(), Expr::Array(_)).then_some(all))
+            Ok(Some(all))
         }
         _ => Ok(None),
     }

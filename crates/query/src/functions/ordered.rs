@@ -1,4 +1,5 @@
-//! Aggregates over values in order: `mode` and `percentile_disc`, which give one of the values themselves.
+//! Aggregates over values in order: `mode` and `percentile_disc`, which give one of the values
+//! themselves, and `percentile_cont`, which gives what lies between two of them.
 
 use std::{mem::size_of_val, sync::Arc};
 
@@ -23,6 +24,8 @@ enum Wanted {
     Mode,
     /// The first one that at least this part of all is not behind.
     Percentile,
+    /// What lies at this part of the way from the first to the last.
+    Between,
 }
 
 /// One of these aggregates.
@@ -38,7 +41,11 @@ pub(super) fn aggregates() -> Vec<AggregateUDF> {
         let signature = Signature::any(arguments, Volatility::Immutable);
         AggregateUDF::new_from_impl(Ordered { name, wanted, signature })
     };
-    vec![of("mode", Wanted::Mode, 1), of("percentile_disc", Wanted::Percentile, 2)]
+    vec![
+        of("mode", Wanted::Mode, 1),
+        of("percentile_disc", Wanted::Percentile, 2),
+        of("percentile_cont", Wanted::Between, 2),
+    ]
 }
 
 impl AggregateUDFImpl for Ordered {
@@ -52,6 +59,10 @@ impl AggregateUDFImpl for Ordered {
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
         match kinds.first() {
+            Some(kind) if self.wanted == Wanted::Between => match kind.is_numeric() || *kind == DataType::Null {
+                true => Ok(DataType::Float64),
+                false => plan_err!("percentile_cont needs numbers here, not {}", kind),
+            },
             Some(kind) => Ok(kind.clone()),
             None => plan_err!("{} needs WITHIN GROUP (ORDER BY …)", self.name),
         }
@@ -69,8 +80,8 @@ impl AggregateUDFImpl for Ordered {
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         let part = match (self.wanted, args.exprs.get(1)) {
             (Wanted::Mode, _) => 0.0,
-            (Wanted::Percentile, None) => return plan_err!("percentile_disc needs a percentile"),
-            (Wanted::Percentile, Some(part)) => {
+            (_, None) => return plan_err!("{} needs a percentile", args.name),
+            (_, Some(part)) => {
                 let value = part.evaluate(&RecordBatch::new_empty(Arc::new(args.schema.clone())))?;
                 let ColumnarValue::Scalar(value) = value else {
                     return plan_err!("the percentile must be the same for all rows");
@@ -134,7 +145,10 @@ impl Accumulator for Kept {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         if self.values.is_empty() {
-            return ScalarValue::try_from(&self.kind);
+            return match self.wanted {
+                Wanted::Between => Ok(ScalarValue::Float64(None)),
+                Wanted::Mode | Wanted::Percentile => ScalarValue::try_from(&self.kind),
+            };
         }
         let mut failed = Ok(());
         self.values.sort_by(|one, other| {
@@ -146,6 +160,16 @@ impl Accumulator for Kept {
         });
         failed?;
         let place = match self.wanted {
+            Wanted::Between => {
+                // As the SQL standard has it: between the two rows around this place.
+                let place = self.part * (self.values.len() - 1) as f64;
+                let of = |place: f64| match self.values[place as usize].cast_to(&DataType::Float64)? {
+                    ScalarValue::Float64(Some(value)) => Ok(value),
+                    other => exec_err!("{other} is no number"),
+                };
+                let (low, high) = (of(place.floor())?, of(place.ceil())?);
+                return Ok(ScalarValue::from(low + (high - low) * (place - place.floor())));
+            }
             Wanted::Percentile => ((self.part * self.values.len() as f64).ceil() as usize).saturating_sub(1),
             Wanted::Mode => {
                 let (mut best, mut most, mut start) = (0, 0, 0);

@@ -9,6 +9,7 @@ const FLOATS: [u32; 2] = [700, 701];
 /// PostgreSQL's numbers of the types of exact numbers.
 const EXACT: [u32; 4] = [20, 21, 23, 1700];
 const NUMERIC: u32 = 1700;
+const NUMERIC_ARRAY: u32 = 1231;
 
 /// How HQ's answer stands to PostgreSQL's, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +121,13 @@ fn same_text(question: &Question, value: &[u8], our_value: &[u8], oid: u32) -> b
     if question.nearly && (EXACT.contains(&oid) || FLOATS.contains(&oid)) {
         let (Ok(value), Ok(our_value)) = (value.parse::<f64>(), our_value.parse::<f64>()) else { return false };
         return (value - our_value).abs() <= 1e-9 * value.abs();
+    }
+    if oid == NUMERIC_ARRAY {
+        let items = |text: &str| text.split(['{', '}', ',']).map(str::to_owned).collect::<Vec<_>>();
+        let (items, our_items) = (items(value), items(our_value));
+        let mut both = items.iter().zip(&our_items);
+        return items.len() == our_items.len()
+            && both.all(|(item, our_item)| same_text(question, item.as_bytes(), our_item.as_bytes(), NUMERIC));
     }
     if !EXACT.contains(&oid) {
         return false;

@@ -273,7 +273,7 @@ func main() {
 			count(c, 1, "SELECT 1"),
 		)
 	}))
-	add("statement_timeout", with(map[string]string{"statement_timeout": "500"}, func(c *pgx.Conn) error {
+	add("statement_timeout", with(map[string]string{"statement_timeout": "2000"}, func(c *pgx.Conn) error {
 		return all(refused(count(c, 0, long), state, "57014"), count(c, 1, "SELECT 1"))
 	}))
 	add("set_config", with(nil, func(c *pgx.Conn) error {

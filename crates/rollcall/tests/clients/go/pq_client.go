@@ -240,7 +240,7 @@ func main() {
 			count(db, 1, "SELECT 1"),
 		)
 	}))
-	add("statement_timeout", with("statement_timeout=500", func(db *sql.DB) error {
+	add("statement_timeout", with("statement_timeout=2000", func(db *sql.DB) error {
 		return all(refused(count(db, 0, long), state, "57014"), count(db, 1, "SELECT 1"))
 	}))
 	add("set_config", with("", func(db *sql.DB) error {

@@ -312,7 +312,7 @@ public class JdbcClient {
         CHECKS.put("statement_timeout", with(connection -> {
             refused("57014", () -> one(connection, LONG));
             same(one(connection, "SELECT 1::int"), 1);
-        }, "options", "-c statement_timeout=500"));
+        }, "options", "-c statement_timeout=2000"));
         CHECKS.put("set_config", with(connection -> {
             same(one(connection, "SELECT set_config(?, ?, false)", "application_name", "till"), "till");
             same(one(connection, "SELECT current_setting(?)", "application_name"), "till");

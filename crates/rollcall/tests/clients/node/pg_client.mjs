@@ -150,7 +150,7 @@ check('cancel', () => connected(async (client) => {
 check('statement_timeout', () => connected(async (client) => {
   await refused(() => client.query(LONG), '57014');
   assert.deepEqual((await client.query('SELECT 1 AS a')).rows, [{ a: 1 }]);
-}, { statement_timeout: 500 }));
+}, { statement_timeout: 2000 }));
 
 check('set_config', () => connected(async (client) => {
   const { rows } = await client.query('SELECT set_config($1, $2, false) AS was', ['application_name', 'till']);

@@ -124,7 +124,7 @@ check('cancel', () => connected(async (sql) => {
 check('statement_timeout', () => connected(async (sql) => {
   await refused(() => sql.unsafe(LONG), '57014');
   assert.deepEqual([...await sql`SELECT 1 AS a`], [{ a: 1 }]);
-}, { connection: { statement_timeout: 500 } }));
+}, { connection: { statement_timeout: 2000 } }));
 
 check('set_config', () => connected(async (sql) => {
   assert.deepEqual([...await sql`SELECT set_config('application_name', ${'till'}, false) AS was`], [{ was: 'till' }]);

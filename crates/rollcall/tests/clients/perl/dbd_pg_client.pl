@@ -180,7 +180,7 @@ check 'cancel' => sub {
 };
 check 'statement_timeout' => sub {
     my $dbh = connected();
-    $dbh->do('SET statement_timeout = 500');
+    $dbh->do('SET statement_timeout = 2000');
     refused($dbh, '57014', $long);
     same(row($dbh, 'SELECT 1'), [1]);
 };

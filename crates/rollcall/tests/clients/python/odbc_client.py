@@ -159,7 +159,7 @@ def _():
 @checks("statement_timeout")
 def _():
     connection = connect()
-    ask(connection, "SET statement_timeout = 500")
+    ask(connection, "SET statement_timeout = 2000")
     same(refused(lambda: ask(connection, LONG), pyodbc.Error).args[0], "57014")
     same(ask(connection, "SELECT 1")[0], [1])
 

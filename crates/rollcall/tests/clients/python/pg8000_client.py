@@ -138,7 +138,7 @@ def _(sql, expected):
 @checks("statement_timeout")
 def _():
     connection = connect()
-    ask(connection, "SET statement_timeout TO 500")
+    ask(connection, "SET statement_timeout TO 2000")
     same(code(refused(lambda: ask(connection, LONG), pg8000.dbapi.Error)), "57014")
     same(ask(connection, "SELECT 1")[0], [1])
 

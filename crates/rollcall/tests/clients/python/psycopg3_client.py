@@ -250,7 +250,7 @@ def _():
 
 @checks("statement_timeout")
 def _():
-    with connect(options="-c statement_timeout=500") as connection:
+    with connect(options="-c statement_timeout=2000") as connection:
         refused(lambda: connection.execute(LONG), psycopg.errors.QueryCanceled)
         same(connection.execute("SELECT 1").fetchone(), [1])
 

@@ -61,6 +61,6 @@ for mode in session transaction; do
   through $mode -c "BEGIN; SET LOCAL rollcall.coverage = 'strict'; SELECT 1" >/dev/null
   check "$mode: after a transaction left open" "8" $mode -c "SELECT count(*) FROM sales"
   long="SELECT count(*) FROM generate_series(1, 1000000) AS a(v), generate_series(1, 1000000) AS b(v) WHERE (a.v + b.v) % 7 = 3"
-  check "$mode: statement_timeout" $'ERROR:  57014\n1' $mode -v ON_ERROR_STOP=0 < <(printf '%s\n' "BEGIN;" "SET LOCAL statement_timeout = 500;" "$long;" "ROLLBACK;" "SELECT 1;")
+  check "$mode: statement_timeout" $'ERROR:  57014\n1' $mode -v ON_ERROR_STOP=0 < <(printf '%s\n' "BEGIN;" "SET LOCAL statement_timeout = 2000;" "$long;" "ROLLBACK;" "SELECT 1;")
 done
 exit $failed
