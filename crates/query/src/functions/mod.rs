@@ -53,6 +53,8 @@ pub(crate) fn register(context: &SessionContext) {
     }
     bounded::install(context);
     for function in ordered::aggregates() {
+        // The library's would come back by its other names when the session is copied.
+        context.deregister_udaf(function.name());
         context.register_udaf(function);
     }
     let known = context.state().aggregate_functions().get("bool_and").cloned();
