@@ -307,3 +307,6 @@ SELECT extract(epoch FROM (TIMESTAMPTZ '2026-03-08 12:00+00' - TIMESTAMPTZ '2026
 SELECT date '2026-03-08' + make_interval(days => 3)
 SELECT timeofday() IS NOT NULL
 SELECT to_char(now(), 'YYYY') = extract(year FROM now())::text
+SELECT x FROM (VALUES (INTERVAL '1 month'), (INTERVAL '31 days'), (INTERVAL '29 days'), (INTERVAL '720 hours'), (INTERVAL '-1 day')) v(x) ORDER BY x, x::text
+SELECT x, row_number() OVER (ORDER BY x DESC) FROM (VALUES (INTERVAL '1 month'), (INTERVAL '31 days'), (INTERVAL '29 days')) v(x) ORDER BY 2
+SELECT array_agg(x::text ORDER BY x) FROM (VALUES (INTERVAL '1 month'), (INTERVAL '31 days'), (INTERVAL '29 days')) v(x)

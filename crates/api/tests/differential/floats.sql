@@ -117,3 +117,8 @@ SELECT 0.30000000000000004::float8::text
 SELECT (1::float8/3)::text
 SELECT 4.35::float8 * 100
 SELECT 1.1::float8 * 1.1::float8
+SELECT id, f, rank() OVER (ORDER BY f) FROM kinds ORDER BY 3, id
+SELECT array_agg(id ORDER BY f DESC NULLS LAST, id) FROM kinds
+SELECT id FROM kinds ORDER BY f DESC NULLS LAST, id LIMIT 3
+SELECT id, f::real FROM kinds WHERE abs(f) < 1e30 ORDER BY f::real DESC, id
+SELECT id, sum(i) OVER (ORDER BY f RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) FROM kinds WHERE f IN (0, 1, 2.5) ORDER BY id

@@ -9,7 +9,7 @@ use datafusion::{
     },
     config::ConfigOptions,
     logical_expr::{
-        BinaryExpr, Expr, ExprSchemable, Join, Like, LogicalPlan, Operator, Union,
+        BinaryExpr, Expr, ExprSchemable, Join, Like, LogicalPlan, Operator, SortExpr, Union,
         expr::{Between, Case},
         expr_rewriter::NamePreserver,
         lit,
@@ -24,8 +24,9 @@ use super::{
     compare::Comparer,
     convert::Target,
     operator::{Operation, apply},
+    order::interval_size,
     pattern,
-    types::{More, canonical, is_text, name},
+    types::{INTERVAL, More, canonical, is_text, name},
 };
 
 /// The rule.
@@ -62,9 +63,28 @@ fn rewrite_node(plan: LogicalPlan, config: &ConfigOptions) -> Result<Transformed
     }
     let rewritten = rewritten.map_data(|plan| match plan {
         LogicalPlan::Join(join) => Ok(LogicalPlan::Join(join_keys(join, config)?)),
+        LogicalPlan::Sort(mut sort) => {
+            sort.expr = in_order(sort.expr, &comparer)?;
+            Ok(LogicalPlan::Sort(sort))
+        }
         other => Ok(other),
     })?;
     rewritten.map_data(LogicalPlan::recompute_schema)
+}
+
+/// What rows are ordered by, where the engine's order of values is not PostgreSQL's.
+fn in_order(by: Vec<SortExpr>, comparer: &Comparer<'_>) -> Result<Vec<SortExpr>> {
+    let one = |mut by: SortExpr| {
+        by.expr = match canonical(&by.expr.get_type(comparer.schema)?) {
+            INTERVAL => interval_size(by.expr),
+            // Zero is no greater than its negative, which this makes a zero.
+            DataType::Float64 => by.expr + lit(0.0_f64),
+            DataType::Float32 => by.expr + lit(0.0_f32),
+            _ => by.expr,
+        };
+        Ok(by)
+    };
+    by.into_iter().map(one).collect()
 }
 
 /// Columns of texts and of others make no union.
@@ -157,11 +177,17 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
         }
         Expr::AggregateFunction(function) => {
             must_be_ordered(function.func.name(), &function.params.args, comparer)?;
-            return Ok(Transformed::no(Expr::AggregateFunction(function)));
+            let mut function = function;
+            if !["mode", "percentile_cont", "percentile_disc"].contains(&function.func.name()) {
+                function.params.order_by = in_order(function.params.order_by, comparer)?;
+            }
+            return Ok(Transformed::yes(Expr::AggregateFunction(function)));
         }
         Expr::WindowFunction(function) => {
             must_be_ordered(function.fun.name(), &function.params.args, comparer)?;
-            return Ok(Transformed::no(Expr::WindowFunction(function)));
+            let mut function = function;
+            function.params.order_by = in_order(function.params.order_by, comparer)?;
+            return Ok(Transformed::yes(Expr::WindowFunction(function)));
         }
         other => return Ok(Transformed::no(other)),
     };
