@@ -19,7 +19,7 @@ use rollcall_query::{
 
 use super::{
     answer::{Asking, Reply, notice},
-    cursor::{Cursor, Going, no_cursor},
+    cursor::{Cursor, Going, Lent, no_cursor},
     error::{UNSUPPORTED, error, error_with_hint, failed, no_statement, read_only},
     prepared::shown,
     rows::Rows,
@@ -324,8 +324,9 @@ impl Asking {
                 false => state.settings.rollback(None).unwrap_or_default(),
             }
         };
-        self.session.end_cursors(0);
+        // A portal that fetches from a cursor gives it back.
         client.portal_store().clear_portals();
+        self.session.end_cursors(0);
         report(client, told).await?;
         client.set_transaction_status(TransactionStatus::Idle);
         done(if is_commit { "COMMIT" } else { "ROLLBACK" })
@@ -367,9 +368,10 @@ impl Asking {
             return Err(error("42P03", format!("cursor \"{name}\" already exists")));
         }
         let rows = self.found(client, &Statement::Query(query.clone())).await?;
+        let scrolls = (declared.scroll == Some(true)).then(|| self.session.kept.clone());
         let mut state = self.session.state();
         let savepoints = state.savepoints;
-        state.cursors.insert(name, Cursor::new(rows, declared.scroll == Some(true), is_held, savepoints));
+        state.cursors.insert(name, Cursor::new(rows, scrolls, is_held, savepoints));
         done("DECLARE CURSOR")
     }
 
@@ -405,17 +407,11 @@ impl Asking {
     }
 
     async fn fetch(&self, name: &str, going: Going, only_moves: bool) -> PgWireResult<Option<Reply>> {
-        // It is away while it is fetched from: a connection says one thing at a time.
-        let taken = self.session.state().cursors.remove(name);
-        let mut cursor = taken.ok_or_else(|| no_cursor(name))?;
-        let schema = cursor.schema.clone();
-        // A cursor that cannot go there stays where it is.
-        let reply = match only_moves {
-            true => cursor.go(going).await.map(|rows| Reply::Done(Tag::new("MOVE").with_rows(rows))),
-            false => cursor.fetch(going).await.map(|rows| Reply::Rows(Rows::ready(schema, rows, "FETCH"))),
-        };
-        self.session.state().cursors.insert(name.to_owned(), cursor);
-        reply.map(Some)
+        let mut lent = Lent::take(&self.session, name)?;
+        Ok(Some(match only_moves {
+            true => Reply::Done(Tag::new("MOVE").with_rows(lent.go(going).await?)),
+            false => Reply::Rows(lent.fetch(going).await?),
+        }))
     }
 }
 

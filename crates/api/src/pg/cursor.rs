@@ -1,5 +1,10 @@
 //! Questions whose rows are fetched some at a time.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use arrow_array::{RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use futures::StreamExt;
@@ -12,10 +17,16 @@ use rollcall_query::datafusion::{
 use super::{
     error::{error, error_with_hint},
     rows::Rows,
+    session::Session,
 };
 
 /// What the rows of a cursor that goes both ways may take, bytes. One that goes forward keeps none.
 const KEPT_BYTES_MAX: usize = 256 << 20;
+/// What the rows of all such cursors at a port may take.
+const KEPT_BYTES_MAX_OF_ALL: usize = 1 << 30;
+
+/// What all cursors at a port keep, bytes.
+pub(super) type KeptOfAll = Arc<AtomicUsize>;
 
 /// Where a cursor goes from where it is, and which rows it gives on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +85,8 @@ pub(super) struct Cursor {
 }
 
 /// The rows of a cursor that goes both ways, as far as they were found.
-#[derive(Default)]
 struct Kept {
+    of_all: KeptOfAll,
     batches: Vec<RecordBatch>,
     /// For each batch, how many rows there are up to its end.
     ends: Vec<usize>,
@@ -91,26 +102,15 @@ impl std::fmt::Debug for Cursor {
 }
 
 impl Cursor {
-    /// A cursor before its first row. One that scrolls keeps its rows.
-    pub(super) fn new(rows: Rows, scrolls: bool, is_held: bool, savepoints: usize) -> Self {
-        let kept = scrolls.then(Kept::default);
+    /// A cursor before its first row. One that scrolls keeps its rows, and counts them in `scrolls`.
+    pub(super) fn new(rows: Rows, scrolls: Option<KeptOfAll>, is_held: bool, savepoints: usize) -> Self {
+        let kept = scrolls.map(|of_all| Kept { of_all, batches: Vec::new(), ends: Vec::new(), bytes: 0, place: 0 });
         Self { schema: rows.schema.clone(), is_held, savepoints, rows, rest: None, kept }
     }
 
-    /// The rows on the way.
-    pub(super) async fn fetch(&mut self, going: Going) -> PgWireResult<Vec<RecordBatch>> {
-        if self.kept.is_some() {
-            return self.scroll(going).await;
-        }
-        let Going::Forward(rows_max) = going else { return Err(forward_only()) };
-        let (mut fetched, mut wanted) = (Vec::new(), rows_max);
-        while wanted > 0
-            && let Some(batch) = self.next(wanted).await?
-        {
-            wanted -= batch.num_rows();
-            fetched.push(batch);
-        }
-        Ok(fetched)
+    /// Whether it keeps its rows, and goes both ways.
+    pub(super) fn scrolls(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Goes there; how many rows a fetch would have given.
@@ -129,7 +129,7 @@ impl Cursor {
     }
 
     /// Some of the next rows, at most this many; none at the end.
-    async fn next(&mut self, rows_max: usize) -> PgWireResult<Option<RecordBatch>> {
+    pub(super) async fn next(&mut self, rows_max: usize) -> PgWireResult<Option<RecordBatch>> {
         let batch = match self.rest.take() {
             Some(rest) => rest,
             None => match self.rows.batches.next().await {
@@ -144,7 +144,8 @@ impl Cursor {
         Ok(Some(batch.slice(0, taken)))
     }
 
-    async fn scroll(&mut self, going: Going) -> PgWireResult<Vec<RecordBatch>> {
+    /// Goes there in a cursor that goes both ways; the rows on the way.
+    pub(super) async fn scroll(&mut self, going: Going) -> PgWireResult<Vec<RecordBatch>> {
         let place = self.kept.as_ref().map_or(0, |kept| kept.place);
         let by = |place: usize, rows: i64| match usize::try_from(rows) {
             Ok(rows) => place.saturating_add(rows),
@@ -180,9 +181,14 @@ impl Cursor {
             && let Some(batch) = self.rows.batches.next().await
         {
             let batch = batch?;
-            kept.bytes += batch.get_array_memory_size();
-            if kept.bytes > KEPT_BYTES_MAX {
-                let text = format!("the rows of a cursor that scrolls take more than {KEPT_BYTES_MAX} bytes");
+            let bytes = batch.get_array_memory_size();
+            kept.bytes += bytes;
+            let of_all = kept.of_all.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            if kept.bytes > KEPT_BYTES_MAX || of_all > KEPT_BYTES_MAX_OF_ALL {
+                let text = match kept.bytes > KEPT_BYTES_MAX {
+                    true => format!("the rows of a cursor that scrolls take more than {KEPT_BYTES_MAX} bytes"),
+                    false => "the rows of all cursors that scroll take too much memory".to_owned(),
+                };
                 return Err(error_with_hint("53200", text, "declare it NO SCROLL, or ask for less"));
             }
             count += batch.num_rows();
@@ -209,6 +215,66 @@ impl Kept {
     }
 }
 
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.of_all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A cursor that is fetched from: a connection says one thing at a time. It goes back to its session
+/// when it is dropped, wherever it is by then.
+pub(super) struct Lent {
+    session: Arc<Session>,
+    name: String,
+    cursor: Option<Cursor>,
+}
+
+impl Lent {
+    pub(super) fn take(session: &Arc<Session>, name: &str) -> PgWireResult<Self> {
+        let cursor = session.state().cursors.remove(name).ok_or_else(|| no_cursor(name))?;
+        Ok(Self { session: session.clone(), name: name.to_owned(), cursor: Some(cursor) })
+    }
+
+    fn cursor(&mut self) -> PgWireResult<&mut Cursor> {
+        self.cursor.as_mut().ok_or_else(|| no_cursor(&self.name))
+    }
+
+    /// Goes there; how many rows a fetch would have given.
+    pub(super) async fn go(&mut self, going: Going) -> PgWireResult<usize> {
+        self.cursor()?.go(going).await
+    }
+
+    /// The rows on the way. Those of a cursor that goes forward are found as they are taken.
+    pub(super) async fn fetch(mut self, going: Going) -> PgWireResult<Rows> {
+        let cursor = self.cursor()?;
+        let schema = cursor.schema.clone();
+        if cursor.scrolls() {
+            return Ok(Rows::ready(schema, cursor.scroll(going).await?, "FETCH"));
+        }
+        let Going::Forward(rows_max) = going else { return Err(forward_only()) };
+        let batches = futures::stream::try_unfold((self, rows_max), |(mut lent, wanted)| async move {
+            if wanted == 0 {
+                return Ok(None);
+            }
+            let batch = lent.cursor()?.next(wanted).await?;
+            Ok(batch.map(|batch| {
+                let left = wanted - batch.num_rows();
+                (batch, (lent, left))
+            }))
+        });
+        // Clients ask on where nothing is left.
+        Ok(Rows { schema, batches: batches.fuse().boxed(), command: "FETCH" })
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(cursor) = self.cursor.take() {
+            self.session.state().cursors.insert(std::mem::take(&mut self.name), cursor);
+        }
+    }
+}
+
 fn reversed(rows: &RecordBatch) -> PgWireResult<RecordBatch> {
     let places = UInt64Array::from_iter_values((0..rows.num_rows() as u64).rev());
     take_record_batch(rows, &places).map_err(|failure| error("XX000", failure.to_string()))
@@ -229,22 +295,31 @@ mod tests {
 
     use arrow_array::{Int64Array, cast::AsArray as _, types::Int64Type};
     use arrow_schema::{DataType, Field, Schema};
+    use futures::TryStreamExt;
 
     use super::*;
 
-    /// A cursor over the numbers from one to ten, in three batches.
-    fn numbers(scrolls: bool) -> Cursor {
+    /// A session's cursor over the numbers from one to ten, in three batches.
+    fn numbers(scrolls: bool) -> Arc<Session> {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let batch = |from, to| {
             let column = Arc::new(Int64Array::from_iter_values(from..=to));
             RecordBatch::try_new(schema.clone(), vec![column]).expect("a batch")
         };
         let rows = Rows::ready(schema.clone(), vec![batch(1, 4), batch(5, 5), batch(6, 10)], "SELECT");
-        Cursor::new(rows, scrolls, false, 0)
+        let session = Session::new(None, KeptOfAll::default());
+        let scrolls = scrolls.then(|| session.kept.clone());
+        session.state().cursors.insert("c".to_owned(), Cursor::new(rows, scrolls, false, 0));
+        Arc::new(session)
     }
 
-    async fn fetched(cursor: &mut Cursor, going: Going) -> Vec<i64> {
-        let batches = cursor.fetch(going).await.expect("rows");
+    fn lent(session: &Arc<Session>) -> Lent {
+        Lent::take(session, "c").expect("a cursor")
+    }
+
+    async fn fetched(session: &Arc<Session>, going: Going) -> Vec<i64> {
+        let rows = lent(session).fetch(going).await.expect("rows");
+        let batches: Vec<RecordBatch> = rows.batches.try_collect().await.expect("rows");
         batches.iter().flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
     }
 
@@ -277,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cursor_goes_both_ways_as_postgresqls_does() {
-        let (mut cursor, mut model) = (numbers(true), Model(0));
+        let (session, mut model) = (numbers(true), Model(0));
         let mut seed = 7_u64;
         let mut random = |below: u64| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -293,18 +368,36 @@ mod tests {
                 3 => Going::By(place),
                 _ => Going::Forward(usize::MAX),
             };
-            let before = cursor.kept.as_ref().map(|kept| kept.place);
-            assert_eq!(fetched(&mut cursor, going).await, model.fetch(going), "{step}: {going:?} from {before:?}");
+            let before = model.0;
+            assert_eq!(fetched(&session, going).await, model.fetch(going), "{step}: {going:?} from {before}");
         }
+        assert!(session.kept.load(Ordering::Relaxed) > 0);
+        session.state().cursors.clear();
+        assert_eq!(session.kept.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn cursors_keep_no_more_than_there_is_room_for() {
+        let session = numbers(true);
+        session.kept.store(KEPT_BYTES_MAX_OF_ALL, Ordering::Relaxed);
+        assert!(lent(&session).fetch(Going::Forward(1)).await.is_err());
+        // It is there still, to be closed.
+        assert!(session.state().cursors.remove("c").is_some());
+        assert_eq!(session.kept.load(Ordering::Relaxed), KEPT_BYTES_MAX_OF_ALL);
     }
 
     #[tokio::test]
     async fn a_cursor_that_keeps_nothing_goes_forward() {
-        let mut cursor = numbers(false);
-        assert_eq!(cursor.go(Going::Forward(3)).await.expect("goes"), 3);
-        assert_eq!(fetched(&mut cursor, Going::Forward(4)).await, [4, 5, 6, 7]);
-        assert!(cursor.fetch(Going::Backward(1)).await.is_err());
-        assert_eq!(cursor.go(Going::Forward(usize::MAX)).await.expect("goes"), 3);
-        assert_eq!(fetched(&mut cursor, Going::Forward(1)).await, [0; 0]);
+        let session = numbers(false);
+        assert_eq!(lent(&session).go(Going::Forward(3)).await.expect("goes"), 3);
+        assert_eq!(fetched(&session, Going::Forward(4)).await, [4, 5, 6, 7]);
+        assert!(lent(&session).fetch(Going::Backward(1)).await.is_err());
+        // Who takes only some of the rows goes on behind these.
+        let mut rows = lent(&session).fetch(Going::Forward(usize::MAX)).await.expect("rows");
+        assert!(session.state().cursors.is_empty(), "it is away");
+        assert_eq!(rows.batches.next().await.expect("a batch").expect("rows").num_rows(), 3);
+        drop(rows);
+        assert_eq!(lent(&session).go(Going::Forward(usize::MAX)).await.expect("goes"), 0);
+        assert_eq!(fetched(&session, Going::Forward(1)).await, [0; 0]);
     }
 }

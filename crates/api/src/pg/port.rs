@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     SharedBackend,
+    cursor::KeptOfAll,
     protocol::Client,
     running::{Cancel, Running},
     session::Session,
@@ -35,6 +36,7 @@ pub struct PgPort {
     tls: TlsAcceptor,
     running: Arc<Running>,
     numbers: Numbers,
+    kept: KeptOfAll,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -53,7 +55,15 @@ impl PgPort {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { backend, tls: TlsAcceptor::from(tls), running: Arc::default(), numbers: Arc::default(), tasks, stop }
+        Self {
+            backend,
+            tls: TlsAcceptor::from(tls),
+            running: Arc::default(),
+            numbers: Arc::default(),
+            kept: Arc::default(),
+            tasks,
+            stop,
+        }
     }
 
     /// Serves until it is stopped. `address` is where it listens: beyond loopback clients need TLS.
@@ -81,8 +91,16 @@ impl PgPort {
         }
     }
 
+    fn session(&self) -> Arc<Session> {
+        // Without it the client asks without; the reason is in its first answer.
+        let system = self.backend.engine().system().ok();
+        Arc::new(Session::new(system, self.kept.clone()))
+    }
+
     fn spawn(&self, socket: TcpStream, peer: SocketAddr, needs_tls: bool, place: tokio::sync::OwnedSemaphorePermit) {
-        let connection = Connection::new(self.backend.clone(), self.running.clone(), self.numbers.clone(), needs_tls);
+        let session = self.session();
+        let connection =
+            Connection::new(self.backend.clone(), session, self.running.clone(), self.numbers.clone(), needs_tls);
         let (tls, stop) = (self.tls.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             let _place = place;
@@ -106,9 +124,13 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(backend: SharedBackend, running: Arc<Running>, numbers: Numbers, needs_tls: bool) -> Self {
-        // Without it the client asks without; the reason is in its first answer.
-        let session = Arc::new(Session::new(backend.engine().system().ok()));
+    fn new(
+        backend: SharedBackend,
+        session: Arc<Session>,
+        running: Arc<Running>,
+        numbers: Numbers,
+        needs_tls: bool,
+    ) -> Self {
         Self {
             startup: Arc::new(Startup::new(backend.clone(), session.clone(), numbers, needs_tls)),
             cancel: Arc::new(Cancel(running.clone())),

@@ -12,7 +12,11 @@ use rollcall_query::{
 };
 use rollcall_types::Coverage;
 
-use super::{cursor::Cursor, prepared::Prepared, settings::Settings};
+use super::{
+    cursor::{Cursor, KeptOfAll},
+    prepared::Prepared,
+    settings::Settings,
+};
 
 /// One connection's memory.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(super) struct Session {
     state: Mutex<State>,
     /// What this client was told of tables and their numbers.
     pub(super) system: Option<System>,
+    /// What cursors at this port keep.
+    pub(super) kept: KeptOfAll,
 }
 
 /// The parts that change.
@@ -57,8 +63,8 @@ pub(super) struct Written {
 }
 
 impl Session {
-    pub(super) fn new(system: Option<System>) -> Self {
-        Self { state: Mutex::default(), system }
+    pub(super) fn new(system: Option<System>, kept: KeptOfAll) -> Self {
+        Self { state: Mutex::default(), system, kept }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
