@@ -36,7 +36,7 @@ pub use catalogue::{OID_ALIAS, System, VECTOR, is_catalogue_question};
 pub use change::{Change, ChangeKind, columns_set, is_change};
 pub use datafusion;
 pub use declared::DECLARED;
-pub use dialect::{Literal, bind, execute, only_moves, parameter_count, shown_name};
+pub use dialect::{Literal, bind, execute, only_moves, shown_name};
 pub use engine::{Answer, Described, Engine, EngineLimits, Question, Took};
 pub use error::QueryError;
 pub use export::{Encoder, ExportError, Format, TrailerFilter, csv_trailer, pieces, render, split_csv_trailer};

@@ -160,6 +160,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Stack of a worker. A statement passes through many layers, whose frames are large where nothing
+/// is optimised; only what is touched takes memory.
+const STACK_BYTES: usize = 16 << 20;
+
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build()
 }

@@ -14,14 +14,14 @@ use rollcall_query::{
         CloseCursor, ContextModifier, DataType, Declare, DiscardObject, Expr, Ident, Reset, Set, SetSessionParamKind,
         Statement, TransactionIsolationLevel, TransactionMode, Value,
     },
-    execute, folded, is_change, only_moves, parameter_count,
+    execute, folded, is_change, only_moves,
 };
 
 use super::{
-    answer::{Asking, Reply, notice},
+    answer::{Asking, Reply, notice, parameter_type},
     cursor::{Cursor, Going, Lent, no_cursor},
     error::{UNSUPPORTED, error, error_with_hint, failed, no_statement, read_only},
-    prepared::shown,
+    prepared::{full_type, shown},
     rows::Rows,
     session::Written,
     settings::{
@@ -152,7 +152,9 @@ impl Asking {
                 }
                 self.fetch(&folded(name), Going::of(direction)?, only_moves(statement)).await
             }
-            Statement::Prepare { name, data_types, statement } => self.prepare(&folded(name), data_types, statement),
+            Statement::Prepare { name, data_types, statement } => {
+                Box::pin(self.prepare(client, &folded(name), data_types, statement)).await
+            }
             Statement::Close { cursor } => {
                 let mut state = self.session.state();
                 match cursor {
@@ -286,7 +288,8 @@ impl Asking {
         C::PortalStore: PortalStore,
     {
         self.session.state().written.clear();
-        for name in std::mem::take(&mut self.session.state().statements) {
+        let statements = std::mem::take(&mut self.session.state().statements);
+        for name in statements {
             client.portal_store().rm_statement(&name);
         }
     }
@@ -324,9 +327,8 @@ impl Asking {
                 false => state.settings.rollback(None).unwrap_or_default(),
             }
         };
-        // A portal that fetches from a cursor gives it back.
-        client.portal_store().clear_portals();
         self.session.end_cursors(0);
+        client.portal_store().clear_portals();
         report(client, told).await?;
         client.set_transaction_status(TransactionStatus::Idle);
         done(if is_commit { "COMMIT" } else { "ROLLBACK" })
@@ -376,16 +378,32 @@ impl Asking {
     }
 
     /// Prepares a statement under a name.
-    fn prepare(&self, name: &str, types: &[DataType], statement: &Statement) -> PgWireResult<Option<Reply>> {
+    async fn prepare<C: ClientInfo + Sync>(
+        &self,
+        client: &C,
+        name: &str,
+        types: &[DataType],
+        statement: &Statement,
+    ) -> PgWireResult<Option<Reply>> {
         if !is_question(statement) && !is_change(statement) {
             return Err(error("42601", "PREPARE takes a SELECT, INSERT, UPDATE or DELETE"));
         }
+        let told: Vec<Option<String>> = types.iter().map(|kind| Some(kind.to_string())).collect();
+        let engine = self.backend.engine();
+        let described = engine.describe(statement, &told, self.context(client)?).await;
+        let described = described.map_err(|failure| failed(&failure))?;
+        // What no place needs may be given.
+        let places = described.parameters.len().max(types.len());
+        let named = |place: usize| match described.parameters.get(place) {
+            Some(kind) => full_type(&parameter_type(kind.as_ref())),
+            None => None,
+        };
+        let types = (0..places).map(named).collect();
         let mut state = self.session.state();
         if state.written.contains_key(name) || state.statements.contains(name) {
             return Err(error("42P05", format!("prepared statement \"{name}\" already exists")));
         }
-        let count = parameter_count(statement).max(types.len());
-        state.written.insert(name.to_owned(), Written { statement: statement.clone(), types: types.to_vec(), count });
+        state.written.insert(name.to_owned(), Written { statement: statement.clone(), types });
         done("PREPARE")
     }
 
@@ -397,9 +415,9 @@ impl Asking {
         let [name] = name.0.as_slice() else { return Err(no_statement(&name.to_string())) };
         let name = name.as_ident().map(folded).unwrap_or_default();
         let written = self.session.state().written.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
-        if parameters.len() != written.count {
+        if parameters.len() != written.types.len() {
             let text = format!("wrong number of parameters for prepared statement \"{name}\"");
-            let detail = format!("it has {} parameters, and {} are given", written.count, parameters.len());
+            let detail = format!("it has {} parameters, and {} are given", written.types.len(), parameters.len());
             return Err(error_with_hint("42601", text, detail));
         }
         let statement = execute(&written.statement, parameters, &written.types);
@@ -407,7 +425,7 @@ impl Asking {
     }
 
     async fn fetch(&self, name: &str, going: Going, only_moves: bool) -> PgWireResult<Option<Reply>> {
-        let mut lent = Lent::take(&self.session, name)?;
+        let lent = Lent::take(&self.session, name)?;
         Ok(Some(match only_moves {
             true => Reply::Done(Tag::new("MOVE").with_rows(lent.go(going).await?)),
             false => Reply::Rows(lent.fetch(going).await?),

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use arrow_array::{RecordBatch, UInt64Array};
+use arrow_array::{Array as _, ArrayRef, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use futures::StreamExt;
 use pgwire::error::{PgWireError, PgWireResult};
@@ -81,6 +81,8 @@ pub(super) struct Cursor {
     rows: Rows,
     /// What is left of the batch that was cut; of a cursor that keeps its rows nothing is cut.
     rest: Option<RecordBatch>,
+    /// It failed, or was cancelled, among its rows: what would come next is not known.
+    is_broken: bool,
     kept: Option<Kept>,
 }
 
@@ -104,17 +106,32 @@ impl std::fmt::Debug for Cursor {
 impl Cursor {
     /// A cursor before its first row. One that scrolls keeps its rows, and counts them in `scrolls`.
     pub(super) fn new(rows: Rows, scrolls: Option<KeptOfAll>, is_held: bool, savepoints: usize) -> Self {
-        let kept = scrolls.map(|of_all| Kept { of_all, batches: Vec::new(), ends: Vec::new(), bytes: 0, place: 0 });
-        Self { schema: rows.schema.clone(), is_held, savepoints, rows, rest: None, kept }
+        let kept = scrolls.map(Kept::new);
+        Self { schema: rows.schema.clone(), is_held, savepoints, rows, rest: None, is_broken: false, kept }
     }
 
-    /// Whether it keeps its rows, and goes both ways.
-    pub(super) fn scrolls(&self) -> bool {
-        self.kept.is_some()
+    /// The rows on the way.
+    async fn fetch(&mut self, going: Going) -> PgWireResult<Vec<RecordBatch>> {
+        if self.kept.is_some() {
+            return self.scroll(going).await;
+        }
+        let Going::Forward(rows_max) = going else { return Err(forward_only()) };
+        let (mut fetched, mut wanted, mut bytes) = (Vec::new(), rows_max, 0);
+        while wanted > 0
+            && let Some(batch) = self.next(wanted).await?
+        {
+            bytes += bytes_of(&batch);
+            if bytes > KEPT_BYTES_MAX {
+                return Err(error_with_hint("53200", "these rows take too much memory", "fetch fewer at a time"));
+            }
+            wanted -= batch.num_rows();
+            fetched.push(batch);
+        }
+        Ok(fetched)
     }
 
     /// Goes there; how many rows a fetch would have given.
-    pub(super) async fn go(&mut self, going: Going) -> PgWireResult<usize> {
+    async fn go(&mut self, going: Going) -> PgWireResult<usize> {
         if self.kept.is_some() {
             return Ok(self.scroll(going).await?.iter().map(RecordBatch::num_rows).sum());
         }
@@ -129,7 +146,7 @@ impl Cursor {
     }
 
     /// Some of the next rows, at most this many; none at the end.
-    pub(super) async fn next(&mut self, rows_max: usize) -> PgWireResult<Option<RecordBatch>> {
+    async fn next(&mut self, rows_max: usize) -> PgWireResult<Option<RecordBatch>> {
         let batch = match self.rest.take() {
             Some(rest) => rest,
             None => match self.rows.batches.next().await {
@@ -145,7 +162,7 @@ impl Cursor {
     }
 
     /// Goes there in a cursor that goes both ways; the rows on the way.
-    pub(super) async fn scroll(&mut self, going: Going) -> PgWireResult<Vec<RecordBatch>> {
+    async fn scroll(&mut self, going: Going) -> PgWireResult<Vec<RecordBatch>> {
         let place = self.kept.as_ref().map_or(0, |kept| kept.place);
         let by = |place: usize, rows: i64| match usize::try_from(rows) {
             Ok(rows) => place.saturating_add(rows),
@@ -181,7 +198,7 @@ impl Cursor {
             && let Some(batch) = self.rows.batches.next().await
         {
             let batch = batch?;
-            let bytes = batch.get_array_memory_size();
+            let bytes = bytes_of(&batch);
             kept.bytes += bytes;
             let of_all = kept.of_all.fetch_add(bytes, Ordering::Relaxed) + bytes;
             if kept.bytes > KEPT_BYTES_MAX || of_all > KEPT_BYTES_MAX_OF_ALL {
@@ -200,6 +217,10 @@ impl Cursor {
 }
 
 impl Kept {
+    fn new(of_all: KeptOfAll) -> Self {
+        Self { of_all, batches: Vec::new(), ends: Vec::new(), bytes: 0, place: 0 }
+    }
+
     /// The rows from one place up to another, counted from one, as far as there are any.
     fn rows(&self, from: usize, before: usize) -> PgWireResult<Vec<RecordBatch>> {
         let (from, before) = (from.max(1) - 1, before.max(1) - 1);
@@ -221,8 +242,8 @@ impl Drop for Kept {
     }
 }
 
-/// A cursor that is fetched from: a connection says one thing at a time. It goes back to its session
-/// when it is dropped, wherever it is by then.
+/// A cursor while it is fetched from: a connection says one thing at a time. It goes back to its
+/// session when it is dropped.
 pub(super) struct Lent {
     session: Arc<Session>,
     name: String,
@@ -235,35 +256,42 @@ impl Lent {
         Ok(Self { session: session.clone(), name: name.to_owned(), cursor: Some(cursor) })
     }
 
-    fn cursor(&mut self) -> PgWireResult<&mut Cursor> {
-        self.cursor.as_mut().ok_or_else(|| no_cursor(&self.name))
-    }
-
     /// Goes there; how many rows a fetch would have given.
-    pub(super) async fn go(&mut self, going: Going) -> PgWireResult<usize> {
-        self.cursor()?.go(going).await
+    pub(super) async fn go(mut self, going: Going) -> PgWireResult<usize> {
+        let cursor = self.begin()?;
+        let gone = cursor.go(going).await;
+        self.end(gone)
     }
 
-    /// The rows on the way. Those of a cursor that goes forward are found as they are taken.
+    /// The rows on the way.
     pub(super) async fn fetch(mut self, going: Going) -> PgWireResult<Rows> {
-        let cursor = self.cursor()?;
+        let cursor = self.begin()?;
         let schema = cursor.schema.clone();
-        if cursor.scrolls() {
-            return Ok(Rows::ready(schema, cursor.scroll(going).await?, "FETCH"));
+        let rows = cursor.fetch(going).await;
+        self.end(rows).map(|rows| Rows::ready(schema, rows, "FETCH"))
+    }
+
+    /// Until it ends well, the cursor is broken: it may be cancelled anywhere.
+    fn begin(&mut self) -> PgWireResult<&mut Cursor> {
+        let Some(cursor) = self.cursor.as_mut() else { return Err(no_cursor(&self.name)) };
+        if cursor.is_broken {
+            let text = format!("cursor \"{}\" failed among its rows and gives no more", self.name);
+            return Err(error_with_hint("55000", text, "close it and declare it again"));
         }
-        let Going::Forward(rows_max) = going else { return Err(forward_only()) };
-        let batches = futures::stream::try_unfold((self, rows_max), |(mut lent, wanted)| async move {
-            if wanted == 0 {
-                return Ok(None);
+        cursor.is_broken = true;
+        Ok(cursor)
+    }
+
+    fn end<T>(&mut self, ended: PgWireResult<T>) -> PgWireResult<T> {
+        if let Some(cursor) = self.cursor.as_mut() {
+            // One that cannot go there stays where it is.
+            cursor.is_broken = ended.as_ref().is_err_and(|failure| !is_forward_only(failure));
+            if cursor.is_broken {
+                cursor.kept = cursor.kept.take().map(|kept| Kept::new(kept.of_all.clone()));
+                cursor.rest = None;
             }
-            let batch = lent.cursor()?.next(wanted).await?;
-            Ok(batch.map(|batch| {
-                let left = wanted - batch.num_rows();
-                (batch, (lent, left))
-            }))
-        });
-        // Clients ask on where nothing is left.
-        Ok(Rows { schema, batches: batches.fuse().boxed(), command: "FETCH" })
+        }
+        ended
     }
 }
 
@@ -278,6 +306,16 @@ impl Drop for Lent {
 fn reversed(rows: &RecordBatch) -> PgWireResult<RecordBatch> {
     let places = UInt64Array::from_iter_values((0..rows.num_rows() as u64).rev());
     take_record_batch(rows, &places).map_err(|failure| error("XX000", failure.to_string()))
+}
+
+/// What rows take, bytes. They may be a part of more.
+fn bytes_of(rows: &RecordBatch) -> usize {
+    let of_column = |column: &ArrayRef| column.to_data().get_slice_memory_size();
+    rows.columns().iter().map(|column| of_column(column).unwrap_or_else(|_| column.get_array_memory_size())).sum()
+}
+
+fn is_forward_only(failure: &PgWireError) -> bool {
+    matches!(failure, PgWireError::UserError(info) if info.code == "55000")
 }
 
 pub(super) fn forward_only() -> PgWireError {
@@ -377,11 +415,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_cursor_that_failed_or_was_cancelled_leaves_no_row_out() {
+        for scrolls in [false, true] {
+            let session = numbers(scrolls);
+            let endless = futures::stream::pending().boxed();
+            if let Some(cursor) = session.state().cursors.get_mut("c") {
+                let some = std::mem::replace(&mut cursor.rows.batches, futures::stream::empty().boxed());
+                cursor.rows.batches = some.take(2).chain(endless).boxed();
+            }
+            assert_eq!(fetched(&session, Going::Forward(2)).await, [1, 2]);
+            let cancelled =
+                tokio::time::timeout(std::time::Duration::from_millis(1), lent(&session).go(Going::Forward(9)));
+            assert!(cancelled.await.is_err());
+            assert!(lent(&session).fetch(Going::Forward(1)).await.is_err(), "what was passed is not known");
+        }
+    }
+
+    #[tokio::test]
     async fn cursors_keep_no_more_than_there_is_room_for() {
         let session = numbers(true);
         session.kept.store(KEPT_BYTES_MAX_OF_ALL, Ordering::Relaxed);
         assert!(lent(&session).fetch(Going::Forward(1)).await.is_err());
-        // It is there still, to be closed.
+        // There may be room again, but of this one's rows some were let go.
+        session.kept.store(0, Ordering::Relaxed);
+        assert!(lent(&session).fetch(Going::Forward(1)).await.is_err());
+        session.kept.store(KEPT_BYTES_MAX_OF_ALL, Ordering::Relaxed);
         assert!(session.state().cursors.remove("c").is_some());
         assert_eq!(session.kept.load(Ordering::Relaxed), KEPT_BYTES_MAX_OF_ALL);
     }
@@ -392,11 +450,7 @@ mod tests {
         assert_eq!(lent(&session).go(Going::Forward(3)).await.expect("goes"), 3);
         assert_eq!(fetched(&session, Going::Forward(4)).await, [4, 5, 6, 7]);
         assert!(lent(&session).fetch(Going::Backward(1)).await.is_err());
-        // Who takes only some of the rows goes on behind these.
-        let mut rows = lent(&session).fetch(Going::Forward(usize::MAX)).await.expect("rows");
-        assert!(session.state().cursors.is_empty(), "it is away");
-        assert_eq!(rows.batches.next().await.expect("a batch").expect("rows").num_rows(), 3);
-        drop(rows);
+        assert_eq!(fetched(&session, Going::Forward(usize::MAX)).await, [8, 9, 10]);
         assert_eq!(lent(&session).go(Going::Forward(usize::MAX)).await.expect("goes"), 0);
         assert_eq!(fetched(&session, Going::Forward(1)).await, [0; 0]);
     }

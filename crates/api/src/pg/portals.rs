@@ -16,7 +16,7 @@ use rollcall_query::{datafusion::sql::sqlparser::ast::Statement, folded, only_mo
 
 use super::{
     answer::Reply,
-    control::Talks,
+    control::{Talks, is_question},
     cursor::{Going, forward_only},
     error::error,
     prepared::{Prepared, bound},
@@ -94,7 +94,10 @@ impl Client {
             let state = self.asking.session.state();
             if state.cursors.contains_key(&name) { None } else { state.portals.get(&name).and_then(Weak::upgrade) }
         };
-        let Some(portal) = bound_as.filter(|_| only_moves(statement)) else { return Ok(None) };
+        let is_asked = |portal: &Arc<Portal<Prepared>>| is_question(&portal.statement.statement.statement);
+        let Some(portal) = bound_as.filter(|portal| only_moves(statement) && is_asked(portal)) else {
+            return Ok(None);
+        };
         let Going::Forward(rows_max) = Going::of(direction)? else { return Err(forward_only()) };
         let state = portal.state();
         let busy = || error("55006", format!("portal \"{name}\" is at work"));

@@ -54,7 +54,8 @@ impl QueryParser for Reader {
         if !statements.is_empty() {
             return Err(error("42601", "cannot insert multiple commands into a prepared statement"));
         }
-        let statement = self.0.executed(&statement)?.unwrap_or(statement);
+        // What `EXECUTE` carries out is described now, and looked up again when it runs.
+        let executed = self.0.executed(&statement)?;
         let told: Vec<Option<String>> = types.iter().map(|kind| kind.as_ref().and_then(full_type)).collect();
         // What is described is the question; COPY of it and a cursor over it have its parameters
         // and no columns of their own.
@@ -64,7 +65,7 @@ impl QueryParser for Reader {
                 stmts.first().and_then(|declared| declared.for_query.clone()).map(Statement::Query)
             }
             statement if is_question(statement) || is_change(statement) => Some(statement.clone()),
-            _ => None,
+            _ => executed.clone(),
         };
         if let Some(called) = setting_calls(&statement) {
             // It sets, so it is no question.
@@ -89,7 +90,7 @@ impl QueryParser for Reader {
             let told = types.get(place).cloned().flatten().filter(|kind| *kind != Type::UNKNOWN);
             told.unwrap_or_else(|| parameter_type(inferred.as_ref()))
         });
-        let columns = is_question(&statement).then_some(described.columns);
+        let columns = is_question(executed.as_ref().unwrap_or(&statement)).then_some(described.columns);
         Ok(Some(Prepared { statement, parameters: parameters.collect(), columns }))
     }
 
@@ -114,7 +115,7 @@ pub(super) fn shown(variable: &[rollcall_query::datafusion::sql::sqlparser::ast:
 }
 
 /// The name of a type in SQL, for an array too.
-fn full_type(kind: &Type) -> Option<String> {
+pub(super) fn full_type(kind: &Type) -> Option<String> {
     let name = sql_type(kind)?;
     Some(match kind.kind() {
         postgres_types::Kind::Array(_) => format!("{name}[]"),

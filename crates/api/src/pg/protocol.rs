@@ -22,14 +22,16 @@ use pgwire::{
     messages::{
         PgWireBackendMessage,
         copy::{CopyData, CopyDone, CopyOutResponse},
-        extendedquery::{Bind, BindComplete, Describe, Execute, Parse, ParseComplete, TARGET_TYPE_BYTE_PORTAL},
+        extendedquery::{
+            Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, TARGET_TYPE_BYTE_PORTAL,
+        },
         response::{EmptyQueryResponse, TransactionStatus},
         simplequery::Query,
     },
 };
 use rollcall_query::{
     datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Ident, ObjectName, Query as SqlQuery, Statement},
-    is_change,
+    folded, is_change,
 };
 
 use super::{
@@ -86,12 +88,12 @@ impl Client {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(error("25P02", text));
         }
-        if let Some(moved) = self.move_portal(client, statement).await? {
+        if let Some(moved) = Box::pin(self.move_portal(client, statement)).await? {
             return Ok(moved);
         }
         let executed = self.asking.executed(statement)?;
         let statement = executed.as_ref().unwrap_or(statement);
-        if let Some(reply) = self.asking.control(client, statement).await? {
+        if let Some(reply) = Box::pin(self.asking.control(client, statement)).await? {
             return Ok(reply);
         }
         if is_question(statement) {
@@ -212,7 +214,7 @@ impl Client {
     fn columns_of(&self, prepared: &Prepared) -> Option<arrow_schema::SchemaRef> {
         match &prepared.statement {
             Statement::Fetch { into: Some(_), .. } => None,
-            Statement::Fetch { name, .. } => self.cursor_columns(&name.value),
+            Statement::Fetch { name, .. } => self.cursor_columns(&folded(name)),
             _ => prepared.columns.clone(),
         }
     }
@@ -349,6 +351,24 @@ impl ExtendedQueryHandler for Client {
             return send_describe_response(client, &DescribePortalResponse::new(fields)).await;
         }
         self._on_describe(client, message).await
+    }
+
+    async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        if message.target_type == TARGET_TYPE_BYTE_PORTAL {
+            client.portal_store().rm_portal(name);
+        } else {
+            client.portal_store().rm_statement(name);
+            self.asking.session.state().statements.remove(name);
+        }
+        client.send(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?;
+        Ok(())
     }
 
     async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>

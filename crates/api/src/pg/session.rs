@@ -6,10 +6,7 @@ use std::{
 };
 
 use pgwire::api::portal::Portal;
-use rollcall_query::{
-    System,
-    datafusion::sql::sqlparser::ast::{DataType, Statement},
-};
+use rollcall_query::{System, datafusion::sql::sqlparser::ast::Statement};
 use rollcall_types::Coverage;
 
 use super::{
@@ -53,13 +50,11 @@ impl State {
     }
 }
 
-/// A statement that was prepared by `PREPARE`, and the types that this told of its parameters.
+/// A statement that was prepared by `PREPARE`, and the names of its parameters' types.
 #[derive(Debug, Clone)]
 pub(super) struct Written {
     pub(super) statement: Statement,
-    pub(super) types: Vec<DataType>,
-    /// How many parameters it has.
-    pub(super) count: usize,
+    pub(super) types: Vec<Option<String>>,
 }
 
 impl Session {

@@ -122,3 +122,13 @@ SELECT array_agg(id ORDER BY f DESC NULLS LAST, id) FROM kinds
 SELECT id FROM kinds ORDER BY f DESC NULLS LAST, id LIMIT 3
 SELECT id, f::real FROM kinds WHERE abs(f) < 1e30 ORDER BY f::real DESC, id
 SELECT id, sum(i) OVER (ORDER BY f RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) FROM kinds WHERE f IN (0, 1, 2.5) ORDER BY id
+SELECT percentile_cont(1) WITHIN GROUP (ORDER BY x), percentile_cont(0) WITHIN GROUP (ORDER BY x) FROM (VALUES (1::float8), ('Infinity')) t(x)
+SELECT array_agg(DISTINCT f ORDER BY f) FROM kinds
+SELECT id FROM kinds ORDER BY -f, id
+SELECT id, f - f AS d FROM kinds ORDER BY f - f, id
+SELECT count(DISTINCT f), count(DISTINCT f + 0), count(f) FROM kinds
+SELECT sum(DISTINCT f) FROM kinds WHERE abs(f) < 10
+SELECT count(*) FROM (SELECT DISTINCT f FROM kinds) x
+SELECT count(*) FROM (SELECT f FROM kinds WHERE id = 1 UNION SELECT f FROM kinds WHERE id = 14) x
+SELECT a.id, b.id FROM kinds a JOIN kinds b ON a.f = b.f WHERE a.id IN (1, 11) ORDER BY 1, 2
+SELECT id FROM kinds WHERE f IN (0, 'NaN') ORDER BY id

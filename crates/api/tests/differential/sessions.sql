@@ -131,3 +131,10 @@ TRUNCATE nothing
 VACUUM nothing
 LOCK TABLE nothing
 COPY nothing TO STDOUT
+PREPARE p AS SELECT $1 / 2 ;; EXECUTE p (5)
+PREPARE p (varchar(3)) AS SELECT $1 ;; EXECUTE p ('abcdef')
+PREPARE p AS SELECT $1, $1 ;; EXECUTE p ('a')
+PREPARE p AS SELECT nothing FROM sales
+BEGIN ;; DECLARE c SCROLL CURSOR FOR SELECT id FROM sales ORDER BY id ;; FETCH ABSOLUTE -1 FROM c ;; FETCH -2 FROM c ;; FETCH RELATIVE -3 FROM c ;; MOVE -1 FROM c ;; FETCH FORWARD -1 FROM c ;; FETCH BACKWARD -1 FROM c
+SELECT 'sales'::regclass
+SELECT ('sales'::regclass)::text, 'sales'::regclass::varchar

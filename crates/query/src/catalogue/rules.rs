@@ -5,8 +5,8 @@ use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value,
-    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
+    TableWithJoins, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::{
@@ -224,9 +224,19 @@ fn read_relations(select: &Select) -> Vec<(String, i32)> {
         let number = system_relation(None, &relation)?;
         Some((alias.as_ref().map_or(relation, |alias| folded(&alias.name)), number))
     };
+    // Where a join leaves rows without a partner, there is no number.
     let of = |from: &TableWithJoins| {
-        let joined = from.joins.iter().map(|join| &join.relation);
-        std::iter::once(&from.relation).chain(joined).filter_map(named).collect::<Vec<_>>()
+        let mut read: Vec<_> = named(&from.relation).into_iter().collect();
+        for join in &from.joins {
+            match &join.join_operator {
+                JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => {
+                    read.extend(named(&join.relation));
+                }
+                JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => {}
+                _ => read.clear(),
+            }
+        }
+        read
     };
     select.from.iter().flat_map(of).collect()
 }
@@ -253,7 +263,7 @@ impl VisitorMut for OfRelations {
             _ => None,
         };
         if let Some((_, relation)) = relation {
-            *expression = number(relation);
+            *expression = cast(number(relation), DataType::Integer(None));
         }
         ControlFlow::Continue(())
     }

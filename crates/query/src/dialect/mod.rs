@@ -26,7 +26,7 @@ pub(crate) use self::rewrite::{REGCLASS, TO_REGCLASS};
 pub use self::{
     moves::only_moves,
     names::shown_name,
-    parameters::{Literal, bind, execute, parameter_count},
+    parameters::{Literal, bind, execute},
 };
 use crate::error::QueryError;
 

@@ -7,8 +7,8 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, Whitespace, Word},
 };
 
-/// The target that stands for no target; nobody can write it, since a name has a letter.
-const NOWHERE: &str = "";
+/// The target that stands for no target: no keyboard has it.
+const NOWHERE: &str = "\u{1f}nowhere";
 
 /// Whether a `FETCH` was written as `MOVE`.
 pub fn only_moves(statement: &Statement) -> bool {
@@ -86,8 +86,13 @@ fn whole(statement: &[Token]) -> Option<Vec<Token>> {
         _ if is_number(words.peek()) => {}
         _ => fetch.push(word(Keyword::NEXT)),
     }
+    let mut sign = "";
     while is_number(words.peek()) {
-        fetch.extend(words.next());
+        match words.next() {
+            Some(Token::Minus) => sign = "-",
+            Some(Token::Number(digits, long)) => fetch.push(Token::Number(format!("{sign}{digits}"), long)),
+            _ => {}
+        }
     }
     match words.peek().map(keyword) {
         Some(Keyword::FROM | Keyword::IN) => fetch.extend(words.next()),

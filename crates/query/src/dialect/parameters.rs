@@ -136,30 +136,30 @@ impl VisitorMut for Bind<'_> {
     }
 }
 
-/// The statement with what EXECUTE gives for its parameters, each of the type that PREPARE told of it.
-pub fn execute(statement: &Statement, given: &[Expr], told: &[DataType]) -> Result<Statement, QueryError> {
-    let is_value = |expr: &Expr| {
-        let found = visit_expressions(expr, |expr| match expr {
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => {
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        });
-        found.is_continue()
-    };
-    if let Some(other) = given.iter().find(|expr| !is_value(expr)) {
-        return Err(QueryError::Syntax(format!("EXECUTE takes values, and {other} reads a column")));
+/// The statement with what `EXECUTE` gives for its parameters, each of the type of that name, if the
+/// parameter has one. Only values that are written out are taken: an expression would be evaluated
+/// wherever its parameter stands.
+pub fn execute(statement: &Statement, given: &[Expr], types: &[Option<String>]) -> Result<Statement, QueryError> {
+    if let Some(other) = given.iter().find(|expr| !is_written_out(expr)) {
+        let text = format!("EXECUTE takes values that are written out, and {other} is an expression");
+        return Err(QueryError::Unsupported(text));
     }
-    let typed = |(place, expr): (usize, &Expr)| match told.get(place) {
-        Some(kind) => cast(expr.clone(), kind.clone()),
+    let typed = |(expr, kind): (&Expr, &Option<String>)| match kind.as_deref().and_then(type_named) {
+        Some(kind) => cast(expr.clone(), kind),
         None => Expr::Nested(Box::new(expr.clone())),
     };
-    with_values(statement, &given.iter().enumerate().map(typed).collect::<Vec<_>>())
+    with_values(statement, &given.iter().zip(types).map(typed).collect::<Vec<_>>())
 }
 
-/// How many parameters a statement has.
-pub fn parameter_count(statement: &Statement) -> usize {
-    placeholders(statement, &[]).count
+fn is_written_out(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => !matches!(value.value, Value::Placeholder(_)),
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => is_written_out(inner),
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_written_out(expr),
+        Expr::Array(array) => array.elem.iter().all(is_written_out),
+        Expr::TypedString(_) | Expr::Interval(_) => true,
+        _ => false,
+    }
 }
 
 fn with_values(statement: &Statement, values: &[Expr]) -> Result<Statement, QueryError> {

@@ -55,16 +55,13 @@ impl VisitorMut for Rewrite {
         if select.projection.is_empty() {
             return refused("SELECT needs a column here");
         }
-        let shows_number = |expr: &Expr| match expr {
-            Expr::Cast { data_type, .. } => catalogue_type(data_type).as_deref() == Some("regclass"),
-            other => is_regclass(other),
-        };
-        let is_shown = |item: &SelectItem| match item {
-            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => shows_number(expr),
-            _ => false,
-        };
-        if select.projection.iter().any(is_shown) {
-            return refused("a regclass is no column of an answer here; ::text gives its name, ::oid its number");
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+                && shows_regclass(expr)
+            {
+                // PostgreSQL shows the name.
+                *expr = syntax::cast(take(expr), DataType::Text);
+            }
         }
         ControlFlow::Continue(())
     }
@@ -279,6 +276,13 @@ fn cast(expr: &mut Expr, data_type: &mut DataType) -> Result<Option<Expr>, Query
         Some(CharacterLength::IntegerLength { length, .. }) => Some(length.to_string()),
         _ => None,
     };
+    let is_text = matches!(
+        data_type,
+        DataType::Text | DataType::Varchar(None) | DataType::CharacterVarying(None) | DataType::CharVarying(None)
+    );
+    if is_regclass(expr) && (is_text || catalogue_type(data_type).as_deref() == Some("name")) {
+        return Ok(Some(call("rollcall_regclass_name", [take(expr)])));
+    }
     match data_type {
         DataType::Varchar(size) | DataType::CharacterVarying(size) | DataType::CharVarying(size) => {
             Ok(length(size).map(|size| call("rollcall_varchar", [take(expr), number(size)])))
@@ -293,7 +297,6 @@ fn cast(expr: &mut Expr, data_type: &mut DataType) -> Result<Option<Expr>, Query
             let elements = arrays::parse(text).map_err(QueryError::Syntax)?;
             Ok(Some(syntax::cast(array_of(elements), data_type.clone())))
         }
-        DataType::Text if is_regclass(expr) => Ok(Some(call("rollcall_regclass_name", [take(expr)]))),
         _ => match catalogue_type(data_type).as_deref() {
             Some("regclass") if text_of(expr).is_some() => Ok(Some(call(REGCLASS, [take(expr)]))),
             Some(name @ ("regclass" | "regproc" | "regprocedure")) => {
@@ -314,8 +317,21 @@ pub(crate) const REGCLASS: &str = "rollcall_regclass";
 /// The same, and NULL where there is none.
 pub(crate) const TO_REGCLASS: &str = "to_regclass";
 
+/// What is selected as a relation's number, before it is rewritten.
+fn shows_regclass(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => shows_regclass(inner),
+        Expr::Cast { data_type, .. } => catalogue_type(data_type).as_deref() == Some("regclass"),
+        other => is_regclass(other),
+    }
+}
+
 fn is_regclass(expr: &Expr) -> bool {
-    let Expr::Function(function) = expr else { return false };
+    let function = match expr {
+        Expr::Nested(inner) => return is_regclass(inner),
+        Expr::Function(function) => function,
+        _ => return false,
+    };
     let name = function.name.0.last().and_then(ObjectNamePart::as_ident);
     name.is_some_and(|name| [REGCLASS, TO_REGCLASS].contains(&folded(name).as_str()))
 }

@@ -135,6 +135,9 @@ fn a_cursor_is_moved_by_the_words_that_may_be_left_out_too() {
         ("FETCH BACKWARD FROM c", "FETCH PRIOR FROM c", false),
         ("fetch forward 10 c", "FETCH FORWARD 10 FROM c", false),
         ("MOVE ABSOLUTE 0 FROM c;", "FETCH ABSOLUTE 0 FROM c", true),
+        ("FETCH -1 FROM c", "FETCH -1 FROM c", false),
+        ("MOVE RELATIVE -2 IN c", "FETCH RELATIVE -2 IN c", true),
+        ("FETCH FORWARD +2 c", "FETCH FORWARD 2 FROM c", false),
         ("FETCH LAST FROM \"first\"", "FETCH LAST FROM \"first\"", false),
     ];
     for (written, meant, moves) in cases {

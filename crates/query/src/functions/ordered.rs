@@ -168,7 +168,9 @@ impl Accumulator for Kept {
                     other => exec_err!("{other} is no number"),
                 };
                 let (low, high) = (of(place.floor())?, of(place.ceil())?);
-                return Ok(ScalarValue::from(low + (high - low) * (place - place.floor())));
+                // Between infinity and itself there is nothing.
+                let between = if low == high { low } else { low + (high - low) * (place - place.floor()) };
+                return Ok(ScalarValue::from(between));
             }
             Wanted::Percentile => ((self.part * self.values.len() as f64).ceil() as usize).saturating_sub(1),
             Wanted::Mode => {

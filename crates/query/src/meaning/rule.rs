@@ -9,8 +9,9 @@ use datafusion::{
     },
     config::ConfigOptions,
     logical_expr::{
-        BinaryExpr, Expr, ExprSchemable, Join, Like, LogicalPlan, Operator, SortExpr, Union,
-        expr::{Between, Case},
+        BinaryExpr, Expr, ExprSchemable, Join, Like, LogicalPlan, Operator, SortExpr, Union, WindowFrameBound,
+        WindowFrameUnits,
+        expr::{Between, Case, WindowFunctionParams},
         expr_rewriter::NamePreserver,
         lit,
         utils::merge_schema,
@@ -24,7 +25,7 @@ use super::{
     compare::Comparer,
     convert::Target,
     operator::{Operation, apply},
-    order::interval_size,
+    order::{float_order, interval_size},
     pattern,
     types::{INTERVAL, More, canonical, is_text, name},
 };
@@ -77,14 +78,18 @@ fn in_order(by: Vec<SortExpr>, comparer: &Comparer<'_>) -> Result<Vec<SortExpr>>
     let one = |mut by: SortExpr| {
         by.expr = match canonical(&by.expr.get_type(comparer.schema)?) {
             INTERVAL => interval_size(by.expr),
-            // Zero is no greater than its negative, which this makes a zero.
-            DataType::Float64 => by.expr + lit(0.0_f64),
-            DataType::Float32 => by.expr + lit(0.0_f32),
-            _ => by.expr,
+            _ => one_zero(by.expr, comparer)?,
         };
         Ok(by)
     };
     by.into_iter().map(one).collect()
+}
+
+fn one_zero(value: Expr, comparer: &Comparer<'_>) -> Result<Expr> {
+    Ok(match canonical(&value.get_type(comparer.schema)?) {
+        DataType::Float64 | DataType::Float32 => float_order(value),
+        _ => value,
+    })
 }
 
 /// Columns of texts and of others make no union.
@@ -106,7 +111,10 @@ fn join_keys(mut join: Join, config: &ConfigOptions) -> Result<Join> {
     let mut both = join.left.schema().as_ref().clone();
     both.merge(join.right.schema());
     let comparer = Comparer { schema: &both, config };
-    let on = join.on.into_iter().map(|(left, right)| comparer.pair(left, right, "="));
+    let on = join.on.into_iter().map(|(left, right)| {
+        let (left, right) = comparer.pair(left, right, "=")?;
+        Ok((one_zero(left, &comparer)?, one_zero(right, &comparer)?))
+    });
     join.on = on.collect::<Result<_>>()?;
     Ok(join)
 }
@@ -141,7 +149,18 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
             | Operator::Gt
             | Operator::GtEq
             | Operator::IsDistinctFrom
-            | Operator::IsNotDistinctFrom => comparer.comparison(*left, op, *right)?,
+            | Operator::IsNotDistinctFrom => {
+                let is_literal = |side: &Expr| matches!(side, Expr::Literal(..)) || is_open(side);
+                // It may become a join's key, and keys are the same bit by bit.
+                let is_key = matches!(op, Operator::Eq | Operator::IsNotDistinctFrom)
+                    && !is_literal(&left)
+                    && !is_literal(&right);
+                let (left, right) = match is_key {
+                    true => (one_zero(*left, comparer)?, one_zero(*right, comparer)?),
+                    false => (*left, *right),
+                };
+                comparer.comparison(left, op, right)?
+            }
             Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch => {
                 must_be_texts(&left, &right, comparer, "~")?;
                 let right = with_pattern(*right, "a regular expression", pattern::regular)?;
@@ -178,6 +197,11 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
         Expr::AggregateFunction(function) => {
             must_be_ordered(function.func.name(), &function.params.args, comparer)?;
             let mut function = function;
+            if function.params.distinct {
+                // Zero and its negative are one value.
+                function.params.args =
+                    function.params.args.into_iter().map(|arg| one_zero(arg, comparer)).collect::<Result<_>>()?;
+            }
             if !["mode", "percentile_cont", "percentile_disc"].contains(&function.func.name()) {
                 function.params.order_by = in_order(function.params.order_by, comparer)?;
             }
@@ -186,12 +210,29 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
         Expr::WindowFunction(function) => {
             must_be_ordered(function.fun.name(), &function.params.args, comparer)?;
             let mut function = function;
+            must_not_span(&function.params, comparer)?;
             function.params.order_by = in_order(function.params.order_by, comparer)?;
             return Ok(Transformed::yes(Expr::WindowFunction(function)));
         }
         other => return Ok(Transformed::no(other)),
     };
     Ok(Transformed::yes(rewritten))
+}
+
+/// Bounds of a frame that are spans of what it is ordered by need that itself.
+fn must_not_span(window: &WindowFunctionParams, comparer: &Comparer<'_>) -> Result<()> {
+    let frame = &window.window_frame;
+    let is_value = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::Preceding(value) | WindowFrameBound::Following(value) => !value.is_null(),
+        WindowFrameBound::CurrentRow => false,
+    };
+    let spans = frame.units == WindowFrameUnits::Range && (is_value(&frame.start_bound) || is_value(&frame.end_bound));
+    for by in window.order_by.iter().filter(|_| spans) {
+        if canonical(&by.expr.get_type(comparer.schema)?) == INTERVAL {
+            return plan_err!("RANGE over intervals is not supported here");
+        }
+    }
+    Ok(())
 }
 
 /// There is no least of values without an order, and that of intervals is not DataFusion's.

@@ -249,7 +249,7 @@ async fn a_greedy_query_fails_alone() {
     let world = World::new().await;
     let limits = EngineLimits { memory_bytes: 1 << 20, ..EngineLimits::default() };
     let engine = Engine::new(world.lake.clone(), limits).expect("starts");
-    let greedy = "SELECT array_agg(a.value) FROM generate_series(1, 2000) a, generate_series(1, 1000) b";
+    let greedy = "SELECT array_agg(a.a) FROM generate_series(1, 2000) a, generate_series(1, 1000) b";
     let ask = |sql: &'static str| engine.query(sql, Extras::default());
     let (refused, other) = tokio::join!(ask(greedy), ask("SELECT count(*) FROM generate_series(1, 100000)"));
     assert!(matches!(&refused, Err(QueryError::Limit(text)) if text.contains("memory")), "{refused:?}");

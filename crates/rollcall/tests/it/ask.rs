@@ -269,7 +269,7 @@ with psycopg.connect(host=host, port=port, user="ada", password=password, dbname
     threading.Timer(1.0, conn.cancel).start()
     started = time.time()
     try:
-        conn.execute("SELECT count(*) FROM generate_series(1, 1000000000) WHERE value % 7 = 3")
+        conn.execute("SELECT count(*) FROM generate_series(1, 1000000000) AS g(value) WHERE value % 7 = 3")
         raise SystemExit("it was not cancelled")
     except psycopg.errors.QueryCanceled:
         assert time.time() - started < 30

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Fails in the last of many rows.
-const FAILS_LATE: &str = "SELECT value, 100 / (1000000 - value) AS share FROM generate_series(1, 1000000)";
+const FAILS_LATE: &str = "SELECT value, 100 / (1000000 - value) AS share FROM generate_series(1, 1000000) AS g(value)";
 
 fn curl(hq: &Hq, sql: &str, format: &str, more: &[&str]) -> std::process::Output {
     let token = fs::read_to_string(hq.data.join("operator.token")).expect("a token");
@@ -31,7 +31,7 @@ fn answers_of_any_length_are_whole_or_say_that_they_are_not() {
     };
 
     // More than a million rows, and what they are missing beside them.
-    let long = "SELECT value, 1.5 * value AS half FROM generate_series(1, 1500000) ORDER BY value";
+    let long = "SELECT value, 1.5 * value AS half FROM generate_series(1, 1500000) AS g(value) ORDER BY value";
     for format in ["csv", "json", "arrow", "parquet"] {
         let done = export(long, format, format);
         assert_eq!(done.status.code(), Some(0), "{format}: {}", err(&done));
@@ -74,7 +74,12 @@ fn answers_of_any_length_are_whole_or_say_that_they_are_not() {
             _ => assert!(told.contains("status 200") && code == Some(18), "{format}: {code:?} {told}"),
         }
     }
-    let soon = curl(&hq, "SELECT 1 / (value - 5) FROM generate_series(1, 10)", "csv", &["-w", "%{stderr}%{http_code}"]);
+    let soon = curl(
+        &hq,
+        "SELECT 1 / (value - 5) FROM generate_series(1, 10) AS g(value)",
+        "csv",
+        &["-w", "%{stderr}%{http_code}"],
+    );
     assert!(!err(&soon).ends_with("200") && out(&soon).contains("by zero"), "{soon:?}");
 }
 
