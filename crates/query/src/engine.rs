@@ -439,7 +439,7 @@ async fn type_of(context: &SessionContext, kind: &ast::DataType) -> Option<Field
         return Some(Field::new("", oids(), true));
     }
     if catalogue_type(kind).as_deref() == Some("oid") {
-        return Some(object_number("", DataType::Int32));
+        return Some(object_number(""));
     }
     let statement = dialect::parse_one(&format!("SELECT CAST(NULL AS {kind})")).ok()?;
     let statement = dialect::for_planner(&statement).ok()?;

@@ -110,39 +110,23 @@ impl Cursor {
         Self { schema: rows.schema.clone(), is_held, savepoints, rows, rest: None, is_broken: false, kept }
     }
 
-    /// The rows on the way.
-    async fn fetch(&mut self, going: Going) -> PgWireResult<Vec<RecordBatch>> {
+    /// Goes there, and gives the rows on the way to `each`.
+    async fn go(
+        &mut self,
+        going: Going,
+        mut each: impl FnMut(RecordBatch) -> PgWireResult<()> + Send,
+    ) -> PgWireResult<()> {
         if self.kept.is_some() {
-            return self.scroll(going).await;
+            return self.scroll(going).await?.into_iter().try_for_each(each);
         }
-        let Going::Forward(rows_max) = going else { return Err(forward_only()) };
-        let (mut fetched, mut wanted, mut bytes) = (Vec::new(), rows_max, 0);
-        while wanted > 0
-            && let Some(batch) = self.next(wanted).await?
-        {
-            bytes += bytes_of(&batch);
-            if bytes > KEPT_BYTES_MAX {
-                return Err(error_with_hint("53200", "these rows take too much memory", "fetch fewer at a time"));
-            }
-            wanted -= batch.num_rows();
-            fetched.push(batch);
-        }
-        Ok(fetched)
-    }
-
-    /// Goes there; how many rows a fetch would have given.
-    async fn go(&mut self, going: Going) -> PgWireResult<usize> {
-        if self.kept.is_some() {
-            return Ok(self.scroll(going).await?.iter().map(RecordBatch::num_rows).sum());
-        }
-        let Going::Forward(rows_max) = going else { return Err(forward_only()) };
-        let mut wanted = rows_max;
+        let Going::Forward(mut wanted) = going else { return Err(forward_only()) };
         while wanted > 0
             && let Some(batch) = self.next(wanted).await?
         {
             wanted -= batch.num_rows();
+            each(batch)?;
         }
-        Ok(rows_max - wanted)
+        Ok(())
     }
 
     /// Some of the next rows, at most this many; none at the end.
@@ -179,14 +163,12 @@ impl Cursor {
         let to = to.min(count + 1);
         let Some(kept) = &mut self.kept else { return Ok(Vec::new()) };
         kept.place = to;
-        let rows = match is_one {
-            true => return kept.rows(to, to + 1),
-            false if to >= place => kept.rows(place + 1, to.saturating_add(1)),
-            false => kept.rows(to.max(1), place),
-        }?;
+        if is_one {
+            return Ok(kept.rows(to, to + 1));
+        }
         match to >= place {
-            true => Ok(rows),
-            false => rows.into_iter().rev().map(|rows| reversed(&rows)).collect(),
+            true => Ok(kept.rows(place + 1, to.saturating_add(1))),
+            false => kept.rows(to.max(1), place).iter().rev().map(reversed).collect(),
         }
     }
 
@@ -222,7 +204,7 @@ impl Kept {
     }
 
     /// The rows from one place up to another, counted from one, as far as there are any.
-    fn rows(&self, from: usize, before: usize) -> PgWireResult<Vec<RecordBatch>> {
+    fn rows(&self, from: usize, before: usize) -> Vec<RecordBatch> {
         let (from, before) = (from.max(1) - 1, before.max(1) - 1);
         let mut found = Vec::new();
         for (batch, end) in self.batches.iter().zip(&self.ends) {
@@ -232,7 +214,7 @@ impl Kept {
                 found.push(batch.slice(first - start, last - first));
             }
         }
-        Ok(found)
+        found
     }
 }
 
@@ -257,41 +239,54 @@ impl Lent {
     }
 
     /// Goes there; how many rows a fetch would have given.
-    pub(super) async fn go(mut self, going: Going) -> PgWireResult<usize> {
-        let cursor = self.begin()?;
-        let gone = cursor.go(going).await;
-        self.end(gone)
+    pub(super) async fn go(self, going: Going) -> PgWireResult<usize> {
+        let mut count = 0;
+        let each = |rows: RecordBatch| {
+            count += rows.num_rows();
+            Ok(())
+        };
+        self.along(going, each).await?;
+        Ok(count)
     }
 
     /// The rows on the way.
-    pub(super) async fn fetch(mut self, going: Going) -> PgWireResult<Rows> {
-        let cursor = self.begin()?;
-        let schema = cursor.schema.clone();
-        let rows = cursor.fetch(going).await;
-        self.end(rows).map(|rows| Rows::ready(schema, rows, "FETCH"))
+    pub(super) async fn fetch(self, going: Going) -> PgWireResult<Rows> {
+        let (mut fetched, mut bytes) = (Vec::new(), 0);
+        let each = |rows: RecordBatch| {
+            bytes += bytes_of(&rows);
+            if bytes > KEPT_BYTES_MAX {
+                return Err(error_with_hint("53200", "these rows take too much memory", "fetch fewer at a time"));
+            }
+            fetched.push(rows);
+            Ok(())
+        };
+        let schema = self.along(going, each).await?;
+        Ok(Rows::ready(schema, fetched, "FETCH"))
     }
 
-    /// Until it ends well, the cursor is broken: it may be cancelled anywhere.
-    fn begin(&mut self) -> PgWireResult<&mut Cursor> {
+    /// Goes there. Until it ends well, the cursor is broken: it may be cancelled anywhere.
+    async fn along(
+        mut self,
+        going: Going,
+        each: impl FnMut(RecordBatch) -> PgWireResult<()> + Send,
+    ) -> PgWireResult<SchemaRef> {
         let Some(cursor) = self.cursor.as_mut() else { return Err(no_cursor(&self.name)) };
         if cursor.is_broken {
             let text = format!("cursor \"{}\" failed among its rows and gives no more", self.name);
             return Err(error_with_hint("55000", text, "close it and declare it again"));
         }
-        cursor.is_broken = true;
-        Ok(cursor)
-    }
-
-    fn end<T>(&mut self, ended: PgWireResult<T>) -> PgWireResult<T> {
-        if let Some(cursor) = self.cursor.as_mut() {
+        if cursor.kept.is_none() && !matches!(going, Going::Forward(_)) {
             // One that cannot go there stays where it is.
-            cursor.is_broken = ended.as_ref().is_err_and(|failure| !is_forward_only(failure));
-            if cursor.is_broken {
-                cursor.kept = cursor.kept.take().map(|kept| Kept::new(kept.of_all.clone()));
-                cursor.rest = None;
-            }
+            return Err(forward_only());
         }
-        ended
+        cursor.is_broken = true;
+        if let Err(failure) = cursor.go(going, each).await {
+            cursor.kept = cursor.kept.take().map(|kept| Kept::new(kept.of_all.clone()));
+            cursor.rest = None;
+            return Err(failure);
+        }
+        cursor.is_broken = false;
+        Ok(cursor.schema.clone())
     }
 }
 
@@ -312,10 +307,6 @@ fn reversed(rows: &RecordBatch) -> PgWireResult<RecordBatch> {
 fn bytes_of(rows: &RecordBatch) -> usize {
     let of_column = |column: &ArrayRef| column.to_data().get_slice_memory_size();
     rows.columns().iter().map(|column| of_column(column).unwrap_or_else(|_| column.get_array_memory_size())).sum()
-}
-
-fn is_forward_only(failure: &PgWireError) -> bool {
-    matches!(failure, PgWireError::UserError(info) if info.code == "55000")
 }
 
 pub(super) fn forward_only() -> PgWireError {

@@ -50,13 +50,12 @@ use super::{
 pub(super) struct Client {
     pub(super) asking: Arc<Asking>,
     reader: Arc<Reader>,
-    running: Arc<Running>,
 }
 
 impl Client {
     pub(super) fn new(backend: SharedBackend, session: Arc<Session>, running: Arc<Running>) -> Self {
-        let asking = Arc::new(Asking { backend, session, running: running.clone() });
-        Self { reader: Arc::new(Reader(asking.clone())), asking, running }
+        let asking = Arc::new(Asking { backend, session, running });
+        Self { reader: Arc::new(Reader(asking.clone())), asking }
     }
 
     /// Does work for a statement until it ends, is cancelled, or has no more time.
@@ -263,7 +262,7 @@ impl SimpleQueryHandler for Client {
             return Err(PgWireError::NotReadyForQuery);
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
-        let running = self.running.begin(client);
+        let running = self.asking.running.begin(client);
         self.bounded(running, self.run_text(client, &query.query)).await?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
         let status = client.transaction_status();
@@ -299,7 +298,7 @@ impl ExtendedQueryHandler for Client {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
-        let running = self.running.begin(client);
+        let running = self.asking.running.begin(client);
         let parsed = self.bounded(running, StoredStatement::parse(client, &message, self.query_parser())).await?;
         match parsed {
             Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
@@ -393,7 +392,7 @@ impl ExtendedQueryHandler for Client {
             None => return Err(PgWireError::PortalNotFound(name.to_owned())),
         };
         let rows_max = usize::try_from(message.max_rows).unwrap_or_default();
-        let running = self.running.begin(client);
+        let running = self.asking.running.begin(client);
         self.bounded(running, self.run_portal(client, &portal, rows_max)).await?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
         Ok(())

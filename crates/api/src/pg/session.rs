@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) cursors: BTreeMap<String, Cursor>,
     /// How many savepoints there are.
     pub(super) savepoints: usize,
-    /// Names of prepared statements; those of statements that were closed may be among them.
+    /// Names of the statements that the client prepared.
     pub(super) statements: BTreeSet<String>,
     /// What the client bound under names of its own; those that were closed may be among them.
     pub(super) portals: BTreeMap<String, Weak<Portal<Prepared>>>,

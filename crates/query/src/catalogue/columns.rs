@@ -21,15 +21,15 @@ pub const OID_ALIAS: &str = "pg.oid_alias";
 /// The key of a field's metadata that makes a text a vector of numbers, and says of which type.
 pub const VECTOR: &str = "pg.vector";
 
-/// A column of numbers of objects, as wide as `kind`.
-pub(crate) fn object_number(name: &str, kind: DataType) -> Field {
+/// A column of numbers of objects.
+pub(crate) fn object_number(name: &str) -> Field {
     let metadata = HashMap::from([(OID_ALIAS.to_owned(), "oid".to_owned())]);
-    Field::new(name, kind, true).with_metadata(metadata)
+    Field::new(name, DataType::Int32, true).with_metadata(metadata)
 }
 
 /// Arrays of numbers of objects.
 pub(crate) fn oids() -> DataType {
-    DataType::List(Arc::new(object_number("item", DataType::Int32)))
+    DataType::List(Arc::new(object_number("item")))
 }
 
 /// A table with one row for each of `rows`.
@@ -52,7 +52,7 @@ impl<'a, T> Columns<'a, T> {
 
     /// Numbers of objects.
     pub(crate) fn oid(mut self, name: &str, value: impl Fn(&T) -> i32) -> Self {
-        self.fields.push(object_number(name, DataType::Int32));
+        self.fields.push(object_number(name));
         self.arrays.push(Arc::new(Int32Array::from_iter_values(self.rows.iter().map(value))));
         self
     }

@@ -56,12 +56,14 @@ pub(super) fn is_written(expression: &Expr) -> bool {
         Expr::Value(ValueWithSpan { value, .. }) => {
             matches!(value, Value::SingleQuotedString(_) | Value::Placeholder(_))
         }
-        Expr::Cast { expr, data_type, .. } => {
-            matches!(type_name(data_type).as_str(), "text" | "name" | "varchar" | "character varying")
-                && is_written(expr)
-        }
+        Expr::Cast { expr, data_type, .. } => is_text_type(&type_name(data_type)) && is_written(expr),
         _ => false,
     }
+}
+
+/// Whether values of the type of this name are texts.
+pub(super) fn is_text_type(name: &str) -> bool {
+    matches!(name, "text" | "name" | "varchar" | "character varying")
 }
 
 /// The name of a type in small letters, without the schema `pg_catalog` or `information_schema`.

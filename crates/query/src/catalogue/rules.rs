@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{
-    expressions::{called, column, is_written, null_texts, subscript, type_name, unnested},
+    expressions::{called, column, is_text_type, is_written, null_texts, subscript, type_name, unnested},
     functions::system_relation,
     relations::OWN_RELATIONS,
 };
@@ -106,7 +106,7 @@ fn name_of(kind: &str, number: &Expr) -> Option<Expr> {
 fn casted(inner: &Expr, data_type: &DataType) -> Option<Expr> {
     let name = type_name(data_type);
     match name.as_str() {
-        "text" | "name" | "varchar" | "character varying" => {
+        name if is_text_type(name) => {
             if let Expr::Cast { expr: number, data_type: kind, .. } = unnested(inner)
                 && let Some(name) = name_of(&type_name(kind), number)
             {

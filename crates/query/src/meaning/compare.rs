@@ -11,7 +11,7 @@ use super::{
     cast::{cast_to, closed, is_open},
     convert::Target,
     decimal::{Number, exact},
-    order::interval_size,
+    order::order_key,
     types::{INTERVAL, More, canonical, is_text, name, timestamptz},
 };
 
@@ -56,7 +56,7 @@ impl Comparer<'_> {
         }
         if kind_left == kind_right {
             if kind_left == INTERVAL {
-                return Ok((interval_size(left), interval_size(right)));
+                return Ok((order_key(left), order_key(right)));
             }
             if of_left == of_right || !matches!(kind_left, DataType::Timestamp(..)) {
                 return Ok((left, right));
@@ -81,7 +81,7 @@ impl Comparer<'_> {
     }
 
     fn ordered(&self, value: Expr, kind: &DataType) -> Expr {
-        if canonical(kind) == INTERVAL { interval_size(value) } else { value }
+        if canonical(kind) == INTERVAL { order_key(value) } else { value }
     }
 
     /// An open literal as one of the type that it is compared with.
@@ -90,7 +90,7 @@ impl Comparer<'_> {
             return Ok(value);
         }
         let closed = closed(value, kind, self.config)?;
-        Ok(if canonical(kind) == INTERVAL { interval_size(closed) } else { closed })
+        Ok(if canonical(kind) == INTERVAL { order_key(closed) } else { closed })
     }
 
     fn numbers(&self, left: (Expr, &DataType), right: (Expr, &DataType), kind: Common) -> Result<(Expr, Expr)> {

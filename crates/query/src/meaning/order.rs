@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{ArrayRef, AsArray, Decimal128Array},
+        compute::{CastOptions, cast_with_options},
         datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, IntervalMonthDayNanoType},
     },
     common::{Result, ScalarValue, exec_err},
@@ -13,32 +14,48 @@ use datafusion::{
     },
 };
 
-use super::interval::size;
+use super::{interval::size, types::INTERVAL};
 
-/// Microseconds of an interval, by which PostgreSQL orders them: a month has 30 days, a day 24 hours.
+/// What stands for a value where PostgreSQL's order of values is not the engine's.
+///
+/// For an interval its microseconds: a month has 30 days, a day 24 hours. For a float the float, but
+/// that zero is its negative's equal, and that NaN is the greatest whatever its sign.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct IntervalSize {
+struct OrderKey {
     signature: Signature,
 }
 
 const SIZE: DataType = DataType::Decimal128(38, 0);
 
-/// A float by which PostgreSQL orders it: zero is its negative's equal, and NaN is the greatest
-/// whatever its sign.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct FloatOrder {
-    signature: Signature,
+/// What an interval or a float is compared and ordered by.
+pub(super) fn order_key(value: Expr) -> Expr {
+    let function = ScalarUDF::new_from_impl(OrderKey { signature: Signature::any(1, Volatility::Immutable) });
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![value]))
 }
 
-/// What stands for a float where rows are ordered by it.
-pub(super) fn float_order(float: Expr) -> Expr {
-    let function = ScalarUDF::new_from_impl(FloatOrder { signature: Signature::any(1, Volatility::Immutable) });
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![float]))
+fn key(array: &ArrayRef) -> Result<ArrayRef> {
+    Ok(match array.data_type() {
+        DataType::Float32 => {
+            let of = |value: f32| if value.is_nan() { f32::NAN } else { value + 0.0 };
+            Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(of))
+        }
+        DataType::Float64 => {
+            let of = |value: f64| if value.is_nan() { f64::NAN } else { value + 0.0 };
+            Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(of))
+        }
+        _ => {
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            let intervals = cast_with_options(array, &INTERVAL, &options)?;
+            let sizes: Decimal128Array =
+                intervals.as_primitive::<IntervalMonthDayNanoType>().unary::<_, Decimal128Type>(size);
+            Arc::new(sizes.with_data_type(SIZE))
+        }
+    })
 }
 
-impl ScalarUDFImpl for FloatOrder {
+impl ScalarUDFImpl for OrderKey {
     fn name(&self) -> &str {
-        "rollcall_float_order"
+        "rollcall_order_key"
     }
 
     fn signature(&self) -> &Signature {
@@ -46,57 +63,19 @@ impl ScalarUDFImpl for FloatOrder {
     }
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
-        match kinds {
-            [kind] => Ok(kind.clone()),
-            _ => exec_err!("a float has one order"),
-        }
+        Ok(match kinds {
+            [kind @ (DataType::Float32 | DataType::Float64)] => kind.clone(),
+            _ => SIZE,
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [float] = args.args.as_slice() else { return exec_err!("a float has one order") };
-        let array = float.to_array(args.number_rows)?;
-        let ordered: ArrayRef = match array.data_type() {
-            DataType::Float32 => {
-                let of = |value: f32| if value.is_nan() { f32::NAN } else { value + 0.0 };
-                Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(of))
+        let [value] = args.args.as_slice() else { return exec_err!("a value has one place in an order") };
+        Ok(match value {
+            ColumnarValue::Array(array) => ColumnarValue::Array(key(array)?),
+            ColumnarValue::Scalar(scalar) => {
+                ColumnarValue::Scalar(ScalarValue::try_from_array(&key(&scalar.to_array()?)?, 0)?)
             }
-            DataType::Float64 => {
-                let of = |value: f64| if value.is_nan() { f64::NAN } else { value + 0.0 };
-                Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(of))
-            }
-            other => return exec_err!("{other} is no float"),
-        };
-        Ok(ColumnarValue::Array(ordered))
-    }
-}
-
-/// What stands for an interval in comparisons.
-pub(super) fn interval_size(interval: Expr) -> Expr {
-    let function = ScalarUDF::new_from_impl(IntervalSize { signature: Signature::any(1, Volatility::Immutable) });
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![interval]))
-}
-
-impl ScalarUDFImpl for IntervalSize {
-    fn name(&self) -> &str {
-        "rollcall_interval_size"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(SIZE)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [interval] = args.args.as_slice() else { return exec_err!("an interval has one size") };
-        let array = interval.cast_to(&super::types::INTERVAL, None)?.to_array(args.number_rows)?;
-        let sizes: Decimal128Array = array.as_primitive::<IntervalMonthDayNanoType>().unary::<_, Decimal128Type>(size);
-        let sizes = sizes.with_data_type(SIZE);
-        Ok(match interval {
-            ColumnarValue::Array(_) => ColumnarValue::Array(Arc::new(sizes)),
-            ColumnarValue::Scalar(_) => ColumnarValue::Scalar(ScalarValue::try_from_array(&sizes, 0)?),
         })
     }
 }

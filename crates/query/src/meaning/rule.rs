@@ -25,7 +25,7 @@ use super::{
     compare::Comparer,
     convert::Target,
     operator::{Operation, apply},
-    order::{float_order, interval_size},
+    order::order_key,
     pattern,
     types::{INTERVAL, More, canonical, is_text, name},
 };
@@ -77,7 +77,7 @@ fn rewrite_node(plan: LogicalPlan, config: &ConfigOptions) -> Result<Transformed
 fn in_order(by: Vec<SortExpr>, comparer: &Comparer<'_>) -> Result<Vec<SortExpr>> {
     let one = |mut by: SortExpr| {
         by.expr = match canonical(&by.expr.get_type(comparer.schema)?) {
-            INTERVAL => interval_size(by.expr),
+            INTERVAL => order_key(by.expr),
             _ => one_zero(by.expr, comparer)?,
         };
         Ok(by)
@@ -85,9 +85,10 @@ fn in_order(by: Vec<SortExpr>, comparer: &Comparer<'_>) -> Result<Vec<SortExpr>>
     by.into_iter().map(one).collect()
 }
 
+/// A float with one zero and one NaN; any other value as it is.
 fn one_zero(value: Expr, comparer: &Comparer<'_>) -> Result<Expr> {
     Ok(match canonical(&value.get_type(comparer.schema)?) {
-        DataType::Float64 | DataType::Float32 => float_order(value),
+        DataType::Float64 | DataType::Float32 => order_key(value),
         _ => value,
     })
 }
@@ -194,9 +195,8 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
             function.args = comparer.alike(function.args, what)?;
             Expr::ScalarFunction(function)
         }
-        Expr::AggregateFunction(function) => {
+        Expr::AggregateFunction(mut function) => {
             must_be_ordered(function.func.name(), &function.params.args, comparer)?;
-            let mut function = function;
             if function.params.distinct {
                 // Zero and its negative are one value.
                 function.params.args =
@@ -207,9 +207,8 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
             }
             return Ok(Transformed::yes(Expr::AggregateFunction(function)));
         }
-        Expr::WindowFunction(function) => {
+        Expr::WindowFunction(mut function) => {
             must_be_ordered(function.fun.name(), &function.params.args, comparer)?;
-            let mut function = function;
             must_not_span(&function.params, comparer)?;
             function.params.order_by = in_order(function.params.order_by, comparer)?;
             return Ok(Transformed::yes(Expr::WindowFunction(function)));

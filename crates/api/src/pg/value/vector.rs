@@ -1,4 +1,5 @@
-//! Vectors of numbers, as the catalogue's tables have them: texts such as `1 2`, whose binary form is an array's.
+//! Vectors of numbers, as the catalogue's tables have them: texts such as `1 2`, whose binary form
+//! is an array's.
 
 use arrow_array::ArrayRef;
 use bytes::{BufMut, BytesMut};
