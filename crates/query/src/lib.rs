@@ -9,6 +9,7 @@
 mod audience;
 mod catalogue;
 mod change;
+mod correlated;
 mod current;
 mod declared;
 mod dialect;

@@ -168,3 +168,22 @@ SELECT * FROM stores a JOIN stores b ON a.floor < b.floor ORDER BY a.id, b.id
 SELECT sum(x) FROM (SELECT qty AS x FROM sales UNION ALL SELECT floor FROM stores) u
 SELECT count(*) FROM sales WHERE (_site, sku) IN (SELECT id, 'a1' FROM stores)
 SELECT (SELECT count(*) FROM sales WHERE _site = st.id AND qty > (SELECT avg(floor) FROM stores)) FROM stores st ORDER BY st.id
+SELECT st.id, x.id, x.n FROM stores st, LATERAL (SELECT id, row_number() OVER (ORDER BY id) AS n FROM sales s WHERE s._site = st.id) x WHERE x.n <= 2 ORDER BY 1, 3
+SELECT st.id, (SELECT sku FROM sales s WHERE s._site = st.id ORDER BY id DESC LIMIT 1) FROM stores st ORDER BY 1
+SELECT st.id, (SELECT id FROM sales s WHERE s._site = st.id ORDER BY id LIMIT 1 OFFSET 1) FROM stores st ORDER BY 1
+SELECT st.id, (SELECT sum(n) FROM (SELECT count(*) AS n FROM sales s WHERE s._site = st.id) q) FROM stores st ORDER BY 1
+SELECT st.id, x.qty, x.n FROM stores st, LATERAL (SELECT qty, count(*) AS n FROM sales s WHERE s._site = st.id GROUP BY qty HAVING count(*) > st.floor) x ORDER BY 1, 2
+SELECT st.id FROM stores st WHERE 2 IN (SELECT row_number() OVER (ORDER BY id) FROM sales s WHERE s._site = st.id) ORDER BY 1
+SELECT st.id FROM stores st WHERE EXISTS (SELECT count(*) FROM sales s WHERE s._site = st.id AND s.qty > 1000) ORDER BY 1
+SELECT st.id FROM stores st WHERE EXISTS (SELECT 1 FROM sales s WHERE s._site = st.id OFFSET 8) ORDER BY 1
+SELECT st.id FROM stores st WHERE st.floor NOT IN (SELECT qty FROM sales s WHERE s._site = st.id) ORDER BY 1
+SELECT st.id FROM stores st WHERE st.floor NOT IN (SELECT qty FROM sales) OR st.id = 's03' ORDER BY 1
+SELECT st.id FROM stores st WHERE NOT (st.floor IN (SELECT qty FROM sales) AND st.id < 's09') ORDER BY 1
+SELECT st.id FROM stores st WHERE (st.floor IN (SELECT qty FROM sales)) IS NULL ORDER BY 1
+SELECT s.id, (SELECT max(x.id) FROM sales x WHERE x.sku = s.sku AND x.id < s.id) FROM sales s ORDER BY 1
+SELECT st.id, x.id, y.id FROM stores st, LATERAL (SELECT id, sku FROM sales s WHERE s._site = st.id ORDER BY id LIMIT 2) x, LATERAL (SELECT id FROM sales s WHERE s.sku = x.sku ORDER BY id LIMIT 1) y ORDER BY 1, 2
+SELECT st.id, x.a FROM stores st, LATERAL (SELECT id AS a FROM sales s WHERE s._site = st.id AND id < 9 UNION ALL SELECT st.floor) x ORDER BY 1, 2
+SELECT st.id, (SELECT string_agg(sku, ',' ORDER BY id) FROM sales s WHERE s._site = st.id AND s.qty > st.floor) FROM stores st ORDER BY 1
+SELECT k.id, (SELECT count(*) FROM kinds x WHERE x.f = k.f) FROM kinds k ORDER BY 1
+SELECT k.id, x.n FROM kinds k, LATERAL (SELECT count(*) AS n FROM kinds x WHERE x.f <= k.f) x ORDER BY 1
+SELECT x.id, y.id FROM (SELECT id, sku FROM sales ORDER BY id LIMIT 3) x, LATERAL (SELECT id FROM sales s WHERE s.sku = x.sku ORDER BY id LIMIT 1) y ORDER BY 1, 2

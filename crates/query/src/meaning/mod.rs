@@ -49,13 +49,16 @@ use datafusion::{
 };
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 
+use crate::correlated::Correlated;
+
+pub(crate) use order::order_key;
 pub(crate) use question::prepare;
 
 /// Gives a session PostgreSQL's meaning of types, operators, casts and aggregates.
 pub(crate) fn install(context: &SessionContext) -> Result<()> {
     let existing = context.state();
     let mut rules: Vec<_> = existing.analyzer().rules.clone();
-    rules.insert(0, Arc::new(rule::Meaning));
+    rules.splice(0..0, [Arc::new(rule::Meaning) as _, Arc::new(Correlated) as _]);
     let mut planners: Vec<_> = existing.expr_planners().to_vec();
     planners.insert(0, Arc::new(planner::Operators));
     let state = SessionStateBuilder::new_from_existing(existing)

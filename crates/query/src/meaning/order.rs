@@ -28,7 +28,7 @@ struct OrderKey {
 const SIZE: DataType = DataType::Decimal128(38, 0);
 
 /// What an interval or a float is compared and ordered by.
-pub(super) fn order_key(value: Expr) -> Expr {
+pub(crate) fn order_key(value: Expr) -> Expr {
     let function = ScalarUDF::new_from_impl(OrderKey { signature: Signature::any(1, Volatility::Immutable) });
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![value]))
 }

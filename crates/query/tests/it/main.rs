@@ -1,6 +1,7 @@
 //! SQL over current rows and history, against a plain model of the same changes.
 
 mod catalogue;
+mod correlated;
 mod exports;
 mod functions;
 mod journal;

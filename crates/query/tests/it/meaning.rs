@@ -40,7 +40,7 @@ fn unescaped(text: &str) -> String {
     text.replace("\\\\", "\0").replace("\\t", "\t").replace("\\n", "\n").replace("\\r", "\r").replace('\0', "\\")
 }
 
-async fn extras(engine: &Engine) -> Extras {
+pub(crate) async fn extras(engine: &Engine) -> Extras {
     let mut tables: Vec<(&'static str, &'static str, MakeTable)> = Vec::new();
     for name in ["kinds", "sales", "stores"] {
         let file = std::fs::read_to_string(format!("tests/meaning/{name}.tsv")).expect("reads");
@@ -54,7 +54,7 @@ async fn extras(engine: &Engine) -> Extras {
     Extras { tables, ..Extras::default() }
 }
 
-async fn answer(engine: &Engine, question: &str, extras: Extras) -> Result<Vec<Vec<String>>, String> {
+pub(crate) async fn answer(engine: &Engine, question: &str, extras: Extras) -> Result<Vec<Vec<String>>, String> {
     let answer = engine.query(question, extras).await.map_err(|error| rollcall_types::describe(&error))?;
     let mut rows = Vec::new();
     for batch in &answer.batches {

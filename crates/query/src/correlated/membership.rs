@@ -1,0 +1,94 @@
+//! `IN` a subquery, where null makes a difference.
+//!
+//! The engine joins what is not in a subquery with the nulls in mind only where the subquery does not refer to the outside
+//! and the condition stands by itself; elsewhere it takes "unknown" for "not in". There, what is not in a subquery is what
+//! no row of it equals or might equal.
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::{
+        DFSchema, Result, plan_err,
+        tree_node::{Transformed, TreeNode},
+    },
+    logical_expr::{
+        BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+        expr::{Exists, InSubquery},
+    },
+};
+
+use super::{
+    plans::{compared, unsupported},
+    references::{References, subquery_of},
+};
+
+/// A condition that is true for the same rows; which of the others are false and which unknown is not kept.
+pub(super) fn truth(condition: Expr, outside: &DFSchema) -> Result<Expr> {
+    if !condition.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))? {
+        return Ok(condition);
+    }
+    Truth { outside }.of(condition, false, true)
+}
+
+struct Truth<'a> {
+    outside: &'a DFSchema,
+}
+
+impl Truth<'_> {
+    /// A condition, or its contrary; `is_alone` if the filter has no row for which it is not true.
+    fn of(&self, condition: Expr, is_contrary: bool, is_alone: bool) -> Result<Expr> {
+        match condition {
+            Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+                let op = match (op, is_contrary) {
+                    (Operator::And, true) => Operator::Or,
+                    (Operator::Or, true) => Operator::And,
+                    (op, _) => op,
+                };
+                let is_alone = is_alone && op == Operator::And;
+                let left = Box::new(self.of(*left, is_contrary, is_alone)?);
+                let right = Box::new(self.of(*right, is_contrary, is_alone)?);
+                Ok(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+            }
+            Expr::Not(inner) => self.of(*inner, !is_contrary, is_alone),
+            Expr::Exists(exists) => Ok(Expr::Exists(Exists { negated: exists.negated != is_contrary, ..exists })),
+            Expr::InSubquery(within) => self.within(within, is_contrary, is_alone),
+            other if has_subquery_within(&other)? => unsupported("whose being in or not in is asked as a value"),
+            other => Ok(if is_contrary { Expr::Not(Box::new(other)) } else { other }),
+        }
+    }
+
+    fn within(&self, one: InSubquery, is_contrary: bool, is_alone: bool) -> Result<Expr> {
+        let negated = one.negated != is_contrary;
+        let is_known = is_alone && References::of(&one.subquery.subquery)?.is_empty();
+        if !negated || is_known {
+            return Ok(Expr::InSubquery(InSubquery { negated, ..one }));
+        }
+        let plan = one.subquery.subquery.as_ref();
+        let [column] = &plan.schema().columns()[..] else { return plan_err!("subquery must return only one column") };
+        let value = self.from_inside(*one.expr)?;
+        let (left, right) = compared(Expr::Column(column.clone()), value, plan.schema())?;
+        let might_equal = Expr::IsNotFalse(Box::new(left.eq(right)));
+        let rows: LogicalPlan = LogicalPlanBuilder::from(plan.clone()).filter(might_equal)?.build()?;
+        let outer_ref_columns = rows.all_out_ref_exprs();
+        let subquery = Subquery { subquery: Arc::new(rows), outer_ref_columns, spans: one.subquery.spans };
+        Ok(Expr::Exists(Exists { subquery, negated: true }))
+    }
+
+    /// A value of a row outside, as the subquery refers to it.
+    fn from_inside(&self, value: Expr) -> Result<Expr> {
+        let inside = value.transform(|expr| match expr {
+            Expr::Column(column) => {
+                let (_, field) = self.outside.qualified_field_from_column(&column)?;
+                Ok(Transformed::yes(Expr::OuterReferenceColumn(field.clone(), column)))
+            }
+            Expr::OuterReferenceColumn(..) => unsupported("that refers to a table two levels further out"),
+            other if subquery_of(&other).is_some() => unsupported("beside another one"),
+            other => Ok(Transformed::no(other)),
+        })?;
+        Ok(inside.data)
+    }
+}
+
+fn has_subquery_within(expr: &Expr) -> Result<bool> {
+    expr.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))
+}

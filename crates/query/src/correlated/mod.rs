@@ -1,0 +1,235 @@
+//! Subqueries that refer to columns outside: lateral ones, values, and those within IN and EXISTS.
+//!
+//! The engine's rules make joins of the plain ones ([`plain`]). Of the others they make joins that
+//! answer something else (a window that numbers all rows and not those of one row outside), or
+//! none. Those are answered here, for all rows outside at once ([`outer`]); what cannot be is
+//! refused.
+
+mod membership;
+mod outer;
+mod plain;
+mod plans;
+mod references;
+mod steady;
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::{
+        Column, DFSchema, DataFusionError, JoinType, Result,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    config::ConfigOptions,
+    logical_expr::{
+        Aggregate, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection, Subquery,
+        expr::{Exists, InSubquery, SetComparison},
+        expr_rewriter::NamePreserver,
+        utils::{conjunction, merge_schema},
+    },
+    optimizer::AnalyzerRule,
+};
+
+use self::{
+    membership::truth,
+    outer::Outer,
+    plain::{Place, is_plain},
+    plans::{columns, join, project, unsupported, value},
+    references::{References, lateral, subquery_of},
+};
+
+/// The rule. It comes after the one that gives operators their meaning, whose work it copies.
+#[derive(Debug)]
+pub(crate) struct Correlated;
+
+impl AnalyzerRule for Correlated {
+    fn name(&self) -> &str {
+        "correlated_subqueries"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(node)?.data)
+    }
+}
+
+fn node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    match plan {
+        LogicalPlan::Join(join) if lateral(&join.right).is_some() => beside(join),
+        LogicalPlan::Filter(filter) => {
+            let predicate = truth(filter.predicate, filter.input.schema())?;
+            within(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?))
+        }
+        other => within(other),
+    }
+}
+
+/// A lateral join.
+fn beside(one: Join) -> Result<Transformed<LogicalPlan>> {
+    let Some(subquery) = lateral(&one.right) else { return Ok(Transformed::no(LogicalPlan::Join(one))) };
+    let Some(outer) = outer_of(subquery, Place::Lateral, &one.left)? else {
+        return Ok(Transformed::no(LogicalPlan::Join(one)));
+    };
+    if !matches!(one.join_type, JoinType::Inner | JoinType::Left) || !one.on.is_empty() {
+        return unsupported("in a join of this kind");
+    }
+    let outside = one.left.schema();
+    let mut rows = outer.push(&subquery.subquery)?;
+    if let LogicalPlan::SubqueryAlias(alias) = one.right.as_ref() {
+        let named = subquery.subquery.schema().columns().into_iter().map(|column| {
+            let name = column.name.clone();
+            Expr::Column(column).alias_qualified(Some(alias.alias.clone()), name)
+        });
+        rows = outer.with_keys(rows, named.collect())?;
+    }
+    let same = outer.condition(|column| value(column, outside))?;
+    let on = conjunction([same].into_iter().chain(one.filter));
+    let joined = join(one.left.as_ref().clone(), rows, one.join_type, on)?;
+    Ok(Transformed::yes(project(joined, columns(&one.schema))?))
+}
+
+/// A node whose expressions may hold subqueries.
+fn within(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if !has_subquery(&plan)? {
+        return Ok(Transformed::no(plan));
+    }
+    let inputs = plan.inputs();
+    let outside = merge_schema(&inputs);
+    let mut values = match inputs.as_slice() {
+        [input] => Values { outside: (*input).clone(), rows: (*input).clone(), is_changed: false },
+        _ => return refuse_others(plan, &outside),
+    };
+    let names = NamePreserver::new(&plan);
+    let can_join = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
+    let rewritten = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let rewritten = expr.transform_up(|expr| values.expression(expr, can_join))?;
+        Ok(rewritten.update_data(|expr| name.restore(expr)))
+    })?;
+    if !values.is_changed {
+        return Ok(rewritten);
+    }
+    let input = Arc::new(values.rows);
+    Ok(Transformed::yes(match rewritten.data {
+        LogicalPlan::Filter(filter) => {
+            let filtered = LogicalPlan::Filter(Filter::try_new(filter.predicate, input)?);
+            project(filtered, columns(values.outside.schema()))?
+        }
+        LogicalPlan::Projection(one) => LogicalPlan::Projection(Projection::try_new(one.expr, input)?),
+        LogicalPlan::Aggregate(one) => {
+            LogicalPlan::Aggregate(Aggregate::try_new(input, one.group_expr, one.aggr_expr)?)
+        }
+        _ => return unsupported("here"),
+    }))
+}
+
+fn has_subquery(plan: &LogicalPlan) -> Result<bool> {
+    let mut has = false;
+    plan.apply_expressions(|expr| {
+        has |= expr.exists(|expr| Ok(subquery_of(expr).is_some()))?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(has)
+}
+
+/// Beside several inputs, and none, only plain subqueries are known.
+fn refuse_others(plan: LogicalPlan, outside: &DFSchema) -> Result<Transformed<LogicalPlan>> {
+    plan.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            let Some(subquery) = subquery_of(expr) else { return Ok(TreeNodeRecursion::Continue) };
+            match wanted(subquery, place_of(expr), outside)? {
+                Some(_) => unsupported("in a join's condition"),
+                None => Ok(TreeNodeRecursion::Continue),
+            }
+        })
+    })?;
+    Ok(Transformed::no(plan))
+}
+
+fn place_of(expr: &Expr) -> Place {
+    match expr {
+        Expr::Exists(_) => Place::Exists,
+        Expr::ScalarSubquery(_) => Place::Value,
+        _ => Place::Set,
+    }
+}
+
+/// The columns outside of a subquery that the engine's rules would not answer rightly.
+fn wanted(subquery: &Subquery, place: Place, outside: &DFSchema) -> Result<Option<Vec<Column>>> {
+    if is_plain(&subquery.subquery, place)? {
+        return Ok(None);
+    }
+    let references = References::of(&subquery.subquery)?;
+    if !references.deep.is_empty() || references.own.iter().any(|column| !outside.has_column(column)) {
+        return unsupported("that refers to a table two levels further out");
+    }
+    Ok(Some(references.own))
+}
+
+fn outer_of(subquery: &Subquery, place: Place, outside: &LogicalPlan) -> Result<Option<Outer>> {
+    let wanted = wanted(subquery, place, outside.schema())?;
+    wanted.map(|wanted| Outer::new(outside, wanted)).transpose()
+}
+
+/// The input of a node, with a column for each subquery that was a value.
+struct Values {
+    outside: LogicalPlan,
+    rows: LogicalPlan,
+    is_changed: bool,
+}
+
+impl Values {
+    fn expression(&mut self, expr: Expr, can_join: bool) -> Result<Transformed<Expr>> {
+        let Some(subquery) = subquery_of(&expr) else { return Ok(Transformed::no(expr)) };
+        let Some(outer) = outer_of(subquery, place_of(&expr), &self.outside)? else {
+            return Ok(Transformed::no(expr));
+        };
+        let plan = subquery.subquery.clone();
+        Ok(Transformed::yes(match expr {
+            Expr::ScalarSubquery(_) if can_join => self.value(&plan, &outer)?,
+            Expr::Exists(exists) => {
+                Expr::Exists(Exists { subquery: self.asked_again(&exists.subquery, &outer)?, ..exists })
+            }
+            Expr::InSubquery(one) => {
+                Expr::InSubquery(InSubquery { subquery: self.asked_again(&one.subquery, &outer)?, ..one })
+            }
+            Expr::SetComparison(one) => {
+                Expr::SetComparison(SetComparison { subquery: self.asked_again(&one.subquery, &outer)?, ..one })
+            }
+            _ => return unsupported("in this place"),
+        }))
+    }
+
+    /// The value of a subquery that has at most one row, as a column of the node's input.
+    fn value(&mut self, plan: &LogicalPlan, outer: &Outer) -> Result<Expr> {
+        let [column] = <[Column; 1]>::try_from(plan.schema().columns()).map_err(|_| not_one_column())?;
+        if plan.max_rows().is_none_or(|most| most > 1) {
+            return unsupported("that may have several rows, as a value,");
+        }
+        let name = outer.value_name();
+        let rows = outer.with_keys(outer.push(plan)?, vec![Expr::Column(column).alias(&name)])?;
+        let same = outer.condition(|column| value(column, self.outside.schema()))?;
+        self.rows = join(self.rows.clone(), rows, JoinType::Left, Some(same))?;
+        self.is_changed = true;
+        Ok(plans::key(&name))
+    }
+
+    /// A subquery whose only condition on the outside is above everything else, and so plain.
+    fn asked_again(&self, subquery: &Subquery, outer: &Outer) -> Result<Subquery> {
+        let outside = self.outside.schema();
+        let of = |column: &Column| {
+            let (_, field) = outside.qualified_field_from_column(column)?;
+            value(column, outside)?
+                .transform(|expr| match expr {
+                    Expr::Column(column) => Ok(Transformed::yes(Expr::OuterReferenceColumn(field.clone(), column))),
+                    other => Ok(Transformed::no(other)),
+                })
+                .map(|value| value.data)
+        };
+        let rows = LogicalPlanBuilder::from(outer.push(&subquery.subquery)?).filter(outer.condition(of)?)?.build()?;
+        let rows = project(rows, columns(subquery.subquery.schema()))?;
+        Ok(Subquery { subquery: Arc::new(rows), ..subquery.clone() })
+    }
+}
+
+fn not_one_column() -> DataFusionError {
+    DataFusionError::Plan("subquery must return only one column".to_owned())
+}
