@@ -86,6 +86,9 @@ pub struct HqConfig {
     pub announce: Vec<String>,
     /// When small files are merged.
     pub compaction: CompactionLimits,
+    /// Whether a data file is compared with its digest before this process's first question takes rows of it. None: where
+    /// the lake is a directory; object stores check what they keep by themselves.
+    pub check_files: Option<bool>,
     /// How the lake is opened.
     pub lake: LakeOptions,
 }
@@ -106,6 +109,7 @@ impl HqConfig {
             certificate_life: Duration::from_secs(30 * 86_400),
             announce: Vec::new(),
             compaction: CompactionLimits::default(),
+            check_files: None,
             lake: LakeOptions::default(),
         }
     }
@@ -139,7 +143,7 @@ pub(crate) struct Shared {
     pub(crate) authority: Authority,
     pub(crate) credentials: Arc<Credentials>,
     /// Checking a password is slow and needs memory on purpose; only so many at a time.
-    pub(crate) password_checks: tokio::sync::Semaphore,
+    pub(crate) password_checks: Arc<tokio::sync::Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) engine: Engine,
@@ -310,6 +314,8 @@ impl Node {
             beacon_interval: config.beacon_interval,
             now: chrono::Utc::now().into(),
         });
+        let checks_files = config.check_files.unwrap_or(!lake.is_shared());
+        let limits = EngineLimits { checks_files, ..EngineLimits::default() };
         let relay = lake.is_shared().then(|| Relay::new(lake.store().clone(), advertised(&config, sites)));
         let shared = Arc::new(Shared {
             relay,
@@ -330,9 +336,9 @@ impl Node {
             standings: Standings::default(),
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
-            engine: Engine::new(lake.clone(), EngineLimits::default())?,
+            engine: Engine::new(lake.clone(), limits)?,
             credentials: Arc::new(credentials),
-            password_checks: tokio::sync::Semaphore::new(2),
+            password_checks: Arc::new(tokio::sync::Semaphore::new(2)),
             authority,
             tasks,
             stop,

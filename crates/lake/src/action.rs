@@ -102,6 +102,9 @@ pub(crate) struct CommitInfo {
     /// Our own id of this commit, by which a lost reply is recognised.
     #[serde(default)]
     pub(crate) rollcall_commit: String,
+    /// The digest of the entry before, if its writer knew one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rollcall_previous: Option<String>,
 }
 
 impl Action {

@@ -10,14 +10,18 @@ use bytes::Bytes;
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
-    file::properties::WriterProperties,
+    file::{metadata::KeyValue, properties::WriterProperties},
 };
 
 use crate::{
     action::{Action, Remove},
+    digest::Digest,
     error::{Doing, LakeError},
     snapshot::{CursorField, Snapshot},
 };
+
+/// Names the digest of the entry that the checkpoint is the state after.
+const ENTRY: &str = "rollcall.entry";
 
 fn string_map(name: &str) -> Field {
     let entries = DataType::Struct(Fields::from(vec![
@@ -105,6 +109,7 @@ pub(crate) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, usize), LakeError> 
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).doing(doing)?))
         .set_max_row_group_row_count(Some(1 << 20))
+        .set_key_value_metadata(snapshot.digest.map(|digest| vec![KeyValue::new(ENTRY.to_owned(), digest.to_string())]))
         .build();
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties)).doing(doing)?;
@@ -123,11 +128,10 @@ pub(crate) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, usize), LakeError> 
 /// actions through JSON.
 pub(crate) fn read(version: u64, bytes: Bytes) -> Result<Snapshot, LakeError> {
     let doing = "reading a checkpoint";
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .doing(doing)?
-        .with_batch_size(ROWS_PER_BATCH)
-        .build()
-        .doing(doing)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).doing(doing)?;
+    let about = builder.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+    let digest = about.filter(|pair| pair.key == ENTRY).find_map(|pair| Digest::parse(pair.value.as_ref()?));
+    let reader = builder.with_batch_size(ROWS_PER_BATCH).build().doing(doing)?;
     let mut txns: Vec<(String, i64)> = Vec::new();
     let mut others: Vec<Action> = Vec::new();
     for batch in reader {
@@ -160,6 +164,7 @@ pub(crate) fn read(version: u64, bytes: Bytes) -> Result<Snapshot, LakeError> {
     for (app_id, version) in txns {
         snapshot.apply_txn(&app_id, version);
     }
+    snapshot.digest = digest;
     Ok(snapshot)
 }
 

@@ -22,7 +22,6 @@ use self::{
 use crate::{
     action::{Action, Remove},
     error::{Doing, LakeError},
-    objects::get_optional,
     snapshot::{DataFile, Lives, Snapshot},
     table::{Put, Table},
 };
@@ -135,9 +134,7 @@ impl Table {
         let fold = if kind == Inputs::History { Fold::History } else { fold(&inputs) };
         let mut files = Vec::new();
         for file in &inputs {
-            let path = self.root.clone().join(file.path.as_str());
-            let bytes = get_optional(self.store.as_ref(), &path).await?;
-            files.push(bytes.ok_or_else(|| LakeError::damaged(format!("data file {path} is gone")))?);
+            files.push(self.get_data_file(file).await?);
         }
         let schema = base.schema().clone();
         let merged = tokio::task::spawn_blocking(move || merge(files, kind == Inputs::Small, &schema, fold));

@@ -19,6 +19,7 @@ use parquet::{
 use serde_json::Value;
 
 use crate::{
+    digest::Digest,
     error::{Doing, LakeError},
     schema::{ColumnType, TableSchema, our_columns},
     snapshot::{DataFile, FileStats},
@@ -72,7 +73,8 @@ impl Writer {
         let stats = file_stats(&self.schema, &self.parquet.finish().doing(WRITING)?);
         let bytes = std::mem::take(self.parquet.inner_mut());
         let size = bytes.len() as u64;
-        let file = DataFile { path, size, modified_ms, stats, mutations: self.mutations, superseded: false };
+        let digest = Some(Digest::of(&bytes));
+        let file = DataFile { path, size, modified_ms, stats, mutations: self.mutations, superseded: false, digest };
         Ok((bytes.into(), file))
     }
 }

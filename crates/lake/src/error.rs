@@ -14,6 +14,14 @@ pub enum LakeError {
     /// What is in the lake cannot be read; a person must look.
     #[error("the lake is damaged: {0}")]
     Damaged(String),
+    /// One file with rows is not there, or not as it was written; the others are.
+    #[error("the data file {path} is damaged: {what}")]
+    DamagedFile {
+        /// Where it is in the lake.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// These rows of a site cannot be taken.
     #[error("{0}")]
     Rows(String),
@@ -62,6 +70,7 @@ impl LakeError {
         match self {
             Self::Contention(attempts) => Self::Contention(*attempts),
             Self::Damaged(what) => Self::Damaged(what.clone()),
+            Self::DamagedFile { path, what } => Self::DamagedFile { path: path.clone(), what: what.clone() },
             Self::Rows(what) => Self::Rows(what.clone()),
             Self::Store { doing, source } => {
                 let source = object_store::Error::Generic { store: "lake", source: source.to_string().into() };

@@ -1,13 +1,13 @@
 //! Reads a table's log: the newest checkpoint, then the entries behind it.
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, path::Path};
 use serde::Deserialize;
 
 use crate::{
-    action::Action,
     checkpoint,
+    digest::Digest,
+    entry::Entry,
     error::{Doing, LakeError},
     objects::get_optional,
     snapshot::Snapshot,
@@ -30,22 +30,16 @@ pub(crate) fn log_path(root: &Path) -> Path {
     root.clone().join("_delta_log")
 }
 
-/// The actions of one log entry; none when it does not exist (yet).
-pub(crate) async fn read_entry(
-    store: &dyn ObjectStore,
-    root: &Path,
-    version: u64,
-) -> Result<Option<(Vec<Action>, usize)>, LakeError> {
-    let Some(bytes) = get_optional(store, &entry_path(root, version)).await? else { return Ok(None) };
-    let actions = bytes
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            serde_json::from_slice(line)
-                .map_err(|error| LakeError::damaged(format!("log entry {version} of {root}: {error}")))
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Some((actions, bytes.len())))
+/// Where the digest of a checkpoint is.
+pub(crate) fn checkpoint_digest_path(root: &Path, version: u64) -> Path {
+    log_path(root).join(format!("{version:020}.checkpoint.sha256"))
+}
+
+/// One log entry; none when it does not exist (yet).
+pub(crate) async fn read_entry(store: &dyn ObjectStore, root: &Path, version: u64) -> Result<Option<Entry>, LakeError> {
+    let path = entry_path(root, version);
+    let Some(text) = get_optional(store, &path).await? else { return Ok(None) };
+    Entry::read(&text).map(Some).map_err(|what| LakeError::damaged(format!("the log entry {path}: {what}")))
 }
 
 /// A table as found in the store.
@@ -61,7 +55,10 @@ const READ_AHEAD: usize = 16;
 
 /// Opens the table at `root`; none when there is none.
 pub(crate) async fn open(store: &dyn ObjectStore, root: &Path) -> Result<Option<Opened>, LakeError> {
-    let mut from = named_checkpoint(store, root).await?;
+    let mut from = match last_checkpoint(store, root).await? {
+        Some(named) => sound_checkpoint(store, root, named).await?,
+        None => None,
+    };
     if from.is_none() {
         from = newest_checkpoint(store, root, 0).await?;
     }
@@ -97,15 +94,9 @@ fn version_of(meta: &ObjectMeta, suffix: &str) -> Option<u64> {
 }
 
 /// The table as of the checkpoint, or from the beginning, and all entries behind that.
-async fn read_log(
-    store: &dyn ObjectStore,
-    root: &Path,
-    from: Option<(u64, Bytes)>,
-) -> Result<Option<Opened>, LakeError> {
-    let (mut snapshot, mut next) = match from {
-        Some((version, bytes)) => (Some(checkpoint::read(version, bytes)?), version + 1),
-        None => (None, 0),
-    };
+async fn read_log(store: &dyn ObjectStore, root: &Path, from: Option<Snapshot>) -> Result<Option<Opened>, LakeError> {
+    let mut next = from.as_ref().map_or(0, |from| from.version + 1);
+    let mut snapshot = from;
     let (mut log_bytes, mut log_entries) = (0, 0);
     'log: loop {
         let versions = next..next + READ_AHEAD as u64;
@@ -114,19 +105,19 @@ async fn read_log(
         )
         .buffered(READ_AHEAD);
         while let Some((version, entry)) = entries.next().await {
-            let Some((actions, bytes)) = entry? else { break 'log };
+            let Some(entry) = entry? else { break 'log };
+            log_bytes += entry.bytes;
             match &mut snapshot {
-                Some(snapshot) => snapshot.apply(version, actions)?,
+                Some(snapshot) => snapshot.take(root, version, entry)?,
                 None => {
-                    let meta_data = actions.iter().find_map(|action| action.meta_data.clone());
+                    let meta_data = entry.actions.iter().find_map(|action| action.meta_data.clone());
                     let meta_data =
                         meta_data.ok_or_else(|| LakeError::damaged(format!("{root} begins without metadata")))?;
                     let mut first = Snapshot::empty(*meta_data)?;
-                    first.apply(version, actions)?;
+                    first.take(root, version, entry)?;
                     snapshot = Some(first);
                 }
             }
-            log_bytes += bytes;
             log_entries += 1;
             next = version + 1;
         }
@@ -139,10 +130,27 @@ struct LastCheckpoint {
     version: u64,
 }
 
-/// The checkpoint that `_last_checkpoint` names, if it can be read.
-async fn named_checkpoint(store: &dyn ObjectStore, root: &Path) -> Result<Option<(u64, Bytes)>, LakeError> {
-    let Some(version) = last_checkpoint(store, root).await? else { return Ok(None) };
-    Ok(get_optional(store, &checkpoint_path(root, version)).await?.map(|bytes| (version, bytes)))
+/// The table as of a checkpoint; none if it is not there, or damaged: an older one and more of the log will do.
+async fn sound_checkpoint(store: &dyn ObjectStore, root: &Path, version: u64) -> Result<Option<Snapshot>, LakeError> {
+    let path = checkpoint_path(root, version);
+    let Some(bytes) = get_optional(store, &path).await? else { return Ok(None) };
+    let told = get_optional(store, &checkpoint_digest_path(root, version)).await?;
+    let read = match told {
+        Some(told) if told != Digest::of(&bytes).to_string() => Err(LakeError::damaged("it is not what was written")),
+        // Bytes from outside: the reader is known to panic on some that are malformed.
+        _ => tokio::task::spawn_blocking(move || checkpoint::read(version, bytes))
+            .await
+            .doing("reading a checkpoint")
+            .flatten(),
+    };
+    match read {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(error) => {
+            let error = rollcall_types::describe(&error);
+            tracing::error!(%path, error, "a checkpoint is damaged; the log is read from the one before");
+            Ok(None)
+        }
+    }
 }
 
 /// The version that `_last_checkpoint` names.
@@ -151,16 +159,20 @@ pub(crate) async fn last_checkpoint(store: &dyn ObjectStore, root: &Path) -> Res
     Ok(named.and_then(|bytes| serde_json::from_slice::<LastCheckpoint>(&bytes).ok()).map(|last| last.version))
 }
 
-/// The newest checkpoint there is from `version` on.
-async fn newest_checkpoint(
-    store: &dyn ObjectStore,
-    root: &Path,
-    version: u64,
-) -> Result<Option<(u64, Bytes)>, LakeError> {
-    let names: Vec<_> = store.list(Some(&log_path(root))).try_collect().await.doing("listing a table's log")?;
-    let newest = names.iter().filter_map(|meta| version_of(meta, ".checkpoint.parquet")).max();
-    match newest.filter(|newest| *newest >= version) {
-        Some(version) => Ok(get_optional(store, &checkpoint_path(root, version)).await?.map(|bytes| (version, bytes))),
-        None => Ok(None),
+/// The newest sound checkpoint there is from `version` on.
+async fn newest_checkpoint(store: &dyn ObjectStore, root: &Path, version: u64) -> Result<Option<Snapshot>, LakeError> {
+    for found in checkpoints(store, root).await?.into_iter().rev().take_while(|found| *found >= version) {
+        if let Some(snapshot) = sound_checkpoint(store, root, found).await? {
+            return Ok(Some(snapshot));
+        }
     }
+    Ok(None)
+}
+
+/// The versions of which there are checkpoints, ascending.
+pub(crate) async fn checkpoints(store: &dyn ObjectStore, root: &Path) -> Result<Vec<u64>, LakeError> {
+    let names: Vec<_> = store.list(Some(&log_path(root))).try_collect().await.doing("listing a table's log")?;
+    let mut found: Vec<u64> = names.iter().filter_map(|meta| version_of(meta, ".checkpoint.parquet")).collect();
+    found.sort_unstable();
+    Ok(found)
 }

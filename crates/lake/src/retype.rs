@@ -18,7 +18,6 @@ use crate::{
     data_file::{self, Effort},
     error::{Doing, LakeError},
     misfit::{is_wider, widen},
-    objects::get_optional,
     schema::{ColumnType, TableSchema},
     snapshot::{DataFile, Snapshot, meta_data_for},
     table::{Put, Table},
@@ -92,9 +91,7 @@ impl Table {
         written: &mut HashMap<String, DataFile>,
     ) -> Result<(), LakeError> {
         for file in base.files().filter(|file| !written.contains_key(&file.path)).cloned().collect::<Vec<_>>() {
-            let path = self.root.clone().join(file.path.as_str());
-            let bytes = get_optional(self.store.as_ref(), &path).await?;
-            let bytes = bytes.ok_or_else(|| LakeError::damaged(format!("data file {path} is gone")))?;
+            let bytes = self.get_data_file(&file).await?;
             let (old, new, name, of) = (base.schema().clone(), schema.clone(), column.to_owned(), file.clone());
             let rewritten = tokio::task::spawn_blocking(move || {
                 let mut writer = data_file::Writer::new(&new, Effort::Compaction)?;

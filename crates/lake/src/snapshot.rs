@@ -6,12 +6,16 @@ use std::{
 };
 
 use imbl::{OrdMap, OrdSet};
+use object_store::path::Path;
 use rollcall_types::{ChainHash, Epoch, Seq, SiteNumber};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     action::{Action, Add, MetaData},
+    digest::Digest,
+    entry::Entry,
     error::LakeError,
+    replay::entry_path,
     schema::TableSchema,
 };
 
@@ -30,6 +34,8 @@ pub struct DataFile {
     pub mutations: u64,
     /// Whether all its rows are superseded: history, never current.
     pub superseded: bool,
+    /// Of its bytes; none if an earlier version wrote it.
+    pub digest: Option<Digest>,
 }
 
 /// Delta's per-file statistics.
@@ -51,13 +57,15 @@ pub struct FileStats {
 
 const TAG_MUTATIONS: &str = "rollcall.mutations";
 const TAG_SUPERSEDED: &str = "rollcall.superseded";
+const TAG_DIGEST: &str = "rollcall.sha256";
 
 impl DataFile {
     pub(crate) fn to_add(&self, data_change: bool) -> Result<Add, LakeError> {
-        let tags = BTreeMap::from([
+        let mut tags = BTreeMap::from([
             (TAG_MUTATIONS.to_owned(), self.mutations.to_string()),
             (TAG_SUPERSEDED.to_owned(), self.superseded.to_string()),
         ]);
+        tags.extend(self.digest.map(|digest| (TAG_DIGEST.to_owned(), digest.to_string())));
         Ok(Add {
             path: self.path.clone(),
             partition_values: BTreeMap::new(),
@@ -78,8 +86,12 @@ impl DataFile {
         // A file of unknown origin is taken to hold updates: slower, never wrong.
         let mutations = tag(TAG_MUTATIONS).and_then(|text| text.parse().ok()).unwrap_or(stats.num_records.max(1));
         let superseded = tag(TAG_SUPERSEDED).is_some_and(|text| text == "true");
+        let digest = tag(TAG_DIGEST).map(|text| {
+            Digest::parse(text).ok_or_else(|| LakeError::damaged(format!("the digest of data file {}", add.path)))
+        });
+        let digest = digest.transpose()?;
         let size = add.size.unsigned_abs();
-        Ok(Self { path: add.path, size, modified_ms: add.modification_time, stats, mutations, superseded })
+        Ok(Self { path: add.path, size, modified_ms: add.modification_time, stats, mutations, superseded, digest })
     }
 }
 
@@ -141,6 +153,8 @@ pub struct Snapshot {
     pub(crate) special: OrdSet<SiteNumber>,
     /// `txn` actions that are not cursors of ours.
     pub(crate) other_txns: OrdMap<String, i64>,
+    /// Of the entry this is the state after; none if an earlier version wrote it.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// HQ's own rows have one life.
@@ -161,6 +175,7 @@ impl Snapshot {
             cursors: OrdMap::new(),
             special: OrdSet::new(),
             other_txns: OrdMap::new(),
+            digest: None,
         })
     }
 
@@ -228,6 +243,16 @@ impl Snapshot {
             let before = if reloading { cursor.begin } else { Seq(u64::MAX) };
             (*site, Visible { epoch: *epoch, from: cursor.floor, before })
         })
+    }
+
+    /// Takes the entry that follows, of the table at `root`.
+    pub(crate) fn take(&mut self, root: &Path, version: u64, entry: Entry) -> Result<(), LakeError> {
+        entry
+            .follows(self.digest)
+            .map_err(|what| LakeError::damaged(format!("the log entry {}: {what}", entry_path(root, version))))?;
+        self.apply(version, entry.actions)?;
+        self.digest = entry.digest;
+        Ok(())
     }
 
     /// Takes one log entry's actions.

@@ -25,7 +25,6 @@ use crate::{
     compact::{CompactionLimits, CompactionReport, Fold},
     data_file::{self, Effort},
     error::{Doing, LakeError},
-    objects::get_optional,
     schema::{Column, ColumnType, TableSchema},
     snapshot::Snapshot,
     table::{Put, Table},
@@ -341,9 +340,7 @@ impl Inner {
         let mut view = self.view();
         let current = || snapshot.files().filter(|file| !file.superseded);
         for file in current().filter(|file| !read.contains(&file.path)) {
-            let path = self.table.root().clone().join(file.path.as_str());
-            let bytes = get_optional(self.table.store.as_ref(), &path).await?;
-            let bytes = bytes.ok_or_else(|| LakeError::damaged(format!("data file {path} is gone")))?;
+            let bytes = self.table.get_data_file(file).await?;
             for batch in data_file::read(bytes, snapshot.schema())? {
                 for record in decode(&batch)? {
                     view.take(record);

@@ -15,12 +15,14 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use rollcall_types::{Epoch, SiteNumber};
 
 use crate::{
-    action::{Action, CommitInfo, Remove},
+    action::{Action, Remove},
     checkpoint,
     clock::BootClock,
     data_file::{self, Effort},
+    digest::Digest,
+    entry::Entry,
     error::{Doing, LakeError},
-    objects::{pauses, put_if_absent},
+    objects::{get_optional, pauses, put_if_absent},
     replay::{self, Opened, read_entry},
     schema::TableSchema,
     snapshot::{Cursor, DataFile, Snapshot, meta_data_for},
@@ -98,7 +100,7 @@ impl Table {
         }
         let now_ms = Utc::now().timestamp_millis();
         let actions = [Action::protocol(), Action::meta_data(meta_data_for(schema, None, now_ms))];
-        let (body, _) = encode_entry("CREATE TABLE", &actions)?;
+        let (_, body, _) = Entry::write("CREATE TABLE", actions.into(), None)?;
         put_if_absent(store.as_ref(), &replay::entry_path(&root, 0), body).await?;
         let opened = Self::open(store, root.clone(), clock).await?;
         opened.ok_or_else(|| LakeError::damaged(format!("table {root} vanished while it was created")))
@@ -144,7 +146,7 @@ impl Table {
             let read_at = self.clock.now();
             let next = self.live().snapshot.version + 1;
             match read_entry(self.store.as_ref(), &self.root, next).await? {
-                Some((actions, bytes)) => self.take_entry(next, actions, bytes, read_at)?,
+                Some(entry) => self.take_entry(next, entry, read_at)?,
                 None => {
                     let mut live = self.live();
                     live.read_at = read_at;
@@ -168,10 +170,10 @@ impl Table {
         Ok(live.snapshot.clone())
     }
 
-    fn take_entry(&self, version: u64, actions: Vec<Action>, bytes: usize, read_at: Duration) -> Result<(), LakeError> {
+    fn take_entry(&self, version: u64, entry: Entry, read_at: Duration) -> Result<(), LakeError> {
         let mut live = self.live();
-        let mut snapshot = live.snapshot.clone();
-        snapshot.apply(version, actions)?;
+        let (mut snapshot, bytes) = (live.snapshot.clone(), entry.bytes);
+        snapshot.take(&self.root, version, entry)?;
         live.snapshot = snapshot;
         live.read_at = read_at;
         live.log_bytes += bytes;
@@ -193,32 +195,29 @@ impl Table {
         }
         let version = base.version + 1;
         let path = replay::entry_path(&self.root, version);
-        let (body, commit_id) = encode_entry(operation, &actions)?;
+        let (entry, body, commit_id) = Entry::write(operation, actions, base.digest)?;
         for (attempt, pause) in pauses().enumerate() {
             tokio::time::sleep(pause).await;
             let read_at = self.clock.now();
             let put = self.store.put_opts(&path, body.clone().into(), PutMode::Create.into()).await;
             let error = match put {
-                Ok(_) => return self.won(version, actions, body.len(), &commit_id, read_at).await,
+                Ok(_) => return self.won(version, entry, &commit_id, read_at).await,
                 Err(error) => error,
             };
             // Exists, or unknown: look. Our own entry means that an earlier attempt took effect.
             match read_entry(self.store.as_ref(), &self.root, version).await {
-                Ok(Some((found, bytes))) => {
-                    let is_ours = found
-                        .iter()
-                        .filter_map(|action| action.commit_info.as_ref())
-                        .any(|info| info.rollcall_commit == commit_id);
+                Ok(Some(found)) => {
+                    let is_ours = found.is_commit(&commit_id);
                     // Seen is not yet durable: a store says "exists" only of what is, so ask it once more.
                     if is_ours && !matches!(error, object_store::Error::AlreadyExists { .. }) {
                         continue;
                     }
                     if is_ours {
                         tracing::info!(table = %self.root, version, "commit took effect although its reply was lost");
-                        return self.won(version, actions, bytes, &commit_id, read_at).await;
+                        return self.won(version, entry, &commit_id, read_at).await;
                     }
-                    self.take_entry(version, found.clone(), bytes, read_at)?;
-                    return Ok(Put::Lost(self.follow_on(version, found).await?));
+                    self.take_entry(version, found.clone(), read_at)?;
+                    return Ok(Put::Lost(self.follow_on(version, found.actions).await?));
                 }
                 Ok(None) => {
                     tracing::warn!(table = %self.root, version, attempt, %error, "commit did not take effect, trying again")
@@ -240,32 +239,20 @@ impl Table {
         for next in version + 1.. {
             let read_at = self.clock.now();
             // What cannot be read now is met again at the next put.
-            let Ok(Some((found, bytes))) = read_entry(self.store.as_ref(), &self.root, next).await else { break };
-            self.take_entry(next, found.clone(), bytes, read_at)?;
-            lost.extend(found);
+            let Ok(Some(found)) = read_entry(self.store.as_ref(), &self.root, next).await else { break };
+            self.take_entry(next, found.clone(), read_at)?;
+            lost.extend(found.actions);
         }
         Ok(lost)
     }
 
     /// Ours is the entry. If this process slept too long since it read the log, the entry may fill a hole that clean-up
     /// left, which is no commit at all: read the table anew and see.
-    async fn won(
-        &self,
-        version: u64,
-        actions: Vec<Action>,
-        bytes: usize,
-        commit_id: &str,
-        read_at: Duration,
-    ) -> Result<Put, LakeError> {
+    async fn won(&self, version: u64, own: Entry, commit_id: &str, read_at: Duration) -> Result<Put, LakeError> {
         if self.is_stale() {
             let reopened = replay::open(self.store.as_ref(), &self.root).await?;
             let entry = read_entry(self.store.as_ref(), &self.root, version).await?;
-            let still_ours = entry.is_some_and(|(found, _)| {
-                found
-                    .iter()
-                    .filter_map(|action| action.commit_info.as_ref())
-                    .any(|info| info.rollcall_commit == commit_id)
-            });
+            let still_ours = entry.is_some_and(|found| found.is_commit(commit_id));
             let counts = reopened.as_ref().is_some_and(|opened| {
                 opened.snapshot.version >= version && opened.snapshot.version - opened.log_entries < version
             });
@@ -275,7 +262,7 @@ impl Table {
             }
         }
         // A put that won proves that the log ended there when it began.
-        self.take_entry(version, actions, bytes, read_at)?;
+        self.take_entry(version, own, read_at)?;
         Ok(Put::Won)
     }
 
@@ -358,10 +345,18 @@ impl Table {
         snapshot: &Snapshot,
         file: &DataFile,
     ) -> Result<impl Iterator<Item = Result<arrow_array::RecordBatch, LakeError>> + use<>, LakeError> {
+        data_file::stream(self.get_data_file(file).await?, snapshot.schema(), None)
+    }
+
+    /// The bytes of a data file, as they were written.
+    pub(crate) async fn get_data_file(&self, file: &DataFile) -> Result<Bytes, LakeError> {
         let path = self.root.clone().join(file.path.as_str());
-        let found = self.store.get(&path).await.doing("reading rows")?;
-        let bytes = found.bytes().await.doing("reading rows")?;
-        data_file::stream(bytes, snapshot.schema(), None)
+        let damaged = |what: &str| LakeError::DamagedFile { path: path.to_string(), what: what.to_owned() };
+        let bytes = get_optional(self.store.as_ref(), &path).await?.ok_or_else(|| damaged("it is gone"))?;
+        match file.digest {
+            Some(digest) if digest != Digest::of(&bytes) => Err(damaged("it is not what was written")),
+            _ => Ok(bytes),
+        }
     }
 
     /// Takes a checkpoint in the background when enough log has gathered since the last.
@@ -396,6 +391,10 @@ impl Table {
         if self.is_stale() {
             return Ok(());
         }
+        // The digest comes first: a checkpoint that is told by another's is taken for damaged, and the one before for it.
+        let digest = Digest::of(&bytes).to_string().into_bytes();
+        let digest_path = replay::checkpoint_digest_path(&self.root, version);
+        self.store.put(&digest_path, digest.into()).await.doing("writing a checkpoint")?;
         self.store
             .put(&replay::checkpoint_path(&self.root, version), bytes.into())
             .await
@@ -415,25 +414,21 @@ impl Table {
         Ok(())
     }
 
-    /// Deletes log entries and checkpoints older than the newest checkpoint and than `keep`. Returns how many went.
+    /// Deletes log entries and checkpoints older than the newest checkpoint but one and than `keep`: were the newest damaged,
+    /// the one before it and the log behind it are the table. Returns how many went.
     pub async fn clean_log(&self, keep: Duration) -> Result<usize, LakeError> {
         // Never below what the zombie rule needs.
         let keep = keep.max(crate::compact::RETENTION_MIN);
         let names: Vec<_> =
             self.store.list(Some(&replay::log_path(&self.root))).try_collect().await.doing("listing a table's log")?;
         let version = |name: &str| name.split('.').next().and_then(|digits| digits.parse::<u64>().ok());
-        let newest = names
-            .iter()
-            .filter_map(|meta| meta.location.filename())
-            .filter(|name| name.ends_with(".checkpoint.parquet"))
-            .filter_map(version)
-            .max();
-        let Some(newest) = newest else { return Ok(0) };
+        let checkpoints = replay::checkpoints(self.store.as_ref(), &self.root).await?;
+        let Some(from) = checkpoints.len().checked_sub(2).map(|place| checkpoints[place]) else { return Ok(0) };
         let horizon = Utc::now() - keep;
         let mut cleaned = 0;
         for meta in names {
             let old = meta.last_modified < horizon;
-            if old && meta.location.filename().and_then(version).is_some_and(|version| version < newest) {
+            if old && meta.location.filename().and_then(version).is_some_and(|version| version < from) {
                 self.store.delete(&meta.location).await.doing("cleaning a table's log")?;
                 cleaned += 1;
             }
@@ -446,22 +441,4 @@ impl Live {
     fn new(opened: Opened, read_at: Duration) -> Self {
         Self { snapshot: opened.snapshot, read_at, log_bytes: opened.log_bytes, log_entries: opened.log_entries }
     }
-}
-
-/// A log entry's text and the commit id in it.
-fn encode_entry(operation: &str, actions: &[Action]) -> Result<(Bytes, String), LakeError> {
-    let commit_id = uuid::Uuid::new_v4().simple().to_string();
-    let info = CommitInfo {
-        timestamp: Utc::now().timestamp_millis(),
-        operation: operation.to_owned(),
-        engine_info: concat!("rollcall/", env!("CARGO_PKG_VERSION")).to_owned(),
-        rollcall_commit: commit_id.clone(),
-    };
-    let info = Action { commit_info: Some(Box::new(info)), ..Action::default() };
-    let mut body = Vec::with_capacity(64 * (actions.len() + 4));
-    for action in std::iter::once(&info).chain(actions) {
-        serde_json::to_writer(&mut body, action).map_err(LakeError::damaged)?;
-        body.push(b'\n');
-    }
-    Ok((body.into(), commit_id))
 }

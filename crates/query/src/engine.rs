@@ -51,6 +51,7 @@ use crate::{
     syntax::catalogue_type,
     threads::QuestionThreads,
     turns::Turns,
+    verified::Verified,
 };
 
 /// Bounds on what a query may use.
@@ -66,10 +67,13 @@ pub struct EngineLimits {
     pub rows_max: usize,
     /// Time for one query.
     pub time_max: Duration,
+    /// Whether a data file is read whole, and compared with its digest, before the first query takes rows of it.
+    pub checks_files: bool,
 }
 
 impl Default for EngineLimits {
-    /// 1 GiB for each of eight queries, four of one user; a million rows, five minutes.
+    /// 1 GiB for each of eight queries, four of one user; a million rows, five minutes; files are
+    /// checked.
     fn default() -> Self {
         Self {
             memory_bytes: 1 << 30,
@@ -77,6 +81,7 @@ impl Default for EngineLimits {
             at_once_of_user: 4,
             rows_max: 1_000_000,
             time_max: Duration::from_secs(300),
+            checks_files: true,
         }
     }
 }
@@ -169,6 +174,9 @@ impl Engine {
             .with_create_default_catalog_and_schema(true);
         config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
         config.options_mut().sql_parser.parse_float_as_decimal = true;
+        if limits.checks_files {
+            config.set_extension(Arc::new(Verified::default()));
+        }
         let context = SessionContext::new_with_config_rt(config, runtime);
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
         meaning::install(&context)?;

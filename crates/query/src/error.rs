@@ -6,6 +6,7 @@ use datafusion::{
     arrow::error::ArrowError,
     common::{Column, DataFusionError, SchemaError, TableReference},
 };
+use parquet::errors::ParquetError;
 
 /// Of so many columns at most the names are told, where one is not there.
 const NAMES_TOLD: usize = 30;
@@ -85,6 +86,11 @@ pub(crate) fn refused(code: &'static str, text: impl Into<String>) -> DataFusion
     DataFusionError::External(Box::new(Refused { code, text: text.into() }))
 }
 
+/// What is said of a data file that is not as it was written, with PostgreSQL's code for it.
+pub(crate) fn damage(text: String) -> Box<dyn std::error::Error + Send + Sync> {
+    Box::new(Refused { code: "XX001", text })
+}
+
 /// What is said when a question's memory is exhausted.
 pub(crate) const TOO_MUCH_MEMORY: &str = "the query needs more memory than one may have; ask for less at a time";
 
@@ -109,6 +115,13 @@ impl From<DataFusionError> for QueryError {
                 ArrowError::ArithmeticOverflow(text) => value("22003", text),
                 ArrowError::CastError(text) => value("22P02", text),
                 ArrowError::ExternalError(source) => match source.downcast_ref::<Refused>() {
+                    Some(Refused { code, text }) => value(code, text),
+                    None => Self::Failed(error),
+                },
+                _ => Self::Failed(error),
+            },
+            DataFusionError::ParquetError(source) => match source.as_ref() {
+                ParquetError::External(source) => match source.downcast_ref::<Refused>() {
                     Some(Refused { code, text }) => value(code, text),
                     None => Self::Failed(error),
                 },

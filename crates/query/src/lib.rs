@@ -30,6 +30,7 @@ mod stop;
 mod syntax;
 mod threads;
 mod turns;
+mod verified;
 mod visible;
 
 pub use audience::{Audience, SiteAudience};

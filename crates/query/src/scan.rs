@@ -9,7 +9,10 @@ use datafusion::{
     common::{Result, Statistics, stats::Precision},
     datasource::{
         listing::PartitionedFile,
-        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource, parquet::CachedParquetFileReaderFactory},
+        physical_plan::{
+            FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+            parquet::CachedParquetFileReaderFactory,
+        },
         source::DataSourceExec,
         table_schema::TableSchema,
     },
@@ -20,7 +23,10 @@ use datafusion::{
 use rollcall_lake::DataFile;
 use rollcall_types::TableName;
 
-use crate::only::only_these;
+use crate::{
+    only::only_these,
+    verified::{Checking, Verified},
+};
 
 /// Data files of one table, read as one.
 #[derive(Debug)]
@@ -134,24 +140,31 @@ impl FilesTable {
             .files
             .iter()
             .map(|file| {
-                PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size)
-                    .with_statistics(Arc::new(statistics(file, &self.schema)))
+                let one = PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size)
+                    .with_statistics(Arc::new(statistics(file, &self.schema)));
+                match file.digest {
+                    Some(digest) => one.with_extension(digest),
+                    None => one,
+                }
             })
             .collect();
         let merged = self.files.iter().map(|file| statistics(file, &self.schema)).collect::<Vec<_>>();
         let merged = Statistics::try_merge_iter(merged.iter(), &self.schema)?;
         let groups = files.split_files(state.config().target_partitions().max(1));
         let runtime = state.runtime_env();
-        let reader = CachedParquetFileReaderFactory::new(
-            runtime.object_store(&self.store_url)?,
-            runtime.cache_manager.get_file_metadata_cache(),
-        );
+        let store = runtime.object_store(&self.store_url)?;
+        let cache = runtime.cache_manager.get_file_metadata_cache();
+        let readers = CachedParquetFileReaderFactory::new(store.clone(), cache);
+        let readers: Arc<dyn ParquetFileReaderFactory> = match state.config().get_extension::<Verified>() {
+            Some(verified) => Arc::new(Checking { readers, store, verified }),
+            None => Arc::new(readers),
+        };
         let source = ParquetSource::new(TableSchema::from(self.schema.clone()))
             .with_table_parquet_options(state.default_table_options().parquet)
             .with_metadata_size_hint(FOOTER_HINT_BYTES)
             .with_pushdown_filters(true)
             .with_reorder_filters(true)
-            .with_parquet_file_reader_factory(Arc::new(reader));
+            .with_parquet_file_reader_factory(readers);
         let config = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(merged)

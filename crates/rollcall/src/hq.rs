@@ -47,6 +47,10 @@ pub(crate) struct HqArgs {
     /// Rehearse: lose the reply to this share of commits (0 to 1), after their effect.
     #[arg(long, hide = true, default_value_t = 0.0, value_name = "RATIO")]
     lose_replies: f64,
+    /// Whether each data file is compared with its digest before a question first reads it (true or false); true if not
+    /// given, and false with --store
+    #[arg(long, value_name = "BOOL")]
+    check_files: Option<bool>,
     /// Measure: leave the lake's files as ingest writes them.
     #[arg(long, hide = true)]
     no_compaction: bool,
@@ -76,6 +80,7 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         advertise: args.advertise,
         lake: LakeOptions { layer, ..LakeOptions::default() },
         compaction: if args.no_compaction { CompactionLimits::NONE } else { CompactionLimits::default() },
+        check_files: args.check_files,
         ..HqConfig::new(args.data.clone())
     })
     .await?;

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod conform;
+mod damage;
 mod exactly_once;
 mod faulty;
 mod support;
