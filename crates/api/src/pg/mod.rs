@@ -6,6 +6,7 @@
 //! here knows of sites: what it needs of the rest of HQ it asks its [`Backend`].
 
 mod answer;
+mod connection;
 mod control;
 mod cursor;
 mod error;

@@ -2,31 +2,24 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use pgwire::{
-    api::{
-        PgWireServerHandlers,
-        auth::StartupHandler,
-        cancel::CancelHandler,
-        query::{ExtendedQueryHandler, SimpleQueryHandler},
-    },
-    tokio::{TlsAcceptor, process_socket},
+use pgwire::tokio::TlsAcceptor;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    SharedBackend,
-    cursor::KeptOfAll,
-    protocol::Client,
-    running::{Cancel, Running},
-    session::Session,
-    startup::{Numbers, Startup},
+    SharedBackend, connection::Connection, cursor::KeptOfAll, running::Running, session::Session, startup::Numbers,
 };
 
 /// Default port of the PostgreSQL protocol.
 pub const PG_PORT: u16 = 7432;
-/// Connections at a time.
-const CONNECTIONS_MAX: usize = 200;
+/// Clients that are let in, at a time.
+const CLIENTS_MAX: usize = 200;
+/// Connections of whom it is not known yet whether they are let in. They have places of their own, so that
+/// they cannot take those of the others.
+const STRANGERS_MAX: usize = 100;
 /// After a failure to accept, such as for want of open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -69,7 +62,7 @@ impl PgPort {
     /// Serves until it is stopped. `address` is where it listens: beyond loopback clients need TLS.
     pub async fn serve(self, listener: TcpListener, address: SocketAddr) {
         let needs_tls = !address.ip().is_loopback();
-        let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+        let (places, strangers) = (Arc::new(Semaphore::new(CLIENTS_MAX)), Arc::new(Semaphore::new(STRANGERS_MAX)));
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -83,11 +76,11 @@ impl PgPort {
                     continue;
                 }
             };
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                tracing::warn!(%peer, "turned away: {CONNECTIONS_MAX} PostgreSQL connections are open");
+            let Ok(stranger) = strangers.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "turned away: {STRANGERS_MAX} PostgreSQL connections wait to be let in");
                 continue;
             };
-            self.spawn(socket, peer, needs_tls, place);
+            self.spawn(socket, peer, needs_tls, stranger, places.clone());
         }
     }
 
@@ -97,62 +90,26 @@ impl PgPort {
         Arc::new(Session::new(system, self.kept.clone()))
     }
 
-    fn spawn(&self, socket: TcpStream, peer: SocketAddr, needs_tls: bool, place: tokio::sync::OwnedSemaphorePermit) {
-        let session = self.session();
-        let connection =
-            Connection::new(self.backend.clone(), session, self.running.clone(), self.numbers.clone(), needs_tls);
+    fn spawn(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        needs_tls: bool,
+        stranger: OwnedSemaphorePermit,
+        places: Arc<Semaphore>,
+    ) {
+        let (session, running, numbers) = (self.session(), self.running.clone(), self.numbers.clone());
+        let connection = Connection::new(self.backend.clone(), session, running, numbers, needs_tls, places);
         let (tls, stop) = (self.tls.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            let _place = place;
             tokio::select! {
                 () = stop.cancelled() => {}
-                ended = process_socket(socket, Some(tls), connection) => {
+                ended = connection.serve(socket, peer, tls, stranger) => {
                     if let Err(error) = ended {
                         tracing::debug!(%peer, %error, "a PostgreSQL connection ended");
                     }
                 }
             }
         });
-    }
-}
-
-/// What one connection needs.
-struct Connection {
-    client: Arc<Client>,
-    startup: Arc<Startup>,
-    cancel: Arc<Cancel>,
-}
-
-impl Connection {
-    fn new(
-        backend: SharedBackend,
-        session: Arc<Session>,
-        running: Arc<Running>,
-        numbers: Numbers,
-        needs_tls: bool,
-    ) -> Self {
-        Self {
-            startup: Arc::new(Startup::new(backend.clone(), session.clone(), numbers, needs_tls)),
-            cancel: Arc::new(Cancel(running.clone())),
-            client: Arc::new(Client::new(backend, session, running)),
-        }
-    }
-}
-
-impl PgWireServerHandlers for Connection {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        self.client.clone()
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        self.client.clone()
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        self.startup.clone()
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        self.cancel.clone()
     }
 }

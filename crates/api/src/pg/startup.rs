@@ -16,7 +16,7 @@ use pgwire::{
     messages::{PgWireBackendMessage, PgWireFrontendMessage},
 };
 
-use super::{Backend, error::error, session::Session, settings::Settings};
+use super::{Backend, session::Session, settings::Settings};
 
 /// Checks passwords without knowing them.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl fmt::Debug for Passwords {
 impl AuthSource for Passwords {
     async fn get_password(&self, login: &LoginInfo) -> PgWireResult<Password> {
         let (salt, salted) =
-            self.0.scram(login.user().unwrap_or_default()).map_err(|failure| error("28P01", failure))?;
+            self.0.scram(login.user().unwrap_or_default()).map_err(|failure| fatal("28P01", failure))?;
         Ok(Password::new(Some(salt), salted))
     }
 }
@@ -67,7 +67,7 @@ impl Startup {
     }
 }
 
-fn fatal(code: &str, text: String) -> PgWireError {
+pub(super) fn fatal(code: &str, text: String) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".to_owned(), code.to_owned(), text)))
 }
 

@@ -40,6 +40,7 @@ pub(crate) struct Hq {
     stop: CancellationToken,
     runtime: Option<Runtime>,
     untold: Arc<AtomicUsize>,
+    changes: Arc<AtomicUsize>,
     _directory: TempDir,
 }
 
@@ -60,24 +61,43 @@ impl Hq {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let untold = Arc::new(AtomicUsize::new(0));
         let counted = untold.clone();
+        let changes = Arc::new(AtomicUsize::new(0));
+        let counted_changes = changes.clone();
         let address = runtime.block_on(async {
             let lake = Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens");
             fill(&lake).await;
             let engine = Engine::new(Arc::new(lake), EngineLimits::default()).expect("starts");
             let salted = gen_salted_password(PASSWORD, SALT, ITERATIONS);
-            let backend = Arc::new(Alone { engine, sites: Arc::new(sites), salted, cover, untold: counted });
+            let backend = Arc::new(Alone {
+                engine,
+                sites: Arc::new(sites),
+                salted,
+                cover,
+                untold: counted,
+                changes: counted_changes,
+            });
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("listens");
             let address = listener.local_addr().expect("an address");
             let port = PgPort::new(backend, Arc::new(no_certificate()), tasks.clone(), stop.clone());
             tasks.spawn(port.serve(listener, address));
             address
         });
-        Self { address, stop, runtime: Some(runtime), untold, _directory: directory }
+        Self { address, stop, runtime: Some(runtime), untold, changes, _directory: directory }
     }
 
     /// How many questions were not told what they miss.
     pub(crate) fn untold(&self) -> usize {
         self.untold.load(Ordering::Relaxed)
+    }
+
+    /// How many changes were asked for.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// A connection that has said nothing yet.
+    pub(crate) fn dial(&self) -> TcpStream {
+        TcpStream::connect(self.address).expect("HQ listens")
     }
 
     /// Counts ten times a second on the server's own threads, for as long as it runs.
@@ -96,8 +116,7 @@ impl Hq {
 
     /// A new connection.
     pub(crate) fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).expect("HQ listens");
-        Client::start(Box::new(stream), USER, Some(PASSWORD), "hq").expect("HQ welcomes")
+        Client::start(Box::new(self.dial()), USER, Some(PASSWORD), "hq").expect("HQ welcomes")
     }
 }
 
@@ -127,6 +146,7 @@ struct Alone {
     salted: Vec<u8>,
     cover: Arc<dyn Cover>,
     untold: Arc<AtomicUsize>,
+    changes: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -160,6 +180,7 @@ impl Backend for Alone {
     }
 
     async fn change(&self, _: &Statement, _: &str) -> Result<(&'static str, usize), ChangeFailure> {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         Err(ChangeFailure { code: "0A000", text: "nothing is published here".into() })
     }
 }
