@@ -14,11 +14,15 @@ use rollcall_types::columns;
 use rollcall_types::{ChainHash, Epoch, Seq};
 
 use crate::{
-    BATCH_BYTES_MAX, BATCH_ROWS_MAX,
+    BATCH_BYTES_MAX, BATCH_PARTS_MAX, BATCH_ROWS_MAX, ipc,
     proto::{BatchHeader, Mark, PartHeader},
 };
 
 const COMPRESSION_LEVEL: i32 = 1;
+/// A table's load begins or ends so often in one batch at most.
+const PART_MARKS_MAX: usize = 1000;
+/// No table's name is longer.
+const TABLE_BYTES_MAX: usize = 1024;
 
 /// Consecutive changes of one journal, split by table.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +81,14 @@ pub enum BatchError {
     /// The bytes are not the ones the sender hashed.
     #[error("payload does not match its hash")]
     Hash,
+    /// The rows are written in a way that no agent writes them; Arrow is not let near.
+    #[error("rows of table {table:?} are refused: {what}")]
+    Refused {
+        /// Which table.
+        table: String,
+        /// What is wrong with them.
+        what: &'static str,
+    },
     /// Header and payload contradict each other.
     #[error("batch contradicts its header: {0}")]
     Header(&'static str),
@@ -168,6 +180,18 @@ pub fn verify(encoded: &Encoded) -> Result<(), BatchError> {
     if header.payload_bytes > BATCH_BYTES_MAX as u64 || encoded.payload.len() > BATCH_BYTES_MAX {
         return Err(BatchError::TooLarge(encoded.payload.len()));
     }
+    let marks = header.parts.iter().map(|part| part.marks.len()).max();
+    if header.parts.len() > BATCH_PARTS_MAX || marks.is_some_and(|most| most > PART_MARKS_MAX) {
+        return Err(BatchError::Header("too many parts or marks"));
+    }
+    if header.parts.iter().any(|part| part.table.len() > TABLE_BYTES_MAX) {
+        return Err(BatchError::Header("the name of a table is too long"));
+    }
+    let mut names: Vec<&str> = header.parts.iter().map(|part| part.table.as_str()).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(BatchError::Header("two parts for one table"));
+    }
     if header.first == 0 || header.last < header.first {
         return Err(BatchError::Header("positions are not ascending"));
     }
@@ -200,7 +224,7 @@ pub fn decode(encoded: &Encoded) -> Result<Batch, BatchError> {
         let rows = if length == 0 {
             RecordBatch::new_empty(std::sync::Arc::new(arrow_schema::Schema::empty()))
         } else {
-            read_rows(&bytes).map_err(|source| BatchError::Arrow { table: part.table.clone(), source })?
+            read_rows(&bytes, Some(part.rows), &part.table)?
         };
         if rows.num_rows() != part.rows as usize {
             return Err(BatchError::Header("row count of a part"));
@@ -219,10 +243,13 @@ pub fn decode(encoded: &Encoded) -> Result<Batch, BatchError> {
     })
 }
 
-pub(crate) fn read_rows(bytes: &[u8]) -> Result<RecordBatch, arrow_schema::ArrowError> {
-    let mut reader = StreamReader::try_new(bytes, None)?;
+/// Reads what [`write_rows`] wrote, or who would harm the reader. `rows` is how many there must be, if that is known.
+pub(crate) fn read_rows(bytes: &[u8], rows: Option<u32>, table: &str) -> Result<RecordBatch, BatchError> {
+    ipc::check(bytes, rows).map_err(|what| BatchError::Refused { table: table.to_owned(), what })?;
+    let unreadable = |source| BatchError::Arrow { table: table.to_owned(), source };
+    let mut reader = StreamReader::try_new(bytes, None).map_err(unreadable)?;
     match reader.next() {
-        Some(rows) => rows,
+        Some(rows) => rows.map_err(unreadable),
         None => Ok(RecordBatch::new_empty(reader.schema())),
     }
 }

@@ -10,6 +10,7 @@ pub mod batch;
 mod cause;
 mod codec;
 pub mod framing;
+mod ipc;
 pub mod published;
 pub mod proto {
     //! Messages and services generated from `proto/rollcall.proto`, which documents them.
@@ -27,6 +28,8 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// No batch holds more changes.
 pub const BATCH_ROWS_MAX: usize = 100_000;
+/// No batch has parts of more tables.
+pub const BATCH_PARTS_MAX: usize = 1000;
 /// No message of a fetch holds more rows' bytes, before compression.
 pub const FETCH_BYTES_MAX: usize = 768 * 1024;
 /// The applied table under whose name a site tells which settings it follows.

@@ -30,7 +30,7 @@ pub fn decode(message: &FetchRows) -> Result<RecordBatch, BatchError> {
         return Err(BatchError::TooLarge(capacity));
     }
     let raw = zstd::bulk::decompress(&message.rows, capacity).map_err(BatchError::Compression)?;
-    read_rows(&raw).map_err(|source| BatchError::Arrow { table: String::new(), source })
+    read_rows(&raw, None, "")
 }
 
 #[cfg(test)]
