@@ -24,6 +24,7 @@ use crate::{
     hear_out::{BODY_BYTES_MAX, hear_out},
     incidents_api, lives_api,
     node::Shared,
+    origin::refuse_elsewhere,
     published_api,
     relay::Relay,
     roster::INVITATION_LIFE_SECONDS,
@@ -63,6 +64,7 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(published_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(refuse_elsewhere))
         .layer(from_fn(hear_out))
         .with_state(shared)
 }
@@ -96,12 +98,11 @@ pub(crate) struct Admin(pub(crate) String);
 async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response> {
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let identity = match given {
-        Some(given) => {
-            let _turn = shared.password_checks.acquire().await.ok();
-            let (credentials, now) = (shared.credentials.clone(), shared.now());
-            // Checking a password is slow on purpose; keep it off the threads that serve sites.
-            tokio::task::spawn_blocking(move || credentials.check(&given, now)).await.ok().flatten()
-        }
+        Some(given) => match given.strip_prefix("Bearer ") {
+            // Who has a token waits for nobody's password.
+            Some(token) => shared.credentials.bearer(token.trim(), shared.now()),
+            None => check_password(shared, given).await,
+        },
         None => None,
     };
     identity.ok_or_else(|| {
@@ -109,6 +110,18 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
         let error = json!({"error": "a password (of user admin, for one) or a token is needed"});
         (StatusCode::UNAUTHORIZED, challenge, Json(error)).into_response()
     })
+}
+
+/// Checking a password is slow on purpose: it is kept off the threads that serve sites, and few at a time.
+async fn check_password(shared: &App, given: String) -> Option<Identity> {
+    let turn = shared.password_checks.clone().acquire_owned().await.ok()?;
+    let credentials = shared.credentials.clone();
+    let checked = tokio::task::spawn_blocking(move || {
+        // The turn lasts as long as the work, even if the caller is gone.
+        let _turn = turn;
+        credentials.check(&given)
+    });
+    checked.await.ok().flatten()
 }
 
 /// An identity that sees all sites and has at least this role.

@@ -95,9 +95,17 @@ struct AckRequest {
     hours: Option<u64>,
 }
 
+/// Who acts: whoever called, whatever name the request gives; that one is kept beside it.
+fn acting(caller: &str, named: &str) -> String {
+    match named.trim() {
+        named if named.is_empty() || named == caller => caller.to_owned(),
+        named => format!("{caller} for {named}"),
+    }
+}
+
 async fn acknowledge(
     State(shared): State<App>,
-    _: Operator,
+    Operator(caller): Operator,
     Path(id): Path<u64>,
     Json(request): Json<AckRequest>,
 ) -> Result<Json<Value>, ApiError> {
@@ -108,7 +116,13 @@ async fn acknowledge(
     let now = shared.now();
     let hours = i64::try_from(request.hours.unwrap_or(24 * 3)).unwrap_or(72);
     let until = now.plus_micros(hours.saturating_mul(3_600_000_000));
-    match requests::ask(&shared, id, Wish::Acknowledge { by: request.by, reason: request.reason, until }).await? {
+    match requests::ask(
+        &shared,
+        id,
+        Wish::Acknowledge { by: acting(&caller, &request.by), reason: request.reason, until },
+    )
+    .await?
+    {
         Answer::Done { until } => Ok(Json(json!({"id": id, "until": until}))),
         Answer::Unknown => Err(missing(id)),
     }
@@ -132,7 +146,7 @@ async fn explain(
         "outage" => false,
         _ => return Err(ApiError(StatusCode::BAD_REQUEST, "it was either \"normal\" or an \"outage\"".to_owned())),
     };
-    let by = if request.by.is_empty() { caller } else { request.by };
+    let by = acting(&caller, &request.by);
     match requests::ask(&shared, id, Wish::Explain { was_normal, by }).await? {
         Answer::Done { .. } => Ok(Json(json!({"id": id, "was": request.was}))),
         Answer::Unknown => Err(missing(id)),
@@ -166,7 +180,7 @@ async fn close_site(
     if request.reason.trim().is_empty() {
         return Err(ApiError(StatusCode::BAD_REQUEST, "a closure needs a reason".to_owned()));
     }
-    let by = if request.by.is_empty() { caller.to_owned() } else { request.by };
+    let by = acting(&caller, &request.by);
     let from = request.from.unwrap_or_else(|| shared.now());
     let zone = shared.roster.get(&site).map_or(chrono_tz::Tz::UTC, |record| record.zone());
     let until = day_or_time(&request.until, zone).ok_or_else(|| {

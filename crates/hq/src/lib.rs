@@ -31,6 +31,7 @@ mod measures;
 mod misfits;
 mod node;
 mod notify;
+mod origin;
 mod pg;
 mod published;
 mod published_api;

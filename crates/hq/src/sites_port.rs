@@ -4,10 +4,11 @@
 //! silent is what a node is made of. Who calls is read once, from the certificate that TLS checked.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     io::{self, ErrorKind},
-    net::SocketAddr,
-    sync::Arc,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
 use tonic::{body::Body, codegen::Service};
 
@@ -34,7 +36,18 @@ use crate::{
 /// Handshakes under way at once. When all sites come back together the others wait in line, so that those which are served
 /// are served before they give up. Who says nothing takes no place.
 const HANDSHAKES_MAX: usize = 256;
+/// Of these, callers from one address take no more: others get theirs whatever one does.
+const HANDSHAKES_OF_ONE: usize = 64;
+/// A caller has said its first word by then …
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// … waits so long for a place at most: agents give up before …
+const PLACE_TIMEOUT: Duration = Duration::from_secs(30);
+/// … and has shaken hands so long after.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a word that came in part is looked at again.
+const HELLO_PAUSE: Duration = Duration::from_millis(20);
+/// A caller without a certificate enrols and goes; this is the longest it stays.
+const STRANGER_STAYS: Duration = Duration::from_secs(60);
 /// After so long without anything on a line, the system asks whether the other end is there: what is lost before HTTP/2 began,
 /// HTTP/2 does not notice.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -88,7 +101,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         enrolment: EnrolmentServer::new(gateway.clone()),
         sites: SitesServer::new(gateway).max_decoding_message_size(MESSAGE_BYTES_MAX),
     });
-    let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let places = Arc::new(Places::new());
     let room = Arc::new(Semaphore::new(shared.capacity + capacity::CALLERS_BEYOND));
     loop {
         let accepted = tokio::select! {
@@ -141,7 +154,31 @@ struct Door {
     shared: Arc<Shared>,
     services: Arc<Services>,
     tls: Arc<ServerConfig>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+}
+
+/// Places of handshakes.
+struct Places {
+    all: Semaphore,
+    /// Of those that callers from one address take; kept as long as one does.
+    of_one: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { all: Semaphore::new(HANDSHAKES_MAX), of_one: Mutex::default() }
+    }
+
+    fn of(&self, address: IpAddr) -> Arc<Semaphore> {
+        let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = of_one.get(&address).and_then(Weak::upgrade) {
+            return places;
+        }
+        of_one.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(HANDSHAKES_OF_ONE));
+        of_one.insert(address, Arc::downgrade(&places));
+        places
+    }
 }
 
 impl Door {
@@ -149,7 +186,7 @@ impl Door {
     async fn meet(self, stream: TcpStream, address: SocketAddr, room: OwnedSemaphorePermit) {
         let shaken = tokio::select! {
             () = self.shared.stop.cancelled() => return,
-            shaken = self.shake(stream) => shaken,
+            shaken = self.shake(stream, address.ip()) => shaken,
         };
         let stream = match shaken {
             Ok(stream) => stream,
@@ -164,13 +201,44 @@ impl Door {
         tasks.spawn(talk(self.shared, self.services, stream, caller, room));
     }
 
-    async fn shake(&self, stream: TcpStream) -> io::Result<TlsLine<TcpStream>> {
+    async fn shake(&self, stream: TcpStream, address: IpAddr) -> io::Result<TlsLine<TcpStream>> {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.readable()).await??;
-        let _place = self.places.acquire().await.map_err(io::Error::other)?;
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsLine::accept(self.tls.clone(), stream)).await?
+        timeout(HELLO_TIMEOUT, hello(&stream)).await??;
+        let of_one = self.places.of(address);
+        let place = async {
+            let own = of_one.acquire().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((own, self.places.all.acquire().await.map_err(io::Error::other)?))
+        };
+        let _place = timeout(PLACE_TIMEOUT, place).await??;
+        timeout(HANDSHAKE_TIMEOUT, TlsLine::accept(self.tls.clone(), stream)).await?
     }
+}
+
+/// Waits until the whole first record of TLS has come, without taking it. A socket that was just accepted passes for
+/// readable, so that nothing less than a look tells whether the caller says anything.
+async fn hello(stream: &TcpStream) -> io::Result<()> {
+    const HEAD: usize = 5;
+    const HANDSHAKE: u8 = 22;
+    let mut word = [0; HEAD];
+    loop {
+        let come = stream.peek(&mut word).await?;
+        if come == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if word[0] != HANDSHAKE {
+            return Err(io::Error::new(ErrorKind::InvalidData, "no TLS"));
+        }
+        if come == HEAD {
+            break;
+        }
+        tokio::time::sleep(HELLO_PAUSE).await;
+    }
+    let mut record = vec![0; HEAD + usize::from(u16::from_be_bytes([word[3], word[4]]))];
+    while stream.peek(&mut record).await? < record.len() {
+        tokio::time::sleep(HELLO_PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Serves a connection as long as it lasts; until then it has its place in the `room`.
@@ -184,7 +252,7 @@ fn talk(
     caller: Arc<Caller>,
     room: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> {
-    let address = caller.address;
+    let (address, is_stranger) = (caller.address, caller.peer.is_none());
     let service = service_fn(move |request| answer(services.clone(), caller.clone(), request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -198,8 +266,15 @@ fn talk(
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = Box::pin(connection);
     async move {
+        let stays = async {
+            match is_stranger {
+                true => tokio::time::sleep(STRANGER_STAYS).await,
+                false => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
             ended = &mut connection => ended,
+            () = stays => Ok(()),
             () = shared.stop.cancelled() => {
                 // Its streams are told to end; then it ends.
                 connection.as_mut().graceful_shutdown();

@@ -124,6 +124,7 @@ impl Client {
         for (name, value) in parameters {
             request = request.query(*name, value);
         }
+        let request = request.header("content-type", "application/octet-stream");
         Ok(self.checked(request.send(body))?.body_mut().read_json()?)
     }
 
@@ -137,8 +138,9 @@ impl Client {
         Ok(self.checked(request.call())?.body_mut().read_json()?)
     }
 
-    pub(crate) fn post_text<T: DeserializeOwned>(&self, path: &str, body: &str) -> anyhow::Result<T> {
+    pub(crate) fn post_csv<T: DeserializeOwned>(&self, path: &str, body: &str) -> anyhow::Result<T> {
         let request = self.agent.post(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        let request = request.header("content-type", "text/csv");
         Ok(self.checked(request.send(body))?.body_mut().read_json()?)
     }
 

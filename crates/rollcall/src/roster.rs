@@ -71,7 +71,7 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
 
 fn import(client: &Client, file: &std::path::Path) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let report: ImportReport = client.post_text("/api/roster", &text)?;
+    let report: ImportReport = client.post_csv("/api/roster", &text)?;
     eprintln!("{} added, {} changed, {} unchanged", report.added, report.changed, report.unchanged);
     say_names("on the roster but not in the file (they stay)", &report.not_in_file);
     say_names("never enrolled", &report.never_enrolled);

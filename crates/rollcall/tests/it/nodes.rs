@@ -132,7 +132,7 @@ fn the_watch_goes_on_when_its_node_dies_and_a_node_that_slept_has_no_say() {
     wait_for("the other to act", || (acting(&nodes[1])? == second).then_some(()));
     println!("taken over after {:?}", asleep.elapsed());
     assert_eq!(incident(&nodes[1]).expect("kept")["id"], opened["id"]);
-    assert_eq!(incident(&nodes[1]).expect("kept")["lease"]["by"], "Ada");
+    assert_eq!(incident(&nodes[1]).expect("kept")["lease"]["by"], "operator for Ada");
     stores[0].run(Some(nodes[1].sites));
     wait_for("the incident to end", || incident(&nodes[1]).is_none().then_some(()));
     nodes[0].signal("-CONT");

@@ -183,6 +183,20 @@ fn what_hq_refuses_leaves_the_store_and_holds_up_nothing_else() {
     wait_for("the conflict", || (conflicts("c2")? == "hq over boston-01").then_some(()));
     wait_rows(&boston, "c1|Ann|1");
     assert_eq!(tacoma.sql(ROWS), "c2|Bob|2");
+    // Nor does it help to claim that the row was never known: neither its values nor its end are for boston to tell.
+    let now = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+    boston.sql(&format!(
+        "INSERT INTO customers_edits (edit_base, edit_gone, edit_changed, edit_at, edit_columns, id, name, phone, home)
+         VALUES (0, 0, 'name,phone,home', {now}, 4, 'c2', 'Taken', 66, 'boston-01');
+         INSERT INTO customers_edits (edit_base, edit_gone, edit_changed, edit_at, edit_columns, id)
+         VALUES (0, 1, '', {now}, 4, 'c2')"
+    ));
+    wait_for("both conflicts", || {
+        let lost = "SELECT count(*) FROM customers_conflicts WHERE id = 'c2' AND lost = 'boston-01'";
+        (hq.value(lost)? == "3").then_some(())
+    });
+    wait_rows(&boston, "c1|Ann|1");
+    assert_eq!(tacoma.sql(ROWS), "c2|Bob|2", "it is as it was");
     // A row for another store goes there.
     boston.sql("INSERT INTO customers VALUES ('c3', 'Cid', 3, 'tacoma-01')");
     wait_rows(&tacoma, "c2|Bob|2\nc3|Cid|3");

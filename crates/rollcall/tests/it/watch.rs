@@ -219,7 +219,7 @@ fn people_are_told_and_an_incident_can_be_taken() {
     hq.restart();
     let known = incidents(&hq, &[]);
     let known = known.iter().find(|incident| incident["id"] == number).expect("it is open still");
-    assert_eq!(known["lease"]["by"], "Ada");
+    assert_eq!(known["lease"]["by"], "operator for Ada", "who called is kept, and the name given");
     store.run(None);
     wait_for("the end to be told", || {
         let over = receiver
@@ -230,7 +230,7 @@ fn people_are_told_and_an_incident_can_be_taken() {
     });
     let story = hq.run(&["incidents", "show", &id]);
     let story = String::from_utf8_lossy(&story.stdout).into_owned();
-    for part in ["should have come from tacoma-01", "acknowledged by Ada", "is heard again", "over:"] {
+    for part in ["should have come from tacoma-01", "acknowledged by operator for Ada", "is heard again", "over:"] {
         assert!(story.contains(part), "{part:?} in {story}");
     }
     assert!(hq.run(&["incidents", "normal", &id, "--by", "Ada"]).status.success());

@@ -240,13 +240,15 @@ impl<'a> Decided<'a> {
             }
             return Ok(true);
         }
-        if let (Some((seq, newest)), true, None) = (newest, is_live && !is_for, before)
-            && newest.by != site.as_str()
-            && seq <= base
-        {
-            // The site could not see the row that it would overwrite.
-            self.losses.push(loss(&newest.by, site.as_str(), version.changed.clone(), None));
-            return Ok(true);
+        if is_live && !is_for && before.is_none() {
+            // The site cannot see the row that it would overwrite, whatever version it says it knows. Unless it has itself
+            // just given the row away, and does not know yet that it is gone.
+            let has_given = newest.as_ref().is_some_and(|(seq, newest)| newest.by == site.as_str() && *seq > base);
+            if !has_given {
+                let kept = newest.map_or_else(|| HQ_SITE.to_owned(), |(_, newest)| newest.by);
+                self.losses.push(loss(&kept, site.as_str(), version.changed.clone(), None));
+                return Ok(true);
+            }
         }
         let row = match decide(rule, &since, &version) {
             Decision::Taken { over: Some(over) } => {
