@@ -160,7 +160,7 @@ struct Door {
 /// Places of handshakes.
 struct Places {
     all: Semaphore,
-    /// Of those that callers from one address take; kept as long as one does.
+    /// Those of callers from one address, for as long as there are such callers.
     of_one: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
 }
 
@@ -171,10 +171,14 @@ impl Places {
 
     fn of(&self, address: IpAddr) -> Arc<Semaphore> {
         let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = block(address);
         if let Some(places) = of_one.get(&address).and_then(Weak::upgrade) {
             return places;
         }
-        of_one.retain(|_, places| places.strong_count() > 0);
+        // Now and then, so that a crowd of addresses is not looked through for each of them.
+        if of_one.len().is_power_of_two() {
+            of_one.retain(|_, places| places.strong_count() > 0);
+        }
         let places = Arc::new(Semaphore::new(HANDSHAKES_OF_ONE));
         of_one.insert(address, Arc::downgrade(&places));
         places
@@ -215,11 +219,21 @@ impl Door {
     }
 }
 
+/// Whoever has one address of IPv6 has all that share its first half.
+fn block(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        address => address,
+    }
+}
+
 /// Waits until the whole first record of TLS has come, without taking it. A socket that was just accepted passes for
 /// readable, so that nothing less than a look tells whether the caller says anything.
 async fn hello(stream: &TcpStream) -> io::Result<()> {
     const HEAD: usize = 5;
     const HANDSHAKE: u8 = 22;
+    /// RFC 8446, section 5.1.
+    const RECORD_MAX: usize = 1 << 14;
     let mut word = [0; HEAD];
     loop {
         let come = stream.peek(&mut word).await?;
@@ -234,7 +248,11 @@ async fn hello(stream: &TcpStream) -> io::Result<()> {
         }
         tokio::time::sleep(HELLO_PAUSE).await;
     }
-    let mut record = vec![0; HEAD + usize::from(u16::from_be_bytes([word[3], word[4]]))];
+    let length = usize::from(u16::from_be_bytes([word[3], word[4]]));
+    if length > RECORD_MAX {
+        return Err(io::Error::new(ErrorKind::InvalidData, "a record longer than TLS has"));
+    }
+    let mut record = vec![0; HEAD + length];
     while stream.peek(&mut record).await? < record.len() {
         tokio::time::sleep(HELLO_PAUSE).await;
     }

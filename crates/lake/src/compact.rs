@@ -104,7 +104,7 @@ impl Table {
         F: AsyncFnOnce() -> Result<(N, Lives), LakeError>,
     {
         let base = self.snapshot();
-        if choose(&base, limits).is_none() {
+        if choose(&base, limits, &self.damaged()).is_none() {
             return Ok(CompactionReport::default());
         }
         let (site_number, lives) = sites().await?;
@@ -130,11 +130,18 @@ impl Table {
         limits: CompactionLimits,
         fold: impl FnOnce(&[Arc<DataFile>]) -> Fold,
     ) -> Result<(CompactionReport, Vec<DataFile>), LakeError> {
-        let Some(Job { files: inputs, kind }) = choose(base, limits) else { return Ok(Default::default()) };
+        let Some(Job { files: inputs, kind }) = choose(base, limits, &self.damaged()) else {
+            return Ok(Default::default());
+        };
         let fold = if kind == Inputs::History { Fold::History } else { fold(&inputs) };
         let mut files = Vec::new();
         for file in &inputs {
-            files.push(self.get_data_file(file).await?);
+            let bytes = self.get_data_file(file).await;
+            if matches!(bytes, Err(LakeError::DamagedFile { .. })) {
+                // The next run does without it.
+                self.note_damaged(file);
+            }
+            files.push(bytes?);
         }
         let schema = base.schema().clone();
         let merged = tokio::task::spawn_blocking(move || merge(files, kind == Inputs::Small, &schema, fold));

@@ -1,6 +1,7 @@
 //! One Delta table: opening, following, committing.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -38,6 +39,8 @@ pub struct Table {
     /// One commit of this process at a time; others are settled by the log itself.
     pub(crate) committing: tokio::sync::Mutex<()>,
     checkpointing: AtomicBool,
+    /// Data files that compaction found damaged.
+    damaged: Mutex<HashSet<String>>,
 }
 
 #[derive(Debug)]
@@ -85,6 +88,7 @@ impl Table {
             live: Mutex::new(Live::new(opened, read_at)),
             committing: tokio::sync::Mutex::new(()),
             checkpointing: AtomicBool::new(false),
+            damaged: Mutex::default(),
         })))
     }
 
@@ -348,6 +352,15 @@ impl Table {
         data_file::stream(self.get_data_file(file).await?, snapshot.schema(), None)
     }
 
+    /// The data files that compaction leaves.
+    pub(crate) fn damaged(&self) -> HashSet<String> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note_damaged(&self, file: &DataFile) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(file.path.clone());
+    }
+
     /// The bytes of a data file, as they were written.
     pub(crate) async fn get_data_file(&self, file: &DataFile) -> Result<Bytes, LakeError> {
         let path = self.root.clone().join(file.path.as_str());
@@ -391,14 +404,18 @@ impl Table {
         if self.is_stale() {
             return Ok(());
         }
-        // The digest comes first: a checkpoint that is told by another's is taken for damaged, and the one before for it.
+        // Another node may write one of this version too, of other bytes. The first of them stays, with its digest; until
+        // that is there, nothing but the reader tells whether it is damaged.
         let digest = Digest::of(&bytes).to_string().into_bytes();
-        let digest_path = replay::checkpoint_digest_path(&self.root, version);
-        self.store.put(&digest_path, digest.into()).await.doing("writing a checkpoint")?;
-        self.store
-            .put(&replay::checkpoint_path(&self.root, version), bytes.into())
-            .await
-            .doing("writing a checkpoint")?;
+        let path = replay::checkpoint_path(&self.root, version);
+        match self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
+            Err(object_store::Error::AlreadyExists { .. }) => {}
+            put => {
+                put.doing("writing a checkpoint")?;
+                let digest_path = replay::checkpoint_digest_path(&self.root, version);
+                self.store.put(&digest_path, digest.into()).await.doing("writing a checkpoint")?;
+            }
+        }
         // Others may have come further meanwhile. Whoever still wins this race with an older one misleads nobody: who opens a
         // table looks whether the log goes on.
         if replay::last_checkpoint(&*self.store, &self.root).await?.is_none_or(|named| named < version) {
@@ -414,8 +431,8 @@ impl Table {
         Ok(())
     }
 
-    /// Deletes log entries and checkpoints older than the newest checkpoint but one and than `keep`: were the newest damaged,
-    /// the one before it and the log behind it are the table. Returns how many went.
+    /// Deletes log entries and checkpoints that are older than `keep` and come before the last checkpoint but one: were the last
+    /// one damaged, the one before it and the log behind it are the table. Returns how many went.
     pub async fn clean_log(&self, keep: Duration) -> Result<usize, LakeError> {
         // Never below what the zombie rule needs.
         let keep = keep.max(crate::compact::RETENTION_MIN);

@@ -36,7 +36,7 @@ use crate::{
     audience::Audience,
     catalogue::{InformationSchema, Key, System, is_catalogue_question, object_number, oids, plannable},
     change::{self, Change, is_change},
-    declared,
+    declared, dependencies,
     dialect::{self, Placeholders, shown_name},
     error::QueryError,
     extras::Extras,
@@ -252,7 +252,7 @@ impl Engine {
             };
             let (context, plan) = parts.parse(&statement, extras, stopped, Allowed::Reading).await?;
             let declared = declared::declared(&plan);
-            let plan = context.state().optimize(&plan)?;
+            let plan = dependencies::without(context.state().optimize(&plan)?)?;
             let planned = Instant::now();
             let event_time = |table: &TableName| cover.event_time(table);
             let coverage = cover.coverage(&scope(&context, &plan, &cover.sites(), &event_time).await?);

@@ -20,7 +20,7 @@ use datafusion::{
     },
     physical_plan::metrics::ExecutionPlanMetricsSet,
 };
-use futures::{FutureExt, StreamExt, future::BoxFuture};
+use futures::{FutureExt, future::BoxFuture};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
     arrow::{arrow_reader::ArrowReaderOptions, async_reader::AsyncFileReader},
@@ -34,13 +34,15 @@ use crate::error::damage;
 
 /// More files than any lake has in use; then it is forgotten which were checked.
 const KNOWN_MAX: usize = 1_000_000;
+/// How much of a file is read at a time.
+const PIECE_BYTES: u64 = 4 << 20;
 
 /// The files that were found as they were written. One at a time checks a file, and the others wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Verified(Mutex<HashMap<Path, Arc<OnceCell<()>>>>);
 
 impl Verified {
-    async fn check(&self, store: &dyn ObjectStore, path: &Path, digest: Digest) -> ParquetResult<()> {
+    async fn check(&self, store: &dyn ObjectStore, path: &Path, size: u64, digest: Digest) -> ParquetResult<()> {
         let known = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= KNOWN_MAX {
@@ -48,17 +50,19 @@ impl Verified {
             }
             known.entry(path.clone()).or_default().clone()
         };
-        known.get_or_try_init(|| compare(store, path, digest)).await.map(|_| ())
+        known.get_or_try_init(|| compare(store, path, size, digest)).await.map(|_| ())
     }
 }
 
-async fn compare(store: &dyn ObjectStore, path: &Path, digest: Digest) -> ParquetResult<()> {
+async fn compare(store: &dyn ObjectStore, path: &Path, size: u64, digest: Digest) -> ParquetResult<()> {
     let unread = |error: object_store::Error| ParquetError::External(Box::new(error));
-    let mut pieces = store.get(path).await.map_err(unread)?.into_stream();
     let mut found = Digester::default();
-    while let Some(piece) = pieces.next().await {
-        found.add(&piece.map_err(unread)?);
+    let mut start = 0;
+    while start < size {
+        let end = size.min(start + PIECE_BYTES);
+        found.add(&store.get_range(path, start..end).await.map_err(unread)?);
         tokio::task::consume_budget().await;
+        start = end;
     }
     match found.finish() == digest {
         true => Ok(()),
@@ -89,17 +93,18 @@ impl ParquetFileReaderFactory for Checking {
         hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
-        let path = file.object_meta.location.clone();
+        let (path, size) = (file.object_meta.location.clone(), file.object_meta.size);
         let digest = file.extensions.get::<Digest>().copied();
         let reader = self.readers.create_reader(partition, file, hint, metrics)?;
         let Some(digest) = digest else { return Ok(reader) };
-        Ok(Box::new(Checked { reader, path, digest, store: self.store.clone(), verified: self.verified.clone() }))
+        Ok(Box::new(Checked { reader, path, size, digest, store: self.store.clone(), verified: self.verified.clone() }))
     }
 }
 
 struct Checked {
     reader: Box<dyn AsyncFileReader + Send>,
     path: Path,
+    size: u64,
     digest: Digest,
     store: Arc<dyn ObjectStore>,
     verified: Arc<Verified>,
@@ -108,7 +113,7 @@ struct Checked {
 impl AsyncFileReader for Checked {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
         async move {
-            self.verified.check(self.store.as_ref(), &self.path, self.digest).await?;
+            self.verified.check(self.store.as_ref(), &self.path, self.size, self.digest).await?;
             self.reader.get_bytes(range).await
         }
         .boxed()
@@ -116,7 +121,7 @@ impl AsyncFileReader for Checked {
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
         async move {
-            self.verified.check(self.store.as_ref(), &self.path, self.digest).await?;
+            self.verified.check(self.store.as_ref(), &self.path, self.size, self.digest).await?;
             self.reader.get_byte_ranges(ranges).await
         }
         .boxed()
@@ -127,7 +132,7 @@ impl AsyncFileReader for Checked {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         async move {
-            self.verified.check(self.store.as_ref(), &self.path, self.digest).await?;
+            self.verified.check(self.store.as_ref(), &self.path, self.size, self.digest).await?;
             self.reader.get_metadata(options).await
         }
         .boxed()

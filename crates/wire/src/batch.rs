@@ -243,7 +243,7 @@ pub fn decode(encoded: &Encoded) -> Result<Batch, BatchError> {
     })
 }
 
-/// Reads what [`write_rows`] wrote, or who would harm the reader. `rows` is how many there must be, if that is known.
+/// Reads what [`write_rows`] wrote, or what somebody wrote who would harm the reader. `rows` is how many there must be, if that is known.
 pub(crate) fn read_rows(bytes: &[u8], rows: Option<u32>, table: &str) -> Result<RecordBatch, BatchError> {
     ipc::check(bytes, rows).map_err(|what| BatchError::Refused { table: table.to_owned(), what })?;
     let unreadable = |source| BatchError::Arrow { table: table.to_owned(), source };

@@ -32,7 +32,7 @@ const DIGITS_MAX: i32 = 38;
 /// What is wrong with a stream.
 type Refused = &'static str;
 
-/// Checks that Arrow can read `bytes` in memory of their order. `rows` is how many there must be, if that is known.
+/// Checks that Arrow can read `bytes` in about as much memory as they are long. `rows` is how many there must be, if that is known.
 pub(crate) fn check(bytes: &[u8], rows: Option<u32>) -> Result<(), Refused> {
     let mut rest = bytes;
     let first = message(&mut rest)?.ok_or("no schema")?;

@@ -187,3 +187,29 @@ SELECT st.id, (SELECT string_agg(sku, ',' ORDER BY id) FROM sales s WHERE s._sit
 SELECT k.id, (SELECT count(*) FROM kinds x WHERE x.f = k.f) FROM kinds k ORDER BY 1
 SELECT k.id, x.n FROM kinds k, LATERAL (SELECT count(*) AS n FROM kinds x WHERE x.f <= k.f) x ORDER BY 1
 SELECT x.id, y.id FROM (SELECT id, sku FROM sales ORDER BY id LIMIT 3) x, LATERAL (SELECT id FROM sales s WHERE s.sku = x.sku ORDER BY id LIMIT 1) y ORDER BY 1, 2
+SELECT s.id FROM sales s WHERE s.qty = (SELECT max(x.qty) FROM sales x WHERE x.qty > s.id * 100) ORDER BY 1
+SELECT st.id, x.q FROM stores st, LATERAL (SELECT max(s.qty) AS q FROM sales s WHERE s.qty > st.floor * 100) x WHERE x.q = st.floor ORDER BY 1
+SELECT st.id, x.sku, x.c FROM stores st, LATERAL (SELECT DISTINCT ON (r.sku) r.sku, r.c FROM (SELECT sku, count(*) AS c FROM sales s WHERE s.qty > st.floor GROUP BY sku) r ORDER BY r.sku, r.c) x ORDER BY 1, 2
+SELECT st.id, x.sku FROM stores st, LATERAL (SELECT DISTINCT sku FROM sales s WHERE s.qty > st.floor) x ORDER BY 1, 2
+SELECT count(*) FROM (SELECT DISTINCT k, y FROM (SELECT d.sku AS k, t._site AS y, count(*) AS c FROM (SELECT DISTINCT sku FROM sales) d JOIN sales t ON t.sku = d.sku GROUP BY d.sku, t._site) a) b
+SELECT k, sum(c) FROM (SELECT d.sku AS k, t._site AS y, count(*) AS c FROM (SELECT DISTINCT sku FROM sales) d JOIN sales t ON t.sku = d.sku GROUP BY d.sku, t._site) a GROUP BY k, y ORDER BY 1, 2
+SELECT DISTINCT ON (k) k, y FROM (SELECT d.sku AS k, t._site AS y, count(*) AS c FROM (SELECT DISTINCT sku FROM sales) d JOIN sales t ON t.sku = d.sku GROUP BY d.sku, t._site) a ORDER BY k, y DESC
+SELECT count(*) FROM sales s JOIN kinds k ON s.qty IS NOT DISTINCT FROM k.i WHERE coalesce(s.id, NULL) = k.id
+SELECT count(*) FROM sales s JOIN stores st ON s.note IS NOT DISTINCT FROM st.state
+SELECT count(*) FROM sales s JOIN kinds k ON s.weight IS NOT DISTINCT FROM k.f
+SELECT count(*) FROM sales WHERE id NOT IN (SELECT f FROM kinds WHERE f IS NOT NULL) OR id = 3
+SELECT k.id FROM kinds k WHERE k.f NOT IN (SELECT s.id FROM sales s WHERE s.qty > k.id) ORDER BY 1
+SELECT count(*) FROM sales WHERE (qty IN (SELECT floor FROM stores)) IS TRUE
+SELECT count(*) FROM sales WHERE (qty IN (SELECT floor FROM stores)) = true
+SELECT st.id, x._site FROM stores st, LATERAL (SELECT s._site, st2.floor FROM sales s JOIN (SELECT id AS _site, floor FROM stores) st2 USING (_site) WHERE s.qty > st.floor) x ORDER BY 1, 2
+SELECT st.id, x.n FROM stores st, LATERAL (SELECT count(*) AS n FROM sales s WHERE s._site = st.id) x WHERE st.state = 'WA' AND x.n > 1 ORDER BY 1
+SELECT st.id FROM stores st WHERE st.floor > 1 AND (SELECT count(*) FROM sales s WHERE s.qty > st.floor) > 2 ORDER BY 1
+SELECT r3.a, r2.b, r2.a FROM (SELECT qty AS a, sku AS b FROM sales WHERE qty = 2) r3 RIGHT JOIN (SELECT qty AS a, sku AS b FROM sales WHERE _site = 's02' AND id <> 2) r2 ON r3.b = r2.b AND r2.a < r3.a ORDER BY 1, 2, 3
+SELECT st.id, x.qty, sum(x.qty) OVER (ORDER BY x.qty, st.id) FROM stores st LEFT JOIN (SELECT _site, qty, id FROM sales WHERE qty = 2) x ON x._site = st.id ORDER BY x.qty, st.id
+SELECT st.id, x.qty FROM stores st LEFT JOIN (SELECT _site, qty FROM sales WHERE qty = 2) x ON x._site = st.id ORDER BY x.qty NULLS FIRST, st.id DESC LIMIT 2
+SELECT x.qty, count(*) FROM stores st LEFT JOIN (SELECT _site, qty FROM sales WHERE qty = 2) x ON x._site = st.id GROUP BY x.qty ORDER BY 1
+SELECT x.qty, y.qty, rank() OVER (ORDER BY x.qty, y.qty) FROM (SELECT sku, qty FROM sales WHERE qty = 2) x FULL JOIN (SELECT sku, qty FROM sales WHERE qty = 1) y ON x.sku = y.sku ORDER BY 1, 2
+SELECT k, sum(c) FROM (SELECT d.sku AS k, t._site AS y, count(*) AS c FROM (SELECT sku, count(*) AS n FROM sales GROUP BY sku) d JOIN sales t ON t.sku = d.sku GROUP BY d.sku, t._site) a GROUP BY k ORDER BY 1, 2
+SELECT count(*) FROM (SELECT DISTINCT k, y FROM (SELECT d.sku AS k, t._site AS y, count(*) AS c FROM (SELECT sku, count(*) AS n FROM sales GROUP BY sku) d JOIN sales t ON t.sku = d.sku GROUP BY d.sku, t._site) a) b
+WITH a AS (SELECT sku AS k, _site AS y, count(*) AS c FROM sales GROUP BY sku, _site) SELECT k, max(c) FROM a GROUP BY k ORDER BY 1
+SELECT d._site, d.n FROM (SELECT _site, count(*) AS n FROM sales GROUP BY _site) d WHERE d._site = 's01'

@@ -1,6 +1,9 @@
 //! Which files one run of compaction merges.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{CompactionLimits, merge::time_column};
 use crate::snapshot::{DataFile, Snapshot};
@@ -26,9 +29,10 @@ const RUNS_MERGED: u64 = 4;
 /// Compressed bytes of small files that one run takes; uncompressed they are about ten times as much.
 const INPUT_BYTES_MAX: u64 = 96 << 20;
 
-/// What one run is to merge. What such runs made comes first, and is rarely enough: there are always small files.
-pub(super) fn choose(base: &Snapshot, limits: CompactionLimits) -> Option<Job> {
-    let (history, current): (Vec<_>, Vec<_>) = base.files().cloned().partition(|file| file.superseded);
+/// What one run is to merge; files found damaged are left. What such runs made comes first, and is rarely enough: there are always small files.
+pub(super) fn choose(base: &Snapshot, limits: CompactionLimits, damaged: &HashSet<String>) -> Option<Job> {
+    let sound = base.files().filter(|file| !damaged.contains(&file.path)).cloned();
+    let (history, current): (Vec<_>, Vec<_>) = sound.partition(|file| file.superseded);
     if let Some(files) = of_an_age(history, limits) {
         return Some(Job { files, kind: Inputs::History });
     }

@@ -12,8 +12,9 @@ use datafusion::{
         tree_node::{Transformed, TreeNode},
     },
     logical_expr::{
-        BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+        BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
         expr::{Exists, InSubquery},
+        lit,
     },
 };
 
@@ -35,7 +36,7 @@ struct Truth<'a> {
 }
 
 impl Truth<'_> {
-    /// A condition, or its contrary; `is_alone` if the filter has no row for which it is not true.
+    /// A condition, or its contrary; `is_alone` if the filter keeps a row only where this is true.
     fn of(&self, condition: Expr, is_contrary: bool, is_alone: bool) -> Result<Expr> {
         match condition {
             Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
@@ -52,7 +53,17 @@ impl Truth<'_> {
             Expr::Not(inner) => self.of(*inner, !is_contrary, is_alone),
             Expr::Exists(exists) => Ok(Expr::Exists(Exists { negated: exists.negated != is_contrary, ..exists })),
             Expr::InSubquery(within) => self.within(within, is_contrary, is_alone),
-            other if has_subquery_within(&other)? => unsupported("whose being in or not in is asked as a value"),
+            // Where unknown is as good as false.
+            Expr::IsTrue(inner) if is_membership(&inner) => {
+                let inner = Expr::IsTrue(Box::new(self.of(*inner, false, false)?));
+                Ok(if is_contrary { Expr::Not(Box::new(inner)) } else { inner })
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right })
+                if !is_contrary && right.as_ref() == &lit(true) && is_membership(&left) =>
+            {
+                self.of(*left, false, is_alone)
+            }
+            other if has_subquery_within(&other)? => unsupported("whose being IN, or not, is asked as a value"),
             other => Ok(if is_contrary { Expr::Not(Box::new(other)) } else { other }),
         }
     }
@@ -65,8 +76,9 @@ impl Truth<'_> {
         }
         let plan = one.subquery.subquery.as_ref();
         let [column] = &plan.schema().columns()[..] else { return plan_err!("subquery must return only one column") };
+        let kind = one.expr.get_type(self.outside)?;
         let value = self.from_inside(*one.expr)?;
-        let (left, right) = compared(Expr::Column(column.clone()), value, plan.schema())?;
+        let (left, right) = compared(Expr::Column(column.clone()), value, &kind, plan.schema())?;
         let might_equal = Expr::IsNotFalse(Box::new(left.eq(right)));
         let rows: LogicalPlan = LogicalPlanBuilder::from(plan.clone()).filter(might_equal)?.build()?;
         let outer_ref_columns = rows.all_out_ref_exprs();
@@ -87,6 +99,10 @@ impl Truth<'_> {
         })?;
         Ok(inside.data)
     }
+}
+
+fn is_membership(expr: &Expr) -> bool {
+    matches!(expr, Expr::InSubquery(_))
 }
 
 fn has_subquery_within(expr: &Expr) -> Result<bool> {

@@ -14,8 +14,7 @@ use datafusion::{
     functions_window::row_number::row_number_udwf,
     logical_expr::{
         Aggregate, Distinct, DistinctOn, Expr, ExprSchemable, FetchType, Filter, Join, Limit, LogicalPlan,
-        LogicalPlanBuilder, Operator, SkipType, Sort, SortExpr, SubqueryAlias, Union, Values, Window,
-        WindowFunctionDefinition, binary_expr,
+        LogicalPlanBuilder, SkipType, Sort, SortExpr, SubqueryAlias, Union, Values, Window, WindowFunctionDefinition,
         expr::{AggregateFunction, WindowFunction},
         expr_rewriter::{NamePreserver, unalias},
         lit,
@@ -29,6 +28,7 @@ use super::{
     references::References,
     steady::must_be_steady,
 };
+use crate::meaning::same_key;
 
 /// Names of columns that are added begin so; each is used once.
 const PREFIX: &str = "__outer";
@@ -77,11 +77,11 @@ impl Outer {
 
     /// Whether a row outside belongs to a row of [`Outer::push`]; `of` gives the outside column's value.
     pub(super) fn condition(&self, of: impl Fn(&Column) -> Result<Expr>) -> Result<Expr> {
-        let same = self
-            .columns
-            .iter()
-            .map(|(column, name)| Ok(binary_expr(of(column)?, Operator::IsNotDistinctFrom, key(name))));
-        Ok(conjunction(same.collect::<Result<Vec<_>>>()?).unwrap_or_else(|| lit(true)))
+        if self.columns.is_empty() {
+            return Ok(lit(true));
+        }
+        let values = self.columns.iter().map(|(column, _)| of(column)).collect::<Result<Vec<_>>>()?;
+        Ok(same_key(values).eq(same_key(self.keys().collect())))
     }
 
     /// The subquery's rows for each combination of values: its columns as they were, and the values.
@@ -207,12 +207,8 @@ impl Outer {
         let is_key = |column: &Column| self.columns.iter().any(|(_, name)| *name == column.name);
         let others = plan.schema().columns().into_iter().filter(|column| !is_key(column));
         let all = keys.chain(others.map(Expr::Column)).collect();
-        let same = self
-            .keys()
-            .enumerate()
-            .map(|(place, value)| binary_expr(value, Operator::IsNotDistinctFrom, key(&other(place))));
-        let same = conjunction(same).unwrap_or_else(|| lit(true));
-        Ok((project(plan, all)?, same))
+        let others = (0..self.columns.len()).map(|place| key(&other(place))).collect();
+        Ok((project(plan, all)?, same_key(self.keys().collect()).eq(same_key(others))))
     }
 
     fn aggregated(&self, aggregate: &Aggregate) -> Result<LogicalPlan> {
@@ -268,7 +264,7 @@ impl Outer {
 
     /// The first rows of each value.
     fn limited(&self, limit: &Limit) -> Result<LogicalPlan> {
-        // A limit is as good below a step that takes each row by itself.
+        // A limit may be applied below a step that takes each row by itself.
         let below = |input: &Arc<LogicalPlan>| {
             LogicalPlan::Limit(Limit { input: input.clone(), skip: limit.skip.clone(), fetch: limit.fetch.clone() })
         };
@@ -283,12 +279,7 @@ impl Outer {
         let (skip, fetch) = bounds(limit)?;
         let input = self.push(input)?;
         let all = columns(input.schema());
-        let row = format!("{PREFIX}_{}_row", number());
-        let mut function = WindowFunction::new(WindowFunctionDefinition::WindowUDF(row_number_udwf()), Vec::new());
-        function.params.partition_by = self.keys().collect();
-        function.params.order_by = by;
-        let numbered = Expr::from(function).alias(&row);
-        let numbered = LogicalPlan::Window(Window::try_new(vec![numbered], Arc::new(input))?);
+        let (numbered, row) = numbered(input, self.keys().collect(), by)?;
         let after = key(&row).gt(lit(skip));
         let within = match fetch {
             Some(fetch) => after.and(key(&row).lt_eq(lit(skip.saturating_add(fetch)))),
@@ -297,16 +288,13 @@ impl Outer {
         project(LogicalPlan::Filter(Filter::try_new(within, Arc::new(numbered))?), all)
     }
 
+    /// The first row of each combination of what it goes by.
     fn distinct_on(&self, on: &DistinctOn) -> Result<LogicalPlan> {
-        let with_keys =
-            |exprs: &[Expr]| -> Result<Vec<Expr>> { Ok(self.keys().chain(self.all_here(exprs)?).collect()) };
-        let by = on.sort_expr.as_ref().map(|by| -> Result<Vec<SortExpr>> {
-            let keys = self.keys().map(|value| value.sort(true, false));
-            Ok(keys.chain(self.sorted_by(by)?).collect())
-        });
-        let (on_expr, select) = (with_keys(&on.on_expr)?, with_keys(&on.select_expr)?);
-        let input = Arc::new(self.push(&on.input)?);
-        Ok(LogicalPlan::Distinct(Distinct::On(DistinctOn::try_new(on_expr, select, by.transpose()?, input)?)))
+        let by: Vec<Expr> = self.keys().chain(self.all_here(&on.on_expr)?.into_iter().map(unalias)).collect();
+        let order = on.sort_expr.as_ref().map(|order| self.sorted_by(order)).transpose()?.unwrap_or_default();
+        let (numbered, row) = numbered(self.push(&on.input)?, by, order)?;
+        let first = Filter::try_new(key(&row).eq(lit(1_u64)), Arc::new(numbered))?;
+        self.with_keys(LogicalPlan::Filter(first), self.all_here(&on.select_expr)?)
     }
 
     /// All of `parts`, which have the keys first, with the names of `schema`.
@@ -333,6 +321,15 @@ impl Outer {
         });
         self.united(rows.collect::<Result<Vec<_>>>()?, &values.schema)
     }
+}
+
+/// The rows with their number among those that have the same values of `by`, and the name of that column.
+fn numbered(rows: LogicalPlan, by: Vec<Expr>, order: Vec<SortExpr>) -> Result<(LogicalPlan, String)> {
+    let name = format!("{PREFIX}_{}_row", number());
+    let mut function = WindowFunction::new(WindowFunctionDefinition::WindowUDF(row_number_udwf()), Vec::new());
+    (function.params.partition_by, function.params.order_by) = (by, order);
+    let number = Expr::from(function).alias(&name);
+    Ok((LogicalPlan::Window(Window::try_new(vec![number], Arc::new(rows))?), name))
 }
 
 /// How many rows a limit leaves out, and how many it takes then; none for all.

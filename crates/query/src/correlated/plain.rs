@@ -85,7 +85,7 @@ fn is_plain_below(plan: &LogicalPlan, above: Above) -> Result<bool> {
                 && (!is_total || above.may_total)
                 && is_plain_below(&aggregate.input, Above { may_total: false, is_grouped: true })?)
         }
-        LogicalPlan::Distinct(Distinct::All(input)) => is_plain_below(input, below),
+        LogicalPlan::Distinct(Distinct::All(input)) => is_plain_below(input, Above { is_grouped: true, ..below }),
         _ => Ok(false),
     }
 }

@@ -36,10 +36,15 @@ pub(super) fn value(column: &Column, outside: &DFSchema) -> Result<Expr> {
     })
 }
 
-/// Two values that are compared, the first one of a plan: floats have one zero.
-pub(super) fn compared(value: Expr, other: Expr, schema: &DFSchema) -> Result<(Expr, Expr)> {
-    Ok(match value.get_type(schema)? {
-        DataType::Float16 | DataType::Float32 | DataType::Float64 => (order_key(value), order_key(other)),
+/// Two values that are compared, the first one of a plan: floats have one zero, and a month is thirty days.
+pub(super) fn compared(value: Expr, other: Expr, other_kind: &DataType, schema: &DFSchema) -> Result<(Expr, Expr)> {
+    let kinds = (&value.get_type(schema)?, other_kind);
+    if kinds.0.is_floating() || kinds.1.is_floating() {
+        let float = |value: Expr| Ok::<_, DataFusionError>(order_key(value.cast_to(&DataType::Float64, schema)?));
+        return Ok((float(value)?, float(other)?));
+    }
+    Ok(match kinds {
+        (DataType::Interval(_), DataType::Interval(_)) => (order_key(value), order_key(other)),
         _ => (value, other),
     })
 }

@@ -29,6 +29,7 @@ mod planner;
 mod question;
 mod rows;
 mod rule;
+mod same;
 mod spreads;
 mod sums;
 mod text;
@@ -45,24 +46,49 @@ use datafusion::{
     },
     common::Result,
     execution::SessionStateBuilder,
+    optimizer::OptimizerRule,
+    physical_optimizer::PhysicalOptimizerRule,
     prelude::SessionContext,
 };
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 
-use crate::correlated::Correlated;
+use crate::{
+    correlated::Correlated,
+    dependencies::{NoFalseDependencies, NothingDetermined},
+    nullable::ForgetBelowOuterJoins,
+};
 
 pub(crate) use order::order_key;
 pub(crate) use question::prepare;
+pub(crate) use same::same_key;
 
 /// Gives a session PostgreSQL's meaning of types, operators, casts and aggregates.
 pub(crate) fn install(context: &SessionContext) -> Result<()> {
     let existing = context.state();
     let mut rules: Vec<_> = existing.analyzer().rules.clone();
     rules.splice(0..0, [Arc::new(rule::Meaning) as _, Arc::new(Correlated) as _]);
+    let mut optimizers: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(NoFalseDependencies)];
+    for optimizer in existing.optimizers() {
+        // These go by what groups are believed to determine.
+        if ["eliminate_group_by_constant", "optimize_projections", "eliminate_join"].contains(&optimizer.name()) {
+            optimizers.push(Arc::new(NoFalseDependencies));
+        }
+        optimizers.push(optimizer.clone());
+    }
+    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
+    for optimizer in existing.physical_optimizers() {
+        physical.push(optimizer.clone());
+        if optimizer.name() == "join_selection" {
+            physical.push(Arc::new(ForgetBelowOuterJoins));
+        }
+    }
     let mut planners: Vec<_> = existing.expr_planners().to_vec();
     planners.insert(0, Arc::new(planner::Operators));
     let state = SessionStateBuilder::new_from_existing(existing)
         .with_analyzer_rules(rules)
+        .with_optimizer_rules(optimizers)
+        .with_relation_planners(vec![Arc::new(NothingDetermined)])
+        .with_physical_optimizer_rules(physical)
         .with_expr_planners(planners)
         .with_type_planner(Arc::new(types::Types { catalogue: Arc::new(PgOidTypePlanner) }))
         .build();

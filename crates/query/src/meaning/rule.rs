@@ -14,6 +14,7 @@ use datafusion::{
         expr::{Between, Case, WindowFunctionParams},
         expr_rewriter::NamePreserver,
         lit,
+        type_coercion::binary::comparison_coercion,
         utils::merge_schema,
     },
     optimizer::AnalyzerRule,
@@ -27,6 +28,7 @@ use super::{
     operator::{Operation, apply},
     order::order_key,
     pattern,
+    same::same_key,
     types::{INTERVAL, More, canonical, is_text, name},
 };
 
@@ -160,7 +162,19 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
                     true => (one_zero(*left, comparer)?, one_zero(*right, comparer)?),
                     false => (*left, *right),
                 };
-                comparer.comparison(left, op, right)?
+                match op {
+                    Operator::IsNotDistinctFrom if is_key => {
+                        let (left, right) = comparer.pair(left, right, "=")?;
+                        let kinds = (left.get_type(schema)?, right.get_type(schema)?);
+                        match comparison_coercion(&kinds.0, &kinds.1) {
+                            // Each side by itself: what is compared may become a join's key.
+                            Some(kind) => same_key(vec![left.cast_to(&kind, schema)?])
+                                .eq(same_key(vec![right.cast_to(&kind, schema)?])),
+                            None => comparer.comparison(left, op, right)?,
+                        }
+                    }
+                    _ => comparer.comparison(left, op, right)?,
+                }
             }
             Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch => {
                 must_be_texts(&left, &right, comparer, "~")?;

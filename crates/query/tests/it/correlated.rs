@@ -58,6 +58,9 @@ impl Maker {
             }
             7 => format!("SELECT {r}.a * 2 AS a, {r}.b {from} ORDER BY {r}.b, {r}.a OFFSET 2"),
             8 => format!("SELECT DISTINCT {r}.a, {r}.b {from}"),
+            9 if depth > 1 => format!(
+                "SELECT DISTINCT ON ({r}.b) {r}.n AS a, {r}.b FROM (SELECT a, b, count(*) AS n FROM ({below}) g GROUP BY a, b) {r} ORDER BY {r}.b, {r}.n, {r}.a NULLS LAST"
+            ),
             9 => format!("SELECT DISTINCT ON ({r}.b) {r}.a, {r}.b {from} ORDER BY {r}.b, {r}.a DESC NULLS LAST"),
             10 => {
                 let having = self.one_of(&["", " HAVING count(*) > 1", " HAVING count(*) > {floor}"]);
@@ -122,6 +125,9 @@ enum Place {
     InOr(bool),
     NotIn,
     Compares(&'static str),
+    Equals,
+    /// In a lateral join whose rows are compared with the outside.
+    LateralEquals,
 }
 
 impl Place {
@@ -151,6 +157,10 @@ impl Place {
                     "SELECT o.id, o.floor FROM {OUTSIDE} o WHERE NOT (o.floor IN (SELECT q.a FROM ({within}) q) AND o.id < 's09')"
                 )
             }
+            Self::Equals => format!("SELECT o.id, o.floor FROM {OUTSIDE} o WHERE o.floor = ({within})"),
+            Self::LateralEquals => {
+                format!("SELECT o.id, o.floor, q.b FROM {OUTSIDE} o, LATERAL ({within}) q WHERE q.a = o.floor")
+            }
             Self::Compares(how) => {
                 format!("SELECT o.id, o.floor FROM {OUTSIDE} o WHERE o.floor {how} (SELECT q.a FROM ({within}) q)")
             }
@@ -168,6 +178,11 @@ impl Place {
             Self::Lateral | Self::LeftLateral => rows.iter().map(|row| with(row)).collect(),
             Self::Value => vec![with(&[value().to_owned()])],
             Self::Compared => kept(value().parse::<i64>().is_ok_and(|value| value > 2)),
+            Self::Equals => kept(value() != NULL && value() == outside[1]),
+            Self::LateralEquals => {
+                let same = rows.iter().filter(|row| row[0] != NULL && row[0] == outside[1]);
+                same.map(|row| with(&row[1..])).collect()
+            }
             Self::Exists(is) => kept(is != rows.is_empty()),
             Self::In(is) => kept(Some(is) == is_in(&outside[1], rows)),
             Self::InOr(is) => kept(Some(is) == is_in(&outside[1], rows) || outside[0] == "s03"),
@@ -230,6 +245,8 @@ async fn a_subquery_answers_for_each_row_outside() {
             Place::InOr(true),
             Place::InOr(false),
             Place::NotIn,
+            Place::Equals,
+            Place::LateralEquals,
             Place::Compares("= ANY"),
             Place::Compares("<> ALL"),
             Place::Compares("> ALL"),
@@ -238,7 +255,7 @@ async fn a_subquery_answers_for_each_row_outside() {
         let place = places[maker.random.random_range(0..places.len())];
         let depth = maker.random.random_range(0..4);
         let subquery = match place {
-            Place::Value | Place::Compared => maker.row(depth),
+            Place::Value | Place::Compared | Place::Equals => maker.row(depth),
             _ => maker.rows(depth),
         };
         let mut theirs = Vec::new();
