@@ -2,11 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use datafusion::{arrow::record_batch::RecordBatch, catalog::TableFunctionImpl, logical_expr::ScalarUDF};
-use rollcall_lake::Lives;
+use rollcall_lake::{Lives, Snapshot};
 use rollcall_types::{Coverage, SiteId, SiteNumber, TableName};
 
 use crate::{catalogue::System, scope::Scope};
@@ -40,6 +40,19 @@ pub struct Extras {
     pub time_zone: Option<String>,
     /// What `current_setting` answers, by name in lower case.
     pub settings: Arc<BTreeMap<String, String>>,
+    /// The versions of tables that several questions share; this moment's if none.
+    pub versions: Option<Versions>,
+}
+
+/// Versions of all tables: those of the moment of the first question that goes with them.
+#[derive(Debug, Clone, Default)]
+pub struct Versions(Arc<OnceLock<HashMap<String, Snapshot>>>);
+
+impl Versions {
+    /// The version of the table at `root`; none if there was no such table. `now` gives those of this moment.
+    pub(crate) fn of(&self, root: &str, now: impl FnOnce() -> HashMap<String, Snapshot>) -> Option<Snapshot> {
+        self.0.get_or_init(now).get(root).cloned()
+    }
 }
 
 impl Default for Extras {
@@ -56,6 +69,7 @@ impl Default for Extras {
             user: None,
             time_zone: None,
             settings: Arc::default(),
+            versions: None,
         }
     }
 }

@@ -44,7 +44,7 @@ pub use dialect::{Literal, bind, execute, only_moves, shown_name};
 pub use engine::{Answer, Described, Engine, EngineLimits, Question, Took};
 pub use error::QueryError;
 pub use export::{Encoder, ExportError, Format, TrailerFilter, csv_trailer, pieces, render, split_csv_trailer};
-pub use extras::{Cover, Extras, MakeTable, NoCover};
+pub use extras::{Cover, Extras, MakeTable, NoCover, Versions};
 pub use functions::interval_text;
 pub use meaning::texts;
 pub use planned::Planned;

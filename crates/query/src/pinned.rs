@@ -23,28 +23,50 @@ use crate::{
 /// This moment's versions of all tables, and what the caller adds.
 pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> PinnedCatalog {
     let mut schemas: BTreeMap<&'static str, PinnedSchema> = BTreeMap::new();
-    let pin = |table: &Table, site_table: Option<&TableName>, current: bool| PinnedTable::Lake {
-        site_table: site_table.cloned(),
-        snapshot: Box::new(table.snapshot()),
-        root: table.root().to_string(),
-        current,
-        site_ids: extras.site_ids.clone(),
-        lives: extras.lives.clone(),
-        store_url: store_url.clone(),
-        only: extras.only.clone(),
+    let own = [
+        ("quarantine", lake.quarantine()),
+        ("site_log", lake.site_log()),
+        ("contacts", lake.contacts()),
+        ("untold", lake.untold()),
+    ];
+    let now = || {
+        let all =
+            lake.tables().into_iter().map(|(_, table)| table).chain(own.iter().map(|(_, table)| (*table).clone()));
+        all.map(|table| (table.root().to_string(), table.snapshot())).collect()
+    };
+    let pin = |table: &Table, site_table: Option<&TableName>, current: bool| {
+        let root = table.root().to_string();
+        let snapshot = match &extras.versions {
+            // A table that came later is not there yet.
+            Some(versions) => versions.of(&root, now)?,
+            None => table.snapshot(),
+        };
+        Some(PinnedTable::Lake {
+            site_table: site_table.cloned(),
+            snapshot: Box::new(snapshot),
+            root,
+            current,
+            site_ids: extras.site_ids.clone(),
+            lives: extras.lives.clone(),
+            store_url: store_url.clone(),
+            only: extras.only.clone(),
+        })
+    };
+    let mut insert = |schema: &'static str, name: &str, pinned: Option<PinnedTable>| {
+        if let Some(pinned) = pinned {
+            schemas.entry(schema).or_default().insert(name, pinned);
+        }
     };
     for (name, table) in lake.tables() {
         // What HQ itself wrote lacks no site's rows.
         let of_sites = Some(&name).filter(|_| !table.is_published());
-        schemas.entry("public").or_default().insert(name.as_str(), pin(&table, of_sites, true));
-        schemas.entry("history").or_default().insert(name.as_str(), pin(&table, of_sites, false));
+        insert("public", name.as_str(), pin(&table, of_sites, true));
+        insert("history", name.as_str(), pin(&table, of_sites, false));
     }
     if extras.only.is_none() {
-        let own = schemas.entry("rollcall").or_default();
-        own.insert("quarantine", pin(lake.quarantine(), None, false));
-        own.insert("site_log", pin(lake.site_log(), None, false));
-        own.insert("contacts", pin(lake.contacts(), None, false));
-        own.insert("untold", pin(lake.untold(), None, false));
+        for (name, table) in own {
+            insert("rollcall", name, pin(table, None, false));
+        }
     }
     for (schema, name, make) in extras.tables {
         schemas.entry(schema).or_default().insert(name, PinnedTable::Made(make, OnceLock::new()));

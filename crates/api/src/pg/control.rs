@@ -45,7 +45,7 @@ pub(super) fn variable_name(variable: &[Ident]) -> String {
     let words: Vec<String> = variable.iter().map(|word| word.value.to_lowercase()).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["time", "zone"] => TIME_ZONE.to_owned(),
-        ["transaction", "isolation", "level"] => "transaction_isolation".to_owned(),
+        ["transaction", "isolation", "level"] => ISOLATION.to_owned(),
         ["session", "authorization"] => "session_authorization".to_owned(),
         words => words.join("."),
     }
@@ -190,8 +190,16 @@ impl Asking {
             }
             Set::SetNames { charset_name, .. } => ("client_encoding".to_owned(), charset_name.value.clone(), false),
             Set::SetNamesDefault {} => ("client_encoding".to_owned(), "default".to_owned(), false),
+            Set::SetTransaction { modes, session: true, .. } => {
+                if let Some(level) = level_of(modes) {
+                    self.session.state().settings.set(DEFAULT_ISOLATION, Some(level), For::Session)?;
+                }
+                return done("SET");
+            }
             Set::SetTransaction { modes, .. } => {
-                tell_isolation(client, modes).await?;
+                if let (Some(level), true) = (level_of(modes), client.transaction_status() != TransactionStatus::Idle) {
+                    self.isolate(Some(level))?;
+                }
                 return done("SET");
             }
             Set::SetSessionParam(SetSessionParamKind::Generic(param)) => {
@@ -204,6 +212,13 @@ impl Asking {
         if is_local && client.transaction_status() == TransactionStatus::Idle {
             notice(client, "WARNING", "25P01", "SET LOCAL can only be used in transaction blocks".to_owned(), None)
                 .await?;
+            return done("SET");
+        }
+        if name == ISOLATION {
+            // Outside of a transaction it would be that of this statement alone.
+            if client.transaction_status() != TransactionStatus::Idle {
+                self.isolate(Some(&value))?;
+            }
             return done("SET");
         }
         let told = self.session.state().settings.set(&name, Some(&value), holds)?;
@@ -304,9 +319,26 @@ impl Asking {
             return done("BEGIN");
         }
         self.session.state().settings.begin(None);
-        tell_isolation(client, modes).await?;
+        self.isolate(level_of(modes))?;
         client.set_transaction_status(TransactionStatus::Transaction);
         done("BEGIN")
+    }
+
+    /// Isolates the transaction as it says, or as the session's transactions are. In one that only reads, to read one moment's
+    /// rows throughout is to be serializable.
+    fn isolate(&self, level: Option<&str>) -> PgWireResult<()> {
+        let mut state = self.session.state();
+        let level = match level {
+            Some(level) => level.to_owned(),
+            None => state.settings.show(DEFAULT_ISOLATION)?,
+        };
+        if state.first.is_some() {
+            return Err(error("25001", "SET TRANSACTION ISOLATION LEVEL must be called before any query"));
+        }
+        state.settings.set(ISOLATION, Some(&level), For::Transaction)?;
+        let level = level.to_ascii_lowercase();
+        state.is_repeatable = matches!(level.as_str(), "repeatable read" | "serializable");
+        Ok(())
     }
 
     async fn end<C: Talks>(&self, client: &mut C, is_commit: bool) -> PgWireResult<Option<Reply>>
@@ -322,6 +354,7 @@ impl Asking {
         let told = {
             let mut state = self.session.state();
             state.savepoints = 0;
+            (state.is_repeatable, state.first) = (false, None);
             match is_commit {
                 true => state.settings.commit(),
                 false => state.settings.rollback(None).unwrap_or_default(),
@@ -456,22 +489,18 @@ where
     Ok(())
 }
 
-/// A transaction here is no snapshot: who asks for one is told.
-async fn tell_isolation<C: Talks>(client: &mut C, modes: &[TransactionMode]) -> PgWireResult<()>
-where
-    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-{
-    let is_stronger = modes.iter().any(|mode| {
-        matches!(
-            mode,
-            TransactionMode::IsolationLevel(
-                TransactionIsolationLevel::RepeatableRead | TransactionIsolationLevel::Serializable
-            )
-        )
-    });
-    if is_stronger {
-        let text = "each statement of a transaction reads the rows of its own moment".to_owned();
-        notice(client, "NOTICE", "01000", text, None).await?;
-    }
-    Ok(())
+const ISOLATION: &str = "transaction_isolation";
+const DEFAULT_ISOLATION: &str = "default_transaction_isolation";
+
+/// The level of isolation that is asked for.
+fn level_of(modes: &[TransactionMode]) -> Option<&'static str> {
+    modes.iter().rev().find_map(|mode| match mode {
+        TransactionMode::IsolationLevel(level) => Some(match level {
+            TransactionIsolationLevel::ReadUncommitted => "read uncommitted",
+            TransactionIsolationLevel::ReadCommitted => "read committed",
+            TransactionIsolationLevel::Serializable => "serializable",
+            TransactionIsolationLevel::RepeatableRead | TransactionIsolationLevel::Snapshot => "repeatable read",
+        }),
+        TransactionMode::AccessMode(_) => None,
+    })
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pgwire::api::portal::Portal;
-use rollcall_query::{System, datafusion::sql::sqlparser::ast::Statement};
+use rollcall_query::{Extras, System, datafusion::sql::sqlparser::ast::Statement};
 use rollcall_types::Coverage;
 
 use super::{
@@ -32,6 +32,10 @@ pub(super) struct State {
     /// What the last answer to a question was missing; none before the first.
     pub(super) last: Option<Coverage>,
     pub(super) cursors: BTreeMap<String, Cursor>,
+    /// Whether all questions of the transaction read what the first one did.
+    pub(super) is_repeatable: bool,
+    /// What went with the first question of such a transaction.
+    pub(super) first: Option<Extras>,
     /// How many savepoints there are.
     pub(super) savepoints: usize,
     /// Names of the statements that the client prepared.
@@ -76,6 +80,7 @@ impl Session {
         let mut state = self.state();
         state.cursors.clear();
         state.last = None;
+        (state.is_repeatable, state.first) = (false, None);
         state.savepoints = 0;
         state.settings.reset_all()
     }

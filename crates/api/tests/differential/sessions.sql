@@ -138,3 +138,11 @@ PREPARE p AS SELECT nothing FROM sales
 BEGIN ;; DECLARE c SCROLL CURSOR FOR SELECT id FROM sales ORDER BY id ;; FETCH ABSOLUTE -1 FROM c ;; FETCH -2 FROM c ;; FETCH RELATIVE -3 FROM c ;; MOVE -1 FROM c ;; FETCH FORWARD -1 FROM c ;; FETCH BACKWARD -1 FROM c
 SELECT 'sales'::regclass
 SELECT ('sales'::regclass)::text, 'sales'::regclass::varchar
+BEGIN ISOLATION LEVEL REPEATABLE READ ;; SELECT count(*) FROM sales ;; SHOW transaction_isolation ;; COMMIT ;; SHOW transaction_isolation
+BEGIN ISOLATION LEVEL SERIALIZABLE ;; SHOW transaction_isolation ;; ROLLBACK ;; SHOW transaction_isolation
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ ;; BEGIN ;; SHOW transaction_isolation
+SET default_transaction_isolation = 'serializable' ;; BEGIN ;; SHOW transaction_isolation
+BEGIN ;; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ ;; SHOW transaction_isolation
+BEGIN ISOLATION LEVEL REPEATABLE READ ;; SELECT 1 ;; SET TRANSACTION ISOLATION LEVEL READ COMMITTED
+SET transaction_isolation = 'serializable' ;; SHOW transaction_isolation
+BEGIN ;; SET transaction_isolation = 'repeatable read' ;; SHOW transaction_isolation

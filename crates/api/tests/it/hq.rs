@@ -41,6 +41,7 @@ pub(crate) struct Hq {
     runtime: Option<Runtime>,
     untold: Arc<AtomicUsize>,
     changes: Arc<AtomicUsize>,
+    lake: Arc<Lake>,
     _directory: TempDir,
 }
 
@@ -63,10 +64,11 @@ impl Hq {
         let counted = untold.clone();
         let changes = Arc::new(AtomicUsize::new(0));
         let counted_changes = changes.clone();
-        let address = runtime.block_on(async {
+        let (address, lake) = runtime.block_on(async {
             let lake = Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens");
             fill(&lake).await;
-            let engine = Engine::new(Arc::new(lake), EngineLimits::default()).expect("starts");
+            let lake = Arc::new(lake);
+            let engine = Engine::new(lake.clone(), EngineLimits::default()).expect("starts");
             let salted = gen_salted_password(PASSWORD, SALT, ITERATIONS);
             let backend = Arc::new(Alone {
                 engine,
@@ -80,14 +82,19 @@ impl Hq {
             let address = listener.local_addr().expect("an address");
             let port = PgPort::new(backend, Arc::new(no_certificate()), tasks.clone(), stop.clone());
             tasks.spawn(port.serve(listener, address));
-            address
+            (address, lake)
         });
-        Self { address, stop, runtime: Some(runtime), untold, changes, _directory: directory }
+        Self { address, stop, runtime: Some(runtime), untold, changes, lake, _directory: directory }
     }
 
     /// How many questions were not told what they miss.
     pub(crate) fn untold(&self) -> usize {
         self.untold.load(Ordering::Relaxed)
+    }
+
+    /// Does something to the lake behind the port.
+    pub(crate) fn change_lake(&self, change: impl AsyncFnOnce(&Lake)) {
+        self.runtime.as_ref().expect("it runs").block_on(change(&self.lake));
     }
 
     /// How many changes were asked for.

@@ -268,3 +268,33 @@ fn what_drivers_ask_of_a_connection_is_answered() {
     cancels.join().expect("it was cancelled");
     assert_eq!(ask(&mut client, "SELECT pg_cancel_backend(0)"), "f");
 }
+
+#[test]
+fn a_repeatable_transaction_reads_one_moment_throughout() {
+    let hq = Hq::start(tables::sites(), tables::append);
+    let (mut one, mut other) = (hq.connect(), hq.connect());
+    let count = "SELECT count(*) FROM rollcall.contacts";
+    let write = || {
+        hq.change_lake(async |lake| {
+            let sites: arrow::array::ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["s01"]));
+            let rows = arrow::record_batch::RecordBatch::try_from_iter([("site", sites)]).expect("one column");
+            lake.contacts().append_rows(rows).await.expect("appends");
+        });
+    };
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let before = told(&other.simple(count));
+        one.simple(&format!("BEGIN ISOLATION LEVEL {level}")).expect_done();
+        write();
+        let first = told(&one.simple(count));
+        assert_ne!(first, before, "it begins with its first question");
+        write();
+        assert_eq!(told(&one.simple(count)), first, "{level}");
+        assert_ne!(told(&other.simple(count)), first);
+        one.simple("COMMIT").expect_done();
+        assert_eq!(told(&one.simple(count)), told(&other.simple(count)), "and ends with it");
+    }
+    one.simple("BEGIN").expect_done();
+    let first = told(&one.simple(count));
+    write();
+    assert_ne!(told(&one.simple(count)), first, "read committed");
+}

@@ -189,8 +189,48 @@ fn function_call(function: &mut Function) -> Result<Option<Expr>, QueryError> {
             **argument = syntax::cast(take(argument), DataType::Integer(None));
         }
     }
+    if name == "make_interval" {
+        in_their_places(function)?;
+    }
     let is_who = matches!(name.as_str(), "current_user" | "current_role" | "user" | "session_user");
     Ok((is_who && matches!(function.args, FunctionArguments::None)).then(|| call("session_user", [])))
+}
+
+/// The spans of `make_interval`, in the order in which it takes them without names.
+const SPANS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// Arguments of `make_interval` that were given by name.
+fn in_their_places(function: &mut Function) -> Result<(), QueryError> {
+    let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
+    let name_of = |argument: &FunctionArg| match argument {
+        FunctionArg::Named { name, .. } | FunctionArg::ExprNamed { name: Expr::Identifier(name), .. } => {
+            Some(folded(name))
+        }
+        _ => None,
+    };
+    if list.args.iter().all(|argument| name_of(argument).is_none()) {
+        return Ok(());
+    }
+    let mut places: Vec<Option<FunctionArgExpr>> = vec![None; SPANS.len()];
+    for (place, argument) in std::mem::take(&mut list.args).into_iter().enumerate() {
+        let place = match name_of(&argument) {
+            Some(name) => SPANS
+                .iter()
+                .position(|span| *span == name)
+                .ok_or_else(|| QueryError::Sql(format!("make_interval has no argument {name}")))?,
+            None => place,
+        };
+        let (FunctionArg::Named { arg: value, .. }
+        | FunctionArg::ExprNamed { arg: value, .. }
+        | FunctionArg::Unnamed(value)) = argument;
+        match places.get_mut(place) {
+            Some(free @ None) => *free = Some(value),
+            _ => return Err(QueryError::Sql("make_interval is given an argument twice, or too many".to_owned())),
+        }
+    }
+    let zero = || FunctionArgExpr::Expr(Expr::Value(Value::Number("0".to_owned(), false).into()));
+    list.args = places.into_iter().map(|value| FunctionArg::Unnamed(value.unwrap_or_else(zero))).collect();
+    Ok(())
 }
 
 /// What counts rows, as a number of PostgreSQL's type for it: the engine's has no sign.

@@ -77,6 +77,7 @@ const fn reported(name: &'static str, shown: &'static str, default: &'static str
 }
 
 const BOOLEAN: Takes = Takes::OneOf(&["on", "off", "true", "false", "yes", "no", "1", "0"]);
+const LEVELS: Takes = Takes::OneOf(&["read uncommitted", "read committed", "repeatable read", "serializable"]);
 const ON: Takes = Takes::OneOf(&["on", "true", "yes", "1"]);
 
 /// Every setting there is. What changes nothing here is taken, so that programs which set it can
@@ -108,8 +109,8 @@ pub(super) static KNOWN: &[Known] = &[
     known("transaction_read_only", "off", BOOLEAN),
     known("transaction_deferrable", "off", BOOLEAN),
     known("default_transaction_deferrable", "off", BOOLEAN),
-    known("transaction_isolation", "read committed", Takes::Anything),
-    known("default_transaction_isolation", "read committed", Takes::Anything),
+    known("transaction_isolation", "read committed", LEVELS),
+    known("default_transaction_isolation", "read committed", LEVELS),
     known("session_authorization", "", Takes::Nothing),
     known("extra_float_digits", "1", Takes::OneOf(&["1", "2", "3"])),
     known("backslash_quote", "safe_encoding", Takes::Anything),
