@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ring::digest::{Context, SHA256, digest};
+use ring::digest::{Context, SHA256};
 
 /// The SHA-256 of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -11,9 +11,9 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// Of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut whole = [0; 32];
-        whole.copy_from_slice(digest(&SHA256, bytes).as_ref());
-        Self(whole)
+        let mut digester = Digester::default();
+        digester.add(bytes);
+        digester.finish()
     }
 
     /// Reads what [`fmt::Display`] wrote; none if it is something else.

@@ -135,14 +135,12 @@ async fn sound_checkpoint(store: &dyn ObjectStore, root: &Path, version: u64) ->
     let path = checkpoint_path(root, version);
     let Some(bytes) = get_optional(store, &path).await? else { return Ok(None) };
     let told = get_optional(store, &checkpoint_digest_path(root, version)).await?;
-    let read = match told {
+    // Bytes from outside: the reader is known to panic on some that are malformed.
+    let read = tokio::task::spawn_blocking(move || match told {
         Some(told) if told != Digest::of(&bytes).to_string() => Err(LakeError::damaged("it is not what was written")),
-        // Bytes from outside: the reader is known to panic on some that are malformed.
-        _ => tokio::task::spawn_blocking(move || checkpoint::read(version, bytes))
-            .await
-            .doing("reading a checkpoint")
-            .flatten(),
-    };
+        _ => checkpoint::read(version, bytes),
+    });
+    let read = read.await.doing("reading a checkpoint").flatten();
     match read {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(error) => {
@@ -161,7 +159,7 @@ pub(crate) async fn last_checkpoint(store: &dyn ObjectStore, root: &Path) -> Res
 
 /// The newest sound checkpoint there is from `version` on.
 async fn newest_checkpoint(store: &dyn ObjectStore, root: &Path, version: u64) -> Result<Option<Snapshot>, LakeError> {
-    for found in checkpoints(store, root).await?.into_iter().rev().take_while(|found| *found >= version) {
+    for found in checkpoints_of(&files(store, root).await?).into_iter().rev().take_while(|found| *found >= version) {
         if let Some(snapshot) = sound_checkpoint(store, root, found).await? {
             return Ok(Some(snapshot));
         }
@@ -169,10 +167,14 @@ async fn newest_checkpoint(store: &dyn ObjectStore, root: &Path, version: u64) -
     Ok(None)
 }
 
-/// The versions of which there are checkpoints, ascending.
-pub(crate) async fn checkpoints(store: &dyn ObjectStore, root: &Path) -> Result<Vec<u64>, LakeError> {
-    let names: Vec<_> = store.list(Some(&log_path(root))).try_collect().await.doing("listing a table's log")?;
-    let mut found: Vec<u64> = names.iter().filter_map(|meta| version_of(meta, ".checkpoint.parquet")).collect();
+/// What is in a table's log.
+pub(crate) async fn files(store: &dyn ObjectStore, root: &Path) -> Result<Vec<ObjectMeta>, LakeError> {
+    store.list(Some(&log_path(root))).try_collect().await.doing("listing a table's log")
+}
+
+/// The versions of which there are checkpoints among the files of a log, ascending.
+pub(crate) fn checkpoints_of(files: &[ObjectMeta]) -> Vec<u64> {
+    let mut found: Vec<u64> = files.iter().filter_map(|meta| version_of(meta, ".checkpoint.parquet")).collect();
     found.sort_unstable();
-    Ok(found)
+    found
 }

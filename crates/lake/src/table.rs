@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use chrono::Utc;
-use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use rollcall_types::{Epoch, SiteNumber};
 
@@ -366,10 +365,11 @@ impl Table {
         let path = self.root.clone().join(file.path.as_str());
         let damaged = |what: &str| LakeError::DamagedFile { path: path.to_string(), what: what.to_owned() };
         let bytes = get_optional(self.store.as_ref(), &path).await?.ok_or_else(|| damaged("it is gone"))?;
-        match file.digest {
-            Some(digest) if digest != Digest::of(&bytes) => Err(damaged("it is not what was written")),
-            _ => Ok(bytes),
-        }
+        let Some(digest) = file.digest else { return Ok(bytes) };
+        // It may be long: not on the threads that serve sites.
+        let hashed = bytes.clone();
+        let found = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.doing("checking a data file")?;
+        if found == digest { Ok(bytes) } else { Err(damaged("it is not what was written")) }
     }
 
     /// Takes a checkpoint in the background when enough log has gathered since the last.
@@ -436,10 +436,9 @@ impl Table {
     pub async fn clean_log(&self, keep: Duration) -> Result<usize, LakeError> {
         // Never below what the zombie rule needs.
         let keep = keep.max(crate::compact::RETENTION_MIN);
-        let names: Vec<_> =
-            self.store.list(Some(&replay::log_path(&self.root))).try_collect().await.doing("listing a table's log")?;
+        let names = replay::files(self.store.as_ref(), &self.root).await?;
         let version = |name: &str| name.split('.').next().and_then(|digits| digits.parse::<u64>().ok());
-        let checkpoints = replay::checkpoints(self.store.as_ref(), &self.root).await?;
+        let checkpoints = replay::checkpoints_of(&names);
         let Some(from) = checkpoints.len().checked_sub(2).map(|place| checkpoints[place]) else { return Ok(0) };
         let horizon = Utc::now() - keep;
         let mut cleaned = 0;

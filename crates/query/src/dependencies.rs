@@ -16,7 +16,6 @@ use datafusion::{
     logical_expr::{
         Aggregate, ColumnarValue, Expr, LogicalPlan, Projection, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
         Signature, Volatility,
-        expr::ScalarFunction,
         expr_rewriter::NamePreserver,
         planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning},
     },
@@ -114,7 +113,7 @@ fn passed_on(plan: LogicalPlan, places: &BTreeSet<usize>) -> Result<LogicalPlan>
 pub(crate) fn without(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plain = plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
+        let plain = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let plain = expr.transform_up(|expr| match expr {
                 Expr::ScalarFunction(mut function) if function.name() == NAME && function.args.len() == 1 => {
@@ -123,8 +122,8 @@ pub(crate) fn without(plan: LogicalPlan) -> Result<LogicalPlan> {
                 other => Ok(Transformed::no(other)),
             })?;
             Ok(plain.update_data(|expr| name.restore(expr)))
-        })?
-        .map_data(LogicalPlan::recompute_schema)
+        })?;
+        if plain.transformed { plain.map_data(LogicalPlan::recompute_schema) } else { Ok(plain) }
     })?;
     Ok(plain.data)
 }
@@ -137,8 +136,7 @@ fn is_passing_on(node: &LogicalPlan) -> bool {
 }
 
 fn itself(value: Expr) -> Expr {
-    let function = ScalarUDF::new_from_impl(Itself { signature: Signature::any(1, Volatility::Immutable) });
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![value]))
+    ScalarUDF::new_from_impl(Itself { signature: Signature::any(1, Volatility::Immutable) }).call(vec![value])
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

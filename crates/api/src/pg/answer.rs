@@ -1,10 +1,6 @@
 //! Asks the engine, and tells the client what the answer is missing.
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use arrow_schema::Field;
 use futures::{Sink, SinkExt};
@@ -14,7 +10,7 @@ use pgwire::{
     messages::{PgWireBackendMessage, response::NoticeResponse},
 };
 use rollcall_query::{
-    Extras, MakeTable, Planned, Question, Versions,
+    Extras, Planned, Question,
     datafusion::sql::sqlparser::ast::{ObjectName, Statement, visit_relations},
     is_catalogue_question,
 };
@@ -96,28 +92,6 @@ impl Asking {
             context.tables.push(("rollcall", "coverage", Arc::new(move || backend.coverage_rows(&last))));
         }
         Ok(context)
-    }
-
-    /// In a transaction that repeats what it reads, what went with its first question; else what goes with this one.
-    fn as_at_first(&self, now: Extras) -> PgWireResult<Extras> {
-        let mut state = self.session.state();
-        if !state.is_repeatable {
-            return Ok(now);
-        }
-        match &state.first {
-            Some(first) if first.only == now.only => Ok(first.clone()),
-            Some(_) => Err(error("40001", "what this user may see has changed; begin the transaction anew")),
-            None => {
-                let tables = now.tables.into_iter().map(|(schema, name, make)| {
-                    let made = OnceLock::new();
-                    let once: MakeTable = Arc::new(move || made.get_or_init(|| make()).clone());
-                    (schema, name, once)
-                });
-                let first = Extras { tables: tables.collect(), versions: Some(Versions::default()), ..now };
-                state.first = Some(first.clone());
-                Ok(first)
-            }
-        }
     }
 
     fn telling(&self, user: &str) -> Telling {

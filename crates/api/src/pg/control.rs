@@ -12,7 +12,7 @@ use pgwire::{
 use rollcall_query::{
     datafusion::sql::sqlparser::ast::{
         CloseCursor, ContextModifier, DataType, Declare, DiscardObject, Expr, Ident, Reset, Set, SetSessionParamKind,
-        Statement, TransactionIsolationLevel, TransactionMode, Value,
+        Statement, TransactionMode, Value,
     },
     execute, folded, is_change, only_moves,
 };
@@ -21,6 +21,7 @@ use super::{
     answer::{Asking, Reply, notice, parameter_type},
     cursor::{Cursor, Going, Lent, no_cursor},
     error::{UNSUPPORTED, error, error_with_hint, failed, no_statement, read_only},
+    isolation::{DEFAULT_ISOLATION, ISOLATION, level_of},
     prepared::{full_type, shown},
     rows::Rows,
     session::Written,
@@ -324,23 +325,6 @@ impl Asking {
         done("BEGIN")
     }
 
-    /// Isolates the transaction as it says, or as the session's transactions are. In one that only reads, to read one moment's
-    /// rows throughout is to be serializable.
-    fn isolate(&self, level: Option<&str>) -> PgWireResult<()> {
-        let mut state = self.session.state();
-        let level = match level {
-            Some(level) => level.to_owned(),
-            None => state.settings.show(DEFAULT_ISOLATION)?,
-        };
-        if state.first.is_some() {
-            return Err(error("25001", "SET TRANSACTION ISOLATION LEVEL must be called before any query"));
-        }
-        state.settings.set(ISOLATION, Some(&level), For::Transaction)?;
-        let level = level.to_ascii_lowercase();
-        state.is_repeatable = matches!(level.as_str(), "repeatable read" | "serializable");
-        Ok(())
-    }
-
     async fn end<C: Talks>(&self, client: &mut C, is_commit: bool) -> PgWireResult<Option<Reply>>
     where
         C::PortalStore: PortalStore,
@@ -487,20 +471,4 @@ where
         client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
     }
     Ok(())
-}
-
-const ISOLATION: &str = "transaction_isolation";
-const DEFAULT_ISOLATION: &str = "default_transaction_isolation";
-
-/// The level of isolation that is asked for.
-fn level_of(modes: &[TransactionMode]) -> Option<&'static str> {
-    modes.iter().rev().find_map(|mode| match mode {
-        TransactionMode::IsolationLevel(level) => Some(match level {
-            TransactionIsolationLevel::ReadUncommitted => "read uncommitted",
-            TransactionIsolationLevel::ReadCommitted => "read committed",
-            TransactionIsolationLevel::Serializable => "serializable",
-            TransactionIsolationLevel::RepeatableRead | TransactionIsolationLevel::Snapshot => "repeatable read",
-        }),
-        TransactionMode::AccessMode(_) => None,
-    })
 }

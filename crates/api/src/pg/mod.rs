@@ -10,6 +10,7 @@ mod connection;
 mod control;
 mod cursor;
 mod error;
+mod isolation;
 mod port;
 mod portals;
 mod prepared;

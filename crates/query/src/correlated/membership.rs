@@ -7,10 +7,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::{
-        DFSchema, Result, plan_err,
-        tree_node::{Transformed, TreeNode},
-    },
+    common::{DFSchema, Result, plan_err, tree_node::TreeNode},
     logical_expr::{
         BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
         expr::{Exists, InSubquery},
@@ -20,12 +17,12 @@ use datafusion::{
 
 use super::{
     plans::{compared, unsupported},
-    references::{References, subquery_of},
+    references::{References, from_inside},
 };
 
 /// A condition that is true for the same rows; which of the others are false and which unknown is not kept.
 pub(super) fn truth(condition: Expr, outside: &DFSchema) -> Result<Expr> {
-    if !condition.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))? {
+    if !has_membership(&condition)? {
         return Ok(condition);
     }
     Truth { outside }.of(condition, false, true)
@@ -63,7 +60,7 @@ impl Truth<'_> {
             {
                 self.of(*left, false, is_alone)
             }
-            other if has_subquery_within(&other)? => unsupported("whose being IN, or not, is asked as a value"),
+            other if has_membership(&other)? => unsupported("whose being IN, or not, is asked as a value"),
             other => Ok(if is_contrary { Expr::Not(Box::new(other)) } else { other }),
         }
     }
@@ -77,7 +74,7 @@ impl Truth<'_> {
         let plan = one.subquery.subquery.as_ref();
         let [column] = &plan.schema().columns()[..] else { return plan_err!("subquery must return only one column") };
         let kind = one.expr.get_type(self.outside)?;
-        let value = self.from_inside(*one.expr)?;
+        let value = from_inside(*one.expr, self.outside)?;
         let (left, right) = compared(Expr::Column(column.clone()), value, &kind, plan.schema())?;
         let might_equal = Expr::IsNotFalse(Box::new(left.eq(right)));
         let rows: LogicalPlan = LogicalPlanBuilder::from(plan.clone()).filter(might_equal)?.build()?;
@@ -85,26 +82,12 @@ impl Truth<'_> {
         let subquery = Subquery { subquery: Arc::new(rows), outer_ref_columns, spans: one.subquery.spans };
         Ok(Expr::Exists(Exists { subquery, negated: true }))
     }
-
-    /// A value of a row outside, as the subquery refers to it.
-    fn from_inside(&self, value: Expr) -> Result<Expr> {
-        let inside = value.transform(|expr| match expr {
-            Expr::Column(column) => {
-                let (_, field) = self.outside.qualified_field_from_column(&column)?;
-                Ok(Transformed::yes(Expr::OuterReferenceColumn(field.clone(), column)))
-            }
-            Expr::OuterReferenceColumn(..) => unsupported("that refers to a table two levels further out"),
-            other if subquery_of(&other).is_some() => unsupported("beside another one"),
-            other => Ok(Transformed::no(other)),
-        })?;
-        Ok(inside.data)
-    }
 }
 
 fn is_membership(expr: &Expr) -> bool {
     matches!(expr, Expr::InSubquery(_))
 }
 
-fn has_subquery_within(expr: &Expr) -> Result<bool> {
-    expr.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))
+fn has_membership(expr: &Expr) -> Result<bool> {
+    expr.exists(|expr| Ok(is_membership(expr)))
 }

@@ -33,8 +33,9 @@ use self::{
     membership::truth,
     outer::Outer,
     plain::{Place, is_plain},
-    plans::{columns, join, project, unsupported, value},
-    references::{References, lateral, subquery_of},
+    plans::{aliased, columns, join, project, unsupported, value},
+    references::{References, from_inside, lateral, subquery_of},
+    steady::is_volatile,
 };
 
 /// The rule. It comes after the one that gives operators their meaning, whose work it copies.
@@ -111,11 +112,7 @@ fn beside(one: Join) -> Result<Transformed<LogicalPlan>> {
     let outside = one.left.schema();
     let mut rows = outer.push(&subquery.subquery)?;
     if let LogicalPlan::SubqueryAlias(alias) = one.right.as_ref() {
-        let named = subquery.subquery.schema().columns().into_iter().map(|column| {
-            let name = column.name.clone();
-            Expr::Column(column).alias_qualified(Some(alias.alias.clone()), name)
-        });
-        rows = outer.with_keys(rows, named.collect())?;
+        rows = outer.with_keys(rows, aliased(subquery.subquery.schema(), &alias.alias))?;
     }
     let same = outer.condition(|column| value(column, outside))?;
     let on = conjunction([same].into_iter().chain(one.filter));
@@ -229,14 +226,11 @@ fn using(subquery: &LogicalPlan, outside: &[Column]) -> Result<Option<String>> {
 
 /// Rows outside with the same values share what the subquery answers for them.
 fn must_not_be_volatile(subquery: &LogicalPlan) -> Result<()> {
-    let mut is_volatile = false;
-    subquery.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            is_volatile |= expr.is_volatile();
-            Ok(TreeNodeRecursion::Continue)
-        })
+    subquery.apply_with_subqueries(|node| match is_volatile(node)? {
+        true => unsupported("with a volatile function"),
+        false => Ok(TreeNodeRecursion::Continue),
     })?;
-    if is_volatile { unsupported("with a volatile function") } else { Ok(()) }
+    Ok(())
 }
 
 fn outer_of(subquery: &Subquery, place: Place, outside: &LogicalPlan) -> Result<Option<Outer>> {
@@ -290,15 +284,7 @@ impl Values {
     /// A subquery whose only condition on the outside is above everything else, and so plain.
     fn asked_again(&self, subquery: &Subquery, outer: &Outer) -> Result<Subquery> {
         let outside = self.outside.schema();
-        let of = |column: &Column| {
-            let (_, field) = outside.qualified_field_from_column(column)?;
-            value(column, outside)?
-                .transform(|expr| match expr {
-                    Expr::Column(column) => Ok(Transformed::yes(Expr::OuterReferenceColumn(field.clone(), column))),
-                    other => Ok(Transformed::no(other)),
-                })
-                .map(|value| value.data)
-        };
+        let of = |column: &Column| from_inside(value(column, outside)?, outside);
         let rows = LogicalPlanBuilder::from(outer.push(&subquery.subquery)?).filter(outer.condition(of)?)?.build()?;
         let rows = project(rows, columns(subquery.subquery.schema()))?;
         Ok(Subquery { subquery: Arc::new(rows), ..subquery.clone() })

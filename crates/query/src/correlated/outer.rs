@@ -24,7 +24,7 @@ use datafusion::{
 };
 
 use super::{
-    plans::{columns, join, key, kind, project, unsupported, value},
+    plans::{aliased, columns, join, key, kind, project, unsupported, value},
     references::References,
     steady::must_be_steady,
 };
@@ -95,13 +95,8 @@ impl Outer {
         }
         match plan {
             LogicalPlan::Projection(projection) => self.projected(&projection.expr, &projection.input),
-            LogicalPlan::SubqueryAlias(alias) => {
-                let columns = alias.input.schema().columns();
-                let named = columns.into_iter().map(|column| {
-                    let name = column.name.clone();
-                    Expr::Column(column).alias_qualified(Some(alias.alias.clone()), name)
-                });
-                self.projected(&named.collect::<Vec<_>>(), &alias.input)
+            LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
+                self.projected(&aliased(input.schema(), alias), input)
             }
             LogicalPlan::Filter(filter) => {
                 let predicate = self.here(filter.predicate.clone())?;
@@ -172,30 +167,24 @@ impl Outer {
             let (kind, constraint, nulls) = (one.join_type, one.join_constraint, one.null_equality);
             Ok(LogicalPlan::Join(Join::try_new(left, right, on, filter, kind, constraint, nulls, one.null_aware)?))
         };
-        let is_left = match one.join_type {
-            JoinType::Inner => right.is_empty(),
-            JoinType::Left if right.is_empty() => true,
-            JoinType::Right if left.is_empty() => false,
-            JoinType::Left | JoinType::Right => return self.both_joined(one, remade),
-            other => return unsupported(&format!("with a {other} join")),
+        // Where both sides go by the values, those of the side that is kept whole are the join's.
+        let joined = match (one.join_type, left.is_empty(), right.is_empty()) {
+            (JoinType::Inner | JoinType::Left, _, true) => {
+                return remade(self.push(&one.left)?, one.right.as_ref().clone(), None);
+            }
+            (JoinType::Inner | JoinType::Right, true, _) => {
+                return remade(one.left.as_ref().clone(), self.push(&one.right)?, None);
+            }
+            (JoinType::Inner | JoinType::Left, ..) => {
+                let (right, same) = self.renamed(self.push(&one.right)?)?;
+                remade(self.push(&one.left)?, right, Some(same))?
+            }
+            (JoinType::Right, ..) => {
+                let (left, same) = self.renamed(self.push(&one.left)?)?;
+                remade(left, self.push(&one.right)?, Some(same))?
+            }
+            (other, ..) => return unsupported(&format!("with a {other} join")),
         };
-        match (is_left, left.is_empty()) {
-            (true, _) => remade(self.push(&one.left)?, one.right.as_ref().clone(), None),
-            (false, true) => remade(one.left.as_ref().clone(), self.push(&one.right)?, None),
-            (false, false) => self.both_joined(one, remade),
-        }
-    }
-
-    /// A join of which both sides go by the values: the kept side's are the join's.
-    fn both_joined(
-        &self,
-        one: &Join,
-        remade: impl Fn(LogicalPlan, LogicalPlan, Option<Expr>) -> Result<LogicalPlan>,
-    ) -> Result<LogicalPlan> {
-        let (left, right) = (self.push(&one.left)?, self.push(&one.right)?);
-        let keeps_right = one.join_type == JoinType::Right;
-        let (other, same) = self.renamed(if keeps_right { left.clone() } else { right.clone() })?;
-        let joined = if keeps_right { remade(other, right, Some(same))? } else { remade(left, other, Some(same))? };
         self.with_keys(joined, columns(&one.schema))
     }
 

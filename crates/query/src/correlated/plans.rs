@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::{Column, DFSchema, DataFusionError, JoinType, NullEquality, Result},
+    common::{Column, DFSchema, DataFusionError, JoinType, NullEquality, Result, TableReference},
     logical_expr::{Expr, ExprSchemable, Join, JoinConstraint, LogicalPlan, Projection},
 };
 
@@ -47,6 +47,15 @@ pub(super) fn compared(value: Expr, other: Expr, other_kind: &DataType, schema: 
         (DataType::Interval(_), DataType::Interval(_)) => (order_key(value), order_key(other)),
         _ => (value, other),
     })
+}
+
+/// The columns of a plan under the name of an alias.
+pub(super) fn aliased(schema: &DFSchema, alias: &TableReference) -> Vec<Expr> {
+    let named = |column: Column| {
+        let name = column.name.clone();
+        Expr::Column(column).alias_qualified(Some(alias.clone()), name)
+    };
+    schema.columns().into_iter().map(named).collect()
 }
 
 /// The columns of a plan, as they are.

@@ -3,7 +3,7 @@
 use datafusion::{
     common::{
         Column, DFSchema, Result,
-        tree_node::{TreeNode, TreeNodeRecursion},
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
         Expr, Join, LogicalPlan, Subquery,
@@ -11,6 +11,8 @@ use datafusion::{
         utils::merge_schema,
     },
 };
+
+use super::plans::unsupported;
 
 /// The columns from outside that a plan refers to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -98,4 +100,18 @@ pub(super) fn lateral(side: &LogicalPlan) -> Option<&Subquery> {
         },
         _ => None,
     }
+}
+
+/// A value of a row outside, as a subquery refers to it.
+pub(super) fn from_inside(value: Expr, outside: &DFSchema) -> Result<Expr> {
+    let inside = value.transform(|expr| match expr {
+        Expr::Column(column) => {
+            let (_, field) = outside.qualified_field_from_column(&column)?;
+            Ok(Transformed::yes(Expr::OuterReferenceColumn(field.clone(), column)))
+        }
+        Expr::OuterReferenceColumn(..) => unsupported("that refers to a table two levels further out"),
+        other if subquery_of(&other).is_some() => unsupported("beside another one"),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(inside.data)
 }

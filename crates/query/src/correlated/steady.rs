@@ -28,9 +28,7 @@ pub(super) fn must_be_steady(plan: &LogicalPlan) -> Result<()> {
         | LogicalPlan::Extension(_) => false,
         _ => true,
     };
-    let mut is_volatile = false;
     plan.apply_expressions(|expr| {
-        is_volatile |= expr.is_volatile();
         expr.apply(|expr| {
             if let Some(subquery) = subquery_of(expr) {
                 must_be_steady(&subquery.subquery)?;
@@ -38,11 +36,22 @@ pub(super) fn must_be_steady(plan: &LogicalPlan) -> Result<()> {
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
+    let is_volatile = is_volatile(plan)?;
     if !is_steady || is_volatile {
         let what = if is_volatile { "a volatile function".to_owned() } else { kind(plan) };
         return unsupported(&format!("beside rows that come from {what}"));
     }
     plan.inputs().into_iter().try_for_each(must_be_steady)
+}
+
+/// Whether an expression of this node has another value each time.
+pub(super) fn is_volatile(node: &LogicalPlan) -> Result<bool> {
+    let mut is_volatile = false;
+    node.apply_expressions(|expr| {
+        is_volatile |= expr.is_volatile();
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(is_volatile)
 }
 
 fn is_orderless(aggregate: &Expr, input: &DFSchema) -> bool {

@@ -9,9 +9,7 @@ use datafusion::{
         datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, IntervalMonthDayNanoType},
     },
     common::{Result, ScalarValue, exec_err},
-    logical_expr::{
-        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
-    },
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
 use super::{interval::size, types::INTERVAL};
@@ -29,8 +27,7 @@ const SIZE: DataType = DataType::Decimal128(38, 0);
 
 /// What an interval or a float is compared and ordered by.
 pub(crate) fn order_key(value: Expr) -> Expr {
-    let function = ScalarUDF::new_from_impl(OrderKey { signature: Signature::any(1, Volatility::Immutable) });
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![value]))
+    ScalarUDF::new_from_impl(OrderKey { signature: Signature::any(1, Volatility::Immutable) }).call(vec![value])
 }
 
 fn key(array: &ArrayRef) -> Result<ArrayRef> {

@@ -9,9 +9,7 @@ use datafusion::{
         row::{RowConverter, SortField},
     },
     common::Result,
-    logical_expr::{
-        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
-    },
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
 /// Bytes that are the same for the same values, and are there for null too.
@@ -25,8 +23,7 @@ struct SameKey {
 
 /// What is compared for `IS NOT DISTINCT FROM`; both sides must have the same types.
 pub(crate) fn same_key(values: Vec<Expr>) -> Expr {
-    let function = ScalarUDF::new_from_impl(SameKey { signature: Signature::variadic_any(Volatility::Immutable) });
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), values))
+    ScalarUDF::new_from_impl(SameKey { signature: Signature::variadic_any(Volatility::Immutable) }).call(values)
 }
 
 impl ScalarUDFImpl for SameKey {

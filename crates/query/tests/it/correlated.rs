@@ -1,13 +1,11 @@
 //! Subqueries that refer to columns outside answer for each row outside what they answer with that
 //! row's values written in: random ones, in every place where a subquery can stand.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rollcall_lake::{Lake, LakeOptions};
-use rollcall_query::{Engine, EngineLimits};
 
-use crate::meaning::{answer, extras};
+use crate::meaning::{answer, engine};
 
 /// Rows outside: some twice, some with nulls.
 const OUTSIDE: &str = "(SELECT id, floor FROM stores UNION ALL SELECT 's01', NULL UNION ALL SELECT NULL, 1 \
@@ -223,10 +221,7 @@ fn literal(value: &str, kind: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subquery_answers_for_each_row_outside() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let lake = Arc::new(Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens"));
-    let engine = Engine::new(lake, EngineLimits::default()).expect("starts");
-    let extras = extras(&engine).await;
+    let (engine, extras, _directory) = engine().await;
     let outside = answer(&engine, &format!("SELECT * FROM {OUTSIDE} o"), extras.clone()).await.expect("answers");
     let many = std::env::var("ROLLCALL_CORRELATED").ok().and_then(|many| many.parse().ok()).unwrap_or(150_u64);
     let (mut answered, mut errors, mut wrong) = (0_u32, BTreeMap::<String, (u32, String)>::new(), Vec::new());

@@ -40,7 +40,16 @@ fn unescaped(text: &str) -> String {
     text.replace("\\\\", "\0").replace("\\t", "\t").replace("\\n", "\n").replace("\\r", "\r").replace('\0', "\\")
 }
 
-pub(crate) async fn extras(engine: &Engine) -> Extras {
+/// An engine over an empty lake, and tables that go with its questions.
+pub(crate) async fn engine() -> (Engine, Extras, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let lake = Arc::new(Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens"));
+    let engine = Engine::new(lake, EngineLimits::default()).expect("starts");
+    let extras = extras(&engine).await;
+    (engine, extras, directory)
+}
+
+async fn extras(engine: &Engine) -> Extras {
     let mut tables: Vec<(&'static str, &'static str, MakeTable)> = Vec::new();
     for name in ["kinds", "sales", "stores"] {
         let file = std::fs::read_to_string(format!("tests/meaning/{name}.tsv")).expect("reads");
@@ -147,10 +156,7 @@ fn files(directory: &str) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_those_of_postgresql() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let lake = Arc::new(Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens"));
-    let engine = Engine::new(lake, EngineLimits::default()).expect("starts");
-    let extras = extras(&engine).await;
+    let (engine, extras, _directory) = engine().await;
     let (mut asked, mut wrong) = (0, Vec::new());
     for (file, lines) in files(&std::env::var("QUESTIONS").unwrap_or_else(|_| "tests/meaning".to_owned())) {
         for line in lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
