@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,7 +35,7 @@ use crate::{
     roster::{NewLife, SiteRecord},
     sessions::Session,
     sites_port::Caller,
-    watching::{CLOCK_OFF, Heard},
+    watching::Heard,
 };
 
 /// Bytes a site may have in flight before anything is confirmed.
@@ -233,6 +233,16 @@ impl Control {
         }
     }
 
+    /// Tells whether the site's clock is off, when a session begins and when that changes.
+    fn judge_clock(&self, session: &Session) {
+        let off = self.shared.clock.site_is_off(session.clock_off.load(Ordering::Relaxed));
+        let site = &session.site;
+        if session.is_clock_off.swap(off.is_some(), Ordering::Relaxed) || off.is_some() {
+            let clock = off.map(|off| format!("the clock of {site} is off by {} minutes", off.as_secs() / 60));
+            self.shared.heard(site, Heard::Condition(Condition::Clock, clock));
+        }
+    }
+
     fn address_text(&self) -> String {
         self.address.map_or_else(String::new, |address| address.to_string())
     }
@@ -297,7 +307,9 @@ impl Control {
             }),
             confirmed_through: AtomicU64::new(confirmed.0),
             opened_at: now,
-            clock_offset_micros: now.as_micros() - hello.clock_micros,
+            clock_offset_micros: now.as_micros().saturating_sub(hello.clock_micros),
+            clock_off: AtomicI64::new(now.as_micros().saturating_sub(hello.clock_micros)),
+            is_clock_off: AtomicBool::new(true),
             has_data: AtomicBool::new(false),
             over: self.shared.stop.child_token(),
         });
@@ -334,9 +346,7 @@ impl Control {
         if !self.shared.ledger.is_quarantined(site) {
             self.shared.heard(site, Heard::Condition(Condition::Refused, None));
         }
-        let off = Duration::from_micros(session.clock_offset_micros.unsigned_abs());
-        let clock = (off > CLOCK_OFF).then(|| format!("the clock of {site} is off by {} minutes", off.as_secs() / 60));
-        self.shared.heard(site, Heard::Condition(Condition::Clock, clock));
+        self.judge_clock(&session);
         self.send(ToSite::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
             session: session.id,
@@ -530,6 +540,8 @@ impl Control {
                 };
                 let age = Duration::from_millis(beacon.oldest_unconfirmed_age_ms);
                 let clock_off = self.shared.now().as_micros().saturating_sub(beacon.clock_micros);
+                session.clock_off.store(clock_off, Ordering::Relaxed);
+                self.judge_clock(session);
                 let fact = Fact::Beacon {
                     head: Seq(beacon.head),
                     unconfirmed_age: age,

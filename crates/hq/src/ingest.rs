@@ -10,10 +10,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,7 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use rollcall_types::describe;
 
-use crate::lanes::Lane;
+use crate::{health::Health, lanes::Lane};
+
+/// What [`Health`] calls a table's commits.
+const STORE: &str = "store what sites send to";
 
 /// How long parts gather before a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,20 +84,19 @@ pub(crate) struct Ingest {
     turns: Semaphore,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Whether the last commit of any table could be made.
-    well: Arc<AtomicBool>,
+    health: Arc<Health>,
 }
 
 impl Ingest {
-    pub(crate) fn new(limits: GatherLimits, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub(crate) fn new(limits: GatherLimits, health: Arc<Health>, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let (queues, turns) = (Mutex::default(), Semaphore::new(processors));
-        Self { limits, queues, turns, tasks, stop, well: Arc::new(AtomicBool::new(true)) }
+        Self { limits, queues, turns, tasks, stop, health }
     }
 
-    /// Whether HQ can store what sites send.
+    /// Whether HQ can store what sites send: the last commit of every table could be made.
     pub(crate) fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
+        !self.health.is_failing(STORE)
     }
 
     /// A turn to decode and hand over one batch of a backlog; those who wait get theirs in the order in which they came.
@@ -126,8 +125,8 @@ impl Ingest {
             .or_insert_with(|| {
                 let (live, live_waiting) = mpsc::channel(QUEUE_PARTS);
                 let (backlog, backlog_waiting) = mpsc::channel(BACKLOG_PARTS);
-                let (waiting, well) = (Waiting { live: live_waiting, backlog: backlog_waiting }, self.well.clone());
-                self.tasks.spawn(gather(table.clone(), waiting, self.limits, self.stop.clone(), well));
+                let (waiting, health) = (Waiting { live: live_waiting, backlog: backlog_waiting }, self.health.clone());
+                self.tasks.spawn(gather(table.clone(), waiting, self.limits, self.stop.clone(), health));
                 Queues { live, backlog }
             })
             .clone()
@@ -139,8 +138,9 @@ async fn gather(
     mut queue: Waiting,
     limits: GatherLimits,
     stop: CancellationToken,
-    well: Arc<AtomicBool>,
+    health: Arc<Health>,
 ) {
+    let (work, reading) = (format!("{STORE} {}", table.root()), format!("read the log of {}", table.root()));
     loop {
         let first = tokio::select! {
             () = stop.cancelled() => return,
@@ -166,7 +166,7 @@ async fn gather(
         let parts = Arc::new(parts);
         match table.append(parts.clone()).await {
             Ok(appended) => {
-                well.store(true, Ordering::Relaxed);
+                health.done(&work);
                 for (reply, outcome) in replies.into_iter().zip(appended.outcomes) {
                     // The session may be gone; the rows are durable all the same, and it will be told when it is back.
                     let _ = reply.send(outcome);
@@ -174,16 +174,14 @@ async fn gather(
             }
             // Nobody is told anything: the sites send again, and the cursors sort out what took effect.
             Err(error) => {
-                tracing::error!(table = %table.root(), error = %describe(&error), "a commit failed");
                 if !matches!(error, LakeError::Store { .. } | LakeError::Contention(_)) {
                     // One site's rows are to blame; the others must not suffer with it.
+                    tracing::error!(table = %table.root(), error = %describe(&error), "a commit failed");
                     append_one_by_one(&table, &parts, replies).await;
                     continue;
                 }
-                well.store(false, Ordering::Relaxed);
-                if let Err(error) = table.refresh().await {
-                    tracing::error!(table = %table.root(), error = %describe(&error), "the log cannot be read");
-                }
+                health.failed(&work, &describe(&error));
+                health.note(&reading, &table.refresh().await);
             }
         }
     }

@@ -78,9 +78,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             _ = timer.tick() => {}
         }
-        if let Err(error) = look(&shared).await {
-            tracing::error!(error = %describe(&error), "whether this node acts cannot be told");
-        }
+        shared.health.note("tell whether this node acts", &look(&shared).await);
     }
 }
 

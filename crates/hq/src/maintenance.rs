@@ -1,6 +1,5 @@
 //! Housekeeping beside ingest: compaction, clean-up, what must be remembered, contact history.
 
-use rollcall_types::describe;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -10,6 +9,7 @@ use rollcall_types::SiteNumber;
 use crate::{
     capacity,
     coverage::lives,
+    health::Health,
     node::Shared,
     published::{
         self,
@@ -79,18 +79,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 arrivals::watch(&shared, &mut lacking);
             }
             _ = remember_tick.tick() => {
-                if shared.is_acting()
-                    && let Err(error) = published::note_orphans(&shared, &mut orphans).await
-                {
-                    tracing::error!(error = %describe(&error), "publications cannot be noted");
+                if shared.is_acting() {
+                    let noted = published::note_orphans(&shared, &mut orphans).await;
+                    shared.health.note("note publications", &noted);
                 }
                 let (count, capacity) = (shared.sessions.count(), shared.capacity);
                 if capacity::is_nearly_full(count, capacity) {
                     tracing::error!(count, capacity, "nearly as many sites as this process may open files: add a node, or raise the limit");
                 }
-                if let Err(error) = remember(&shared, false).await {
-                    tracing::error!(error = %describe(&error), "sites' presence could not be stored");
-                }
+                shared.health.note("store what was heard of sites", &remember(&shared, false).await);
             }
         }
     }
@@ -128,9 +125,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             _ = timer.tick() => {
-                if let Err(error) = shared.lake.follow().await {
-                    tracing::error!(error = %describe(&error), "what other nodes wrote cannot be read");
-                }
+                shared.health.note("read what other nodes wrote", &shared.lake.follow().await);
                 let newest = shared.roster.all();
                 if !Arc::ptr_eq(&roster, &newest) {
                     roster = newest;
@@ -145,9 +140,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
                     shared.credentials.reload().await?;
                     shared.notifiers.reload().await
                 };
-                if let Err(error) = reloaded.await {
-                    tracing::error!(error = %describe(&error), "users and channels cannot be read anew");
-                }
+                shared.health.note("read users and channels anew", &reloaded.await);
             }
         }
     }
@@ -177,10 +170,10 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                         let number = move |site: &str| roster.get(site).map(|record| SiteNumber(record.number));
                         Ok((number, lives))
                     };
-                    tell(&table, table.compact(limits, sites).await);
+                    tell(&shared.health, &table, table.compact(limits, sites).await);
                 }
                 let state = shared.lake.state();
-                tell(state.table(), state.compact(limits, &[PRESENCE, TICKS, COUNTER]).await);
+                tell(&shared.health, state.table(), state.compact(limits, &[PRESENCE, TICKS, COUNTER]).await);
             }
             _ = measure_tick.tick() => shared.measures.refresh(&shared).await,
             _ = propose_tick.tick() => shared.proposed.adopt(&shared).await,
@@ -191,23 +184,26 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 table_settings::expire_history(&shared).await;
                 let state = shared.lake.state().table();
                 for table in all_tables(&shared).iter().chain([state]) {
-                    let cleaned = clean(table).await;
-                    if let Err(error) = cleaned {
-                        tracing::error!(table = %table.root(), error = %describe(&error), "clean-up failed");
-                    }
+                    shared.health.note(format!("clean up {}", table.root()), &clean(table).await);
                 }
             }
         }
     }
 }
 
-fn tell(table: &Table, compacted: Result<CompactionReport, LakeError>) {
-    match compacted {
-        Ok(report) if report.files > 0 => {
-            tracing::debug!(table = %table.root(), files = report.files, rows = report.rows, "compacted");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::error!(table = %table.root(), error = %describe(&error), "compaction failed"),
+fn tell(health: &Health, table: &Table, compacted: Result<CompactionReport, LakeError>) {
+    health.note(format!("compact {}", table.root()), &compacted);
+    if let Some(report) = compacted.ok().filter(|report| report.files > 0) {
+        tracing::debug!(table = %table.root(), files = report.files, rows = report.rows, "compacted");
+    }
+    if let Some(outcome) = table.take_checkpointed() {
+        health.note(format!("take a checkpoint of {}", table.root()), &outcome);
+    }
+    let damaged = table.damaged();
+    let reading = format!("read all data files of {}", table.root());
+    match damaged.iter().next() {
+        None => health.done(reading),
+        Some(first) => health.failed(reading, &format!("{} damaged, such as {first}", damaged.len())),
     }
 }
 

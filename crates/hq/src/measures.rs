@@ -52,13 +52,10 @@ impl Measures {
         let mut fresh = BTreeMap::new();
         for (name, settings) in table_settings::all(&shared.lake) {
             let Some(measure) = settings.measure else { continue };
-            match read(shared, &name, &measure).await {
-                Ok(of_table) => {
-                    fresh.insert(name, of_table);
-                }
-                Err(error) => {
-                    tracing::error!(table = %name, measure, error = %describe(&error), "what rows are worth is not known");
-                }
+            let read = read(shared, &name, &measure).await;
+            shared.health.note(format!("work out what rows of {name} are worth ({measure})"), &read);
+            if let Ok(of_table) = read {
+                fresh.insert(name, of_table);
             }
         }
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fresh;

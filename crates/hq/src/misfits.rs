@@ -10,10 +10,10 @@ use std::{
 use arrow_array::{Array, StringArray, cast::AsArray};
 use rollcall_lake::{ColumnType, Lake, propose_wider};
 use rollcall_query::{Engine, Extras};
-use rollcall_types::{ColumnMisfits, SiteId, TableName, columns::at_hq, describe};
+use rollcall_types::{ColumnMisfits, SiteId, TableName, columns::at_hq};
 use serde_json::Value;
 
-use crate::error::HqError;
+use crate::{error::HqError, health::Health};
 
 /// More misfits than this in a column of a site are told …
 const TOLD_ABOVE: u64 = 10;
@@ -61,7 +61,7 @@ impl MisfitCounts {
     }
 
     /// Counts what changed since the last round. `current` says which rows are current.
-    pub(crate) async fn round(&self, lake: &Lake, engine: &Engine, current: &Extras) {
+    pub(crate) async fn round(&self, lake: &Lake, engine: &Engine, current: &Extras, health: &Health) {
         let mut all = Misfits::new();
         for (name, table) in lake.tables() {
             if table.is_published() {
@@ -82,7 +82,9 @@ impl MisfitCounts {
                 Some(known) if known.holds(with_misfits, snapshot.version()) => known.told,
                 known => {
                     let kinds = snapshot.schema().columns.iter().map(|column| (column.name.clone(), column.kind));
-                    match count(engine, &name, &kinds.collect(), current).await {
+                    let counted = count(engine, &name, &kinds.collect(), current).await;
+                    health.note(format!("count misfits of {name}"), &counted);
+                    match counted {
                         Ok(told) => {
                             let known = Known {
                                 rows: with_misfits,
@@ -93,11 +95,8 @@ impl MisfitCounts {
                             self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), known);
                             told
                         }
-                        Err(error) => {
-                            // What was known still counts, and the other tables are looked at.
-                            tracing::error!(table = %name, error = %describe(&error), "misfits could not be counted; the next round tries again");
-                            known.map(|known| known.told).unwrap_or_default()
-                        }
+                        // What was known still counts, and the other tables are looked at.
+                        Err(_) => known.map(|known| known.told).unwrap_or_default(),
                     }
                 }
             };

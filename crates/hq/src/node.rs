@@ -26,6 +26,8 @@ use crate::{
     coverage::{Covering, RosterView},
     coverage_function::CoverageFunction,
     error::HqError,
+    health::Health,
+    hq_clock::HqClock,
     http,
     ingest::{GatherLimits, Ingest},
     lease::{self, Lease},
@@ -131,6 +133,10 @@ pub struct FirstStart {
 pub(crate) struct Shared {
     pub(crate) config: HqConfig,
     pub(crate) lake: Arc<Lake>,
+    /// HQ's time: the only clock that judges.
+    pub(crate) clock: HqClock,
+    /// What HQ itself must do.
+    pub(crate) health: Arc<Health>,
     /// To and from the other nodes; none where there can be no others.
     pub(crate) relay: Option<Relay>,
     pub(crate) lease: Lease,
@@ -164,9 +170,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// HQ's time: the only clock that judges.
+    /// HQ's time.
     pub(crate) fn now(&self) -> Timestamp {
-        chrono::Utc::now().into()
+        self.clock.now()
     }
 
     /// Where a site may call besides the address it has: what the operator announces, and the other nodes.
@@ -305,6 +311,8 @@ impl Node {
         let (http_listener, http) = listen(config.listen_http, "the API").await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let roster = Roster::new(lake.clone());
+        let clock = HqClock::new(config.lake.clock.clone(), watching::last_sign(&lake));
+        let health = Arc::new(Health::default());
         let watching = Watching::new(&WatchParts {
             lake: &lake,
             roster: roster.all(),
@@ -312,12 +320,13 @@ impl Node {
             silent_after: config.silent_after,
             red_and_page: config.red_and_page,
             beacon_interval: config.beacon_interval,
-            now: chrono::Utc::now().into(),
+            now: clock.now(),
         });
         let checks_files = config.check_files.unwrap_or(!lake.is_shared());
         let limits = EngineLimits { checks_files, ..EngineLimits::default() };
         let relay = lake.is_shared().then(|| Relay::new(lake.store().clone(), advertised(&config, sites)));
         let shared = Arc::new(Shared {
+            clock,
             relay,
             lease: Lease::default(),
             capacity: capacity::of_this_process(),
@@ -335,7 +344,8 @@ impl Node {
             roster_view: Mutex::default(),
             standings: Standings::default(),
             sessions: Sessions::default(),
-            ingest: Ingest::new(GatherLimits::default(), tasks.clone(), stop.clone()),
+            ingest: Ingest::new(GatherLimits::default(), health.clone(), tasks.clone(), stop.clone()),
+            health,
             engine: Engine::new(lake.clone(), limits)?,
             credentials: Arc::new(credentials),
             password_checks: Arc::new(tokio::sync::Semaphore::new(2)),

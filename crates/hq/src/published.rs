@@ -28,7 +28,7 @@ use futures::TryStreamExt;
 use ring::digest;
 use rollcall_lake::{HQ_EPOCH, LakeError, Snapshot, StateView, TableSchema, our_columns};
 use rollcall_query::{Audience, Extras, Question, SiteAudience};
-use rollcall_types::{Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe, shared::Rule};
+use rollcall_types::{Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, shared::Rule};
 use rollcall_wire::proto::WantedTable;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::block_in_place};
@@ -385,14 +385,11 @@ pub(crate) async fn refresh(shared: &Shared) {
         if known.as_ref().is_some_and(is_known) {
             continue;
         }
-        match bring(shared, &name, snapshot, version, definition, known.as_deref()).await {
-            Ok(known) => {
-                published.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(known));
-                is_new = true;
-            }
-            Err(error) => {
-                tracing::error!(table = %name, error = %describe(&error), "what was published cannot be read; publish it again");
-            }
+        let brought = bring(shared, &name, snapshot, version, definition, known.as_deref()).await;
+        shared.health.note(format!("read what was published of {name} (if it lasts, publish it again)"), &brought);
+        if let Ok(known) = brought {
+            published.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(known));
+            is_new = true;
         }
     }
     if is_new {

@@ -19,7 +19,7 @@ use arrow_schema::{DataType, Field, Schema};
 use rollcall_lake::DataFile;
 use rollcall_query::{Extras, MakeTable};
 use rollcall_roll::{Condition, Kind};
-use rollcall_types::{Epoch, Manifest, Seq, SiteId, SiteNumber, Stated, TableName, Timestamp, columns, describe};
+use rollcall_types::{Epoch, Manifest, Seq, SiteId, SiteNumber, Stated, TableName, Timestamp, columns};
 use tokio::task::block_in_place;
 
 use crate::{
@@ -108,9 +108,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             _ = timer.tick() => {}
         }
-        if let Err(error) = reconciler.round(&shared).await {
-            tracing::error!(error = %describe(&error), "manifests could not be checked; they are checked in the next round");
-        }
+        shared.health.note("check manifests", &reconciler.round(&shared).await);
     }
 }
 
@@ -159,21 +157,24 @@ impl Reconciler {
             }
             checked.push((key.0, received, before));
         }
-        let counted = match count_surely(shared, &mut windows).await {
-            Ok(counted) => counted,
-            Err(error) => {
-                for (site, received, before) in checked.into_iter().rev() {
-                    match before {
-                        Some(before) => self.newest.insert(site.clone(), before),
-                        None => self.newest.remove(&site),
-                    };
-                    self.waiting.insert((site, received.seq), received);
-                }
-                return Err(error);
-            }
+        let counted = count_surely(shared, &mut windows).await;
+        // What stated rows of a table that cannot be counted waits; the other sites' manifests do not.
+        let of_uncounted = |received: &Received| {
+            let mut names = received.manifest.tables.iter().filter_map(|stated| TableName::at_hq(&stated.table).ok());
+            names.any(|name| counted.failed.contains(&name))
         };
+        let wait: HashSet<SiteId> =
+            checked.iter().filter(|(_, received, _)| of_uncounted(received)).map(|(site, ..)| site.clone()).collect();
+        let (waiting, checked): (Vec<_>, Vec<_>) = checked.into_iter().partition(|(site, ..)| wait.contains(site));
+        for (site, received, before) in waiting.into_iter().rev() {
+            match before {
+                Some(before) => self.newest.insert(site.clone(), before),
+                None => self.newest.remove(&site),
+            };
+            self.waiting.insert((site, received.seq), received);
+        }
         for (site, received, before) in checked {
-            judge(shared, &mut self.unreconciled, &site, &received, before.as_ref(), &counted);
+            judge(shared, &mut self.unreconciled, &site, &received, before.as_ref(), &counted.rows);
         }
         self.miss(shared);
         self.settle(shared).await?;
@@ -198,7 +199,7 @@ impl Reconciler {
                 })
             })
             .collect();
-        let counted = count_surely(shared, &mut windows).await?;
+        let counted = count_surely(shared, &mut windows).await;
         let roster = shared.roster.all();
         let current = |site: &SiteId| {
             let record = roster.get(site)?;
@@ -207,7 +208,7 @@ impl Reconciler {
         let agrees = |site: &SiteId, found: &Discrepancy| {
             let name = TableName::at_hq(&found.table).ok();
             let key = name.map(|name| (site.clone(), found.through, name));
-            found.stated.is_some() && key.and_then(|key| counted.get(&key).copied()) == found.stated
+            found.stated.is_some() && key.and_then(|key| counted.rows.get(&key).copied()) == found.stated
         };
         for site in self.unreconciled.settle(&shared.lake, current, agrees) {
             let mended = "what was missing is here: it was counted again, or stated again".to_owned();
@@ -352,49 +353,73 @@ fn received_from(shared: &Shared, site: &SiteId, received: &Received, before: Op
     }
 }
 
-/// Rows in the lake by site, end of the window and table.
-type Counted = HashMap<(SiteId, Seq, TableName), u64>;
+/// What was counted in the lake.
+#[derive(Default)]
+struct Counted {
+    /// Rows by site, end of the window and table.
+    rows: HashMap<(SiteId, Seq, TableName), u64>,
+    /// Tables that could not be counted.
+    failed: HashSet<TableName>,
+}
 
 /// Counts; what does not agree is counted once more among all rows, whenever received.
-async fn count_surely(shared: &Shared, windows: &mut Vec<Window>) -> Result<Counted, HqError> {
-    let mut counted = count(shared, windows).await?;
-    windows.retain(|window| counted.get(&window.key()) != Some(&window.stated));
+async fn count_surely(shared: &Shared, windows: &mut Vec<Window>) -> Counted {
+    let mut counted = Counted::default();
+    count(shared, windows, &mut counted).await;
+    windows.retain(|window| {
+        counted.rows.get(&window.key()) != Some(&window.stated) && !counted.failed.contains(&window.table)
+    });
     for window in &mut *windows {
         window.received_from = Timestamp::from_micros(0);
     }
-    counted.extend(count(shared, windows).await?);
-    Ok(counted)
+    count(shared, windows, &mut counted).await;
+    counted
 }
 
-async fn count(shared: &Shared, windows: &[Window]) -> Result<Counted, HqError> {
+/// Counts each table by itself: one that cannot be read holds up no other.
+async fn count(shared: &Shared, windows: &[Window], counted: &mut Counted) {
     let mut by_table: BTreeMap<&TableName, Vec<&Window>> = BTreeMap::new();
     for window in windows {
         by_table.entry(&window.table).or_default().push(window);
     }
-    let mut counted = Counted::new();
     for (table, windows) in by_table {
-        counted.extend(windows.iter().map(|window| (window.key(), 0)));
-        let Some(from) = windows.iter().map(|window| window.received_from).min() else { continue };
-        if shared.lake.table(table).is_none() {
-            continue;
-        }
-        // The join counts each row of the lake at most once: a site's windows do not overlap.
-        let sql = format!(
-            "SELECT w.number, count(*) AS found FROM rollcall.windows w JOIN history.\"{table}\" h ON h._site = w.site \
-             AND h._epoch = w.epoch AND h._seq > w.after AND h._seq <= w.through WHERE h._received_at >= '{from}' \
-             GROUP BY w.number"
-        );
-        let rows = windows_table(&windows)?;
-        let tables: Vec<(_, _, MakeTable)> = vec![("rollcall", "windows", Arc::new(move || rows.clone()))];
-        let extras = Extras { tables, ..Extras::default() };
-        let answer = shared.engine.query(&sql, extras).await?;
-        for rows in &answer.batches {
-            let (numbers, found) =
-                (rows.column(0).as_primitive::<Int64Type>(), rows.column(1).as_primitive::<Int64Type>());
-            for (number, found) in numbers.values().iter().zip(found.values()) {
-                if let Some(window) = usize::try_from(*number).ok().and_then(|number| windows.get(number)) {
-                    counted.insert(window.key(), found.unsigned_abs());
+        let outcome = count_table(shared, table, &windows).await;
+        shared.health.note(format!("count what sites sent to {table}"), &outcome);
+        match outcome {
+            Ok(rows) => counted.rows.extend(rows),
+            Err(_) => {
+                counted.failed.insert(table.clone());
+                for window in windows {
+                    counted.rows.remove(&window.key());
                 }
+            }
+        }
+    }
+}
+
+async fn count_table(
+    shared: &Shared,
+    table: &TableName,
+    windows: &[&Window],
+) -> Result<HashMap<(SiteId, Seq, TableName), u64>, HqError> {
+    let mut counted: HashMap<_, _> = windows.iter().map(|window| (window.key(), 0)).collect();
+    let from = windows.iter().map(|window| window.received_from).min();
+    let Some(from) = from.filter(|_| shared.lake.table(table).is_some()) else { return Ok(counted) };
+    // The join counts each row of the lake at most once: a site's windows do not overlap.
+    let sql = format!(
+        "SELECT w.number, count(*) AS found FROM rollcall.windows w JOIN history.\"{table}\" h ON h._site = w.site \
+         AND h._epoch = w.epoch AND h._seq > w.after AND h._seq <= w.through WHERE h._received_at >= '{from}' \
+         GROUP BY w.number"
+    );
+    let rows = windows_table(windows)?;
+    let tables: Vec<(_, _, MakeTable)> = vec![("rollcall", "windows", Arc::new(move || rows.clone()))];
+    let extras = Extras { tables, ..Extras::default() };
+    let answer = shared.engine.query(&sql, extras).await?;
+    for rows in &answer.batches {
+        let (numbers, found) = (rows.column(0).as_primitive::<Int64Type>(), rows.column(1).as_primitive::<Int64Type>());
+        for (number, found) in numbers.values().iter().zip(found.values()) {
+            if let Some(window) = usize::try_from(*number).ok().and_then(|number| windows.get(number)) {
+                counted.insert(window.key(), found.unsigned_abs());
             }
         }
     }
@@ -430,7 +455,7 @@ fn judge(
     site: &SiteId,
     received: &Received,
     before: Option<&Received>,
-    counted: &Counted,
+    counted: &HashMap<(SiteId, Seq, TableName), u64>,
 ) {
     let (mut problems, mut all_found) = (Vec::new(), HashSet::new());
     let (after, through) = (received.manifest.after, received.manifest.through);

@@ -257,12 +257,17 @@ pub(crate) async fn catch_up(shared: &Shared) -> Result<(), LakeError> {
 
 async fn listen(shared: &Shared, relay: &Relay) {
     let names: Vec<String> = lock(&relay.others).keys().cloned().collect();
-    let mut facts = Vec::new();
+    const HEAR: &str = "hear the other nodes";
+    let (mut facts, mut failed) = (Vec::new(), None);
     for (name, told) in names.iter().zip(join_all(names.iter().map(|name| relay.read(name))).await) {
         match told {
             Ok(told) => facts.extend(told.into_iter().flat_map(|told| told.facts)),
-            Err(error) => tracing::warn!(node = name, error = %describe(&error), "another node cannot be heard"),
+            Err(error) => failed = Some((name, describe(&error))),
         }
+    }
+    match failed {
+        None => shared.health.done(HEAR),
+        Some((name, error)) => shared.health.failed(HEAR, &format!("of {name}: {error}")),
     }
     // A site may have gone from one node to another.
     facts.sort_by_key(|(_, at, _)| *at);
@@ -288,9 +293,7 @@ async fn tell(shared: &Shared, relay: &Relay) {
             () = shared.stop.cancelled() => break,
             _ = timer.tick() => {}
         }
-        if let Err(error) = relay.put(number).await {
-            tracing::error!(error = %describe(&error), "the other nodes do not hear this one");
-        }
+        shared.health.note("tell the other nodes what it hears", &relay.put(number).await);
     }
 }
 
@@ -305,9 +308,7 @@ async fn hear(shared: &Shared, relay: &Relay) {
         }
         if looked.elapsed() > LOOK_EVERY {
             looked = Instant::now();
-            if let Err(error) = relay.look().await {
-                tracing::warn!(error = %describe(&error), "other nodes cannot be looked for");
-            }
+            shared.health.note("look for other nodes", &relay.look().await);
         }
         listen(shared, relay).await;
     }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rollcall_lake::LakeError;
-use rollcall_types::{Timestamp, describe};
+use rollcall_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{error::HqError, node::Shared, watching};
@@ -109,8 +109,6 @@ pub(crate) async fn answer_requests(shared: &Arc<Shared>) {
             }
             Ok::<_, LakeError>(())
         };
-        if let Err(error) = answered.await {
-            tracing::error!(error = %describe(&error), "what a person asked could not be done; it is tried again");
-        }
+        shared.health.note("do what people asked about incidents", &answered.await);
     }
 }

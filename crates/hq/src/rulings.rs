@@ -9,14 +9,14 @@ use std::{
 
 use rollcall_lake::Cursor;
 use rollcall_roll::Condition;
-use rollcall_types::{Epoch, SiteId, describe};
+use rollcall_types::{Epoch, SiteId};
 
 use crate::{
     error::HqError,
     lives::{ComparedTable, LifeJudge, describe as describe_life, is_contained},
     misfits,
     node::Shared,
-    roster::SiteRecord,
+    roster::{ContestedLife, SiteRecord},
     watching::Heard,
 };
 
@@ -44,17 +44,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ = timer.tick() => {}
         }
         if shared.is_acting() && !has_asked_of_old {
-            has_asked_of_old = ask_of_old(&shared).await.inspect_err(failed).is_ok();
+            let asked = ask_of_old(&shared).await;
+            shared.health.note("ask about lives of before", &asked);
+            has_asked_of_old = asked.is_ok();
         }
         look_at_lives(&shared, &mut told).await;
         let roster = shared.current_rows();
-        shared.misfits.round(&shared.lake, &shared.engine, &roster).await;
+        shared.misfits.round(&shared.lake, &shared.engine, &roster, &shared.health).await;
         tell_misfits(&shared, &mut told.misfits);
     }
-}
-
-fn failed(error: &HqError) {
-    tracing::error!(error = %describe(error), "lives and misfits could not be looked at; the next round tries again");
 }
 
 /// Before HQ 0.2 a new life took the place of the one before whatever it lacked. Each is compared once.
@@ -89,22 +87,20 @@ async fn look_at_lives(shared: &Shared, told: &mut Told) {
             let known = told.compared.remove(&key).filter(|(of, _)| *of == stamp);
             tables = match known {
                 Some((_, tables)) => tables,
-                None => match judge.compare(site, record, life).await {
+                None => match compare(shared, &judge, site, record, life).await {
                     Ok(tables) => tables,
-                    Err(error) => {
+                    Err(_) => {
                         // The others are looked at all the same, and this one's question stays.
-                        tracing::error!(%site, error = %describe(&error), "a life could not be compared with the one before");
                         shared.found(site, Heard::Condition(Condition::NewLife, Some(describe_life(site, life, &[]))));
                         continue;
                     }
                 },
             };
             if is_contained(&tables) {
-                match shared.roster.accept_contained(site, life.epoch, shared.now()).await {
-                    Ok(is_accepted) => {
-                        tracing::info!(%site, epoch = %life.epoch, is_accepted, "a new life has every row of the one before")
-                    }
-                    Err(error) => failed(&error),
+                let accepted = shared.roster.accept_contained(site, life.epoch, shared.now()).await;
+                shared.health.note(format!("accept the new life of {site}"), &accepted);
+                if let Ok(is_accepted) = accepted {
+                    tracing::info!(%site, epoch = %life.epoch, is_accepted, "a new life has every row of the one before");
                 }
                 open.remove(site);
                 // It may be told of without ever having been an incident.
@@ -129,6 +125,18 @@ async fn look_at_lives(shared: &Shared, told: &mut Told) {
         shared.found(site, Heard::Mended(Condition::NewLife, why));
     }
     (told.lives, told.compared) = (open, compared);
+}
+
+async fn compare(
+    shared: &Shared,
+    judge: &LifeJudge<'_>,
+    site: &SiteId,
+    record: &SiteRecord,
+    life: &ContestedLife,
+) -> Result<Vec<ComparedTable>, HqError> {
+    let compared = judge.compare(site, record, life).await;
+    shared.health.note(format!("compare the lives of {site}"), &compared);
+    compared
 }
 
 /// Tells of sites whose values do not fit, and of those whose do again.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +31,10 @@ pub(crate) struct Session {
     pub(crate) lane: Lanes,
     /// To be added to the site's clock to get HQ's, microseconds.
     pub(crate) clock_offset_micros: i64,
+    /// The same, as its newest beacon has it.
+    pub(crate) clock_off: AtomicI64,
+    /// Whether it was told that the site's clock is off; as a session begins, that is not known.
+    pub(crate) is_clock_off: AtomicBool,
     /// Whether a data stream was opened; a session has one.
     pub(crate) has_data: AtomicBool,
     /// Ends both streams: the site was retired, or another connection speaks for it.
@@ -169,6 +173,12 @@ impl Sessions {
         if let Some(session) = open.get(site) {
             session.over.cancel();
         }
+    }
+
+    /// HQ's clock less each connected site's, microseconds.
+    pub(crate) fn clock_offs(&self) -> Vec<i64> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().map(|session| session.clock_off.load(Ordering::Relaxed)).collect()
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -171,10 +171,10 @@ pub(crate) async fn expire_history(shared: &Shared) {
             continue;
         }
         let before = shared.now().before(Duration::from_secs(u64::from(days) * 86_400));
-        match table.expire_history(before).await {
-            Ok(0) => {}
-            Ok(rows) => tracing::info!(table = %name, rows, days, "history older than it is to be kept is gone"),
-            Err(error) => tracing::error!(table = %name, error = %describe(&error), "history cannot be ended yet"),
+        let expired = table.expire_history(before).await;
+        shared.health.note(format!("end the history of {name}"), &expired);
+        if let Some(rows) = expired.ok().filter(|rows| *rows > 0) {
+            tracing::info!(table = %name, rows, days, "history older than it is to be kept is gone");
         }
     }
 }

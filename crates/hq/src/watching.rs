@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::HqError,
+    health::Told,
     node::Shared,
     notify,
     requests::answer_requests,
@@ -31,14 +32,19 @@ pub(crate) const TICKS: &str = "watch";
 const TICK: &str = "tick";
 const TUNING: &str = "tuning";
 const HOLIDAYS: &str = "holidays";
+/// What nodes that do not act cannot do.
+const HEALTH: &str = "health";
+/// Comes before the name of the node that cannot do something, where that is not the one that acts.
+const AT_NODE: &str = " at node ";
+/// What [`crate::health::Health`] calls it.
+const STORE_INCIDENTS: &str = "store incidents";
+const STORE_TUNING: &str = "store how rare silences are";
 /// How often time passes for the watch.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is stored that the watch is alive.
 const ALIVE_EVERY: i64 = 30;
 /// How often rhythms are stored.
 const RHYTHMS_EVERY: i64 = 6 * 3600;
-/// A clock this far off is a condition of its own.
-pub(crate) const CLOCK_OFF: Duration = Duration::from_secs(300);
 /// Changes unconfirmed for this long at a site that is heard: behind.
 const BEHIND_AFTER: Duration = Duration::from_secs(30 * 60);
 
@@ -296,7 +302,7 @@ pub fn roster_from_csv(text: &str, listed: Timestamp) -> Result<Vec<SiteSpec>, H
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(TICK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut alive, mut rhythms) = (0, shared.now().as_seconds());
+    let (mut alive, mut rhythms, mut told_other) = (0, shared.now().as_seconds(), BTreeMap::new());
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => break,
@@ -309,6 +315,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let is_deaf = shared.watching.watch().guard().deaf().is_some();
         let draining = is_deaf && shared.ledger.is_draining();
         shared.watching.watch().set_ingest(ingest_ok, draining);
+        shared.health.look_at_clock(&shared.clock, &shared.sessions.clock_offs());
+        let failing = shared.health.told(now);
+        tell_of_hq(&shared, &failing, now);
         let worker = shared.clone();
         let roster = shared.roster.all();
         let ticked = tokio::task::spawn_blocking(move || worker.watching.tick(&worker.lake, &roster, now));
@@ -317,17 +326,21 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             continue;
         };
         if !shared.is_acting() {
+            tell_other(&shared, &mut told_other, &failing, now).await;
             continue;
         }
         answer_requests(&shared).await;
         let is_due = now_s - alive >= ALIVE_EVERY;
         if is_due || !said.incidents.is_empty() {
             match store(&shared, &said.incidents, now).await {
-                Ok(true) => alive = now_s,
+                Ok(true) => {
+                    alive = now_s;
+                    shared.health.done(STORE_INCIDENTS);
+                }
                 // What this node decided counts no more.
                 Ok(false) => continue,
                 Err(error) => {
-                    tracing::error!(error = %describe(&error), "incidents could not be stored; the next tick tries again");
+                    shared.health.failed(STORE_INCIDENTS, &describe(&error));
                     shared.watching.watch().keep_changed(&said.incidents);
                 }
             }
@@ -344,6 +357,56 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             store_rhythms(&shared).await;
         }
     }
+}
+
+/// Opens and ends incidents of what HQ itself cannot do, at this node and, if it acts, at the others.
+fn tell_of_hq(shared: &Shared, own: &Told, now: Timestamp) {
+    let mut watch = shared.watching.watch();
+    for (work, problem) in own.iter().filter(|(_, problem)| problem.is_some()) {
+        watch.set_hq(work, problem.as_deref(), now);
+    }
+    let open = watch.open_of_hq();
+    for work in open.iter().filter(|work| own.get(*work).is_some_and(Option::is_none)) {
+        watch.set_hq(work, None, now);
+    }
+    let Some(relay) = shared.relay.as_ref().filter(|_| shared.is_acting()) else { return };
+    let view = shared.lake.state().view();
+    let is_other = |node: &str| node != relay.node() && relay.is_alive(node);
+    let others = view.of_kind(HEALTH).filter(|record| is_other(&record.id));
+    let of_others: BTreeMap<String, String> = others
+        .flat_map(|record| {
+            let failing: BTreeMap<String, String> = record.parse().unwrap_or_default();
+            let node = record.id.to_string();
+            failing.into_iter().map(move |(work, problem)| (format!("{work}{AT_NODE}{node}"), problem))
+        })
+        .collect();
+    for (work, problem) in &of_others {
+        watch.set_hq(work, Some(problem), now);
+    }
+    // A node that is gone cannot fail, nor succeed.
+    for work in open.iter().filter(|work| work.contains(AT_NODE) && !of_others.contains_key(*work)) {
+        watch.set_hq(work, None, now);
+    }
+}
+
+/// Tells the node that acts what this one cannot do.
+async fn tell_other(shared: &Shared, told: &mut BTreeMap<String, String>, own: &Told, now: Timestamp) {
+    let Some(relay) = &shared.relay else { return };
+    let failing = own.iter().filter_map(|(work, problem)| Some((work.clone(), problem.clone()?)));
+    let failing: BTreeMap<String, String> = failing.collect();
+    if failing == *told {
+        return;
+    }
+    let record =
+        |view: &StateView| Ok::<_, LakeError>((vec![view.next(HEALTH, relay.node(), &failing, now, "hq")?], ()));
+    if shared.lake.state().update(record).await.is_ok() {
+        *told = failing;
+    }
+}
+
+/// HQ's last sign of life, at any node.
+pub(crate) fn last_sign(lake: &Lake) -> Option<Timestamp> {
+    lake.state().view().get(TICKS, TICK)?.parse::<Alive>().ok().map(|alive| alive.at)
 }
 
 /// Stores what must survive a stop.
@@ -429,14 +492,14 @@ async fn store_tuning(shared: &Shared) {
     let (tuning, now) = (shared.watching.watch().tuning().clone(), shared.now());
     let record = |view: &StateView| Ok(vec![view.next(TICKS, TUNING, &tuning, now, "hq")?]);
     if let Err(error) = shared.acting(record).await {
-        tracing::error!(error = %describe(&error), "how rare silences are could not be stored");
+        shared.health.failed(STORE_TUNING, &describe(&error));
+    } else {
+        shared.health.done(STORE_TUNING);
     }
 }
 
 async fn store_rhythms(shared: &Shared) {
-    if let Err(error) = try_store_rhythms(shared).await {
-        tracing::error!(error = %describe(&error), "rhythms could not be stored; they are learned again from the last ones");
-    }
+    shared.health.note("store sites' rhythms", &try_store_rhythms(shared).await);
 }
 
 async fn try_store_rhythms(shared: &Shared) -> Result<(), LakeError> {

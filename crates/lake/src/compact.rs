@@ -9,8 +9,6 @@ mod merge;
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
-use futures::TryStreamExt;
-use object_store::{ObjectStoreExt, path::Path};
 use rollcall_types::{SiteNumber, Timestamp};
 
 pub(crate) use self::fold::Fold;
@@ -220,30 +218,4 @@ impl Table {
         }
         Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
     }
-
-    /// Deletes data files that no version within `retention` names: removed ones, and ones whose
-    /// commit never came.
-    pub async fn vacuum(&self, retention: Retention) -> Result<usize, LakeError> {
-        let snapshot = self.refresh().await?;
-        let horizon = Utc::now() - retention.keep();
-        let removed_before =
-            |path: &str| snapshot.removed.get(path).is_none_or(|removed| *removed < horizon.timestamp_millis());
-        let listed: Vec<_> = self.store.list(Some(&self.root)).try_collect().await.doing("listing data files")?;
-        let log = crate::replay::log_path(&self.root);
-        let mut deleted = 0;
-        for meta in listed {
-            let Some(path) = relative(&self.root, &meta.location) else { continue };
-            let is_data = !meta.location.prefix_matches(&log) && path.ends_with(".parquet");
-            let in_use = snapshot.files.contains_key(path.as_str());
-            if is_data && !in_use && meta.last_modified < horizon && removed_before(&path) {
-                self.store.delete(&meta.location).await.doing("deleting a data file")?;
-                deleted += 1;
-            }
-        }
-        Ok(deleted)
-    }
-}
-
-fn relative(root: &Path, path: &Path) -> Option<String> {
-    path.prefix_match(root).map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
 }

@@ -16,6 +16,7 @@
 mod action;
 mod append;
 mod checkpoint;
+mod clean;
 mod clock;
 mod compact;
 mod conform;

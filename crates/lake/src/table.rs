@@ -17,6 +17,7 @@ use rollcall_types::{Epoch, SiteNumber};
 use crate::{
     action::{Action, Remove},
     checkpoint,
+    clean::Unwanted,
     clock::BootClock,
     data_file::{self, Effort},
     digest::Digest,
@@ -33,13 +34,16 @@ use crate::{
 pub struct Table {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) root: Path,
-    clock: BootClock,
+    pub(crate) clock: BootClock,
     live: Mutex<Live>,
     /// One commit of this process at a time; others are settled by the log itself.
     pub(crate) committing: tokio::sync::Mutex<()>,
     checkpointing: AtomicBool,
-    /// Data files that compaction found damaged.
+    /// How the newest checkpoint ended, until it is asked for.
+    checkpointed: Mutex<Option<Result<(), LakeError>>>,
+    /// Data files that were found damaged.
     damaged: Mutex<HashSet<String>>,
+    pub(crate) unwanted: Mutex<Unwanted>,
 }
 
 #[derive(Debug)]
@@ -87,7 +91,9 @@ impl Table {
             live: Mutex::new(Live::new(opened, read_at)),
             committing: tokio::sync::Mutex::new(()),
             checkpointing: AtomicBool::new(false),
+            checkpointed: Mutex::default(),
             damaged: Mutex::default(),
+            unwanted: Mutex::default(),
         })))
     }
 
@@ -351,8 +357,8 @@ impl Table {
         data_file::stream(self.get_data_file(file).await?, snapshot.schema(), None)
     }
 
-    /// The data files that compaction leaves.
-    pub(crate) fn damaged(&self) -> HashSet<String> {
+    /// The data files that were found damaged; compaction leaves them.
+    pub fn damaged(&self) -> HashSet<String> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -381,12 +387,16 @@ impl Table {
         if due && !self.checkpointing.swap(true, Ordering::AcqRel) {
             let table = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = table.checkpoint().await {
-                    tracing::warn!(table = %table.root, error = %rollcall_types::describe(&error), "checkpoint failed; the log stays longer");
-                }
+                let outcome = table.checkpoint().await;
+                *table.checkpointed.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
                 table.checkpointing.store(false, Ordering::Release);
             });
         }
+    }
+
+    /// How the last checkpoint taken in the background ended, once. After one that failed the log stays longer.
+    pub fn take_checkpointed(&self) -> Option<Result<(), LakeError>> {
+        self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Writes a checkpoint of the newest version; none if this node fell so far behind that its newest may be long outdated.
@@ -429,27 +439,6 @@ impl Table {
         live.log_bytes = live.log_bytes.saturating_sub(log_bytes);
         live.log_entries = live.log_entries.saturating_sub(log_entries);
         Ok(())
-    }
-
-    /// Deletes log entries and checkpoints that are older than `keep` and come before the last checkpoint but one: were the last
-    /// one damaged, the one before it and the log behind it are the table. Returns how many went.
-    pub async fn clean_log(&self, keep: Duration) -> Result<usize, LakeError> {
-        // Never below what the zombie rule needs.
-        let keep = keep.max(crate::compact::RETENTION_MIN);
-        let names = replay::files(self.store.as_ref(), &self.root).await?;
-        let version = |name: &str| name.split('.').next().and_then(|digits| digits.parse::<u64>().ok());
-        let checkpoints = replay::checkpoints_of(&names);
-        let Some(from) = checkpoints.len().checked_sub(2).map(|place| checkpoints[place]) else { return Ok(0) };
-        let horizon = Utc::now() - keep;
-        let mut cleaned = 0;
-        for meta in names {
-            let old = meta.last_modified < horizon;
-            if old && meta.location.filename().and_then(version).is_some_and(|version| version < from) {
-                self.store.delete(&meta.location).await.doing("cleaning a table's log")?;
-                cleaned += 1;
-            }
-        }
-        Ok(cleaned)
     }
 }
 

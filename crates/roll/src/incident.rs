@@ -32,6 +32,8 @@ pub enum Kind {
     Chronic,
     /// Sites that are heard have not taken what HQ published, or cannot.
     Publication,
+    /// HQ itself cannot do something it must, such as to compact a table: `stream` says what.
+    Hq,
 }
 
 impl Kind {
@@ -81,6 +83,7 @@ impl std::fmt::Display for Kind {
             Self::Channel => "channel",
             Self::Chronic => "chronic",
             Self::Publication => "publication",
+            Self::Hq => "hq",
             Self::Condition(condition) => return condition.fmt(f),
         })
     }

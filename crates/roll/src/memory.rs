@@ -219,7 +219,7 @@ impl Watch {
                         self.chronic.insert(number);
                     }
                     Kind::Chronic => {}
-                    Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel | Kind::Publication => {}
+                    Kind::Group | Kind::CohortQuiet | Kind::HqBlind | Kind::Channel | Kind::Publication | Kind::Hq => {}
                 }
             }
         }

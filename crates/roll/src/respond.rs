@@ -368,22 +368,40 @@ impl Watch {
 
     /// Opens or ends the incident of a way to tell people that does not work.
     pub fn set_channel(&mut self, channel: &str, problem: Option<&str>, now: Timestamp) {
-        let open = self.open.iter().find(|id| {
+        let problem = problem.map(|problem| format!("people cannot be told by {channel}: {problem}"));
+        self.set_own(Kind::Channel, channel, problem.as_deref(), "it works again", now);
+    }
+
+    /// Opens, changes or ends the incident of something that HQ itself must do and cannot.
+    pub fn set_hq(&mut self, work: &str, problem: Option<&str>, now: Timestamp) {
+        self.set_own(Kind::Hq, work, problem, "HQ can do it again", now);
+    }
+
+    /// What HQ itself cannot do, of which an incident is open.
+    pub fn open_of_hq(&self) -> Vec<String> {
+        let open = self.open.iter().map(|id| &self.incidents[id]);
+        open.filter(|incident| incident.kind == Kind::Hq).filter_map(|incident| incident.stream.clone()).collect()
+    }
+
+    fn set_own(&mut self, kind: Kind, stream: &str, problem: Option<&str>, mended: &str, now: Timestamp) {
+        let open = self.open.iter().copied().find(|id| {
             let incident = &self.incidents[id];
-            incident.kind == Kind::Channel && incident.stream.as_deref() == Some(channel)
+            incident.kind == kind && incident.stream.as_deref() == Some(stream)
         });
-        match (open.copied(), problem) {
-            (None, Some(problem)) => {
-                let id = self.new_incident(Kind::Channel, now, now);
-                if let Some(incident) = self.incidents.get_mut(&id) {
-                    incident.stream = Some(channel.to_owned());
-                    incident.evidence = format!("people cannot be told by {channel}: {problem}");
-                    incident.calls = true;
-                }
+        let Some(problem) = problem else {
+            if let Some(id) = open {
+                self.close(id, mended, now);
             }
-            (Some(id), None) => self.close(id, "it works again", now),
-            _ => {}
-        }
+            return;
+        };
+        let id = open.unwrap_or_else(|| self.new_incident(kind, now, now));
+        let Some(incident) = self.incidents.get_mut(&id).filter(|incident| incident.evidence != problem) else {
+            return;
+        };
+        incident.stream = Some(stream.to_owned());
+        problem.clone_into(&mut incident.evidence);
+        incident.calls = true;
+        self.changed.insert(id);
     }
 
     /// Opens, changes or ends the incident of a table that HQ publishes: the sites that should have
@@ -454,7 +472,7 @@ impl Watch {
         for id in self.open.clone() {
             let Some(incident) = self.incidents.get(&id) else { continue };
             // While HQ cannot hear, only that itself is told.
-            if deaf && incident.kind != Kind::HqBlind && incident.kind != Kind::Channel {
+            if deaf && !matches!(incident.kind, Kind::HqBlind | Kind::Channel | Kind::Hq) {
                 continue;
             }
             let (missed, day) = self.missed(incident, now);
@@ -551,6 +569,10 @@ impl Watch {
             if let Some(number) = site.and_then(|site| self.number(&site)) {
                 self.sites[number as usize].trouble_mut().conditions.remove(&condition);
             }
+            self.close(id, &format!("{by} accounted for it"), now);
+        }
+        if kind == Kind::Hq {
+            // What HQ need not do any more never succeeds. What it still must comes back when it fails again.
             self.close(id, &format!("{by} accounted for it"), now);
         }
         true

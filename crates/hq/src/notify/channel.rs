@@ -202,7 +202,7 @@ impl Channel {
         }
         let has = |site: &SiteId| roster.get(site).is_some_and(|record| record.has(&self.matching));
         self.matching.is_empty()
-            || matches!(incident.kind, Kind::HqBlind | Kind::Channel)
+            || matches!(incident.kind, Kind::HqBlind | Kind::Channel | Kind::Hq)
             || incident.members.keys().any(has)
     }
 

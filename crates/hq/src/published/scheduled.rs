@@ -16,7 +16,7 @@ use arrow_select::{concat::concat_batches, filter::filter_record_batch};
 use chrono::{NaiveDateTime, TimeDelta, TimeZone};
 use chrono_tz::Tz;
 use rollcall_lake::{LakeError, Record, StateView};
-use rollcall_types::{Seq, SiteId, TableName, Timestamp, describe};
+use rollcall_types::{Seq, SiteId, TableName, Timestamp};
 use rollcall_wire::proto::Due;
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -411,8 +411,8 @@ pub(crate) type Unwanted = BTreeMap<(TableName, u64), Timestamp>;
 /// is tried again at the next look, and holds up nothing else.
 pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) {
     let now = shared.now();
-    let cannot = |table: &TableName, number: u64, error: &HqError| {
-        tracing::error!(%table, number, error = %describe(error), "what was scheduled cannot be dealt with yet");
+    let note = |table: &TableName, number: u64, outcome: &Result<(), HqError>| {
+        shared.health.note(format!("deal with version {number} scheduled for {table}"), outcome);
     };
     let mut wanted: BTreeSet<(TableName, u64)> = BTreeSet::new();
     for scheduled in waiting(shared).iter() {
@@ -424,9 +424,7 @@ pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) {
             }
             _ => Ok(()),
         };
-        if let Err(error) = done {
-            cannot(&scheduled.table, scheduled.number, &error);
-        }
+        note(&scheduled.table, scheduled.number, &done);
         wanted.extend(next_name(&scheduled.table).ok().map(|next| (next, scheduled.number)));
     }
     let before = std::mem::take(unwanted);
@@ -437,10 +435,8 @@ pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) {
         let nobodys = numbers(&next).into_iter().map(|number| (name.clone(), number));
         for of in nobodys.filter(|of| !wanted.contains(of)) {
             let since = before.get(&of).copied().unwrap_or(now);
-            if now.since(since) >= UNWANTED_KEPT
-                && let Err(error) = take_out(shared, &next, of.1).await
-            {
-                cannot(&of.0, of.1, &error);
+            if now.since(since) >= UNWANTED_KEPT {
+                note(&of.0, of.1, &take_out(shared, &next, of.1).await);
             }
             unwanted.insert(of, since);
         }

@@ -18,7 +18,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use rollcall_lake::{Column, ColumnType, Conformed, HQ_EPOCH, Part, PartOutcome};
 use rollcall_types::{
-    ChainHash, Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, describe,
+    ChainHash, Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp,
     shared::{CONFLICTS_SUFFIX, EDIT_NUMBER, EDITS_SUFFIX, RESERVED_COLUMNS},
 };
 use rollcall_wire::FETCH_BYTES_MAX;
@@ -49,10 +49,11 @@ pub(crate) async fn look(shared: &Arc<Shared>, seen: &mut Seen) {
         if known.definition().shared.is_none() && !known.was_shared() {
             continue;
         }
-        if let Err(error) = look_at(shared, &name, seen).await {
+        let looked = look_at(shared, &name, seen).await;
+        shared.health.note(format!("decide on edits of {name}"), &looked);
+        if looked.is_err() {
             // What was looked at last may not have been decided on.
             seen.remove(&name);
-            tracing::error!(table = %name, error = %describe(&error), "edits of a shared table wait");
         }
     }
 }

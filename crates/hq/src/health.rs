@@ -1,0 +1,159 @@
+//! What HQ itself must keep doing, and what of it fails: an incident of HQ's own after a minute.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rollcall_types::{Timestamp, describe};
+
+use crate::hq_clock::HqClock;
+
+/// What fails for this long without a success in between is an incident.
+pub(crate) const FAILING_FOR: Duration = Duration::from_secs(60);
+/// The reason that is shown stays for so long, although each attempt may give another.
+const SHOWN_FOR: Duration = Duration::from_secs(600);
+/// Only so many works are told of one by one.
+const TOLD_MAX: usize = 50;
+
+/// The works of this process, by what they do, such as `compact tables/sales`.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    works: Mutex<BTreeMap<String, Work>>,
+    /// What is wrong with HQ's clock, once it was looked at.
+    clock: Mutex<Option<Option<String>>>,
+}
+
+/// What is told of when it is the clock that is wrong.
+const CLOCK: &str = "rely on its clock";
+
+#[derive(Debug)]
+enum Work {
+    Done,
+    Failing { since: Instant, tries: u64, error: String, shown: Option<Shown> },
+}
+
+#[derive(Debug, Clone)]
+struct Shown {
+    text: String,
+    since: Timestamp,
+    at: Instant,
+}
+
+/// What is known of works: those that fail for long with the reason, and those that were done.
+pub(crate) type Told = BTreeMap<String, Option<String>>;
+
+impl Health {
+    /// Notes how an attempt at a work ended. `work` goes on after "HQ cannot".
+    pub(crate) fn note<T, E: std::error::Error>(&self, work: impl Into<String>, outcome: &Result<T, E>) {
+        match outcome {
+            Ok(_) => self.done(work),
+            Err(error) => self.failed(work, &describe(error)),
+        }
+    }
+
+    /// A work was done.
+    pub(crate) fn done(&self, work: impl Into<String>) {
+        let work = work.into();
+        let before = self.works.lock().unwrap_or_else(PoisonError::into_inner).insert(work.clone(), Work::Done);
+        if matches!(before, Some(Work::Failing { .. })) {
+            tracing::info!(work, "HQ can do this again");
+        }
+    }
+
+    /// A work could not be done.
+    pub(crate) fn failed(&self, work: impl Into<String>, error: &str) {
+        self.failed_at(work.into(), error, Instant::now());
+    }
+
+    fn failed_at(&self, work: String, error: &str, now: Instant) {
+        let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = works.get_mut(&work);
+        match known {
+            Some(Work::Failing { tries, error: last, .. }) => {
+                *tries += 1;
+                if last != error {
+                    tracing::error!(work, tries, error, "HQ cannot do this");
+                    error.clone_into(last);
+                }
+            }
+            _ => {
+                tracing::error!(work, error, "HQ cannot do this");
+                let failing = Work::Failing { since: now, tries: 1, error: error.to_owned(), shown: None };
+                works.insert(work, failing);
+            }
+        }
+    }
+
+    /// Whether the last attempt at any work that begins like this failed.
+    pub(crate) fn is_failing(&self, beginning: &str) -> bool {
+        let works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = works.range(beginning.to_owned()..).take_while(|(work, _)| work.starts_with(beginning));
+        of_kind.into_iter().any(|(_, state)| matches!(state, Work::Failing { .. }))
+    }
+
+    /// Looks whether HQ's own clock can be relied on. A clock is told of at once: who is blamed for it matters.
+    pub(crate) fn look_at_clock(&self, clock: &HqClock, offsets: &[i64]) {
+        let problem = clock.look(&mut offsets.to_vec());
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+    }
+
+    /// What is to be told at HQ's time `now`.
+    pub(crate) fn told(&self, now: Timestamp) -> Told {
+        self.told_at(now, Instant::now())
+    }
+
+    fn told_at(&self, time: Timestamp, now: Instant) -> Told {
+        let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut told, mut failing) = (Told::new(), 0);
+        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        told.extend(clock.map(|problem| (CLOCK.to_owned(), problem)));
+        for (work, state) in works.iter_mut() {
+            let Work::Failing { since, tries, error, shown } = state else {
+                told.insert(work.clone(), None);
+                continue;
+            };
+            let for_long = now.saturating_duration_since(*since);
+            failing += usize::from(for_long >= FAILING_FOR);
+            if for_long < FAILING_FOR || failing > TOLD_MAX {
+                continue;
+            }
+            let is_fresh = shown.as_ref().is_some_and(|shown| now.saturating_duration_since(shown.at) < SHOWN_FOR);
+            if !is_fresh {
+                let since = shown.as_ref().map_or_else(|| time.before(for_long), |shown| shown.since);
+                let text = format!("HQ cannot {work}, since {since}; {tries} attempts so far: {error}");
+                *shown = Some(Shown { text, since, at: now });
+            }
+            told.insert(work.clone(), shown.as_ref().map(|shown| shown.text.clone()));
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_of_failing_is_told_and_a_success_ends_it() {
+        let (health, begun, time) = (Health::default(), Instant::now(), Timestamp::from_micros(3_600_000_000));
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let told = |seconds: u64| health.told_at(time, at(seconds)).get("count").cloned();
+        assert_eq!(told(0), None, "nothing is known");
+        health.failed_at("count".to_owned(), "a file is damaged", at(0));
+        assert_eq!(told(59), None, "not yet");
+        health.failed_at("count".to_owned(), "another file is damaged", at(59));
+        let first = told(60).flatten().expect("it is told");
+        assert!(first.contains("another file is damaged") && first.contains("2 attempts"), "{first}");
+        health.failed_at("count".to_owned(), "a third one", at(120));
+        assert_eq!(told(120).flatten(), Some(first), "it does not change at each attempt");
+        assert!(told(800).flatten().expect("told still").contains("a third one"));
+        assert!(health.is_failing("cou") && !health.is_failing("count again"));
+        health.done("count");
+        assert_eq!(told(801), Some(None), "it is over");
+        assert!(!health.is_failing("cou"));
+        health.failed_at("count".to_owned(), "again", at(900));
+        assert_eq!(told(930), None, "a success in between begins the minute anew");
+    }
+}
