@@ -362,6 +362,11 @@ impl Source {
         self.reload(LoadReason::NewEpoch, |_| true)
     }
 
+    /// Begins a full load of the captured tables that are meant: HQ asks for it.
+    pub fn state_again(&mut self, is_meant: impl Fn(&str) -> bool) -> Result<(), CaptureError> {
+        self.reload(LoadReason::Asked, |layout| is_meant(&layout.table))
+    }
+
     /// Begins a full load of those tables of which an agent before 0.2 may have sent rows twice, or keys that
     /// HQ took for one; names them.
     pub fn reload_doubtful(&mut self) -> Result<Vec<String>, CaptureError> {

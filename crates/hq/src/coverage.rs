@@ -17,6 +17,7 @@ use rollcall_types::{
 use crate::{
     misfits::Misfits,
     node::Shared,
+    quarantine::Concerns,
     roster::{SiteRecord, Sites},
     standing::{SiteStanding, Standing},
     table_settings::TableSettings,
@@ -99,6 +100,8 @@ pub(crate) struct Covering {
     pub(crate) asked_at: Timestamp,
     /// Columns that lack values which do not fit them.
     pub(crate) misfits: Arc<Misfits>,
+    /// Sites and tables of which rows are in quarantine.
+    pub(crate) quarantined: Arc<Concerns>,
 }
 
 impl std::fmt::Debug for Covering {
@@ -170,9 +173,12 @@ impl Cover for Covering {
             if about().next().is_none() {
                 continue;
             }
+            let in_quarantine = self.quarantined.get(id);
+            let is_quarantined = in_quarantine
+                .is_some_and(|concern| about().any(|scanned| concern.is_about(scanned.scan.table.as_str())));
             let is_well = times.retired.is_none()
                 && times.apart_since.is_none()
-                && !known.is_quarantined
+                && !is_quarantined
                 && (flawed.is_empty() || !flawed.contains_key(id))
                 && about().all(|scanned| self.is_through(scanned.through(place, &known), &known, scanned));
             let missing = if is_well {
@@ -183,6 +189,7 @@ impl Cover for Covering {
                 let flaw = flawed.get(id).copied();
                 // What it sends now is kept apart: what is shown of it ended when that began.
                 let flaw = flaw.or(times.apart_since.map(|_| Cause::CloneOrRewind));
+                let flaw = flaw.or(is_quarantined.then_some(Cause::HqRefuses));
                 let is_complete =
                     flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);
                 (!is_complete).then(|| self.missing(&watch, id, times, &about, flaw, &mut lacking))
@@ -285,9 +292,6 @@ impl Covering {
         known: &SiteStanding,
         scans: &[(&Scanned<'_>, Option<Timestamp>)],
     ) -> bool {
-        if known.is_quarantined {
-            return false;
-        }
         if is_retired {
             return known.unconfirmed_rows == 0;
         }

@@ -5,21 +5,17 @@
 //! the site carries on. Of one that can be read, what is sound is taken all the same.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
 };
 
-use arrow_array::{
-    Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt8Array,
-};
+use arrow_array::{Array, Int64Array, RecordBatch, RecordBatchOptions, UInt8Array};
 use futures::SinkExt;
-use prost::Message;
 use rollcall_lake::{
     Conformed, Lake, LakeError, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table, conform, our_column,
 };
-use rollcall_roll::Condition;
-use rollcall_types::{ChainHash, Epoch, Seq, SiteId, TableName, Timestamp, columns, describe};
+use rollcall_types::{ChainHash, Epoch, Seq, SiteId, TEXT_BYTES_MAX, TableName, Timestamp, columns, describe, plain};
 use rollcall_wire::{
     BATCH_PARTS_MAX,
     batch::{self, Encoded},
@@ -37,6 +33,8 @@ use crate::{
     gateway::{HELLO_TIMEOUT, Outgoing, status_of},
     lanes::Lane,
     node::Shared,
+    quarantine::hq_name,
+    quotas::Quotas,
     sessions::Session,
     watching::Heard,
 };
@@ -112,44 +110,17 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
     let received_at = shared.now();
     let zone = shared.roster.get(&session.site).map(|record| record.zone()).unwrap_or_default();
     let clock = SiteClock { zone, offset_micros: session.clock_offset_micros };
-    let lake = shared.lake.clone();
-    let decoded = {
-        let encoded = encoded.clone();
-        tokio::task::spawn_blocking(move || {
-            // Bytes from outside: the Arrow reader is known to panic on some that are malformed.
-            std::panic::catch_unwind(AssertUnwindSafe(|| decode(&lake, &encoded, clock)))
-                .unwrap_or_else(|_| Err("the rows are malformed".to_owned()))
-        })
-        .await
-        .unwrap_or_else(|error| Err(error.to_string()))
-    };
-    // Where nothing can be read, the cursors and the marks move on all the same: the rows are in quarantine.
-    let Decoded { parts, problems } = decoded.unwrap_or_else(|reason| {
-        // No table is made for a header that is not what its sender hashed.
-        let is_sound = batch::verify(&encoded).is_ok();
-        let parts = header.parts.iter().take(BATCH_PARTS_MAX).filter_map(|part| {
-            let name = lake_table(&part.table).ok()?;
-            let may_be = !name.is_published(&shared.lake) && (is_sound || name.exists(&shared.lake));
-            if !may_be {
-                return None;
-            }
-            Some(DecodedPart {
-                name,
-                table: part.table.clone(),
-                previous: Seq(part.previous),
-                marks: marks_of(&part.marks),
-                rows: Conformed::empty(),
-            })
-        });
-        Decoded { parts: parts.collect(), problems: vec![reason] }
-    });
-    let quarantined = (!problems.is_empty()).then(|| problems.join("; "));
+    let of_sender = Sender { quotas: shared.quotas.clone(), site: session.site.clone(), now: received_at };
+    let decoded = decode_apart(&shared.lake, &encoded, clock, Some(of_sender.clone())).await;
+    let unreadable = |reason| unreadable(&shared.lake, &encoded, &of_sender, reason);
+    let Decoded { parts, problems } = decoded.unwrap_or_else(unreadable);
+    let quarantined = (!problems.is_empty()).then(|| texts(&problems).join("; "));
     if let Some(reason) = &quarantined {
         tracing::error!(site = %session.site, %first, %last, reason, "a batch goes to quarantine");
-        quarantine(shared, session, &encoded, reason, received_at).await?;
-        shared.learned(&session.site, Fact::Quarantined { reason: reason.clone() });
-        let text = format!("a batch of {} is in quarantine: {reason}", session.site);
-        shared.heard(&session.site, Heard::Condition(Condition::Refused, Some(text)));
+        let tables = problems.iter().map(|problem| problem.table.as_deref().map(hq_name)).collect();
+        make_room(shared, &session.site, bytes, received_at).await?;
+        let kept = shared.quarantine.keep(&session.site, &encoded, tables, reason, received_at).await?;
+        shared.learned(&session.site, Fact::Quarantined(kept));
     }
     let mut outcomes = Vec::with_capacity(parts.len());
     for part in parts {
@@ -236,10 +207,101 @@ fn check_rows(rows: &RecordBatch, first: Seq, last: Seq) -> Result<(), String> {
     Ok(())
 }
 
+/// Something of a batch that cannot be taken.
+struct Problem {
+    /// Of which table; none if it may be any.
+    table: Option<String>,
+    text: String,
+}
+
+fn texts(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(|problem| problem.text.clone()).collect()
+}
+
 /// A batch, and what is wrong with some of its parts: these are without the rows that cannot be taken.
 struct Decoded {
     parts: Vec<DecodedPart>,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+/// Who sends a batch, and what they may have HQ keep.
+#[derive(Clone)]
+struct Sender {
+    quotas: Arc<Quotas>,
+    site: SiteId,
+    now: Timestamp,
+}
+
+impl Sender {
+    fn may_bring(&self, lake: &Lake, name: &LakeTable, rows: &Conformed) -> Result<(), String> {
+        let LakeTable::Site(name) = name else { return Ok(()) };
+        let schema = lake.table(name).map(|table| table.snapshot().schema().clone());
+        self.quotas.take_columns(&self.site, name, schema.as_deref(), &rows.new_columns, self.now)
+    }
+
+    fn may_make(&self, lake: &Lake, name: &LakeTable) -> bool {
+        self.may_bring(lake, name, &Conformed::empty()).is_ok()
+    }
+}
+
+/// An error if a site has as much in quarantine as it may, and all of that waits for somebody.
+async fn make_room(shared: &Shared, site: &SiteId, bytes: u64, now: Timestamp) -> Result<(), HqError> {
+    let has_room = || shared.quotas.take_quarantine(site, shared.quarantine.bytes_of(site), bytes, now);
+    if has_room().is_ok() {
+        return Ok(());
+    }
+    shared.quarantine.let_go(site, &shared.roster.all()).await?;
+    has_room().map_err(HqError::Invalid)
+}
+
+/// [`decode`], on a thread for long work.
+async fn decode_apart(
+    lake: &Arc<Lake>,
+    encoded: &Encoded,
+    clock: SiteClock,
+    sender: Option<Sender>,
+) -> Result<Decoded, String> {
+    let (lake, encoded) = (lake.clone(), encoded.clone());
+    let decoded = tokio::task::spawn_blocking(move || {
+        // Bytes from outside: the Arrow reader is known to panic on some that are malformed.
+        std::panic::catch_unwind(AssertUnwindSafe(|| decode(&lake, &encoded, clock, sender.as_ref())))
+            .unwrap_or_else(|_| Err("the rows are malformed".to_owned()))
+    });
+    decoded.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// What would be wrong with a batch if it came now.
+pub(crate) async fn problems(lake: &Arc<Lake>, encoded: &Encoded, clock: SiteClock) -> Vec<String> {
+    match decode_apart(lake, encoded, clock, None).await {
+        Ok(decoded) => texts(&decoded.problems),
+        Err(reason) => vec![reason],
+    }
+}
+
+/// A batch of which nothing can be read: the cursors and the marks move on all the same, since the rows are in quarantine.
+fn unreadable(lake: &Lake, encoded: &Encoded, sender: &Sender, reason: String) -> Decoded {
+    let header = &encoded.header;
+    // No table is made for a header that is not what its sender hashed, and what it says of tables is not believed.
+    let is_sound = batch::verify(encoded).is_ok() && header.parts.len() <= BATCH_PARTS_MAX;
+    let parts = header.parts.iter().take(BATCH_PARTS_MAX).filter_map(|part| {
+        let name = lake_table(&part.table).ok()?;
+        let may_be = !name.is_published(lake) && (name.exists(lake) || is_sound && sender.may_make(lake, &name));
+        may_be.then(|| DecodedPart {
+            name,
+            table: part.table.clone(),
+            previous: Seq(part.previous),
+            marks: marks_of(&part.marks),
+            rows: Conformed::empty(),
+        })
+    });
+    let of_part = |table: &String| Problem { table: Some(table.clone()), text: reason.clone() };
+    let is_log = |table: &String| table == columns::LOG_TABLE;
+    let tables = header.parts.iter().map(|part| &part.table);
+    let problems = match is_sound && !tables.clone().any(is_log) {
+        true => tables.map(of_part).collect(),
+        false => vec![Problem { table: None, text: reason }],
+    };
+    Decoded { parts: parts.collect(), problems }
 }
 
 fn marks_of(marks: &[Mark]) -> Vec<PartMark> {
@@ -254,7 +316,7 @@ fn marks_of(marks: &[Mark]) -> Vec<PartMark> {
     marks.collect()
 }
 
-fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock) -> Result<Decoded, String> {
+fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock, sender: Option<&Sender>) -> Result<Decoded, String> {
     batch::verify(encoded).map_err(|error| error.to_string())?;
     let batch = batch::decode(encoded).map_err(|error| describe(&error))?;
     let (mut parts, mut problems) = (Vec::with_capacity(batch.parts.len()), Vec::new());
@@ -263,20 +325,34 @@ fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock) -> Result<Decoded, S
         let name = lake_table(&part.table)?;
         if name.is_published(lake) {
             let table = &part.table;
-            problems.push(format!(
-                "{table}: HQ publishes this table, so sites cannot fill it; run `rollcall-site detach --table {table}` there"
+            problems.push(problem_of(
+                &part.table,
+                &format!(
+                    "HQ publishes this table, so sites cannot fill it; run `rollcall-site detach --table {table}` there"
+                ),
             ));
             continue;
         }
         let rows = rows_of(lake, &name, &part, clock).unwrap_or_else(|problem| {
-            problems.push(format!("{}: {problem}", part.table));
+            problems.push(problem_of(&part.table, &problem));
             Conformed::empty()
         });
-        problems.extend(rows.unidentified.iter().map(|problem| format!("{}: {problem}", part.table)));
+        if let Some(Err(refused)) = sender.map(|sender| sender.may_bring(lake, &name, &rows)) {
+            // Its cursor stays where it is: once the site may, it is asked for these rows again.
+            problems.push(problem_of(&part.table, &refused));
+            continue;
+        }
+        problems.extend(rows.unidentified.iter().map(|problem| problem_of(&part.table, problem)));
         let marks = marks_of(&part.marks);
         parts.push(DecodedPart { name, table: part.table, previous: part.previous, marks, rows });
     }
     Ok(Decoded { parts, problems })
+}
+
+fn problem_of(table: &str, text: &str) -> Problem {
+    // What is wrong with the site's log may concern any table.
+    let of = (table != columns::LOG_TABLE).then(|| table.to_owned());
+    Problem { table: of, text: plain(&format!("{table}: {text}"), TEXT_BYTES_MAX) }
 }
 
 /// A part's rows in its table's types.
@@ -286,34 +362,25 @@ fn rows_of(lake: &Lake, name: &LakeTable, part: &batch::Part, clock: SiteClock) 
         LakeTable::Site(name) => lake.table(name).map(|table| table.snapshot().schema().clone()),
     };
     let empty = rollcall_lake::TableSchema::for_sites(Vec::new());
+    if matches!(name, LakeTable::Log) {
+        let rows = log_rows(&part.rows)?;
+        return conform(&rows, schema.as_deref().unwrap_or(&empty), clock).map_err(|error| describe(&error));
+    }
     conform(&part.rows, schema.as_deref().unwrap_or(&empty), clock).map_err(|error| describe(&error))
 }
 
-/// Keeps a batch of which not everything could be taken, whole. Durable on return.
-async fn quarantine(
-    shared: &Shared,
-    session: &Session,
-    encoded: &Encoded,
-    reason: &str,
-    received_at: Timestamp,
-) -> Result<(), HqError> {
-    let table = shared.lake.quarantine();
-    let header = encoded.header.encode_to_vec();
-    let snapshot = table.snapshot();
-    let schema = snapshot.schema().arrow().clone();
-    let columns: Vec<Arc<dyn arrow_array::Array>> = vec![
-        Arc::new(StringArray::from_iter_values([session.site.as_str()])),
-        Arc::new(Int32Array::from_iter_values([session.epoch.0 as i32])),
-        Arc::new(Int64Array::from_iter_values([encoded.header.first as i64])),
-        Arc::new(Int64Array::from_iter_values([encoded.header.last as i64])),
-        Arc::new(TimestampMicrosecondArray::from_iter_values([received_at.as_micros()]).with_timezone("UTC")),
-        Arc::new(StringArray::from_iter_values([reason])),
-        Arc::new(BinaryArray::from_iter_values([header.as_slice()])),
-        Arc::new(BinaryArray::from_iter_values([encoded.payload.as_ref()])),
-    ];
-    let rows = RecordBatch::try_new(schema, columns).map_err(|error| HqError::Invalid(error.to_string()))?;
-    table.append_rows(rows).await?;
-    Ok(())
+/// Rows of the sites' log with the columns that it has. Its key and its columns are HQ's own to say: a site that brings others
+/// would have all other sites' rows refused.
+fn log_rows(rows: &RecordBatch) -> Result<RecordBatch, String> {
+    const COLUMNS: [&str; 6] = [columns::SEQ, columns::OP, columns::CHANGED_AT, "a", "b", "c"];
+    let fields = rows.schema_ref().fields().iter().enumerate();
+    let places: Vec<usize> =
+        fields.filter(|(_, field)| COLUMNS.contains(&field.name().as_str())).map(|(place, _)| place).collect();
+    let projected = rows.project(&places).map_err(|error| error.to_string())?;
+    let schema = projected.schema().as_ref().clone().with_metadata(HashMap::new());
+    let count = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let columns = projected.columns().to_vec();
+    RecordBatch::try_new_with_options(Arc::new(schema), columns, &count).map_err(|error| error.to_string())
 }
 
 /// [`answer`], until the stream ends; then the session may open another.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rollcall_types::{Cause, Epoch, Seq, SiteId, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{node::Shared, published::arrivals::Applied, watching::Heard};
+use crate::{node::Shared, published::arrivals::Applied, quarantine::Kept, watching::Heard};
 
 /// Something learned of a site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub(crate) enum Fact {
     /// Every change up to here is durable.
     Confirmed { through: Seq },
     /// Not all of a batch could be taken.
-    Quarantined { reason: String },
+    Quarantined(Kept),
     /// It was turned away.
     Refused { cause: Cause, detail: String },
     /// It found itself at odds with HQ in this epoch: its next hello gets another.
@@ -84,6 +84,7 @@ impl Shared {
     /// Takes what was learned at `at`, here or at another node.
     pub(crate) fn take(&self, site: &SiteId, at: Timestamp, fact: Fact) {
         match &fact {
+            Fact::Quarantined(kept) => self.quarantine.note(site, kept.clone()),
             Fact::EpochWanted { epoch, reason } => self.sessions.want_epoch(site, *epoch, reason.clone()),
             Fact::Welcomed(welcomed) if welcomed.is_new_epoch => self.sessions.forget_wanted_epoch(site),
             _ => {}

@@ -35,6 +35,7 @@ use crate::{
     roster::{NewLife, SiteRecord},
     sessions::Session,
     sites_port::Caller,
+    texts,
     watching::Heard,
 };
 
@@ -203,10 +204,14 @@ impl Control {
     /// Hears who calls and why; none if there is no session.
     async fn begin(&mut self) -> Option<Arc<Session>> {
         let hello = tokio::time::timeout(HELLO_TIMEOUT, self.incoming.message()).await;
-        let Ok(Ok(Some(SiteControl { message: Some(FromSite::Hello(hello)) }))) = hello else {
+        let Ok(Ok(Some(SiteControl { message: Some(FromSite::Hello(mut hello)) }))) = hello else {
             self.fail(Status::invalid_argument("the first message must be Hello")).await;
             return None;
         };
+        if let Err(problem) = texts::clean_hello(&mut hello) {
+            self.fail(Status::invalid_argument(problem)).await;
+            return None;
+        }
         self.shared.heard(&self.peer.site, Heard::Contact);
         match self.welcome(&hello).await {
             Ok(session) => {
@@ -343,9 +348,7 @@ impl Control {
         if !hello.blind {
             self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
         }
-        if !self.shared.ledger.is_quarantined(site) {
-            self.shared.heard(site, Heard::Condition(Condition::Refused, None));
-        }
+        self.shared.heard(site, Heard::Condition(Condition::Refused, None));
         self.judge_clock(&session);
         self.send(ToSite::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
@@ -406,6 +409,13 @@ impl Control {
                 // A person said of these that nothing of the life before is to be missed, or that HQ itself
                 // went back in time.
                 let is_contested = record.is_some() && !hello.accept_older_lake && !hello.replaces_site;
+                if record.is_some() {
+                    self.shared.quotas.take_life(site, now).map_err(|message| Turned::Away {
+                        code: "quota",
+                        cause: Some(Cause::HqRefuses),
+                        message,
+                    })?;
+                }
                 let new = NewLife { journal_id: &hello.journal_id, reason: &reason, is_contested };
                 let epoch = roster.new_epoch(site, record.as_ref(), new, now).await?;
                 match epoch {
@@ -530,6 +540,7 @@ impl Control {
     async fn handle(&mut self, session: &Session, message: FromSite) -> bool {
         let site = &session.site;
         self.shared.heard(site, Heard::Contact);
+        let Some(message) = texts::clean_message(message) else { return true };
         match message {
             FromSite::Beacon(beacon) => {
                 let problem = (!beacon.capture_ok).then(|| beacon.capture_problem.clone());

@@ -25,7 +25,7 @@ use crate::{
     incidents_api, lives_api,
     node::Shared,
     origin::refuse_elsewhere,
-    published_api,
+    published_api, quarantine_api,
     relay::Relay,
     roster::INVITATION_LIFE_SECONDS,
     settings_api,
@@ -62,6 +62,7 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(incidents_api::routes())
         .merge(lives_api::routes())
         .merge(published_api::routes())
+        .merge(quarantine_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(refuse_elsewhere))

@@ -64,8 +64,6 @@ pub(crate) struct Remembered {
     pub(crate) confirmed: Seq,
     #[serde(default)]
     pub(crate) refused: Option<Cause>,
-    #[serde(default)]
-    pub(crate) quarantined: bool,
     /// What it has of HQ's tables.
     #[serde(default)]
     pub(crate) applied: BTreeMap<TableName, Applied>,
@@ -82,8 +80,8 @@ impl Remembered {
     }
 
     /// What is stored at once when it changes.
-    fn flags(&self) -> (bool, Option<Cause>, bool) {
-        (self.said_goodbye, self.refused, self.quarantined)
+    fn flags(&self) -> (bool, Option<Cause>) {
+        (self.said_goodbye, self.refused)
     }
 }
 
@@ -92,7 +90,7 @@ impl Remembered {
 #[derive(Debug, PartialEq, Eq)]
 struct Stored {
     last_heard: Option<Timestamp>,
-    flags: (bool, Option<Cause>, bool),
+    flags: (bool, Option<Cause>),
     digest: u64,
 }
 
@@ -222,11 +220,7 @@ impl Ledger {
                 presence.now.confirmed = through;
                 presence.now.head = presence.now.head.max(through);
             }
-            // That is not forgotten until a new epoch states everything again.
-            Fact::Quarantined { reason } => {
-                presence.now.quarantined = true;
-                presence.detail = format!("a batch is in quarantine: {reason}");
-            }
+            Fact::Quarantined(kept) => presence.detail = format!("a batch is in quarantine: {}", kept.reason),
             Fact::Refused { cause, detail } => {
                 presence.now.refused = Some(cause);
                 presence.detail = detail;
@@ -250,11 +244,6 @@ impl Ledger {
             applied: presence.now.applied.clone(),
         };
         sites.iter().map(|(site, presence)| (site.clone(), of_site(presence))).collect()
-    }
-
-    /// Whether rows of the site are in quarantine.
-    pub(crate) fn is_quarantined(&self, site: &SiteId) -> bool {
-        self.sites().get(site).is_some_and(|presence| presence.now.quarantined)
     }
 
     /// How far a site's changes are confirmed.
@@ -407,7 +396,6 @@ impl Ledger {
                 last_heard: presence.now.last_heard,
                 unconfirmed_rows: presence.now.unconfirmed_rows(),
                 clock_off_micros: presence.clock_off_micros.saturating_abs(),
-                is_quarantined: presence.now.quarantined,
             };
             standing.enter(place, site, presence.table_through.iter());
         }
@@ -449,7 +437,6 @@ impl Presence {
     fn welcome(&mut self, at: Timestamp, welcomed: Welcomed) {
         self.welcomed_at = Some(at);
         self.now.refused = None;
-        self.now.quarantined &= !welcomed.is_new_epoch;
         self.now.head = welcomed.head;
         self.now.confirmed = welcomed.confirmed;
         self.states_since = welcomed.states_manifests.then_some(at);

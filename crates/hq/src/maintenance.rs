@@ -71,6 +71,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             _ = published_tick.tick() => {
                 published::refresh(&shared).await;
+                let looked = shared.quarantine.look(&shared.roster.all()).await;
+                shared.health.note("read what is in quarantine", &looked);
                 if shared.is_acting() {
                     scheduled::look(&shared, &mut unwanted).await;
                 }

@@ -38,6 +38,8 @@ use crate::{
     notify::{self, Notifiers},
     pg,
     published::{self, Published, arrivals},
+    quarantine::Quarantine,
+    quotas::Quotas,
     reconcile::{self, Reconciliation},
     relay::{self, Relay},
     restated::{Restated, Restatements},
@@ -158,6 +160,10 @@ pub(crate) struct Shared {
     pub(crate) restatements: tokio::sync::Mutex<Restatements>,
     /// Values that fit no column.
     pub(crate) misfits: Arc<MisfitCounts>,
+    /// Batches of which not everything could be taken.
+    pub(crate) quarantine: Quarantine,
+    /// How much a site may have HQ keep.
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) measures: Measures,
     roster_view: Mutex<Option<Arc<RosterView>>>,
     pub(crate) standings: Standings,
@@ -223,6 +229,7 @@ impl Shared {
             standing: self.standings.get(self),
             asked_at: self.now(),
             misfits: self.misfits.told(),
+            quarantined: self.quarantine.concerns(),
         });
         let mut tables = vec![];
         let sites = view.clone();
@@ -340,6 +347,8 @@ impl Node {
             reconciliation: Reconciliation::default(),
             restatements: tokio::sync::Mutex::default(),
             misfits: Arc::default(),
+            quarantine: Quarantine::new(lake.clone()),
+            quotas: Arc::new(Quotas::new(lake.clone())),
             measures: Measures::default(),
             roster_view: Mutex::default(),
             standings: Standings::default(),
@@ -357,6 +366,7 @@ impl Node {
         });
         write_endpoints(&shared.config, sites, http, pg)?;
         maintenance::restore(&shared);
+        shared.quarantine.look(&shared.roster.all()).await?;
         relay::catch_up(&shared).await?;
         lease::look(&shared).await?;
         published::refresh(&shared).await;

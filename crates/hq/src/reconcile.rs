@@ -459,8 +459,6 @@ fn judge(
 ) {
     let (mut problems, mut all_found) = (Vec::new(), HashSet::new());
     let (after, through) = (received.manifest.after, received.manifest.through);
-    // What did not come is in quarantine, and said there.
-    let is_quarantined = shared.ledger.is_quarantined(site);
     let is_next =
         |before: &&Received| before.epoch == received.epoch && before.manifest.through == received.manifest.after;
     let mut all = shared.reconciliation.all();
@@ -478,7 +476,9 @@ fn judge(
             stated: stated_rows,
             text,
         };
-        if let Some(found) = found.filter(|found| *found != stated.rows && !is_quarantined) {
+        // What did not come is in quarantine, and said there.
+        let is_kept = || shared.quarantine.has_kept(site, received.epoch, &stated.table, (after, through));
+        if let Some(found) = found.filter(|found| *found != stated.rows && !is_kept()) {
             let text = format!(
                 "{site} journalled {} changes of {} in positions {} to {through}, {found} of them are here",
                 stated.rows,

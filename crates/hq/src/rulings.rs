@@ -28,6 +28,8 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 struct Told {
     lives: BTreeSet<SiteId>,
     misfits: BTreeMap<SiteId, String>,
+    quarantined: BTreeMap<SiteId, String>,
+    quotas: BTreeMap<SiteId, String>,
     /// What was compared, with how far both lives were here then.
     compared: HashMap<(SiteId, Epoch), (Vec<Cursor>, Vec<ComparedTable>)>,
 }
@@ -51,7 +53,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         look_at_lives(&shared, &mut told).await;
         let roster = shared.current_rows();
         shared.misfits.round(&shared.lake, &shared.engine, &roster, &shared.health).await;
-        tell_misfits(&shared, &mut told.misfits);
+        let misfits = misfits::by_site(&shared.misfits.told());
+        tell(&shared, Condition::Misfit, misfits, &mut told.misfits, "all values fit their columns");
+        let why = "the site stated these rows again, or a person did without them";
+        tell(&shared, Condition::Quarantined, quarantined(&shared), &mut told.quarantined, why);
+        let over = "it has stayed below its quotas for an hour";
+        tell(&shared, Condition::Quota, shared.quotas.told(shared.now()), &mut told.quotas, over);
     }
 }
 
@@ -139,17 +146,27 @@ async fn compare(
     compared
 }
 
-/// Tells of sites whose values do not fit, and of those whose do again.
-fn tell_misfits(shared: &Shared, told: &mut BTreeMap<SiteId, String>) {
-    let now = misfits::by_site(&shared.misfits.told());
-    for (site, text) in &now {
-        if told.get(site) != Some(text) {
-            shared.found(site, Heard::Condition(Condition::Misfit, Some(text.clone())));
-        }
+/// Tells of sites of which something is wrong, and of those of which that is over: `why`.
+fn tell(
+    shared: &Shared,
+    condition: Condition,
+    now: BTreeMap<SiteId, String>,
+    told: &mut BTreeMap<SiteId, String>,
+    why: &str,
+) {
+    for (site, text) in now.iter().filter(|(site, text)| told.get(*site) != Some(*text)) {
+        shared.found(site, Heard::Condition(condition, Some(text.clone())));
     }
-    let told_of = told.keys().cloned().chain(shared.watching.open_of(Condition::Misfit)).collect::<BTreeSet<_>>();
+    // What another node told of, or this one before it was started anew, ends here as well.
+    let told_of = told.keys().cloned().chain(shared.watching.open_of(condition)).collect::<BTreeSet<_>>();
     for site in told_of.iter().filter(|site| !now.contains_key(*site)) {
-        shared.found(site, Heard::Mended(Condition::Misfit, "all values fit their columns".to_owned()));
+        shared.found(site, Heard::Mended(condition, why.to_owned()));
     }
     *told = now;
+}
+
+/// What is said of sites with batches in quarantine.
+fn quarantined(shared: &Shared) -> BTreeMap<SiteId, String> {
+    let (roster, concerns) = (shared.roster.all(), shared.quarantine.concerns());
+    concerns.keys().filter_map(|site| Some((site.clone(), shared.quarantine.describe(site, &roster)?))).collect()
 }

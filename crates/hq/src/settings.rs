@@ -20,7 +20,7 @@ use rollcall_types::{SiteId, Timestamp};
 use rollcall_wire::proto::{self, Captured};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::HqError, node::Shared, published, roster::SiteRecord};
+use crate::{error::HqError, node::Shared, published, restate, roster::SiteRecord};
 
 const KIND: &str = "settings";
 /// A site asked less often than this many of HQ's own intervals would always look behind.
@@ -220,6 +220,12 @@ impl Shared {
             }
         });
         let mut message = said.unwrap_or_default();
+        if let Some(record) = &record
+            && let Some((number, wish)) = restate::open(&self.lake, &self.lake.state().view(), site, record)
+        {
+            message.state_again = number;
+            message.state_again_tables = wish.tables.into_iter().flatten().collect();
+        }
         message.held = record.as_ref().and_then(|record| record.held()).unwrap_or_default();
         if message.beacon_interval_ms == 0 {
             message.beacon_interval_ms = millis(self.config.beacon_interval);

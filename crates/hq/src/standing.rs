@@ -28,7 +28,6 @@ pub(crate) struct SiteStanding {
     pub(crate) unconfirmed_rows: u64,
     /// How far the site's clock is off, either way.
     pub(crate) clock_off_micros: i64,
-    pub(crate) is_quarantined: bool,
 }
 
 /// All sites of a roster, in its order.

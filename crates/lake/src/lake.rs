@@ -96,7 +96,10 @@ impl Lake {
         let clock = options.clock.clone();
         let own = async |name: &str, schema: TableSchema| {
             let root = Path::from("rollcall").join(name);
-            Table::open_or_create(store.clone(), root, clock.clone(), &schema).await
+            let table = Table::open_or_create(store.clone(), root, clock.clone(), &schema).await?;
+            // An earlier HQ may have made it with fewer columns.
+            table.widen(&schema).await?;
+            Ok::<_, LakeError>(table)
         };
         let state = StateLog::open(own("state", state::schema()).await?).await?;
         let site_log = own("site_log", site_log_schema()).await?;
@@ -281,6 +284,8 @@ fn quarantine_schema() -> TableSchema {
         Column::new("reason", ColumnType::String),
         Column::new("header", ColumnType::Binary),
         Column::new("payload", ColumnType::Binary),
+        // The tables of which rows could not be taken, a list in JSON; none if it may be any.
+        Column::new("tables", ColumnType::String),
     ];
     TableSchema::new(columns, Vec::new())
 }

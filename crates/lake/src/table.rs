@@ -357,6 +357,49 @@ impl Table {
         data_file::stream(self.get_data_file(file).await?, snapshot.schema(), None)
     }
 
+    /// These columns of the rows of one file of a snapshot.
+    pub async fn read_columns(
+        &self,
+        snapshot: &Snapshot,
+        file: &DataFile,
+        columns: &[String],
+    ) -> Result<impl Iterator<Item = Result<arrow_array::RecordBatch, LakeError>> + use<>, LakeError> {
+        data_file::stream(self.get_data_file(file).await?, snapshot.schema(), Some(columns))
+    }
+
+    /// Takes data files out, and their rows with them. For tables of HQ's own.
+    pub async fn remove_files(&self, paths: &[String]) -> Result<(), LakeError> {
+        let _committing = self.committing.lock().await;
+        for _ in 0..crate::append::COMMIT_ATTEMPTS {
+            let base = self.snapshot();
+            let now_ms = Utc::now().timestamp_millis();
+            let known = paths.iter().filter(|path| base.files.contains_key(path.as_str()));
+            let remove = |path: &String| {
+                Action::remove(Remove { path: path.clone(), deletion_timestamp: Some(now_ms), data_change: true })
+            };
+            let actions: Vec<Action> = known.map(remove).collect();
+            if actions.is_empty() || matches!(self.put_entry(&base, "DELETE", actions).await?, Put::Won) {
+                return Ok(());
+            }
+        }
+        Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
+    }
+
+    /// Adds the columns of `schema` that the table lacks.
+    pub(crate) async fn widen(&self, schema: &TableSchema) -> Result<(), LakeError> {
+        let _committing = self.committing.lock().await;
+        for _ in 0..crate::append::COMMIT_ATTEMPTS {
+            let base = self.snapshot();
+            let Some(wider) = base.schema().merged(&schema.columns) else { return Ok(()) };
+            let now_ms = Utc::now().timestamp_millis();
+            let meta_data = meta_data_for(&wider, Some(&base.meta_data), now_ms);
+            if matches!(self.put_entry(&base, "ADD COLUMNS", vec![Action::meta_data(meta_data)]).await?, Put::Won) {
+                return Ok(());
+            }
+        }
+        Err(LakeError::Contention(crate::append::COMMIT_ATTEMPTS))
+    }
+
     /// The data files that were found damaged; compaction leaves them.
     pub fn damaged(&self) -> HashSet<String> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()

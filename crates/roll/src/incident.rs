@@ -49,8 +49,12 @@ impl Kind {
 pub enum Condition {
     /// Changes are not captured: triggers gone, file replaced.
     Capture,
-    /// HQ turns it away, or keeps its batches in quarantine.
+    /// HQ turns it away.
     Refused,
+    /// HQ keeps batches of it in quarantine, or rows of some tables.
+    Quarantined,
+    /// It would have HQ keep more than it may.
+    Quota,
     /// Its journal was rewound, or runs twice.
     CloneOrRewind,
     /// Changes wait at the site for too long although it is heard.
@@ -103,6 +107,8 @@ impl std::fmt::Display for Condition {
             Self::NewLife => "new-life",
             Self::Restated => "restated",
             Self::Misfit => "misfit",
+            Self::Quarantined => "quarantined",
+            Self::Quota => "quota",
         })
     }
 }
@@ -112,7 +118,7 @@ impl Condition {
     pub fn cause(self) -> Cause {
         match self {
             Self::Capture => Cause::CaptureStuck,
-            Self::Refused => Cause::HqRefuses,
+            Self::Refused | Self::Quarantined | Self::Quota => Cause::HqRefuses,
             Self::CloneOrRewind | Self::NewLife => Cause::CloneOrRewind,
             Self::Misfit => Cause::Misfit,
             Self::Behind => Cause::Backlog,

@@ -11,6 +11,8 @@ mod fleet;
 mod hq;
 mod incidents;
 mod published;
+mod quarantine;
+mod quotas;
 mod replay;
 mod roster;
 mod settings;
@@ -76,6 +78,10 @@ enum Command {
     /// How sites are to behave (what they capture, how often they call, how much they send) and
     /// which do: list, set, remove.
     Settings(settings::SettingsArgs),
+    /// Batches of which HQ could not take everything: list, show, take, give up.
+    Quarantine(quarantine::QuarantineArgs),
+    /// How much a site may have HQ keep (tables, columns, quarantine, lives): show, set.
+    Quotas(quotas::QuotasArgs),
     /// Who may ask, and what they may see: list, set, remove.
     Users(users::UsersArgs),
     /// How people are told: list, set, test, remove.
@@ -152,6 +158,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Publish(args) => published::publish(&args),
         Command::Publications(args) => published::publications(&args),
         Command::Settings(args) => settings::run(&args),
+        Command::Quarantine(args) => quarantine::run(args),
+        Command::Quotas(args) => quotas::run(args),
         Command::Users(args) => users::run(args),
         Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rollcall_capture::{CaptureError, Source, TableSpec};
-use rollcall_types::describe;
+use rollcall_types::{TableName, describe};
 use rollcall_wire::{
     SETTINGS_TABLE,
     proto::{Applied, Captured, Settings},
@@ -42,6 +42,8 @@ impl fmt::Debug for LogControl {
 
 /// Under which name HQ's addresses are noted, for a start without HQ.
 const ADDRESSES: &str = "hq_addresses";
+/// Under which name the last request to state tables again is noted.
+const STATED_AGAIN: &str = "stated_again";
 
 /// What HQ said last, and how far it is done.
 #[derive(Debug)]
@@ -115,7 +117,24 @@ impl Behaviour {
         }
         problems.extend(self.capture(feed, notes).await?);
         self.problem = (!problems.is_empty()).then(|| problems.join("; "));
-        Ok(())
+        self.state_again(feed, notes).await
+    }
+
+    /// States tables again if HQ asks for it and it was not done yet.
+    async fn state_again(&self, feed: &Feed, notes: &Notes) -> Result<(), SiteError> {
+        let (asked, tables) = (self.told.state_again, self.told.state_again_tables.clone());
+        let done = notes.text(STATED_AGAIN)?.and_then(|number| number.parse().ok()).unwrap_or(0);
+        if asked <= done {
+            return Ok(());
+        }
+        tracing::warn!(?tables, "HQ asks for all rows of tables again");
+        let is_meant = move |table: &str| {
+            tables.is_empty()
+                || TableName::at_hq(table).is_ok_and(|name| tables.iter().any(|meant| name.as_str() == meant))
+        };
+        feed.call(move |source| source.state_again(is_meant)).await?;
+        // If this is not noted any more, they are stated once more.
+        notes.set_text(STATED_AGAIN, &asked.to_string())
     }
 
     /// Does again what could not be done.

@@ -25,10 +25,12 @@ pub enum LoadReason {
     Restored,
     /// An earlier version of the agent may have sent rows twice, or keys that HQ took for one.
     Update,
+    /// HQ asked for it: what it could not take before it can now, or it lost rows.
+    Asked,
 }
 
 impl LoadReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::First,
         Self::NewEpoch,
         Self::Widened,
@@ -39,6 +41,7 @@ impl LoadReason {
         Self::Bypassed,
         Self::Restored,
         Self::Update,
+        Self::Asked,
     ];
 
     /// Whether HQ may lack rows, or have wrong ones, until the load is complete.
@@ -59,6 +62,7 @@ impl LoadReason {
             Self::Bypassed => "bypassed",
             Self::Restored => "restored",
             Self::Update => "update",
+            Self::Asked => "asked",
         }
     }
 }
@@ -88,6 +92,7 @@ impl fmt::Display for LoadReason {
             Self::Bypassed => "it has another number of rows than were captured: changes passed by the triggers",
             Self::Restored => "tables of the agent's were dropped from the store's database",
             Self::Update => "an earlier version of the agent may have sent rows of it twice",
+            Self::Asked => "HQ asked for it",
         })
     }
 }

@@ -11,6 +11,7 @@ mod journals;
 mod nodes;
 mod proof;
 mod published;
+mod quarantine;
 mod settings;
 mod shared;
 mod store_side;

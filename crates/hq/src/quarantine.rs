@@ -1,0 +1,441 @@
+//! Batches of which not everything could be taken: what they concern, and what people decide about them.
+//!
+//! The batch itself is a row of the lake's quarantine, whole, durable before the site is told anything. Of which site and
+//! tables rows wait there is kept in memory, and read from the lake when a node starts. A decision is a record of
+//! the state log. A batch waits until a person gives it up, or the site has stated its rows again since.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arrow_array::{
+    Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    cast::AsArray,
+    types::{Int32Type, Int64Type, TimestampMicrosecondType},
+};
+use prost::Message;
+use rollcall_lake::{Lake, LakeError, StateView, our_columns};
+use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
+use rollcall_wire::{batch::Encoded, proto::BatchHeader};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::HqError,
+    restate,
+    roster::{SiteRecord, Sites},
+};
+
+/// The kind of decisions.
+const DECISION: &str = "quarantine";
+/// Columns of the quarantine that say what a batch is, without the batch.
+const ABOUT: [&str; 7] =
+    [our_columns::SITE, our_columns::EPOCH, "first_seq", "last_seq", our_columns::RECEIVED_AT, "reason", "tables"];
+
+/// A batch in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) epoch: Epoch,
+    pub(crate) first: Seq,
+    pub(crate) last: Seq,
+    pub(crate) at: Timestamp,
+    pub(crate) reason: String,
+    /// The tables of which rows could not be taken; none if that cannot be told, so that it may be any.
+    pub(crate) tables: Option<BTreeSet<String>>,
+    /// Bytes in the lake.
+    pub(crate) bytes: u64,
+    /// The data file it is in; empty until this node read it there.
+    #[serde(skip)]
+    file: String,
+}
+
+impl Kept {
+    fn concerns(&self, table: &str) -> bool {
+        self.tables.as_ref().is_none_or(|tables| tables.contains(table))
+    }
+}
+
+/// What a person decided about a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Decision {
+    pub(crate) what: Decided,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    pub(crate) at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Decided {
+    /// What hindered it is mended: the site states everything again.
+    Taken,
+    /// Its rows are done without.
+    GivenUp,
+}
+
+/// Of which tables a site has rows in quarantine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Concern {
+    /// It may be any table.
+    all: bool,
+    tables: BTreeSet<String>,
+}
+
+impl Concern {
+    pub(crate) fn is_about(&self, table: &str) -> bool {
+        self.all || self.tables.contains(table)
+    }
+
+    fn add(&mut self, kept: &Kept) {
+        match &kept.tables {
+            Some(tables) => self.tables.extend(tables.iter().cloned()),
+            None => self.all = true,
+        }
+    }
+}
+
+/// By site, what waits in quarantine.
+pub(crate) type Concerns = HashMap<SiteId, Concern>;
+
+type OfSite = BTreeMap<(Epoch, Seq), Kept>;
+
+#[derive(Debug, Default)]
+struct Known {
+    read: HashSet<String>,
+    sites: BTreeMap<SiteId, OfSite>,
+    concerns: Arc<Concerns>,
+}
+
+/// All batches in quarantine.
+#[derive(Debug)]
+pub(crate) struct Quarantine {
+    lake: Arc<Lake>,
+    known: Mutex<Known>,
+}
+
+/// What HQ calls a table of a site's.
+pub(crate) fn hq_name(table: &str) -> String {
+    TableName::at_hq(table).map_or_else(|_| table.to_owned(), |name| name.to_string())
+}
+
+/// The name of a batch in quarantine, for people: `SITE:EPOCH:FIRST`.
+pub(crate) fn id_of(site: &SiteId, epoch: Epoch, first: Seq) -> String {
+    format!("{site}:{epoch}:{first}")
+}
+
+fn parse_id(id: &str) -> Result<(SiteId, Epoch, Seq), HqError> {
+    let mut parts = id.split(':');
+    let parsed = (|| {
+        let site = SiteId::new(parts.next()?).ok()?;
+        let (epoch, first) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        parts.next().is_none().then_some((site, Epoch(epoch), Seq(first)))
+    })();
+    parsed
+        .ok_or_else(|| HqError::Invalid(format!("{id:?} is no batch in quarantine; `rollcall quarantine` lists them")))
+}
+
+fn decision(view: &StateView, id: &str) -> Option<Decision> {
+    view.get(DECISION, id)?.parse().ok()
+}
+
+impl Quarantine {
+    pub(crate) fn new(lake: Arc<Lake>) -> Self {
+        Self { lake, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a batch, whole. Durable on return.
+    pub(crate) async fn keep(
+        &self,
+        site: &SiteId,
+        encoded: &Encoded,
+        tables: Option<BTreeSet<String>>,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<Kept, HqError> {
+        let header = encoded.header.encode_to_vec();
+        let kept = Kept {
+            epoch: Epoch(encoded.header.epoch),
+            first: Seq(encoded.header.first),
+            last: Seq(encoded.header.last),
+            at,
+            reason: reason.to_owned(),
+            tables,
+            bytes: (header.len() + encoded.payload.len()) as u64,
+            file: String::new(),
+        };
+        let of = kept.tables.as_ref().map(serde_json::to_string).transpose();
+        let of = of.map_err(|error| HqError::Invalid(error.to_string()))?;
+        let columns: Vec<Arc<dyn Array>> = vec![
+            Arc::new(StringArray::from_iter_values([site.as_str()])),
+            Arc::new(Int32Array::from_iter_values([kept.epoch.0 as i32])),
+            Arc::new(Int64Array::from_iter_values([kept.first.0 as i64])),
+            Arc::new(Int64Array::from_iter_values([kept.last.0 as i64])),
+            Arc::new(TimestampMicrosecondArray::from_iter_values([at.as_micros()]).with_timezone("UTC")),
+            Arc::new(StringArray::from_iter_values([reason])),
+            Arc::new(BinaryArray::from_iter_values([header.as_slice()])),
+            Arc::new(BinaryArray::from_iter_values([encoded.payload.as_ref()])),
+            Arc::new(StringArray::from_iter([of])),
+        ];
+        let table = self.lake.quarantine();
+        let schema = table.snapshot().schema().arrow().clone();
+        let rows = RecordBatch::try_new(schema, columns).map_err(|error| HqError::Invalid(error.to_string()))?;
+        table.append_rows(rows).await?;
+        Ok(kept)
+    }
+
+    /// Bytes of a site that are kept.
+    pub(crate) fn bytes_of(&self, site: &SiteId) -> u64 {
+        self.known().sites.get(site).into_iter().flatten().map(|(_, kept)| kept.bytes).sum()
+    }
+
+    /// Lets go of batches of a site that were dealt with. What a person has not decided about, nor the site stated again, stays.
+    pub(crate) async fn let_go(&self, site: &SiteId, roster: &Sites) -> Result<(), LakeError> {
+        self.look(roster).await?;
+        let view = self.lake.state().view();
+        let record = roster.get(site).map(AsRef::as_ref);
+        let goes: Vec<(Epoch, Seq, String)> = {
+            let known = self.known();
+            let of_site = known.sites.get(site).into_iter().flatten().map(|(_, kept)| kept);
+            let over = of_site.filter(|kept| !self.state(&view, site, record, kept).waits() && !kept.file.is_empty());
+            over.map(|kept| (kept.epoch, kept.first, kept.file.clone())).collect()
+        };
+        if goes.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<String> = goes.iter().map(|(_, _, file)| file.clone()).collect();
+        self.lake.quarantine().remove_files(&files).await?;
+        tracing::info!(%site, batches = goes.len(), "batches in quarantine that were dealt with are let go");
+        let mut known = self.known();
+        if let Some(of_site) = known.sites.get_mut(site) {
+            of_site.retain(|key, _| !goes.iter().any(|(epoch, first, _)| *key == (*epoch, *first)));
+        }
+        Ok(())
+    }
+
+    /// Takes note of a batch that is kept, here or at another node.
+    pub(crate) fn note(&self, site: &SiteId, kept: Kept) {
+        let mut known = self.known();
+        Arc::make_mut(&mut known.concerns).entry(site.clone()).or_default().add(&kept);
+        known.sites.entry(site.clone()).or_default().entry((kept.epoch, kept.first)).or_insert(kept);
+    }
+
+    /// Reads what came to the lake's quarantine, and works out anew what waits. Whether something does that did not, or no more.
+    pub(crate) async fn look(&self, roster: &Sites) -> Result<bool, LakeError> {
+        let table = self.lake.quarantine();
+        let snapshot = table.snapshot();
+        let new = {
+            let known = self.known();
+            let new = snapshot.files().filter(|file| !known.read.contains(&file.path));
+            new.cloned().collect::<Vec<_>>()
+        };
+        for file in new {
+            for rows in table.read_columns(&snapshot, &file, &ABOUT.map(str::to_owned)).await? {
+                let rows = rows?;
+                let mut known = self.known();
+                for (site, mut kept) in entries(&rows)? {
+                    kept.bytes = file.size;
+                    file.path.clone_into(&mut kept.file);
+                    known.sites.entry(site).or_default().insert((kept.epoch, kept.first), kept);
+                }
+            }
+            self.known().read.insert(file.path.clone());
+        }
+        let view = self.lake.state().view();
+        let mut known = self.known();
+        let mut concerns = Concerns::new();
+        for (site, of_site) in &known.sites {
+            let record = roster.get(site);
+            for kept in of_site.values().filter(|kept| self.state(&view, site, record.map(AsRef::as_ref), kept).waits())
+            {
+                concerns.entry(site.clone()).or_default().add(kept);
+            }
+        }
+        // Rows that are known to be gone are missing in the same way.
+        for (site, wish) in restate::all_open(&self.lake, roster).into_iter().filter(|(_, wish)| wish.is_missing) {
+            let concern = concerns.entry(site).or_default();
+            match wish.tables {
+                Some(tables) => concern.tables.extend(tables),
+                None => concern.all = true,
+            }
+        }
+        let is_new = *known.concerns != concerns;
+        if is_new {
+            known.concerns = Arc::new(concerns);
+        }
+        Ok(is_new)
+    }
+
+    fn state(&self, view: &StateView, site: &SiteId, record: Option<&SiteRecord>, kept: &Kept) -> State {
+        let given_up = decision(view, &id_of(site, kept.epoch, kept.first));
+        if given_up.as_ref().is_some_and(|decision| decision.what == Decided::GivenUp) {
+            return State::GivenUp;
+        }
+        let Some(record) = record else { return State::Waits };
+        // A later life has stated all there is, or this load of the same one did.
+        if record.current_life().is_some_and(|life| life > kept.epoch) {
+            return State::StatedAgain;
+        }
+        let is_stated = |table: &String| {
+            let table = TableName::new(table).ok().and_then(|name| self.lake.table(&name));
+            let cursor = table.and_then(|table| table.cursor(SiteNumber(record.number), kept.epoch));
+            cursor.is_some_and(|cursor| cursor.floor > kept.last)
+        };
+        match &kept.tables {
+            Some(tables) if tables.iter().all(is_stated) => State::StatedAgain,
+            _ if given_up.is_some() => State::Asked,
+            _ => State::Waits,
+        }
+    }
+
+    /// What waits, by site.
+    pub(crate) fn concerns(&self) -> Arc<Concerns> {
+        self.known().concerns.clone()
+    }
+
+    /// Whether rows of this table between two positions were kept in quarantine, whatever became of them.
+    pub(crate) fn has_kept(&self, site: &SiteId, epoch: Epoch, table: &str, (after, through): (Seq, Seq)) -> bool {
+        let (known, table) = (self.known(), hq_name(table));
+        let of_site = known.sites.get(site).into_iter().flatten();
+        of_site
+            .map(|(_, kept)| kept)
+            .any(|kept| kept.epoch == epoch && kept.first <= through && kept.last > after && kept.concerns(&table))
+    }
+
+    /// What waits of a site, in a sentence; none if nothing does.
+    pub(crate) fn describe(&self, site: &SiteId, roster: &Sites) -> Option<String> {
+        let view = self.lake.state().view();
+        let (known, record) = (self.known(), roster.get(site));
+        let of_site = known.sites.get(site)?;
+        let state = |kept: &Kept| self.state(&view, site, record.map(AsRef::as_ref), kept);
+        let waiting: Vec<&Kept> = of_site.values().filter(|kept| state(kept).waits()).collect();
+        let first = waiting.first()?;
+        let mut concern = Concern::default();
+        waiting.iter().for_each(|kept| concern.add(kept));
+        let tables = match concern.all {
+            true => "any table".to_owned(),
+            false => concern.tables.into_iter().collect::<Vec<_>>().join(", "),
+        };
+        let batches = match waiting.len() {
+            1 => "a batch".to_owned(),
+            count => format!("{count} batches"),
+        };
+        let id = id_of(site, first.epoch, first.first);
+        Some(format!(
+            "{batches} of {site} with rows of {tables} in quarantine: {}; see `rollcall quarantine show {id}`",
+            first.reason
+        ))
+    }
+
+    /// All of them, as people see them.
+    pub(crate) fn list(&self, roster: &Sites) -> Vec<KeptView> {
+        let view = self.lake.state().view();
+        let known = self.known();
+        let all = known.sites.iter().flat_map(|(site, of_site)| of_site.values().map(move |kept| (site, kept)));
+        all.map(|(site, kept)| self.view(&view, site, roster, kept)).collect()
+    }
+
+    fn view(&self, view: &StateView, site: &SiteId, roster: &Sites, kept: &Kept) -> KeptView {
+        let id = id_of(site, kept.epoch, kept.first);
+        KeptView {
+            decision: decision(view, &id),
+            state: self.state(view, site, roster.get(site).map(AsRef::as_ref), kept),
+            id,
+            site: site.clone(),
+            kept: kept.clone(),
+        }
+    }
+
+    /// One of them, and the batch itself.
+    pub(crate) async fn find(&self, id: &str, roster: &Sites) -> Result<(KeptView, Encoded), HqError> {
+        let (site, epoch, first) = parse_id(id)?;
+        let none = || HqError::NotFound(format!("{id} is not in quarantine; `rollcall quarantine` lists what is"));
+        self.look(roster).await?;
+        let found = {
+            let known = self.known();
+            let kept = known.sites.get(&site).and_then(|of_site| of_site.get(&(epoch, first)));
+            self.view(&self.lake.state().view(), &site, roster, kept.ok_or_else(none)?)
+        };
+        let (table, file) = (self.lake.quarantine(), &found.kept.file);
+        let snapshot = table.snapshot();
+        let file = snapshot.files().find(|known| known.path == *file).cloned().ok_or_else(none)?;
+        for rows in table.read_file(&snapshot, &file).await? {
+            let rows = rows?;
+            let bytes =
+                |name: &str| rows.column_by_name(name).map(|column| column.as_binary::<i32>().value(0).to_vec());
+            if let (Some(header), Some(payload)) = (bytes("header"), bytes("payload")) {
+                let header = BatchHeader::decode(header.as_slice());
+                let header = header.map_err(|error| HqError::Invalid(format!("its header cannot be read: {error}")))?;
+                return Ok((found, Encoded { header, payload: payload.into() }));
+            }
+        }
+        Err(none())
+    }
+
+    /// Stores what a person decided.
+    pub(crate) async fn decide(&self, id: &str, decision: Decision) -> Result<(), HqError> {
+        let record = |view: &StateView| view.next(DECISION, id, &decision, decision.at, &decision.by);
+        self.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await?;
+        Ok(())
+    }
+}
+
+/// What became of a batch in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// For a person.
+    Waits,
+    /// For the site, which is to state everything again.
+    Asked,
+    /// The site has stated its rows since.
+    StatedAgain,
+    /// A person did without its rows.
+    GivenUp,
+}
+
+impl State {
+    /// Whether its rows are missing.
+    fn waits(self) -> bool {
+        matches!(self, Self::Waits | Self::Asked)
+    }
+}
+
+/// A batch in quarantine, as people see it.
+#[derive(Debug, Serialize)]
+pub(crate) struct KeptView {
+    pub(crate) id: String,
+    pub(crate) site: SiteId,
+    #[serde(flatten)]
+    pub(crate) kept: Kept,
+    pub(crate) state: State,
+    pub(crate) decision: Option<Decision>,
+}
+
+fn entries(rows: &RecordBatch) -> Result<Vec<(SiteId, Kept)>, LakeError> {
+    let column = |name: &str| {
+        rows.column_by_name(name).ok_or_else(|| LakeError::Task(format!("the quarantine has no column {name}")))
+    };
+    let (sites, reasons) = (column(our_columns::SITE)?.as_string::<i32>(), column("reason")?.as_string::<i32>());
+    let (epochs, tables) =
+        (column(our_columns::EPOCH)?.as_primitive::<Int32Type>(), column("tables")?.as_string::<i32>());
+    let seqs = [column("first_seq")?, column("last_seq")?].map(|column| column.as_primitive::<Int64Type>().clone());
+    let times = column(our_columns::RECEIVED_AT)?.as_primitive::<TimestampMicrosecondType>();
+    let entry = |row: usize| {
+        let kept = Kept {
+            epoch: Epoch(epochs.value(row).unsigned_abs()),
+            first: Seq(seqs[0].value(row).unsigned_abs()),
+            last: Seq(seqs[1].value(row).unsigned_abs()),
+            at: Timestamp::from_micros(times.value(row)),
+            reason: reasons.value(row).to_owned(),
+            tables: tables.is_valid(row).then(|| serde_json::from_str(tables.value(row)).ok()).flatten(),
+            bytes: 0,
+            file: String::new(),
+        };
+        Some((SiteId::new(sites.value(row)).ok()?, kept))
+    };
+    Ok((0..rows.num_rows()).filter_map(entry).collect())
+}

@@ -1,0 +1,110 @@
+//! Sites that are to state tables again because HQ asks for it: what waited in quarantine can be taken, or rows are gone from
+//! the lake.
+//!
+//! The wish is a record of the state log; its version is its number, by which the site knows whether it has done so already. It
+//! is fulfilled when every table meant has a load that is complete and began after all that the site had confirmed when it was
+//! wished, or when a later life of the journal is current. Until then rows may be missing, and answers say so.
+
+use std::collections::BTreeSet;
+
+use rollcall_lake::{Lake, LakeError, Record, StateView};
+use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::roster::{SiteRecord, Sites};
+
+const RESTATE: &str = "restate";
+
+/// That a site is to state tables again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Wish {
+    /// Where the site stood when it was wished.
+    epoch: Epoch,
+    after: Seq,
+    /// By their names at HQ; none: all tables it captures.
+    pub(crate) tables: Option<BTreeSet<String>>,
+    /// Whether rows are known to be missing until then.
+    pub(crate) is_missing: bool,
+    pub(crate) reason: String,
+}
+
+impl Wish {
+    /// That this site is to state these tables again, behind all that is known of it now.
+    pub(crate) fn new(
+        lake: &Lake,
+        record: &SiteRecord,
+        tables: Option<BTreeSet<String>>,
+        is_missing: bool,
+        reason: String,
+    ) -> Self {
+        let (number, epoch) = (SiteNumber(record.number), epoch_of(record));
+        let all = lake.tables();
+        let cursors = all.values().filter_map(|table| table.cursor(number, epoch));
+        let after = cursors.map(|cursor| cursor.seq).max().unwrap_or_default();
+        Self { epoch, after, tables, is_missing, reason }
+    }
+
+    /// With a wish that is still open, the tables of both are meant.
+    pub(crate) fn with(mut self, open: Option<Wish>) -> Self {
+        let Some(open) = open else { return self };
+        self.tables = self.tables.zip(open.tables).map(|(mut tables, others)| {
+            tables.extend(others);
+            tables
+        });
+        self.is_missing |= open.is_missing;
+        self
+    }
+
+    pub(crate) fn record(
+        &self,
+        view: &StateView,
+        site: &SiteId,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Record, LakeError> {
+        view.next(RESTATE, site.as_str(), self, now, by)
+    }
+
+    fn is_fulfilled(&self, lake: &Lake, record: &SiteRecord) -> bool {
+        if record.retired.is_some() || record.current_life().is_some_and(|life| life > self.epoch) {
+            return true;
+        }
+        let number = SiteNumber(record.number);
+        let is_stated = |cursor: rollcall_lake::Cursor| cursor.floor > self.after;
+        match &self.tables {
+            Some(tables) => tables.iter().all(|table| {
+                let table = TableName::new(table).ok().and_then(|name| lake.table(&name));
+                table.and_then(|table| table.cursor(number, self.epoch)).is_some_and(is_stated)
+            }),
+            // Tables that it does not capture any more keep their old cursors.
+            None => {
+                let all = lake.tables();
+                let cursors = all.values().filter_map(|table| table.cursor(number, self.epoch));
+                let mut later = cursors.filter(|cursor| cursor.seq > self.after).peekable();
+                later.peek().is_some() && later.all(is_stated)
+            }
+        }
+    }
+}
+
+fn epoch_of(record: &SiteRecord) -> Epoch {
+    record.journal.as_ref().map_or(Epoch(0), |journal| journal.epoch)
+}
+
+/// What a site is still to state again, and the number of the wish.
+pub(crate) fn open(lake: &Lake, view: &StateView, site: &SiteId, record: &SiteRecord) -> Option<(u64, Wish)> {
+    let known = view.get(RESTATE, site.as_str())?;
+    let wish: Wish = known.parse().ok()?;
+    (!wish.is_fulfilled(lake, record)).then(|| (known.version.unsigned_abs(), wish))
+}
+
+/// All wishes that are not fulfilled.
+pub(crate) fn all_open(lake: &Lake, roster: &Sites) -> Vec<(SiteId, Wish)> {
+    let view = lake.state().view();
+    let sites = view.of_kind(RESTATE).filter_map(|record| SiteId::new(&record.id).ok());
+    let open = sites.filter_map(|site| {
+        let (_, wish) = open(lake, &view, &site, roster.get(&site)?)?;
+        Some((site, wish))
+    });
+    open.collect()
+}
