@@ -19,6 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{authority::random_bytes, error::HqError, kept_secret::KeptSecret};
 
+/// Who calls with the operator's token.
+pub(crate) const OPERATOR: &str = "operator";
+/// Why nobody is let in from elsewhere.
+pub(crate) const IN_DOUBT: &str = "HQ's own state was damaged and may be older than it was, users and rights among it: until somebody has looked \
+     (`rollcall lake check` and `rollcall lake repair` on HQ's machine), only commands there are carried out";
+
 /// The file in the data directory that lets this machine's operator use the API.
 pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
 const NODE_KEY_FILE: &str = "node.key";
@@ -259,7 +265,7 @@ impl Credentials {
     pub(crate) fn bearer(&self, token: &str, now: Timestamp) -> Option<Identity> {
         let (hash, stored) = (token_hash(token), self.stored.get());
         if same(&hash, &self.operator) {
-            return Some(Identity { name: "operator".to_owned(), role: Role::Admin, sees: BTreeMap::new() });
+            return Some(Identity { name: OPERATOR.to_owned(), role: Role::Admin, sees: BTreeMap::new() });
         }
         let is_it = |token: &Token| token.expires_at > now && same(&hash, &token.hash);
         let (name, _) = stored.tokens.iter().find(|(_, tokens)| tokens.values().any(is_it))?;

@@ -25,6 +25,7 @@ use rollcall_wire::{
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    access::IN_DOUBT,
     authority::{Authority, Peer},
     data_stream, digest,
     error::HqError,
@@ -32,6 +33,7 @@ use crate::{
     lanes::Lanes,
     node::Shared,
     published::{self, arrivals::Applied},
+    restate,
     roster::{NewLife, SiteRecord},
     sessions::Session,
     sites_port::Caller,
@@ -65,6 +67,9 @@ impl Enrolment for Gateway {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<Identity>, Status> {
         let request = request.into_inner();
         let shared = &self.0;
+        if shared.lake.doubt().is_some() {
+            return Err(Status::unavailable(IN_DOUBT));
+        }
         let key_hash = Authority::request_key_hash(&request.csr_pem).map_err(status_of)?;
         let site = match shared.roster.enrol(&request.token, &key_hash, shared.now()).await {
             Ok(site) => site,
@@ -282,8 +287,25 @@ impl Control {
         }
         // Another node may have taken this site's changes until a moment ago.
         self.shared.lake.follow().await.map_err(HqError::from)?;
+        self.refuse_while_aside(hello)?;
         let (epoch, reason) = self.epoch_for(hello).await?;
         self.open(hello, epoch, reason, now).await
+    }
+
+    /// Turns a site away as long as a table that it fills is set aside: what was confirmed cannot be told, and nothing of it could
+    /// be taken. That is HQ's trouble, and told as such.
+    fn refuse_while_aside(&self, hello: &Hello) -> Result<(), Turned> {
+        let lake = &self.shared.lake;
+        let tables = lake.tables();
+        let own = [lake.site_log(), lake.quarantine()].into_iter().filter(|table| table.set_aside().is_some());
+        let aside = own.chain(tables.values().filter(|table| table.is_aside_for(self.number))).next();
+        // One that has no confirmation has nothing that HQ could lack.
+        let Some(table) = aside.filter(|_| hello.confirmed > 0) else { return Ok(()) };
+        let root = table.root();
+        let message = format!(
+            "HQ's {root} is damaged and set aside; what this site has waits there until it is repaired (`rollcall lake repair`)"
+        );
+        Err(Turned::Away { code: "damaged", cause: None, message })
     }
 
     async fn open(
@@ -385,6 +407,7 @@ impl Control {
             // It cannot read its journal, and sends nothing of it.
             return Ok((record.map_or(Epoch(hello.epoch), |journal| journal.epoch), String::new()));
         }
+        let mut is_asked = false;
         let reason = match &record {
             None => Some("first contact".to_owned()),
             Some(journal) if journal.id != hello.journal_id => {
@@ -396,10 +419,15 @@ impl Control {
                     hello.epoch, journal.epoch
                 ))
             }
-            Some(journal) => match self.shared.sessions.take_wanted_epoch(site, journal.epoch) {
-                Some(reason) => Some(reason),
-                None => self.compare(hello, journal.epoch)?,
-            },
+            Some(journal) => {
+                let known = self.shared.roster.get(site);
+                let asked = known.and_then(|record| restate::new_life(&self.shared.lake, site, &record));
+                is_asked = asked.is_some();
+                match asked.or_else(|| self.shared.sessions.take_wanted_epoch(site, journal.epoch)) {
+                    Some(reason) => Some(reason),
+                    None => self.compare(hello, journal.epoch)?,
+                }
+            }
         };
         match (reason, &record) {
             (None, Some(journal)) => Ok((journal.epoch, String::new())),
@@ -409,7 +437,7 @@ impl Control {
                 // A person said of these that nothing of the life before is to be missed, or that HQ itself
                 // went back in time.
                 let is_contested = record.is_some() && !hello.accept_older_lake && !hello.replaces_site;
-                if record.is_some() {
+                if record.is_some() && !is_asked {
                     self.shared.quotas.take_life(site, now).map_err(|message| Turned::Away {
                         code: "quota",
                         cause: Some(Cause::HqRefuses),

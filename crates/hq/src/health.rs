@@ -67,6 +67,12 @@ impl Health {
         self.failed_at(work.into(), error, Instant::now());
     }
 
+    /// A work cannot be done, and will not be before somebody did something: that is told at once.
+    pub(crate) fn broken(&self, work: impl Into<String>, error: &str) {
+        let now = Instant::now();
+        self.failed_at(work.into(), error, now.checked_sub(FAILING_FOR).unwrap_or(now));
+    }
+
     fn failed_at(&self, work: String, error: &str, now: Instant) {
         let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
         let known = works.get_mut(&work);

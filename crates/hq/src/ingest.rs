@@ -174,6 +174,10 @@ async fn gather(
             }
             // Nobody is told anything: the sites send again, and the cursors sort out what took effect.
             Err(error) => {
+                if table.set_aside().is_some() {
+                    health.failed(&work, &describe(&error));
+                    continue;
+                }
                 if !matches!(error, LakeError::Store { .. } | LakeError::Contention(_)) {
                     // One site's rows are to blame; the others must not suffer with it.
                     tracing::error!(table = %table.root(), error = %describe(&error), "a commit failed");

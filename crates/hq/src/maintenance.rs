@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use rollcall_lake::{CompactionReport, LakeError, Retention, StateView, Table};
-use rollcall_types::SiteNumber;
+use rollcall_lake::{CompactionReport, LakeError, Record, Retention, StateView, Table};
+use rollcall_types::{SiteId, SiteNumber, Timestamp};
 
 use crate::{
     capacity,
     coverage::lives,
     health::Health,
+    ledger::Remembered,
     node::Shared,
     published::{
         self,
@@ -53,6 +54,17 @@ pub(crate) fn restore(shared: &Shared) {
     }
 }
 
+/// The record by which a site's rows are not known to be complete any more: some were taken out of the lake.
+pub(crate) fn forget_completeness(
+    view: &StateView,
+    site: &SiteId,
+    now: Timestamp,
+) -> Result<Option<Record>, LakeError> {
+    let Some(record) = view.get(PRESENCE, site.as_str()) else { return Ok(None) };
+    let remembered = Remembered { complete_through: None, ..record.parse()? };
+    view.next(PRESENCE, site.as_str(), &remembered, now, "hq").map(Some)
+}
+
 /// Runs until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut advance = tokio::time::interval(ADVANCE_EVERY);
@@ -90,6 +102,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     tracing::error!(count, capacity, "nearly as many sites as this process may open files: add a node, or raise the limit");
                 }
                 shared.health.note("store what was heard of sites", &remember(&shared, false).await);
+                if shared.is_acting() {
+                    shared.health.note("note how far the lake has come", &shared.lake.note_heads().await);
+                }
             }
         }
     }
@@ -164,6 +179,12 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 }
                 let limits = shared.config.compaction;
                 for table in all_tables(&shared) {
+                    let using = format!("use {}", table.root());
+                    if let Some(what) = table.set_aside() {
+                        shared.health.broken(using, &what);
+                        continue;
+                    }
+                    shared.health.done(using);
                     let sites = async || {
                         // Not older than the version to be compacted: a life may have begun a moment ago.
                         shared.lake.state().refresh().await?;
@@ -185,7 +206,8 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 }
                 table_settings::expire_history(&shared).await;
                 let state = shared.lake.state().table();
-                for table in all_tables(&shared).iter().chain([state]) {
+                let sound = |table: &&Arc<Table>| table.set_aside().is_none();
+                for table in all_tables(&shared).iter().filter(sound).chain([state]) {
                     shared.health.note(format!("clean up {}", table.root()), &clean(table).await);
                 }
             }
@@ -205,12 +227,12 @@ fn tell(health: &Health, table: &Table, compacted: Result<CompactionReport, Lake
     let reading = format!("read all data files of {}", table.root());
     match damaged.iter().next() {
         None => health.done(reading),
-        Some(first) => health.failed(reading, &format!("{} damaged, such as {first}", damaged.len())),
+        Some(first) => health.broken(reading, &format!("{} damaged, such as {first}", damaged.len())),
     }
 }
 
 /// All but the state log's, which is compacted in its own way.
-fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
+pub(crate) fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
     let lake = &shared.lake;
     let own = [lake.site_log(), lake.contacts(), lake.rhythms(), lake.untold()];
     lake.tables().into_values().chain(own.into_iter().cloned()).collect()

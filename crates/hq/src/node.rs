@@ -44,7 +44,7 @@ use crate::{
     relay::{self, Relay},
     restated::{Restated, Restatements},
     roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
-    rulings,
+    rulings, scrub,
     sessions::Sessions,
     settings::Settings,
     sites_port,
@@ -323,7 +323,7 @@ impl Node {
         let watching = Watching::new(&WatchParts {
             lake: &lake,
             roster: roster.all(),
-            rhythms: watching::stored_rhythms(&lake).await?,
+            rhythms: watching::known_rhythms(&lake).await,
             silent_after: config.silent_after,
             red_and_page: config.red_and_page,
             beacon_interval: config.beacon_interval,
@@ -365,6 +365,10 @@ impl Node {
             config,
         });
         write_endpoints(&shared.config, sites, http, pg)?;
+        if let Some(doubt) = shared.lake.doubt() {
+            tracing::error!(what = ?doubt.what, "{}", access::IN_DOUBT);
+            shared.health.broken("rely on what it knows of people, rights and sites", &doubt.what.join("; "));
+        }
         maintenance::restore(&shared);
         shared.quarantine.look(&shared.roster.all()).await?;
         relay::catch_up(&shared).await?;
@@ -377,6 +381,7 @@ impl Node {
         shared.tasks.spawn(maintenance::decide_on_edits(shared.clone()));
         shared.tasks.spawn(maintenance::keep_tidy(shared.clone()));
         shared.tasks.spawn(watching::run(shared.clone()));
+        shared.tasks.spawn(scrub::run(shared.clone()));
         shared.tasks.spawn(notify::run(shared.clone()));
         shared.tasks.spawn(reconcile::run(shared.clone()));
         shared.tasks.spawn(rulings::run(shared.clone()));
@@ -437,6 +442,11 @@ impl Node {
             tracing::error!(error = %describe(&error), "sites' presence could not be stored");
         }
         watching::stop(&self.shared).await;
+        if self.shared.is_acting()
+            && let Err(error) = self.shared.lake.note_heads().await
+        {
+            tracing::error!(error = %describe(&error), "how far the lake has come could not be noted");
+        }
         lease::give_up(&self.shared).await;
     }
 }

@@ -15,7 +15,7 @@ use arrow_array::{
     types::{Int32Type, Int64Type, TimestampMicrosecondType},
 };
 use prost::Message;
-use rollcall_lake::{Lake, LakeError, StateView, our_columns};
+use rollcall_lake::{DataFile, Lake, LakeError, Snapshot, StateView, our_columns};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
 use rollcall_wire::{batch::Encoded, proto::BatchHeader};
 use serde::{Deserialize, Serialize};
@@ -233,16 +233,21 @@ impl Quarantine {
             new.cloned().collect::<Vec<_>>()
         };
         for file in new {
-            for rows in table.read_columns(&snapshot, &file, &ABOUT.map(str::to_owned)).await? {
-                let rows = rows?;
-                let mut known = self.known();
-                for (site, mut kept) in entries(&rows)? {
-                    kept.bytes = file.size;
-                    file.path.clone_into(&mut kept.file);
-                    known.sites.entry(site).or_default().insert((kept.epoch, kept.first), kept);
+            let found = match self.read(&snapshot, &file).await {
+                // What is in it is not known any more, but for the site, which its statistics name.
+                Err(LakeError::DamagedFile { path, what }) => {
+                    tracing::error!(path, what, "a batch in quarantine cannot be read");
+                    damaged(&file, &format!("{path} is damaged: {what}")).into_iter().collect()
                 }
+                found => found?,
+            };
+            let mut known = self.known();
+            for (site, mut kept) in found {
+                kept.bytes = file.size;
+                file.path.clone_into(&mut kept.file);
+                known.sites.entry(site).or_default().insert((kept.epoch, kept.first), kept);
             }
-            self.known().read.insert(file.path.clone());
+            known.read.insert(file.path.clone());
         }
         let view = self.lake.state().view();
         let mut known = self.known();
@@ -269,6 +274,14 @@ impl Quarantine {
         Ok(is_new)
     }
 
+    async fn read(&self, snapshot: &Snapshot, file: &DataFile) -> Result<Vec<(SiteId, Kept)>, LakeError> {
+        let mut found = Vec::new();
+        for rows in self.lake.quarantine().read_columns(snapshot, file, &ABOUT.map(str::to_owned)).await? {
+            found.extend(entries(&rows?)?);
+        }
+        Ok(found)
+    }
+
     fn state(&self, view: &StateView, site: &SiteId, record: Option<&SiteRecord>, kept: &Kept) -> State {
         let given_up = decision(view, &id_of(site, kept.epoch, kept.first));
         if given_up.as_ref().is_some_and(|decision| decision.what == Decided::GivenUp) {
@@ -284,8 +297,16 @@ impl Quarantine {
             let cursor = table.and_then(|table| table.cursor(SiteNumber(record.number), kept.epoch));
             cursor.is_some_and(|cursor| cursor.floor > kept.last)
         };
+        let is_all_stated = || {
+            let all = self.lake.tables();
+            let number = SiteNumber(record.number);
+            let cursors = all.values().filter_map(|table| table.cursor(number, kept.epoch));
+            let mut later = cursors.filter(|cursor| cursor.seq > kept.last).peekable();
+            later.peek().is_some() && later.all(|cursor| cursor.floor > kept.last)
+        };
         match &kept.tables {
             Some(tables) if tables.iter().all(is_stated) => State::StatedAgain,
+            None if given_up.is_some() && is_all_stated() => State::StatedAgain,
             _ if given_up.is_some() => State::Asked,
             _ => State::Waits,
         }
@@ -413,6 +434,23 @@ pub(crate) struct KeptView {
     pub(crate) kept: Kept,
     pub(crate) state: State,
     pub(crate) decision: Option<Decision>,
+}
+
+/// What is known of a batch whose file is damaged.
+fn damaged(file: &DataFile, what: &str) -> Option<(SiteId, Kept)> {
+    let known = |name: &str| file.stats.min_values.get(name);
+    let number = |name: &str| known(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+    let kept = Kept {
+        epoch: Epoch(u32::try_from(number(our_columns::EPOCH)).unwrap_or_default()),
+        first: Seq(number("first_seq")),
+        last: Seq(number("last_seq")),
+        at: Timestamp::from_micros(file.modified_ms.saturating_mul(1000)),
+        reason: what.to_owned(),
+        tables: None,
+        bytes: 0,
+        file: String::new(),
+    };
+    Some((SiteId::new(known(our_columns::SITE)?.as_str()?).ok()?, kept))
 }
 
 fn entries(rows: &RecordBatch) -> Result<Vec<(SiteId, Kept)>, LakeError> {

@@ -23,6 +23,9 @@ pub(crate) struct Wish {
     after: Seq,
     /// By their names at HQ; none: all tables it captures.
     pub(crate) tables: Option<BTreeSet<String>>,
+    /// In a new life of the journal: HQ does not have any more what the site knows to be confirmed in this one.
+    #[serde(default)]
+    new_life: bool,
     /// Whether rows are known to be missing until then.
     pub(crate) is_missing: bool,
     pub(crate) reason: String,
@@ -41,7 +44,12 @@ impl Wish {
         let all = lake.tables();
         let cursors = all.values().filter_map(|table| table.cursor(number, epoch));
         let after = cursors.map(|cursor| cursor.seq).max().unwrap_or_default();
-        Self { epoch, after, tables, is_missing, reason }
+        Self { epoch, after, tables, new_life: false, is_missing, reason }
+    }
+
+    /// The same in a new life of the journal.
+    pub(crate) fn in_new_life(self) -> Self {
+        Self { new_life: true, ..self }
     }
 
     /// With a wish that is still open, the tables of both are meant.
@@ -52,6 +60,7 @@ impl Wish {
             tables
         });
         self.is_missing |= open.is_missing;
+        self.new_life |= open.new_life;
         self
     }
 
@@ -68,6 +77,9 @@ impl Wish {
     fn is_fulfilled(&self, lake: &Lake, record: &SiteRecord) -> bool {
         if record.retired.is_some() || record.current_life().is_some_and(|life| life > self.epoch) {
             return true;
+        }
+        if self.new_life {
+            return false;
         }
         let number = SiteNumber(record.number);
         let is_stated = |cursor: rollcall_lake::Cursor| cursor.floor > self.after;
@@ -96,6 +108,19 @@ pub(crate) fn open(lake: &Lake, view: &StateView, site: &SiteId, record: &SiteRe
     let known = view.get(RESTATE, site.as_str())?;
     let wish: Wish = known.parse().ok()?;
     (!wish.is_fulfilled(lake, record)).then(|| (known.version.unsigned_abs(), wish))
+}
+
+/// The number that tells a site to state tables again in the life that it has, and which.
+pub(crate) fn told(lake: &Lake, view: &StateView, site: &SiteId, record: &SiteRecord) -> Option<(u64, Vec<String>)> {
+    let (number, wish) = open(lake, view, site, record).filter(|(_, wish)| !wish.new_life)?;
+    Some((number, wish.tables.into_iter().flatten().collect()))
+}
+
+/// Why a site is to begin a new life of its journal, if it is.
+pub(crate) fn new_life(lake: &Lake, site: &SiteId, record: &SiteRecord) -> Option<String> {
+    let (_, wish) = open(lake, &lake.state().view(), site, record)?;
+    // Once it was allotted, it is only to be accepted.
+    (wish.new_life && wish.epoch == epoch_of(record)).then_some(wish.reason)
 }
 
 /// All wishes that are not fulfilled.

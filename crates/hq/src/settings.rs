@@ -221,10 +221,9 @@ impl Shared {
         });
         let mut message = said.unwrap_or_default();
         if let Some(record) = &record
-            && let Some((number, wish)) = restate::open(&self.lake, &self.lake.state().view(), site, record)
+            && let Some(told) = restate::told(&self.lake, &self.lake.state().view(), site, record)
         {
-            message.state_again = number;
-            message.state_again_tables = wish.tables.into_iter().flatten().collect();
+            (message.state_again, message.state_again_tables) = told;
         }
         message.held = record.as_ref().and_then(|record| record.held()).unwrap_or_default();
         if message.beacon_interval_ms == 0 {

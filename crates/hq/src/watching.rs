@@ -521,6 +521,14 @@ async fn try_store_rhythms(shared: &Shared) -> Result<(), LakeError> {
     table.replace_rows(rows).await
 }
 
+/// The rhythms stored last; where they cannot be read, they are learned anew.
+pub(crate) async fn known_rhythms(lake: &Lake) -> Vec<(SiteId, Remembered)> {
+    stored_rhythms(lake).await.unwrap_or_else(|error| {
+        tracing::error!(error = %describe(&error), "rhythms cannot be read; they are learned anew");
+        Vec::new()
+    })
+}
+
 /// The rhythms stored last.
 pub(crate) async fn stored_rhythms(lake: &Lake) -> Result<Vec<(SiteId, Remembered)>, LakeError> {
     let mut all = Vec::new();

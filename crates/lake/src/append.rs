@@ -97,6 +97,7 @@ impl Table {
     /// [`Self::append`], and the same commit says what it was: [`Snapshot::done_as`] knows it by
     /// this name from then on. Names may not have a `.` in them.
     pub async fn append_as(self: &Arc<Self>, name: Option<&str>, parts: Arc<Vec<Part>>) -> Result<Appended, LakeError> {
+        self.must_be_sound()?;
         let _committing = self.committing.lock().await;
         let mut base = self.snapshot();
         let mut prepared: Option<(Plan, Option<DataFile>)> = None;

@@ -7,6 +7,7 @@ use arrow_array::{Array, RecordBatch, UInt32Array, cast::AsArray, types::Int64Ty
 use arrow_json::{ArrayWriter, ReaderBuilder};
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
@@ -17,6 +18,7 @@ use crate::{
     action::{Action, Remove},
     digest::Digest,
     error::{Doing, LakeError},
+    replay,
     snapshot::{CursorField, Snapshot},
 };
 
@@ -122,6 +124,36 @@ pub(crate) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, usize), LakeError> 
     }
     writer.close().doing(doing)?;
     Ok((bytes, actions.len()))
+}
+
+/// Stores the checkpoint of `snapshot`, and names it as the newest.
+pub(crate) async fn put(
+    store: &dyn ObjectStore,
+    root: &Path,
+    snapshot: Snapshot,
+    mode: PutMode,
+) -> Result<(), LakeError> {
+    let (doing, version) = ("writing a checkpoint", snapshot.version);
+    let written = tokio::task::spawn_blocking(move || write(&snapshot));
+    let (bytes, actions) = written.await.doing(doing)??;
+    // Another node may write one of this version too, of other bytes. The first of them stays, with its digest; until
+    // that is there, nothing but the reader tells whether it is damaged.
+    let digest = Digest::of(&bytes).to_string().into_bytes();
+    match store.put_opts(&replay::checkpoint_path(root, version), bytes.into(), mode.into()).await {
+        Err(object_store::Error::AlreadyExists { .. }) => {}
+        put => {
+            put.doing(doing)?;
+            store.put(&replay::checkpoint_digest_path(root, version), digest.into()).await.doing(doing)?;
+        }
+    }
+    // Others may have come further meanwhile. Whoever still wins this race with an older one misleads nobody: who opens a
+    // table looks whether the log goes on.
+    if replay::last_checkpoint(store, root).await?.is_none_or(|named| named < version) {
+        let last = serde_json::json!({"version": version, "size": actions}).to_string();
+        let path = replay::last_checkpoint_path(root);
+        store.put(&path, last.into_bytes().into()).await.doing("writing _last_checkpoint")?;
+    }
+    Ok(())
 }
 
 /// Reads a checkpoint back. Cursors, which are many, are read from their columns; the few other

@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use chrono::Utc;
+use object_store::path::Path;
 
 use crate::{
     action::{Action, CommitInfo},
@@ -79,6 +80,24 @@ impl Entry {
             .map(|text| Digest::parse(text).ok_or_else(|| "it does not say rightly what it follows".to_owned()));
         let digest = is_whole.then(|| Digest::of(text));
         Ok(Self { actions, bytes: text.len(), digest, previous: previous.transpose()? })
+    }
+
+    /// What the first entry of the table at `root` follows: that it is of this table, and not the first of another.
+    pub(crate) fn beginning(root: &Path) -> Digest {
+        Digest::of(format!("table {root}").as_bytes())
+    }
+
+    /// Whether a table at `root` can begin with it. Those of earlier versions do not say.
+    pub(crate) fn begins(&self, root: &Path) -> Result<(), &'static str> {
+        match self.previous {
+            Some(previous) if previous != Self::beginning(root) => Err("it belongs to another table"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The digest of the entry that this one says it follows.
+    pub(crate) fn previous(&self) -> Option<Digest> {
+        self.previous
     }
 
     /// Whether this is the commit with that id.

@@ -16,13 +16,16 @@ use crate::{
     clock::BootClock,
     directory::DurableDirectory,
     error::{Doing, LakeError},
+    heads::Heads,
     layer::{Layered, PutLayer},
     objects::{get_optional, put_if_absent},
     remote::{probe, store_at},
+    replay,
+    salvage::{self, Doubt},
     schema::{Column, ColumnType, TableSchema, our_columns},
     state::{self, StateLog},
     table::Table,
-    vault::{Vault, VaultKey},
+    vault::{self, Vault, VaultKey},
 };
 
 /// What a lake needs besides its store.
@@ -49,6 +52,7 @@ pub struct Lake {
     contacts: Arc<Table>,
     rhythms: Arc<Table>,
     untold: Arc<Table>,
+    doubt: Option<Doubt>,
     /// When the newest look at what others wrote began, and one such look at a time.
     followed: tokio::sync::Mutex<Option<Instant>>,
     _lock: Option<File>,
@@ -92,27 +96,38 @@ impl Lake {
             Some(layer) => Arc::new(Layered::new(store, layer.clone())),
             None => store,
         };
-        let id = lake_id(store.as_ref()).await?;
-        let clock = options.clock.clone();
-        let own = async |name: &str, schema: TableSchema| {
-            let root = Path::from("rollcall").join(name);
-            let table = Table::open_or_create(store.clone(), root, clock.clone(), &schema).await?;
-            // An earlier HQ may have made it with fewer columns.
-            table.widen(&schema).await?;
-            Ok::<_, LakeError>(table)
+        let heads = match Heads::read(store.as_ref()).await? {
+            Ok(heads) => heads.unwrap_or_default(),
+            Err(what) => {
+                tracing::error!(what, "what tells how far the lake had come is not believed");
+                Heads::default()
+            }
         };
-        let state = StateLog::open(own("state", state::schema()).await?).await?;
-        let site_log = own("site_log", site_log_schema()).await?;
-        let quarantine = own("quarantine", quarantine_schema()).await?;
-        let contacts = own("contacts", contacts_schema()).await?;
-        let rhythms = own("rhythms", rhythms_schema()).await?;
-        let untold = own("untold", untold_schema()).await?;
+        let id = lake_id(store.as_ref(), &heads).await?;
+        let opener = Opener { store: store.clone(), clock: options.clock.clone(), heads };
+        let (state, mut doubts) = opener.state().await?;
+        let site_log = opener.own("site_log").await?;
+        let quarantine = opener.own("quarantine").await?;
+        let contacts = opener.own("contacts").await?;
+        let rhythms = opener.own("rhythms").await?;
+        let untold = opener.own("untold").await?;
         let mut tables = BTreeMap::new();
-        for (name, root) in table_roots(store.as_ref()).await? {
-            if let Some(table) = Table::open(store.clone(), root, options.clock.clone()).await? {
+        let roots = table_roots(store.as_ref()).await?.into_iter();
+        let noted = opener.heads.tables.keys().filter_map(|root| {
+            let name = TableName::new(root.strip_prefix("tables/")?).ok()?;
+            Some((name, Path::from(root.as_str())))
+        });
+        for (name, root) in roots.chain(noted).collect::<BTreeMap<_, _>>() {
+            if let Some(table) = opener.table(root).await? {
                 tables.insert(name, table);
             }
         }
+        let secrets = vault::versions(store.as_ref()).await?;
+        for (name, noted) in &opener.heads.secrets {
+            let found = secrets.get(name).copied().unwrap_or(0);
+            doubts.extend(opener.heads.older(&format!("the secret {name}"), Some(*noted), found));
+        }
+        let doubt = Doubt::add(store.as_ref(), doubts).await?;
         Ok(Self {
             store,
             options,
@@ -125,6 +140,7 @@ impl Lake {
             contacts,
             rhythms,
             untold,
+            doubt,
             followed: tokio::sync::Mutex::default(),
             _lock: None,
         })
@@ -147,12 +163,14 @@ impl Lake {
         }
         let begun = Instant::now();
         self.find_tables().await?;
-        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold];
+        let own = [&self.site_log, &self.contacts, &self.rhythms, &self.untold];
         let tables: Vec<Arc<Table>> = self.tables().into_values().chain(own.into_iter().cloned()).collect();
-        let (state, of_tables) =
-            futures::join!(self.state.refresh(), try_join_all(tables.iter().map(|table| table.refresh())));
+        let of_tables = try_join_all(tables.iter().map(follow_table));
+        let (state, of_tables) = futures::join!(self.state.refresh(), of_tables);
         state?;
         of_tables?;
+        // Last: what a site's rows lack is in quarantine before they are anywhere else.
+        follow_table(&self.quarantine).await?;
         *followed = Some(begun);
         Ok(())
     }
@@ -167,11 +185,46 @@ impl Lake {
             if self.table(&name).is_some() {
                 continue;
             }
-            if let Some(table) = Table::open(self.store.clone(), root, self.options.clock.clone()).await? {
+            let opener = Opener::new(self.store.clone(), self.options.clock.clone());
+            if let Some(table) = opener.table(root).await? {
                 self.tables.write().unwrap_or_else(PoisonError::into_inner).insert(name, table);
             }
         }
         Ok(())
+    }
+
+    /// What of HQ's own state may be older than it was, if anything.
+    pub fn doubt(&self) -> Option<&Doubt> {
+        self.doubt.as_ref()
+    }
+
+    /// Tables that are set aside, and why.
+    pub fn set_aside(&self) -> Vec<(Path, String)> {
+        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold];
+        let all = self.tables().into_values().chain(own.into_iter().cloned());
+        all.filter_map(|table| Some((table.root().clone(), table.set_aside()?))).collect()
+    }
+
+    /// Notes how far the lake has come: what is older later is damaged.
+    pub async fn note_heads(&self) -> Result<(), LakeError> {
+        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold, self.state.table()];
+        let all = self.tables().into_values().chain(own.into_iter().cloned());
+        // Of what is set aside, what was noted before holds.
+        let known = Heads::read(self.store.as_ref()).await?.ok().flatten().unwrap_or_default();
+        let version = |table: Arc<Table>| {
+            let root = table.root().to_string();
+            let version = match table.set_aside() {
+                Some(_) => *known.tables.get(&root)?,
+                None => table.snapshot().version(),
+            };
+            Some((root, version))
+        };
+        let tables = all.filter_map(version).collect();
+        let heads = Heads { lake: self.id.clone(), tables, secrets: vault::versions(self.store.as_ref()).await? };
+        match heads == known {
+            true => Ok(()),
+            false => heads.write(self.store.as_ref()).await,
+        }
     }
 
     /// The lake's id, made when it was created: sites know HQ by it.
@@ -252,19 +305,143 @@ impl Lake {
 }
 
 /// Where the tables of sites' rows are.
-async fn table_roots(store: &dyn ObjectStore) -> Result<Vec<(TableName, Path)>, LakeError> {
+pub(crate) async fn table_roots(store: &dyn ObjectStore) -> Result<Vec<(TableName, Path)>, LakeError> {
     let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
     let named = |root: Path| Some((TableName::new(root.filename()?).ok()?, root));
     Ok(listed.common_prefixes.into_iter().filter_map(named).collect())
 }
 
-async fn lake_id(store: &dyn ObjectStore) -> Result<String, LakeError> {
+/// The lake's id. One that is gone is put back if it was noted; a new one is made only where there is nothing yet.
+async fn lake_id(store: &dyn ObjectStore, heads: &Heads) -> Result<String, LakeError> {
     let path = Path::from("rollcall/lake.json");
-    let new = serde_json::json!({"id": uuid::Uuid::new_v4().to_string(), "version": 1}).to_string();
-    put_if_absent(store, &path, new.into_bytes().into()).await?;
-    let bytes = get_optional(store, &path).await?.ok_or_else(|| LakeError::damaged("the lake's id is gone"))?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(LakeError::damaged)?;
-    value["id"].as_str().map(str::to_owned).ok_or_else(|| LakeError::damaged("the lake's id cannot be read"))
+    let gone = |what: &str| {
+        LakeError::damaged(format!(
+            "rollcall/lake.json {what}: put it back from a backup, or write {{\"id\":\"…\",\"version\":1}} with the id that \
+             `rollcall-site status` shows at a site"
+        ))
+    };
+    if get_optional(store, &path).await?.is_none() {
+        let id = match heads.lake.as_str() {
+            "" if replay::files(store, &Path::from("rollcall/state")).await?.is_empty() => {
+                uuid::Uuid::new_v4().to_string()
+            }
+            "" => return Err(gone("is gone")),
+            noted => noted.to_owned(),
+        };
+        let new = serde_json::json!({"id": id, "version": 1}).to_string();
+        put_if_absent(store, &path, new.into_bytes().into()).await?;
+    }
+    let bytes = get_optional(store, &path).await?.ok_or_else(|| gone("is gone"))?;
+    let value: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    let id = value.and_then(|value| value["id"].as_str().map(str::to_owned));
+    match id {
+        Some(id) if heads.lake.is_empty() || heads.lake == id => Ok(id),
+        // It is two facts, and one of them was noted with its digest.
+        _ if !heads.lake.is_empty() => Ok(heads.lake.clone()),
+        _ => Err(gone("cannot be read")),
+    }
+}
+
+/// The names of HQ's own tables.
+pub(crate) const OWN: [&str; 6] = ["state", "site_log", "quarantine", "contacts", "rhythms", "untold"];
+
+/// The columns of one of HQ's own tables.
+pub(crate) fn own_schema(name: &str) -> TableSchema {
+    match name {
+        "site_log" => site_log_schema(),
+        "quarantine" => quarantine_schema(),
+        "contacts" => contacts_schema(),
+        "rhythms" => rhythms_schema(),
+        "untold" => untold_schema(),
+        _ => state::schema(),
+    }
+}
+
+/// Takes over what others committed. A table whose log is damaged is set aside, and hinders no other.
+async fn follow_table(table: &Arc<Table>) -> Result<(), LakeError> {
+    if table.set_aside().is_some() {
+        return Ok(());
+    }
+    match table.refresh().await {
+        Err(LakeError::Damaged(what)) => table.put_aside(what),
+        other => drop(other?),
+    }
+    Ok(())
+}
+
+/// Opens tables, and sets aside those whose logs are damaged or older than they were.
+struct Opener {
+    store: Arc<dyn ObjectStore>,
+    clock: BootClock,
+    heads: Heads,
+}
+
+impl Opener {
+    fn new(store: Arc<dyn ObjectStore>, clock: BootClock) -> Self {
+        Self { store, clock, heads: Heads::default() }
+    }
+
+    /// The table at `root`; none if there never was one.
+    async fn table(&self, root: Path) -> Result<Option<Arc<Table>>, LakeError> {
+        let noted = self.heads.tables.get(root.as_ref()).copied();
+        let what = match Table::open(self.store.clone(), root.clone(), self.clock.clone()).await {
+            Ok(Some(table)) => {
+                let older = self.heads.older(root.as_ref(), noted, table.snapshot().version());
+                older.into_iter().for_each(|what| table.put_aside(what));
+                return Ok(Some(table));
+            }
+            Ok(None) if noted.is_none() => return Ok(None),
+            Ok(None) => format!("the log of {root} is gone"),
+            Err(LakeError::Damaged(what)) => what,
+            Err(error) => return Err(error),
+        };
+        Table::open_aside(self.store.clone(), root, self.clock.clone(), what).await.map(Some)
+    }
+
+    /// One of HQ's own tables, made if it never was there.
+    async fn own(&self, name: &str) -> Result<Arc<Table>, LakeError> {
+        let (root, schema) = (Path::from("rollcall").join(name), own_schema(name));
+        if let Some(table) = self.table(root.clone()).await? {
+            // An earlier HQ may have made it with fewer columns.
+            table.widen(&schema).await?;
+            return Ok(table);
+        }
+        Table::open_or_create(self.store.clone(), root, self.clock.clone(), &schema).await
+    }
+
+    /// The state log, and what of it is lost: what can be read of it counts, since nothing goes without it.
+    async fn state(&self) -> Result<(StateLog, Vec<String>), LakeError> {
+        let root = Path::from("rollcall/state");
+        let noted = self.heads.tables.get(root.as_ref()).copied();
+        let mut lost = Vec::new();
+        let open = async || Table::open(self.store.clone(), root.clone(), self.clock.clone()).await;
+        let table = match open().await {
+            Err(LakeError::Damaged(what)) => {
+                lost.push(what);
+                lost.extend(
+                    salvage::take_what_is_there(self.store.as_ref(), &root, &state::schema(), noted.unwrap_or(0))
+                        .await?,
+                );
+                open().await?
+            }
+            other => other?,
+        };
+        let table = match table {
+            Some(table) => table,
+            None if noted.is_some() => {
+                let text =
+                    "rollcall/state is gone, and with it the roster and who may do what: put it back from a backup";
+                return Err(LakeError::damaged(text));
+            }
+            None => {
+                Table::open_or_create(self.store.clone(), root.clone(), self.clock.clone(), &state::schema()).await?
+            }
+        };
+        lost.extend(self.heads.older("rollcall/state", noted, table.snapshot().version()));
+        let (state, unread) = StateLog::open(table).await?;
+        lost.extend(unread);
+        Ok((state, lost))
+    }
 }
 
 fn site_log_schema() -> TableSchema {

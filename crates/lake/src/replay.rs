@@ -75,6 +75,69 @@ pub(crate) async fn open(store: &dyn ObjectStore, root: &Path) -> Result<Option<
     }
 }
 
+/// What of a damaged table can be relied on.
+pub(crate) struct Sound {
+    /// The state before the damage; none if that begins with the table.
+    pub(crate) opened: Option<Opened>,
+    /// The greatest version that a file of the log names.
+    pub(crate) newest: u64,
+    /// What can be read of the entries behind the state, by version.
+    pub(crate) behind: Vec<(u64, Result<Entry, LakeError>)>,
+}
+
+/// Reads a damaged table's log as far as it can be relied on, and what can be read behind that.
+pub(crate) async fn sound(store: &dyn ObjectStore, root: &Path) -> Result<Sound, LakeError> {
+    let names = files(store, root).await?;
+    let mut versions: Vec<u64> = names.iter().filter_map(|meta| version_of(meta, ".json")).collect();
+    versions.sort_unstable();
+    let newest = versions.last().copied().unwrap_or(0).max(checkpoints_of(&names).last().copied().unwrap_or(0));
+    let from = newest_checkpoint(store, root, 0).await?;
+    let mut next = from.as_ref().map_or(0, |from| from.version + 1);
+    let mut opened = from.map(|snapshot| Opened { snapshot, log_bytes: 0, log_entries: 0 });
+    let (mut behind, mut is_sound, start) = (Vec::new(), true, next);
+    for version in versions.into_iter().filter(|version| *version >= start) {
+        let read = read_entry(store, root, version).await;
+        let entry = match read {
+            Err(error @ LakeError::Store { .. }) => return Err(error),
+            Ok(None) => Err(LakeError::damaged(format!("the log entry {} is gone", entry_path(root, version)))),
+            Ok(Some(entry)) => Ok(entry),
+            Err(error) => Err(error),
+        };
+        is_sound &= version == next;
+        if let Ok(entry) = &entry
+            && is_sound
+        {
+            let state = opened.as_ref().map(|opened| opened.snapshot.clone());
+            if let Ok(snapshot) = after(state, root, version, entry.clone()) {
+                let known = opened.take().map_or((0, 0), |opened| (opened.log_bytes, opened.log_entries));
+                opened = Some(Opened { snapshot, log_bytes: known.0 + entry.bytes, log_entries: known.1 + 1 });
+                next = version + 1;
+                continue;
+            }
+        }
+        is_sound = false;
+        behind.push((version, entry));
+    }
+    Ok(Sound { opened, newest, behind })
+}
+
+/// The state after an entry; a table begins with one that has metadata.
+fn after(state: Option<Snapshot>, root: &Path, version: u64, entry: Entry) -> Result<Snapshot, LakeError> {
+    let mut snapshot = match state {
+        Some(snapshot) => snapshot,
+        None => {
+            let begins = entry.begins(root);
+            begins
+                .map_err(|what| LakeError::damaged(format!("the log entry {}: {what}", entry_path(root, version))))?;
+            let meta_data = entry.actions.iter().find_map(|action| action.meta_data.clone());
+            let meta_data = meta_data.ok_or_else(|| LakeError::damaged(format!("{root} begins without metadata")))?;
+            Snapshot::empty(*meta_data)?
+        }
+    };
+    snapshot.take(root, version, entry)?;
+    Ok(snapshot)
+}
+
 /// Whether there is no entry `version`, but later ones.
 async fn is_hole(store: &dyn ObjectStore, root: &Path, version: u64) -> Result<bool, LakeError> {
     let doing = "listing a table's log";
@@ -107,17 +170,7 @@ async fn read_log(store: &dyn ObjectStore, root: &Path, from: Option<Snapshot>) 
         while let Some((version, entry)) = entries.next().await {
             let Some(entry) = entry? else { break 'log };
             log_bytes += entry.bytes;
-            match &mut snapshot {
-                Some(snapshot) => snapshot.take(root, version, entry)?,
-                None => {
-                    let meta_data = entry.actions.iter().find_map(|action| action.meta_data.clone());
-                    let meta_data =
-                        meta_data.ok_or_else(|| LakeError::damaged(format!("{root} begins without metadata")))?;
-                    let mut first = Snapshot::empty(*meta_data)?;
-                    first.take(root, version, entry)?;
-                    snapshot = Some(first);
-                }
-            }
+            snapshot = Some(after(snapshot.take(), root, version, entry)?);
             log_entries += 1;
             next = version + 1;
         }
@@ -131,7 +184,11 @@ struct LastCheckpoint {
 }
 
 /// The table as of a checkpoint; none if it is not there, or damaged: an older one and more of the log will do.
-async fn sound_checkpoint(store: &dyn ObjectStore, root: &Path, version: u64) -> Result<Option<Snapshot>, LakeError> {
+pub(crate) async fn sound_checkpoint(
+    store: &dyn ObjectStore,
+    root: &Path,
+    version: u64,
+) -> Result<Option<Snapshot>, LakeError> {
     let path = checkpoint_path(root, version);
     let Some(bytes) = get_optional(store, &path).await? else { return Ok(None) };
     let told = get_optional(store, &checkpoint_digest_path(root, version)).await?;

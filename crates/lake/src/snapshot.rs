@@ -361,7 +361,7 @@ impl CursorField {
         format!("{}.{}{suffix}", base36(site.0), base36(epoch.0))
     }
 
-    fn parse(app_id: &str) -> Option<(SiteNumber, Epoch, Self)> {
+    pub(crate) fn parse(app_id: &str) -> Option<(SiteNumber, Epoch, Self)> {
         let (site, rest) = app_id.split_once('.')?;
         let (epoch, field) = match rest.as_bytes().last()? {
             b'H' => (&rest[..rest.len() - 1], Self::Hash),

@@ -26,7 +26,7 @@ use crate::{
     data_file::{self, Effort},
     error::{Doing, LakeError},
     schema::{Column, ColumnType, TableSchema},
-    snapshot::Snapshot,
+    snapshot::{DataFile, Snapshot},
     table::{Put, Table},
 };
 
@@ -185,11 +185,17 @@ pub(crate) fn schema() -> TableSchema {
 }
 
 impl StateLog {
-    pub(crate) async fn open(table: Arc<Table>) -> Result<Self, LakeError> {
+    /// The state log, and what of it cannot be read: the rest counts all the same.
+    pub(crate) async fn open(table: Arc<Table>) -> Result<(Self, Vec<String>), LakeError> {
         let read = tokio::sync::Mutex::default();
         let log = Self(Arc::new(Inner { table, view: RwLock::default(), read, waiting: Mutex::default() }));
-        log.refresh().await?;
-        Ok(log)
+        let mut lost = Vec::new();
+        {
+            let mut read = log.0.read.lock().await;
+            let snapshot = log.0.table.refresh().await?;
+            log.0.fold(&snapshot, &mut read, Some(&mut lost)).await?;
+        }
+        Ok((log, lost))
     }
 
     /// The table behind it.
@@ -332,24 +338,38 @@ impl Inner {
 
     async fn refresh(&self, read: &mut HashSet<String>) -> Result<(Snapshot, StateView), LakeError> {
         let snapshot = self.table.refresh().await?;
-        let view = self.fold(&snapshot, read).await?;
+        let view = self.fold(&snapshot, read, None).await?;
         Ok((snapshot, view))
     }
 
-    async fn fold(&self, snapshot: &Snapshot, read: &mut HashSet<String>) -> Result<StateView, LakeError> {
+    /// Takes the records of files that were not read yet. Where `lost` is given, what cannot be read is noted there.
+    async fn fold(
+        &self,
+        snapshot: &Snapshot,
+        read: &mut HashSet<String>,
+        mut lost: Option<&mut Vec<String>>,
+    ) -> Result<StateView, LakeError> {
         let mut view = self.view();
         let current = || snapshot.files().filter(|file| !file.superseded);
         for file in current().filter(|file| !read.contains(&file.path)) {
-            let bytes = self.table.get_data_file(file).await?;
-            for batch in data_file::read(bytes, snapshot.schema())? {
-                for record in decode(&batch)? {
-                    view.take(record);
-                }
+            match self.records(snapshot, file).await {
+                Ok(records) => records.into_iter().for_each(|record| view.take(record)),
+                Err(error @ LakeError::Store { .. }) => return Err(error),
+                Err(error) => match &mut lost {
+                    Some(lost) => lost.push(rollcall_types::describe(&error)),
+                    None => return Err(error),
+                },
             }
         }
         *read = current().map(|file| file.path.clone()).collect();
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view.clone();
         Ok(view)
+    }
+
+    async fn records(&self, snapshot: &Snapshot, file: &DataFile) -> Result<Vec<Record>, LakeError> {
+        let bytes = self.table.get_data_file(file).await?;
+        let batches = data_file::read(bytes, snapshot.schema())?;
+        Ok(batches.iter().map(decode).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// Commits records on `base`, with which the view is `view`; false if another process committed since.
@@ -396,6 +416,9 @@ fn encode(records: &[Record]) -> Result<RecordBatch, LakeError> {
 }
 
 pub(crate) fn decode(batch: &RecordBatch) -> Result<Vec<Record>, LakeError> {
+    if batch.schema_ref().fields() != schema().arrow().fields() {
+        return Err(LakeError::damaged("rows that are no state records"));
+    }
     let column = |index: usize| batch.column(index);
     let text = |index: usize| column(index).as_string::<i32>();
     let (kinds, ids, values, by) = (text(0), text(1), text(3), text(5));

@@ -26,7 +26,7 @@ use crate::{
     objects::{get_optional, pauses, put_if_absent},
     replay::{self, Opened, read_entry},
     schema::TableSchema,
-    snapshot::{Cursor, DataFile, Snapshot, meta_data_for},
+    snapshot::{Cursor, CursorField, DataFile, Snapshot, meta_data_for},
 };
 
 /// A table of the lake. All methods may be called from several tasks; several processes may have the table open.
@@ -39,11 +39,22 @@ pub struct Table {
     /// One commit of this process at a time; others are settled by the log itself.
     pub(crate) committing: tokio::sync::Mutex<()>,
     checkpointing: AtomicBool,
+    /// Nothing is read or written while it is set aside.
+    aside: Mutex<Option<Aside>>,
     /// How the newest checkpoint ended, until it is asked for.
     checkpointed: Mutex<Option<Result<(), LakeError>>>,
     /// Data files that were found damaged.
     damaged: Mutex<HashSet<String>>,
     pub(crate) unwanted: Mutex<Unwanted>,
+}
+
+/// A table set aside.
+#[derive(Debug, Clone)]
+struct Aside {
+    /// What is wrong with its log.
+    what: String,
+    /// The sites that had come behind what can be relied on, as far as that can be read.
+    sites: HashSet<SiteNumber>,
 }
 
 #[derive(Debug)]
@@ -84,17 +95,75 @@ impl Table {
     ) -> Result<Option<Arc<Self>>, LakeError> {
         let read_at = clock.now();
         let Some(opened) = replay::open(store.as_ref(), &root).await? else { return Ok(None) };
-        Ok(Some(Arc::new(Self {
+        Ok(Some(Self::with(store, root, clock, Live::new(opened, read_at), None)))
+    }
+
+    fn with(store: Arc<dyn ObjectStore>, root: Path, clock: BootClock, live: Live, aside: Option<Aside>) -> Arc<Self> {
+        Arc::new(Self {
             store,
             root,
             clock,
-            live: Mutex::new(Live::new(opened, read_at)),
+            live: Mutex::new(live),
             committing: tokio::sync::Mutex::new(()),
             checkpointing: AtomicBool::new(false),
+            aside: Mutex::new(aside),
             checkpointed: Mutex::default(),
             damaged: Mutex::default(),
             unwanted: Mutex::default(),
-        })))
+        })
+    }
+
+    /// The table at `root`, whose log is damaged as `what` says, set aside: as of before the damage, and neither read nor
+    /// written until it is repaired.
+    pub(crate) async fn open_aside(
+        store: Arc<dyn ObjectStore>,
+        root: Path,
+        clock: BootClock,
+        what: String,
+    ) -> Result<Arc<Self>, LakeError> {
+        let read_at = clock.now();
+        let sound = replay::sound(store.as_ref(), &root).await?;
+        let entries = sound.behind.iter().filter_map(|(_, entry)| entry.as_ref().ok());
+        let txns = entries.flat_map(|entry| &entry.actions).filter_map(|action| action.txn.as_ref());
+        let sites = txns.filter_map(|txn| CursorField::parse(&txn.app_id)).map(|(site, ..)| site).collect();
+        let opened = match sound.opened {
+            Some(opened) => opened,
+            None => {
+                let meta_data = meta_data_for(&TableSchema::for_sites(Vec::new()), None, 0);
+                Opened { snapshot: Snapshot::empty(meta_data)?, log_bytes: 0, log_entries: 0 }
+            }
+        };
+        tracing::error!(table = %root, what, "a table is damaged and set aside; `rollcall lake check` says more");
+        Ok(Self::with(store, root, clock, Live::new(opened, read_at), Some(Aside { what, sites })))
+    }
+
+    /// Why the table is set aside, if it is: nothing of it is read or written until it is repaired.
+    pub fn set_aside(&self) -> Option<String> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|aside| aside.what.clone())
+    }
+
+    /// Whether the table is set aside and has, or had, rows of this site.
+    pub fn is_aside_for(&self, site: SiteNumber) -> bool {
+        let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_rows = || self.live().snapshot.epochs(site).next().is_some();
+        aside.as_ref().is_some_and(|aside| aside.sites.contains(&site) || has_rows())
+    }
+
+    pub(crate) fn put_aside(&self, what: String) {
+        tracing::error!(table = %self.root, what, "a table is damaged and set aside; `rollcall lake check` says more");
+        let aside = Aside { what, sites: HashSet::new() };
+        *self.aside.lock().unwrap_or_else(PoisonError::into_inner) = Some(aside);
+    }
+
+    /// An error if the table is set aside.
+    pub fn must_be_sound(&self) -> Result<(), LakeError> {
+        match self.set_aside() {
+            None => Ok(()),
+            Some(what) => Err(LakeError::Damaged(format!(
+                "{} is set aside until it is repaired (`rollcall lake check`, `rollcall lake repair`): {what}",
+                self.root
+            ))),
+        }
     }
 
     /// Opens the table at `root`, or creates it with this schema. Two creators end up with the same table.
@@ -109,7 +178,7 @@ impl Table {
         }
         let now_ms = Utc::now().timestamp_millis();
         let actions = [Action::protocol(), Action::meta_data(meta_data_for(schema, None, now_ms))];
-        let (_, body, _) = Entry::write("CREATE TABLE", actions.into(), None)?;
+        let (_, body, _) = Entry::write("CREATE TABLE", actions.into(), Some(Entry::beginning(&root)))?;
         put_if_absent(store.as_ref(), &replay::entry_path(&root, 0), body).await?;
         let opened = Self::open(store, root.clone(), clock).await?;
         opened.ok_or_else(|| LakeError::damaged(format!("table {root} vanished while it was created")))
@@ -148,6 +217,7 @@ impl Table {
 
     /// [`Self::refresh`] for a caller that holds the commit lock.
     pub(crate) async fn catch_up(&self) -> Result<Snapshot, LakeError> {
+        self.must_be_sound()?;
         if self.is_stale() {
             return self.reopen().await;
         }
@@ -198,6 +268,7 @@ impl Table {
         operation: &str,
         actions: Vec<Action>,
     ) -> Result<Put, LakeError> {
+        self.must_be_sound()?;
         if self.is_stale() {
             self.catch_up().await?;
             return Ok(Put::Slept);
@@ -387,6 +458,9 @@ impl Table {
 
     /// Adds the columns of `schema` that the table lacks.
     pub(crate) async fn widen(&self, schema: &TableSchema) -> Result<(), LakeError> {
+        if self.set_aside().is_some() {
+            return Ok(());
+        }
         let _committing = self.committing.lock().await;
         for _ in 0..crate::append::COMMIT_ATTEMPTS {
             let base = self.snapshot();
@@ -411,14 +485,7 @@ impl Table {
 
     /// The bytes of a data file, as they were written.
     pub(crate) async fn get_data_file(&self, file: &DataFile) -> Result<Bytes, LakeError> {
-        let path = self.root.clone().join(file.path.as_str());
-        let damaged = |what: &str| LakeError::DamagedFile { path: path.to_string(), what: what.to_owned() };
-        let bytes = get_optional(self.store.as_ref(), &path).await?.ok_or_else(|| damaged("it is gone"))?;
-        let Some(digest) = file.digest else { return Ok(bytes) };
-        // It may be long: not on the threads that serve sites.
-        let hashed = bytes.clone();
-        let found = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.doing("checking a data file")?;
-        if found == digest { Ok(bytes) } else { Err(damaged("it is not what was written")) }
+        get_data_file(self.store.as_ref(), &self.root, file).await
     }
 
     /// Takes a checkpoint in the background when enough log has gathered since the last.
@@ -427,7 +494,7 @@ impl Table {
             let live = self.live();
             live.log_bytes >= CHECKPOINT_BYTES || live.log_entries >= CHECKPOINT_ENTRIES
         };
-        if due && !self.checkpointing.swap(true, Ordering::AcqRel) {
+        if due && self.set_aside().is_none() && !self.checkpointing.swap(true, Ordering::AcqRel) {
             let table = self.clone();
             tokio::spawn(async move {
                 let outcome = table.checkpoint().await;
@@ -451,38 +518,27 @@ impl Table {
             live.snapshot.removed = removed.map(|(path, removed)| (path.clone(), *removed)).collect();
             (live.snapshot.clone(), live.log_bytes, live.log_entries)
         };
-        let version = snapshot.version;
-        let written = tokio::task::spawn_blocking(move || checkpoint::write(&snapshot));
-        let (bytes, actions) = written.await.doing("writing a checkpoint")??;
         if self.is_stale() {
             return Ok(());
         }
-        // Another node may write one of this version too, of other bytes. The first of them stays, with its digest; until
-        // that is there, nothing but the reader tells whether it is damaged.
-        let digest = Digest::of(&bytes).to_string().into_bytes();
-        let path = replay::checkpoint_path(&self.root, version);
-        match self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
-            Err(object_store::Error::AlreadyExists { .. }) => {}
-            put => {
-                put.doing("writing a checkpoint")?;
-                let digest_path = replay::checkpoint_digest_path(&self.root, version);
-                self.store.put(&digest_path, digest.into()).await.doing("writing a checkpoint")?;
-            }
-        }
-        // Others may have come further meanwhile. Whoever still wins this race with an older one misleads nobody: who opens a
-        // table looks whether the log goes on.
-        if replay::last_checkpoint(&*self.store, &self.root).await?.is_none_or(|named| named < version) {
-            let last = serde_json::json!({"version": version, "size": actions}).to_string();
-            self.store
-                .put(&replay::last_checkpoint_path(&self.root), last.into_bytes().into())
-                .await
-                .doing("writing _last_checkpoint")?;
-        }
+        checkpoint::put(self.store.as_ref(), &self.root, snapshot, PutMode::Create).await?;
         let mut live = self.live();
         live.log_bytes = live.log_bytes.saturating_sub(log_bytes);
         live.log_entries = live.log_entries.saturating_sub(log_entries);
         Ok(())
     }
+}
+
+/// The bytes of a data file of the table at `root`, as they were written.
+pub(crate) async fn get_data_file(store: &dyn ObjectStore, root: &Path, file: &DataFile) -> Result<Bytes, LakeError> {
+    let path = root.clone().join(file.path.as_str());
+    let damaged = |what: &str| LakeError::DamagedFile { path: path.to_string(), what: what.to_owned() };
+    let bytes = get_optional(store, &path).await?.ok_or_else(|| damaged("it is gone"))?;
+    let Some(digest) = file.digest else { return Ok(bytes) };
+    // It may be long: not on the threads that serve sites.
+    let hashed = bytes.clone();
+    let found = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.doing("checking a data file")?;
+    if found == digest { Ok(bytes) } else { Err(damaged("it is not what was written")) }
 }
 
 impl Live {

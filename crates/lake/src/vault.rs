@@ -50,7 +50,7 @@ impl std::fmt::Debug for VaultKey {
 }
 
 /// The newest version of every secret, by name.
-async fn versions(store: &dyn ObjectStore) -> Result<BTreeMap<String, u64>, LakeError> {
+pub(crate) async fn versions(store: &dyn ObjectStore) -> Result<BTreeMap<String, u64>, LakeError> {
     let listed = store.list_with_delimiter(Some(&Path::from(PRIVATE))).await.doing("listing secrets")?;
     let mut versions = BTreeMap::new();
     for file in listed.objects.iter().filter_map(|object| object.location.filename()) {

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
-    common::Result,
+    common::{DataFusionError, Result},
     datasource::MemTable,
     execution::object_store::ObjectStoreUrl,
 };
@@ -35,6 +35,9 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
         all.map(|table| (table.root().to_string(), table.snapshot())).collect()
     };
     let pin = |table: &Table, site_table: Option<&TableName>, current: bool| {
+        if let Err(damaged) = table.must_be_sound() {
+            return Some(PinnedTable::Aside(damaged.to_string()));
+        }
         let root = table.root().to_string();
         let snapshot = match &extras.versions {
             // A table that came later is not there yet.
@@ -86,6 +89,8 @@ enum PinnedTable {
         store_url: ObjectStoreUrl,
         only: Option<Arc<HashSet<String>>>,
     },
+    /// Nothing of it is read until it is repaired.
+    Aside(String),
     /// Made when it is first asked for, and the same then for the whole query.
     Made(MakeTable, OnceLock<Arc<MemTable>>),
 }
@@ -93,6 +98,7 @@ enum PinnedTable {
 impl PinnedTable {
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         match self {
+            Self::Aside(what) => Err(DataFusionError::Plan(what.clone())),
             Self::Made(make, made) => {
                 if let Some(table) = made.get() {
                     return Ok(table.clone());

@@ -10,6 +10,7 @@ mod demo;
 mod fleet;
 mod hq;
 mod incidents;
+mod lake;
 mod published;
 mod quarantine;
 mod quotas;
@@ -82,6 +83,8 @@ enum Command {
     Quarantine(quarantine::QuarantineArgs),
     /// How much a site may have HQ keep (tables, columns, quarantine, lives): show, set.
     Quotas(quotas::QuotasArgs),
+    /// Whether the lake's files are what was written: check, repair.
+    Lake(lake::LakeArgs),
     /// Who may ask, and what they may see: list, set, remove.
     Users(users::UsersArgs),
     /// How people are told: list, set, test, remove.
@@ -160,6 +163,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Settings(args) => settings::run(&args),
         Command::Quarantine(args) => quarantine::run(args),
         Command::Quotas(args) => quotas::run(args),
+        Command::Lake(args) => runtime()?.block_on(lake::run(args)),
         Command::Users(args) => users::run(args),
         Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),

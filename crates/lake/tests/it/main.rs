@@ -1,5 +1,6 @@
 //! The lake's promises, against real stores, some of which fail before or after the effect.
 
+mod campaign;
 mod compaction;
 mod conform;
 mod damage;

@@ -4,6 +4,7 @@ mod ask;
 mod bucket;
 mod chaos;
 mod clients;
+mod damage;
 mod engines;
 mod enrolment;
 mod exports;

@@ -1,0 +1,122 @@
+//! What of a damaged log can be used, and how it becomes a log again: a checkpoint of that takes the place of what came before.
+
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint,
+    error::{Doing, LakeError},
+    objects::get_optional,
+    replay::{self, Sound},
+    schema::TableSchema,
+    snapshot::{Snapshot, meta_data_for},
+};
+
+/// What of HQ's own state may be older than it was: people and rights are not believed until somebody looked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// What is lost, or may be.
+    pub what: Vec<String>,
+}
+
+fn doubt_path() -> Path {
+    Path::from("rollcall/doubt.json")
+}
+
+impl Doubt {
+    pub(crate) async fn read(store: &dyn ObjectStore) -> Result<Option<Self>, LakeError> {
+        let Some(bytes) = get_optional(store, &doubt_path()).await? else { return Ok(None) };
+        let unreadable = |_| Self { what: vec![format!("{} cannot be read", doubt_path())] };
+        Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(unreadable)))
+    }
+
+    /// Adds to what is doubted.
+    pub(crate) async fn add(store: &dyn ObjectStore, what: Vec<String>) -> Result<Option<Self>, LakeError> {
+        let mut doubt = Self::read(store).await?;
+        if what.is_empty() {
+            return Ok(doubt);
+        }
+        let all = doubt.get_or_insert(Self { what: Vec::new() });
+        for what in what.into_iter().filter(|what| !all.what.contains(what)).collect::<Vec<_>>() {
+            all.what.push(what);
+        }
+        let text = serde_json::to_vec(&all).map_err(LakeError::damaged)?;
+        store.put(&doubt_path(), text.into()).await.doing("noting what is in doubt")?;
+        Ok(doubt)
+    }
+
+    /// Somebody looked.
+    pub(crate) async fn end(store: &dyn ObjectStore) -> Result<(), LakeError> {
+        match store.delete(&doubt_path()).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error).doing("ending a doubt"),
+        }
+    }
+}
+
+/// Takes every entry that can be read, whatever is missing between them: for tables whose rows stand each for itself. The log ends
+/// then with a checkpoint of that, not before `noted`. Returns what is lost.
+pub(crate) async fn take_what_is_there(
+    store: &dyn ObjectStore,
+    root: &Path,
+    schema: &TableSchema,
+    noted: u64,
+) -> Result<Vec<String>, LakeError> {
+    let Sound { opened, newest, behind } = replay::sound(store, root).await?;
+    let mut snapshot = match opened {
+        Some(opened) => opened.snapshot,
+        None => Snapshot::empty(meta_data_for(schema, None, chrono::Utc::now().timestamp_millis()))?,
+    };
+    let (mut lost, mut next) = (Vec::new(), snapshot.version + 1);
+    let mut digest = snapshot.digest;
+    for (version, entry) in behind {
+        if version > next {
+            lost.push(format!("the log entries {next} to {} of {root} are gone", version - 1));
+        }
+        next = version + 1;
+        let applied = entry.and_then(|entry| {
+            let path = replay::entry_path(root, version);
+            let is_other = digest.is_some() && entry.previous() != digest;
+            entry
+                .begins(root)
+                .or_else(|what| if version == 0 { Err(what) } else { Ok(()) })
+                .and(if is_other { Err("it followed another entry than stands before it") } else { Ok(()) })
+                .map_err(|what| LakeError::damaged(format!("the log entry {path}: {what}")))?;
+            digest = entry.digest;
+            let mut after = snapshot.clone();
+            after.apply(version, entry.actions)?;
+            Ok(after)
+        });
+        match applied {
+            Ok(after) => snapshot = after,
+            Err(error) => {
+                digest = None;
+                lost.push(rollcall_types::describe(&error));
+            }
+        }
+    }
+    if schema.columns.iter().any(|column| snapshot.schema().column(&column.name) != Some(column)) {
+        // An entry of another table stood here.
+        let own = Snapshot::empty(meta_data_for(schema, None, chrono::Utc::now().timestamp_millis()))?;
+        (snapshot.meta_data, snapshot.schema) = (own.meta_data, own.schema);
+    }
+    (snapshot.version, snapshot.digest) = (newest.max(noted), digest.filter(|_| newest >= noted));
+    checkpoint::put(store, root, snapshot, PutMode::Overwrite).await?;
+    Ok(lost)
+}
+
+/// Takes a damaged table back to where it was before the damage. What came behind that is not part of it any more: its log goes on
+/// after `newest`. Returns the state it has then.
+pub(crate) async fn roll_back(store: &dyn ObjectStore, root: &Path, newest: u64) -> Result<Snapshot, LakeError> {
+    let sound = replay::sound(store, root).await?;
+    let mut snapshot = match sound.opened {
+        Some(opened) => opened.snapshot,
+        None => {
+            let schema = TableSchema::for_sites(Vec::new());
+            Snapshot::empty(meta_data_for(&schema, None, chrono::Utc::now().timestamp_millis()))?
+        }
+    };
+    (snapshot.version, snapshot.digest) = (newest.max(sound.newest), None);
+    checkpoint::put(store, root, snapshot.clone(), PutMode::Overwrite).await?;
+    Ok(snapshot)
+}
