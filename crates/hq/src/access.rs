@@ -275,14 +275,24 @@ impl Credentials {
     /// Who sends this `Authorization` header with a password; none when it is not valid. Slow on purpose, and as slow for a
     /// user there is not: time does not tell who there is.
     pub(crate) fn check(&self, header: &str) -> Option<Identity> {
-        let pair = STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?;
-        let pair = String::from_utf8(pair).ok()?;
+        let pair = pair_of(header)?;
         let (name, password) = pair.split_once(':')?;
         let user = self.user(name);
         let known = user.as_ref().map_or(&self.nobody, |user| &user.password);
         let is_right = known.verify(password);
         user.filter(|_| is_right).map(|user| user.identity(name))
     }
+}
+
+/// User and password of an `Authorization` header.
+fn pair_of(header: &str) -> Option<String> {
+    let pair = STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?;
+    String::from_utf8(pair).ok()
+}
+
+/// The user that an `Authorization` header names.
+pub(crate) fn user_of(header: &str) -> Option<String> {
+    Some(pair_of(header)?.split_once(':')?.0.to_owned())
 }
 
 /// Tokens are long and random, so a plain hash is enough.

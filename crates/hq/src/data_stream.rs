@@ -333,14 +333,17 @@ fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock, sender: Option<&Send
             ));
             continue;
         }
-        let rows = rows_of(lake, &name, &part, clock).unwrap_or_else(|problem| {
+        let mut rows = rows_of(lake, &name, &part, clock).unwrap_or_else(|problem| {
             problems.push(problem_of(&part.table, &problem));
             Conformed::empty()
         });
         if let Some(Err(refused)) = sender.map(|sender| sender.may_bring(lake, &name, &rows)) {
-            // Its cursor stays where it is: once the site may, it is asked for these rows again.
             problems.push(problem_of(&part.table, &refused));
-            continue;
+            // The cursor of a table that is there moves on, as with all rows that are in quarantine.
+            if !name.exists(lake) {
+                continue;
+            }
+            rows = Conformed::empty();
         }
         problems.extend(rows.unidentified.iter().map(|problem| problem_of(&part.table, problem)));
         let marks = marks_of(&part.marks);

@@ -385,7 +385,10 @@ impl Control {
             credit_bytes: CREDIT_BYTES,
             settings: Some(self.shared.settings_of(site)),
             epoch_reason: reason,
-            published: published_names(&self.shared.lake),
+            published: published_names(&self.shared.lake)
+                .into_iter()
+                .chain(self.shared.quarantine.never_taken(site))
+                .collect(),
         }))
         .await;
         Ok(session)

@@ -1,12 +1,16 @@
 //! The API: SQL, the roll, the roster. JSON; every call but the probes needs a password or token.
 
 use rollcall_types::describe;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Path, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Path, Request, State},
     http::{StatusCode, header, request::Parts},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -18,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    access::{IN_DOUBT, Identity, OPERATOR, Role, Token, User},
+    access::{IN_DOUBT, Identity, OPERATOR, Role, Token, User, user_of},
+    audit::{self, Doer},
     capacity,
     error::HqError,
     hear_out::{BODY_BYTES_MAX, hear_out},
@@ -27,10 +32,11 @@ use crate::{
     origin::refuse_elsewhere,
     published_api, quarantine_api,
     relay::Relay,
-    roster::INVITATION_LIFE_SECONDS,
+    roster::{INVITATION_LIFE_SECONDS, Invited},
     settings_api,
     sql_api::{self, Questions, SqlApi},
     table_settings::{self, TableSettings},
+    web_port::hurry,
 };
 
 type App = Arc<Shared>;
@@ -55,6 +61,8 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/roster", get(roster).post(import))
         .route("/api/roster/{site}/invite", post(invite))
         .route("/api/roster/{site}/retire", post(retire))
+        .route("/api/invitations", get(invitations))
+        .route("/api/invitations/{id}", axum::routing::delete(revoke))
         .route("/api/users", get(users))
         .route("/api/users/{name}", axum::routing::put(set_user).delete(remove_user))
         .route("/api/users/{name}/tokens", get(tokens))
@@ -65,8 +73,10 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(quarantine_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(shared.clone(), audit::record))
         .layer(from_fn(refuse_elsewhere))
         .layer(from_fn(hear_out))
+        .layer(from_fn(hurry))
         .with_state(shared)
 }
 
@@ -102,7 +112,7 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
         Some(given) => match given.strip_prefix("Bearer ") {
             // Who has a token waits for nobody's password.
             Some(token) => shared.credentials.bearer(token.trim(), shared.now()),
-            None => check_password(shared, given).await,
+            None => try_password(parts, shared, given).await?,
         },
         None => None,
     };
@@ -110,11 +120,30 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
     if shared.lake.doubt().is_some() && identity.as_ref().is_none_or(|identity| identity.name != OPERATOR) {
         return Err(ApiError(StatusCode::SERVICE_UNAVAILABLE, IN_DOUBT.to_owned()).into_response());
     }
+    if let (Some(identity), Some(doer)) = (&identity, parts.extensions.get::<Doer>()) {
+        doer.is(&identity.name);
+    }
     identity.ok_or_else(|| {
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"rollcall\"")];
         let error = json!({"error": "a password (of user admin, for one) or a token is needed"});
         (StatusCode::UNAUTHORIZED, challenge, Json(error)).into_response()
     })
+}
+
+/// Who has this password; whoever guessed before waits first.
+async fn try_password(parts: &Parts, shared: &App, given: String) -> Result<Option<Identity>, Response> {
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let user = user_of(&given).unwrap_or_default();
+    if let Some(wait) = shared.guesses.wait(&user, address, shared.now()) {
+        let seconds = wait.as_secs() + 1;
+        let text = format!("too many wrong passwords; try again in {seconds} s");
+        let headers = [(header::RETRY_AFTER, seconds.to_string())];
+        return Err((StatusCode::TOO_MANY_REQUESTS, headers, Json(json!({"error": text}))).into_response());
+    }
+    let identity = check_password(shared, given).await;
+    shared.guesses.tried(&user, address, identity.is_some(), shared.now());
+    Ok(identity)
 }
 
 /// Checking a password is slow on purpose: it is kept off the threads that serve sites, and few at a time.
@@ -410,6 +439,20 @@ async fn invite(
     let site = site_id(&site)?;
     let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
     Ok(Json(invitation).into_response())
+}
+
+async fn invitations(State(shared): State<App>, _: Viewer) -> Json<Vec<Invited>> {
+    Json(shared.roster.invitations(shared.now()))
+}
+
+async fn revoke(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let site = shared.roster.revoke(&id, &by, shared.now()).await?;
+    tracing::warn!(%site, id, by, "an invitation was revoked");
+    Ok(Json(json!({"revoked": id, "site": site})))
 }
 
 #[derive(Deserialize, Default)]

@@ -7,15 +7,18 @@
 
 mod access;
 mod attributes;
+mod audit;
 mod authority;
 mod capacity;
 mod coverage;
 mod coverage_function;
 mod data_stream;
 mod digest;
+mod doors;
 mod error;
 mod facts;
 mod gateway;
+mod guesses;
 mod health;
 mod hear_out;
 mod hq_clock;
@@ -61,6 +64,7 @@ mod texts;
 mod tls_line;
 mod unreconciled;
 mod watching;
+mod web_port;
 
 pub use access::{Credentials, OPERATOR_TOKEN_FILE, Role};
 pub use error::HqError;

@@ -1,13 +1,13 @@
 //! Lives of sites' journals, and columns of tables: what a person rules on.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::{Path, State},
     routing::{get, post},
 };
-use rollcall_lake::ColumnType;
+use rollcall_lake::{ColumnType, LakeError, StateView};
 use rollcall_types::{Epoch, SiteId, TableName};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::{
     http::{ApiError, Operator, Viewer, site_id},
     lives::{ComparedTable, LifeJudge},
     node::Shared,
+    restate::{self, Wish},
     roster::{ContestedLife, Journal},
 };
 
@@ -32,6 +33,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
             post(|state, by, path, request| rule(state, by, path, request, false)),
         )
         .route("/api/tables/{table}/columns/{column}/type", axum::routing::put(retype))
+        .route("/api/tables/{table}/key", axum::routing::put(rekey))
 }
 
 /// The lives of a site's journal.
@@ -125,4 +127,54 @@ async fn retype(
     let report = report.map_err(HqError::from)?;
     tracing::warn!(table = %name, column, kind = kind.delta(), files = report.files, rows = report.rows, by, "a column has another type");
     Ok(Json(json!({"files": report.files, "rows": report.rows, "type": kind.delta()})))
+}
+
+#[derive(Deserialize)]
+struct KeyRequest {
+    key: Vec<String>,
+}
+
+/// Gives a table of the stores' another key than the first site proposed; all its sites state their rows again.
+async fn rekey(
+    State(shared): State<Arc<Shared>>,
+    Operator(by): Operator,
+    Path(name): Path<String>,
+    Json(request): Json<KeyRequest>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let name = TableName::new(&name).map_err(|error| HqError::Invalid(error.to_string()))?;
+    let table = shared.lake.table(&name).filter(|table| !table.is_published());
+    let table = table.ok_or_else(|| HqError::NotFound(format!("no table of the stores' is called {name}")))?;
+    let definitions = crate::published::definitions(&shared.lake.state().view());
+    if crate::published::shared::stands_beside(&name, &definitions).is_some() {
+        return Err(HqError::Invalid(format!("{name} stands beside a table that HQ shares; its key is HQ's")).into());
+    }
+    // A wrong key is refused before anything is asked of anybody.
+    table.may_have_key(&request.key).map_err(HqError::Invalid)?;
+    // First the wishes: until they are fulfilled, the sites are missing, whatever the key is.
+    let (roster, now, lake) = (shared.roster.all(), shared.now(), &shared.lake);
+    let snapshot = table.snapshot();
+    let tables = Some(BTreeSet::from([name.to_string()]));
+    let of_table = roster.iter().filter(|(_, record)| {
+        record.retired.is_none() && snapshot.epochs(rollcall_types::SiteNumber(record.number)).next().is_some()
+    });
+    let reason = format!("{by} gave {name} another key");
+    let wishes: Vec<(SiteId, Wish)> = of_table
+        .map(|(site, record)| (site.clone(), Wish::new(lake, record, tables.clone(), true, reason.clone())))
+        .collect();
+    let update = |view: &StateView| {
+        let records = wishes.iter().map(|(site, wish)| {
+            let open = roster.get(site).and_then(|record| restate::open(lake, view, site, record));
+            wish.clone().with(open.map(|(_, wish)| wish)).record(view, site, now, &by)
+        });
+        Ok::<_, LakeError>((records.collect::<Result<Vec<_>, _>>()?, ()))
+    };
+    lake.state().update(update).await.map_err(HqError::from)?;
+    shared.quarantine.look(&roster).await.map_err(HqError::from)?;
+    table.rekey(&request.key).await.map_err(|error| match error {
+        LakeError::Rows(text) => HqError::Invalid(text),
+        other => other.into(),
+    })?;
+    shared.misfits.forget();
+    tracing::warn!(table = %name, key = ?request.key, sites = wishes.len(), by, "a table has another key");
+    Ok(Json(json!({"key": request.key, "sites": wishes.len()})))
 }

@@ -91,6 +91,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             _ = arrivals_tick.tick() => {
                 arrivals::watch(&shared, &mut lacking);
+                shared.doors.tell(&shared.health);
+                const GUESSED: &str = "tell users from somebody who guesses";
+                match shared.guesses.told(shared.now()) {
+                    Some(text) => shared.health.broken(GUESSED, &text),
+                    None => shared.health.done(GUESSED),
+                }
             }
             _ = remember_tick.tick() => {
                 if shared.is_acting() {
@@ -234,7 +240,7 @@ fn tell(health: &Health, table: &Table, compacted: Result<CompactionReport, Lake
 /// All but the state log's, which is compacted in its own way.
 pub(crate) fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
     let lake = &shared.lake;
-    let own = [lake.site_log(), lake.contacts(), lake.rhythms(), lake.untold()];
+    let own = [lake.site_log(), lake.contacts(), lake.rhythms(), lake.untold(), lake.audit()];
     lake.tables().into_values().chain(own.into_iter().cloned()).collect()
 }
 

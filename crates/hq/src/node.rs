@@ -25,7 +25,9 @@ use crate::{
     capacity,
     coverage::{Covering, RosterView},
     coverage_function::CoverageFunction,
+    doors::Doors,
     error::HqError,
+    guesses::Guesses,
     health::Health,
     hq_clock::HqClock,
     http,
@@ -52,6 +54,7 @@ use crate::{
     table_settings::{self, Proposed},
     tables,
     watching::{self, WatchParts, Watching},
+    web_port,
 };
 
 /// Default port of console and API.
@@ -150,6 +153,10 @@ pub(crate) struct Shared {
     pub(crate) ingest: Ingest,
     pub(crate) authority: Authority,
     pub(crate) credentials: Arc<Credentials>,
+    /// Wrong passwords of late.
+    pub(crate) guesses: Guesses,
+    /// Callers turned away of late.
+    pub(crate) doors: Doors,
     /// Checking a password is slow and needs memory on purpose; only so many at a time.
     pub(crate) password_checks: Arc<tokio::sync::Semaphore>,
     pub(crate) tasks: TaskTracker,
@@ -357,6 +364,8 @@ impl Node {
             health,
             engine: Engine::new(lake.clone(), limits)?,
             credentials: Arc::new(credentials),
+            guesses: Guesses::new(lake.clone()),
+            doors: Doors::default(),
             password_checks: Arc::new(tokio::sync::Semaphore::new(2)),
             authority,
             tasks,
@@ -386,7 +395,7 @@ impl Node {
         shared.tasks.spawn(reconcile::run(shared.clone()));
         shared.tasks.spawn(rulings::run(shared.clone()));
         shared.tasks.spawn(sites_port::serve(shared.clone(), sites_listener));
-        shared.tasks.spawn(serve_http(shared.clone(), http_listener));
+        shared.tasks.spawn(web_port::serve(shared.clone(), http::router(shared.clone()), http_listener));
         let backend = Arc::new(pg::PgBackend(shared.clone()));
         let pg_port = PgPort::new(backend, pg::tls(&shared.authority)?, shared.tasks.clone(), shared.stop.clone());
         shared.tasks.spawn(pg_port.serve(pg_listener, pg));
@@ -474,14 +483,4 @@ fn write_endpoints(config: &HqConfig, sites: SocketAddr, http: SocketAddr, pg: S
     let path = config.data.join(ENDPOINTS_FILE);
     let text = serde_json::json!({"sites": sites, "http": http, "pg": pg}).to_string();
     std::fs::write(&path, text).map_err(|source| HqError::Io { doing: format!("writing {}", path.display()), source })
-}
-
-async fn serve_http(shared: Arc<Shared>, listener: TcpListener) {
-    let stop = shared.stop.clone();
-    let served =
-        axum::serve(listener, http::router(shared.clone())).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the API's port failed");
-        shared.stop.cancel();
-    }
 }

@@ -1,6 +1,6 @@
 //! What the PostgreSQL port asks of this node.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -9,7 +9,14 @@ use rollcall_query::{Engine, Extras, datafusion::sql::sqlparser::ast::Statement}
 use rollcall_types::{Coverage, describe};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 
-use crate::{access::Role, authority::Authority, error::HqError, node::Shared, published, tables};
+use crate::{
+    access::{IN_DOUBT, Role},
+    audit::{self, Act},
+    authority::Authority,
+    error::HqError,
+    node::Shared,
+    published, tables,
+};
 
 /// The TLS of the port.
 pub(crate) fn tls(authority: &Authority) -> Result<Arc<ServerConfig>, HqError> {
@@ -27,6 +34,24 @@ impl Backend for PgBackend {
 
     fn scram(&self, user: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
         self.0.credentials.scram(user).map_err(|failure| describe(&failure))
+    }
+
+    fn may_try(&self, user: &str, from: IpAddr) -> Result<(), String> {
+        if self.0.lake.doubt().is_some() {
+            return Err(IN_DOUBT.to_owned());
+        }
+        match self.0.guesses.wait(user, from, self.0.now()) {
+            Some(wait) => Err(format!("too many wrong passwords; try again in {} s", wait.as_secs() + 1)),
+            None => Ok(()),
+        }
+    }
+
+    fn tried(&self, user: &str, from: IpAddr, is_right: bool) {
+        self.0.guesses.tried(user, from, is_right, self.0.now());
+    }
+
+    fn turned_away(&self, from: IpAddr) {
+        self.0.doors.turned_away("the PostgreSQL port", from);
     }
 
     fn user(&self, name: &str) -> Option<PgUser> {
@@ -54,7 +79,18 @@ impl Backend for PgBackend {
     }
 
     async fn change(&self, statement: &Statement, user: &str) -> Result<(&'static str, usize), ChangeFailure> {
-        published::sql::change(&self.0, statement, user).await.map_err(|failure| match &failure {
+        let before = self.0.lake.state().view();
+        let changed = published::sql::change(&self.0, statement, user).await;
+        let (before, after) = audit::changed(&before, &self.0.lake.state().view());
+        let outcome = match &changed {
+            Ok((_, rows)) => format!("{rows} rows"),
+            Err(error) => describe(error),
+        };
+        let (at, by, from) = (self.0.now(), user.to_owned(), "postgresql".to_owned());
+        let act = Act { at, by, from, what: statement.to_string(), outcome, before, after };
+        let recorded = self.0.record(&act).await;
+        self.0.health.note("record what people do", &recorded);
+        changed.map_err(|failure| match &failure {
             HqError::Exists(text) => ChangeFailure { code: "23505", text: text.clone() },
             HqError::Outdated => ChangeFailure { code: "40001", text: failure.to_string() },
             HqError::Invalid(text) | HqError::NotFound(text) => ChangeFailure { code: "42000", text: text.clone() },

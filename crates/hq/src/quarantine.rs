@@ -187,6 +187,15 @@ impl Quarantine {
         Ok(kept)
     }
 
+    /// Tables of a site of which nothing was ever taken: all of it is here, and the lake has no such table.
+    pub(crate) fn never_taken(&self, site: &SiteId) -> BTreeSet<String> {
+        let known = self.known();
+        let of_site = known.sites.get(site).into_iter().flatten();
+        let tables = of_site.filter_map(|(_, kept)| kept.tables.as_ref()).flatten();
+        let is_no_table = |table: &&String| TableName::new(table).is_ok_and(|name| self.lake.table(&name).is_none());
+        tables.filter(is_no_table).cloned().collect()
+    }
+
     /// Bytes of a site that are kept.
     pub(crate) fn bytes_of(&self, site: &SiteId) -> u64 {
         self.known().sites.get(site).into_iter().flatten().map(|(_, kept)| kept.bytes).sum()

@@ -189,6 +189,33 @@ struct InvitationRecord {
     expires_at: Timestamp,
     #[serde(default)]
     used_at: Option<Timestamp>,
+    /// None if an earlier HQ made it: then the record says it.
+    #[serde(default)]
+    made_at: Option<Timestamp>,
+    #[serde(default)]
+    revoked_by: Option<String>,
+}
+
+/// An invitation, as it is shown: without the token, of which nobody has a copy.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Invited {
+    /// Names it to whoever revokes it.
+    pub(crate) id: String,
+    pub(crate) site: SiteId,
+    pub(crate) made_at: Timestamp,
+    pub(crate) by: String,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) used_at: Option<Timestamp>,
+    /// It lets nobody in any more, although it was not used.
+    pub(crate) is_over: bool,
+}
+
+/// How much of an invitation's hash names it.
+const INVITATION_ID_LENGTH: usize = 12;
+
+/// What names an invitation: nobody can find the token by it.
+fn invitation_id(hash: &str) -> String {
+    hash.chars().filter(char::is_ascii_alphanumeric).take(INVITATION_ID_LENGTH).collect()
 }
 
 /// A single-use invitation for one site.
@@ -380,7 +407,13 @@ impl Roster {
                     records.push(view.next(SITE, site.as_str(), &value, now, by)?);
                 }
                 records.extend(numbers.record(view, now, by)?);
-                let invitation = InvitationRecord { site: site.clone(), expires_at, used_at: None };
+                let invitation = InvitationRecord {
+                    site: site.clone(),
+                    expires_at,
+                    used_at: None,
+                    made_at: Some(now),
+                    revoked_by: None,
+                };
                 records.push(view.next(INVITATION, &token_hash(&secret), &invitation, now, by)?);
                 Ok((records, ()))
             })
@@ -408,8 +441,16 @@ impl Roster {
                 if invitation.used_at.is_some() && !is_repeat {
                     return Err(refuse("was used already"));
                 }
+                if invitation.revoked_by.is_some() {
+                    return Err(refuse("was revoked"));
+                }
                 if now > invitation.expires_at {
                     return Err(refuse("has expired"));
+                }
+                // Whoever finds an old one must not take the place of the site that was enrolled since.
+                let made_at = invitation.made_at.unwrap_or(found.at);
+                if !is_repeat && value.enrolled_at.is_some_and(|enrolled| enrolled >= made_at) {
+                    return Err(refuse("is older than the site's enrolment"));
                 }
                 if is_repeat {
                     return Ok((Vec::new(), site));
@@ -423,6 +464,52 @@ impl Roster {
                     view.next(SITE, site.as_str(), &value, now, by)?,
                 ];
                 Ok((records, site))
+            })
+            .await
+    }
+
+    /// All invitations that were not used, and those used lately.
+    pub(crate) fn invitations(&self, now: Timestamp) -> Vec<Invited> {
+        let (view, roster) = (self.lake.state().view(), self.all());
+        let invited = view.of_kind(INVITATION).filter_map(|record| {
+            let invitation: InvitationRecord = record.parse().ok()?;
+            let made_at = invitation.made_at.unwrap_or(record.at);
+            let enrolled = roster.get(&invitation.site).and_then(|site| site.enrolled_at);
+            let is_superseded = enrolled.is_some_and(|enrolled| enrolled >= made_at);
+            let is_over = invitation.expires_at < now || invitation.revoked_by.is_some() || is_superseded;
+            Some(Invited {
+                id: invitation_id(&record.id),
+                site: invitation.site,
+                made_at,
+                by: record.by.to_string(),
+                expires_at: invitation.expires_at,
+                used_at: invitation.used_at,
+                is_over: is_over && invitation.used_at.is_none(),
+            })
+        });
+        let mut invited: Vec<Invited> = invited.collect();
+        invited.sort_by(|left, right| (&left.site, left.made_at).cmp(&(&right.site, right.made_at)));
+        invited
+    }
+
+    /// Revokes an invitation that was not used. Of which site it was.
+    pub(crate) async fn revoke(&self, id: &str, by: &str, now: Timestamp) -> Result<SiteId, HqError> {
+        let unknown =
+            || HqError::NotFound(format!("no invitation is called {id}; `rollcall roster invitations` lists them"));
+        self.lake
+            .state()
+            .update(|view| {
+                let found =
+                    view.of_kind(INVITATION).find(|record| invitation_id(&record.id) == id).ok_or_else(unknown)?;
+                let mut invitation: InvitationRecord = found.parse()?;
+                if invitation.used_at.is_some() {
+                    let text =
+                        format!("it was used: `rollcall roster retire {}` revokes the site's key", invitation.site);
+                    return Err(HqError::Invalid(text));
+                }
+                invitation.revoked_by = Some(by.to_owned());
+                let site = invitation.site.clone();
+                Ok((vec![view.next(INVITATION, &found.id, &invitation, now, by)?], site))
             })
             .await
     }

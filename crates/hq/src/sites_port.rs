@@ -113,6 +113,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 let Ok(room) = room.clone().try_acquire_owned() else {
                     // At once, so that it calls another node: left to wait it would hold a file that the lake needs.
                     tracing::debug!(%address, "no room for a caller");
+                    shared.doors.turned_away("the sites' port", address.ip());
                     continue;
                 };
                 let door = Door {
@@ -214,13 +215,17 @@ impl Door {
             let own = of_one.acquire().await.map_err(io::Error::other)?;
             Ok::<_, io::Error>((own, self.places.all.acquire().await.map_err(io::Error::other)?))
         };
-        let _place = timeout(PLACE_TIMEOUT, place).await??;
+        let place = timeout(PLACE_TIMEOUT, place).await;
+        if place.is_err() {
+            self.shared.doors.turned_away("the sites' port", address);
+        }
+        let _place = place??;
         timeout(HANDSHAKE_TIMEOUT, TlsLine::accept(self.tls.clone(), stream)).await?
     }
 }
 
 /// Whoever has one address of IPv6 has all that share its first half.
-fn block(address: IpAddr) -> IpAddr {
+pub(crate) fn block(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         address => address,

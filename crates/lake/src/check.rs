@@ -342,7 +342,7 @@ impl Lake {
     /// The table at a place, opened anew if it is set aside here.
     fn table_at(&self, root: &str) -> Result<Arc<Table>, LakeError> {
         let own = [self.state().table(), self.site_log(), self.quarantine(), self.contacts(), self.rhythms()];
-        let mut all = own.into_iter().chain([self.untold()]).cloned().chain(self.tables().into_values());
+        let mut all = own.into_iter().chain([self.untold(), self.audit()]).cloned().chain(self.tables().into_values());
         all.find(|table| table.root().as_ref() == root)
             .ok_or_else(|| LakeError::damaged(format!("there is no table at {root}")))
     }

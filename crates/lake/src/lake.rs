@@ -52,6 +52,7 @@ pub struct Lake {
     contacts: Arc<Table>,
     rhythms: Arc<Table>,
     untold: Arc<Table>,
+    audit: Arc<Table>,
     doubt: Option<Doubt>,
     /// When the newest look at what others wrote began, and one such look at a time.
     followed: tokio::sync::Mutex<Option<Instant>>,
@@ -111,6 +112,7 @@ impl Lake {
         let contacts = opener.own("contacts").await?;
         let rhythms = opener.own("rhythms").await?;
         let untold = opener.own("untold").await?;
+        let audit = opener.own("audit").await?;
         let mut tables = BTreeMap::new();
         let roots = table_roots(store.as_ref()).await?.into_iter();
         let noted = opener.heads.tables.keys().filter_map(|root| {
@@ -140,6 +142,7 @@ impl Lake {
             contacts,
             rhythms,
             untold,
+            audit,
             doubt,
             followed: tokio::sync::Mutex::default(),
             _lock: None,
@@ -163,7 +166,7 @@ impl Lake {
         }
         let begun = Instant::now();
         self.find_tables().await?;
-        let own = [&self.site_log, &self.contacts, &self.rhythms, &self.untold];
+        let own = [&self.site_log, &self.contacts, &self.rhythms, &self.untold, &self.audit];
         let tables: Vec<Arc<Table>> = self.tables().into_values().chain(own.into_iter().cloned()).collect();
         let of_tables = try_join_all(tables.iter().map(follow_table));
         let (state, of_tables) = futures::join!(self.state.refresh(), of_tables);
@@ -200,15 +203,16 @@ impl Lake {
 
     /// Tables that are set aside, and why.
     pub fn set_aside(&self) -> Vec<(Path, String)> {
-        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold];
+        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold, &self.audit];
         let all = self.tables().into_values().chain(own.into_iter().cloned());
         all.filter_map(|table| Some((table.root().clone(), table.set_aside()?))).collect()
     }
 
     /// Notes how far the lake has come: what is older later is damaged.
     pub async fn note_heads(&self) -> Result<(), LakeError> {
-        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold, self.state.table()];
-        let all = self.tables().into_values().chain(own.into_iter().cloned());
+        let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold, &self.audit];
+        let own = own.into_iter().chain([self.state.table()]);
+        let all = self.tables().into_values().chain(own.cloned());
         // Of what is set aside, what was noted before holds.
         let known = Heads::read(self.store.as_ref()).await?.ok().flatten().unwrap_or_default();
         let version = |table: Arc<Table>| {
@@ -260,6 +264,11 @@ impl Lake {
     /// Questions whose asker did not want to be told what the answer was missing.
     pub fn untold(&self) -> &Arc<Table> {
         &self.untold
+    }
+
+    /// What people did.
+    pub fn audit(&self) -> &Arc<Table> {
+        &self.audit
     }
 
     /// What was learned of each site's rhythm; only the newest is in it.
@@ -343,7 +352,7 @@ async fn lake_id(store: &dyn ObjectStore, heads: &Heads) -> Result<String, LakeE
 }
 
 /// The names of HQ's own tables.
-pub(crate) const OWN: [&str; 6] = ["state", "site_log", "quarantine", "contacts", "rhythms", "untold"];
+pub(crate) const OWN: [&str; 7] = ["state", "site_log", "quarantine", "contacts", "rhythms", "untold", "audit"];
 
 /// The columns of one of HQ's own tables.
 pub(crate) fn own_schema(name: &str) -> TableSchema {
@@ -353,6 +362,7 @@ pub(crate) fn own_schema(name: &str) -> TableSchema {
         "contacts" => contacts_schema(),
         "rhythms" => rhythms_schema(),
         "untold" => untold_schema(),
+        "audit" => audit_schema(),
         _ => state::schema(),
     }
 }
@@ -480,6 +490,11 @@ fn untold_schema() -> TableSchema {
         vec![Column::new("at", ColumnType::Timestamp), text("asked_by"), text("question"), text("coverage")],
         Vec::new(),
     )
+}
+
+fn audit_schema() -> TableSchema {
+    let texts = ["by", "from", "what", "outcome", "before", "after"].map(|name| Column::new(name, ColumnType::String));
+    TableSchema::new([Column::new("at", ColumnType::Timestamp)].into_iter().chain(texts).collect(), Vec::new())
 }
 
 fn contacts_schema() -> TableSchema {

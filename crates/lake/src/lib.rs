@@ -31,6 +31,7 @@ mod lake;
 mod layer;
 mod misfit;
 mod objects;
+mod rekey;
 mod remote;
 mod replay;
 mod retype;

@@ -75,6 +75,11 @@ impl StateView {
         self.kinds.get(kind)?.get(id)
     }
 
+    /// The kinds of which there are records.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.kinds.keys().map(AsRef::as_ref)
+    }
+
     /// All records of a kind, by id.
     pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Arc<Record>> {
         self.kinds.get(kind).into_iter().flat_map(OfKind::values)

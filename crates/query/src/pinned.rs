@@ -28,6 +28,7 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
         ("site_log", lake.site_log()),
         ("contacts", lake.contacts()),
         ("untold", lake.untold()),
+        ("audit", lake.audit()),
     ];
     let now = || {
         let all =

@@ -43,6 +43,21 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Invitations: for whom, by whom, and whether they were used.
+    Invitations {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Revoke an invitation that was not used.
+    Revoke {
+        /// Which one, as `rollcall roster invitations` calls it.
+        id: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
     /// Take a site off the roster and cut it off at once.
     Retire {
         /// The site's id.
@@ -60,6 +75,11 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
         None => list(&Client::find(&args.hq)?, args.json)?,
         Some(RosterCommand::Import { file, hq }) => import(&Client::find(&hq)?, &file)?,
         Some(RosterCommand::Invite { site, set, hours, hq }) => invite(&Client::find(&hq)?, &site, &set, hours)?,
+        Some(RosterCommand::Invitations { json, hq }) => invitations(&Client::find(&hq)?, json)?,
+        Some(RosterCommand::Revoke { id, hq }) => {
+            let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/invitations/{id}"))?;
+            eprintln!("the invitation for {} lets nobody in any more", answer["site"].as_str().unwrap_or_default());
+        }
         Some(RosterCommand::Retire { site, reason, hq }) => {
             let path = format!("/api/roster/{site}/retire");
             let answer: serde_json::Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
@@ -103,6 +123,25 @@ fn invite(client: &Client, site: &str, set: &[String], hours: u64) -> anyhow::Re
     println!("{}", invitation.token);
     eprintln!("for {site}, once, until {}. At the site run:", invitation.expires_at);
     eprintln!("  rollcall-site join TOKEN --hq HOST:7400 --db FILE --tables a,b --run");
+    Ok(())
+}
+
+fn invitations(client: &Client, json: bool) -> anyhow::Result<()> {
+    let text = client.get("/api/invitations")?;
+    if json {
+        println!("{text}");
+        return Ok(());
+    }
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["invitation", "site", "made", "by", "good until", "used"]);
+    for one in &all {
+        let text = |name: &str| one[name].as_str().unwrap_or("-").to_owned();
+        let used = if one["is_over"] == true { "never; it is over".to_owned() } else { text("used_at") };
+        table.add_row([text("id"), text("site"), text("made_at"), text("by"), text("expires_at"), used]);
+    }
+    println!("{table}");
     Ok(())
 }
 

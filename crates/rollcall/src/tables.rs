@@ -59,6 +59,16 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Give a table another key than its first site proposed: all its sites state their rows again, and are missing until then.
+    Rekey {
+        /// The table.
+        table: String,
+        /// The key's columns as HQ calls them, in their order.
+        #[arg(required = true, value_delimiter = ',')]
+        key: Vec<String>,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,6 +110,15 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
             eprintln!("every file of {table} is written anew; this takes as long as reading it");
             let answer: serde_json::Value = Client::find(&hq)?.put(&path, &serde_json::json!({"type": r#type}))?;
             eprintln!("{table}.{column} is {}: {} rows in {} files", answer["type"], answer["rows"], answer["files"]);
+        }
+        Some(TablesCommand::Rekey { table, key, hq }) => {
+            let path = format!("/api/tables/{table}/key");
+            let answer: serde_json::Value = Client::find(&hq)?.put(&path, &serde_json::json!({"key": key}))?;
+            eprintln!(
+                "the key of {table} is {}; {} sites state their rows again, and are missing until then",
+                key.join(", "),
+                answer["sites"]
+            );
         }
         Some(TablesCommand::Set { table, event_time, lateness, measure, history, unset, hq }) => {
             let client = Client::find(&hq)?;

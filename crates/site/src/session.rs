@@ -552,6 +552,13 @@ impl Session<'_> {
                 Ok(true)
             }
             Reply::AskAgain(again) => {
+                let confirmed = open.outbox.confirmed_tables().get(&again.table).copied().unwrap_or_default();
+                if again.cursor < confirmed.0 {
+                    // To send again from the confirmed position would be asked again for ever. The next hello sorts it out.
+                    let text =
+                        format!("HQ has table {:?} up to {}, and confirmed {confirmed}", again.table, again.cursor);
+                    return Err(SiteError::Ended(text));
+                }
                 tracing::warn!(table = again.table, cursor = again.cursor, "HQ asks again from the confirmed position");
                 open.outbox.rewind();
                 Ok(true)

@@ -72,7 +72,7 @@ impl Connection {
         socket: TcpStream,
         peer: SocketAddr,
         tls: TlsAcceptor,
-        stranger: OwnedSemaphorePermit,
+        stranger: impl Send,
     ) -> io::Result<()> {
         let login_by = Instant::now() + LOGIN_WITHIN;
         let Ok(negotiated) = timeout_at(login_by, negotiate_tls(socket, Some(tls))).await else { return Ok(()) };

@@ -22,7 +22,7 @@ mod settings;
 mod startup;
 pub mod value;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -59,6 +59,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A user's salt and salted password; an error tells nobody whether the user exists.
     fn scram(&self, user: &str) -> Result<(Vec<u8>, Vec<u8>), String>;
+
+    /// Whether a password of this user may be tried from there now; an error says why not.
+    fn may_try(&self, user: &str, from: IpAddr) -> Result<(), String>;
+
+    /// Takes note of how such an attempt ended.
+    fn tried(&self, user: &str, from: IpAddr, is_right: bool);
+
+    /// A caller from there was turned away for want of a place.
+    fn turned_away(&self, from: IpAddr);
 
     /// A user; none once it is removed.
     fn user(&self, name: &str) -> Option<PgUser>;

@@ -1,6 +1,11 @@
 //! Listens, and gives each client a session.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use pgwire::tokio::TlsAcceptor;
 use tokio::{
@@ -20,6 +25,8 @@ const CLIENTS_MAX: usize = 200;
 /// Connections of whom it is not known yet whether they are let in. They have places of their own, so that
 /// they cannot take those of the others.
 const STRANGERS_MAX: usize = 100;
+/// Of these, from one address. A pool of connections behind one may open that many at once.
+const STRANGERS_OF_ONE: usize = 60;
 /// After a failure to accept, such as for want of open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -63,6 +70,7 @@ impl PgPort {
     pub async fn serve(self, listener: TcpListener, address: SocketAddr) {
         let needs_tls = !address.ip().is_loopback();
         let (places, strangers) = (Arc::new(Semaphore::new(CLIENTS_MAX)), Arc::new(Semaphore::new(STRANGERS_MAX)));
+        let mut strangers_of: HashMap<IpAddr, Weak<Semaphore>> = HashMap::new();
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -76,8 +84,13 @@ impl PgPort {
                     continue;
                 }
             };
-            let Ok(stranger) = strangers.clone().try_acquire_owned() else {
-                tracing::warn!(%peer, "turned away: {STRANGERS_MAX} PostgreSQL connections wait to be let in");
+            let of_one = strangers_of.entry(peer.ip().to_canonical()).or_insert_with(Weak::new);
+            let own = of_one.upgrade().unwrap_or_else(|| Arc::new(Semaphore::new(STRANGERS_OF_ONE)));
+            *of_one = Arc::downgrade(&own);
+            strangers_of.retain(|_, places| places.strong_count() > 0);
+            let place = own.try_acquire_owned().and_then(|own| Ok((own, strangers.clone().try_acquire_owned()?)));
+            let Ok(stranger) = place else {
+                self.backend.turned_away(peer.ip());
                 continue;
             };
             self.spawn(socket, peer, needs_tls, stranger, places.clone());
@@ -95,7 +108,7 @@ impl PgPort {
         socket: TcpStream,
         peer: SocketAddr,
         needs_tls: bool,
-        stranger: OwnedSemaphorePermit,
+        stranger: (OwnedSemaphorePermit, OwnedSemaphorePermit),
         places: Arc<Semaphore>,
     ) {
         let (session, running, numbers) = (self.session(), self.running.clone(), self.numbers.clone());

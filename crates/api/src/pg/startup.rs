@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::Sink;
 use pgwire::{
     api::{
-        ClientInfo, RandomPidSecretKeyGenerator,
+        ClientInfo, PgWireConnectionState, RandomPidSecretKeyGenerator,
         auth::{
             AuthSource, LoginInfo, Password, ServerParameterProvider, StartupHandler,
             sasl::{SASLAuthStartupHandler, scram::ScramAuth},
@@ -52,6 +52,7 @@ impl ServerParameterProvider for Told {
 pub(super) struct Startup {
     scram: SASLAuthStartupHandler<Told>,
     session: Arc<Session>,
+    backend: Arc<dyn Backend>,
     needs_tls: bool,
 }
 
@@ -61,9 +62,9 @@ pub(super) type Numbers = Arc<RandomPidSecretKeyGenerator>;
 impl Startup {
     pub(super) fn new(backend: Arc<dyn Backend>, session: Arc<Session>, numbers: Numbers, needs_tls: bool) -> Self {
         let scram = SASLAuthStartupHandler::new(Arc::new(Told(session.clone())))
-            .with_scram(ScramAuth::new(Arc::new(Passwords(backend))))
+            .with_scram(ScramAuth::new(Arc::new(Passwords(backend.clone()))))
             .with_pid_secret_key_generator(numbers);
-        Self { scram, session, needs_tls }
+        Self { scram, session, backend, needs_tls }
     }
 }
 
@@ -86,7 +87,18 @@ impl StartupHandler for Startup {
             let settings = Settings::new(given(&startup.parameters).map_err(|text| fatal("22023", text))?);
             self.session.state().settings = settings.map_err(|failure| fatal("22023", failure.to_string()))?;
         }
-        self.scram.on_startup(client, message).await
+        let (user, from) = (client.metadata().get("user").cloned().unwrap_or_default(), client.socket_addr().ip());
+        let user = match &message {
+            PgWireFrontendMessage::Startup(startup) => startup.parameters.get("user").cloned().unwrap_or(user),
+            _ => user,
+        };
+        self.backend.may_try(&user, from).map_err(|why| fatal("28000", why))?;
+        let is_answer = matches!(message, PgWireFrontendMessage::PasswordMessageFamily(_));
+        let outcome = self.scram.on_startup(client, message).await;
+        if is_answer && (outcome.is_err() || matches!(client.state(), PgWireConnectionState::ReadyForQuery)) {
+            self.backend.tried(&user, from, outcome.is_ok());
+        }
+        outcome
     }
 }
 

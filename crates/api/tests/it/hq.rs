@@ -166,6 +166,14 @@ impl Backend for Alone {
         Ok((SALT.to_vec(), self.salted.clone()))
     }
 
+    fn may_try(&self, _: &str, _: std::net::IpAddr) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn tried(&self, _: &str, _: std::net::IpAddr, _: bool) {}
+
+    fn turned_away(&self, _: std::net::IpAddr) {}
+
     fn user(&self, _: &str) -> Option<PgUser> {
         Some(PgUser::default())
     }

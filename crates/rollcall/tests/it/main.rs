@@ -8,6 +8,7 @@ mod damage;
 mod engines;
 mod enrolment;
 mod exports;
+mod guards;
 mod journals;
 mod nodes;
 mod proof;

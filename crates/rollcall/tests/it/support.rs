@@ -112,6 +112,11 @@ impl Hq {
         Self::start_with(directory, "hq", ["--beacon-interval-ms", "3000"].map(str::to_owned).into(), Vec::new())
     }
 
+    /// An HQ with these settings of its environment.
+    pub(crate) fn start_in(directory: &Path, environment: Vec<(String, String)>) -> Self {
+        Self::start_with(directory, "hq", Vec::new(), environment)
+    }
+
     /// One of several nodes on a bucket; those after the first are given the first one's key.
     pub(crate) fn start_node(directory: &Path, name: &str, bucket: &Bucket) -> Self {
         let first_key = directory.join("node-1/node.key");

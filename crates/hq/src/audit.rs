@@ -1,0 +1,122 @@
+//! `rollcall.audit`: every act of a person, by whom, from where, and what was before and after.
+//!
+//! What a request changed is seen in the state log, before it and after it; secrets are no part of that. An act that cannot be
+//! recorded is said not to be: whoever did it hears so.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
+
+use arrow_array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    http::{Method, StatusCode},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use rollcall_lake::{LakeError, StateView};
+use rollcall_types::{TEXT_BYTES_MAX, Timestamp, describe, plain};
+use serde_json::{Map, Value};
+
+use crate::{http::ApiError, node::Shared};
+
+/// Bytes of what was before and after.
+const STATE_BYTES_MAX: usize = 16 * 1024;
+/// Kinds of records that change by themselves.
+const PASSING: [&str; 7] = ["presence", "watch", "counter", "incident", "delivered", "guesses", "health"];
+
+/// One act.
+#[derive(Debug)]
+pub(crate) struct Act {
+    pub(crate) at: Timestamp,
+    pub(crate) by: String,
+    pub(crate) from: String,
+    pub(crate) what: String,
+    pub(crate) outcome: String,
+    pub(crate) before: Option<String>,
+    pub(crate) after: Option<String>,
+}
+
+/// Who calls, once that was checked: whatever checks it tells it here.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Doer(Arc<OnceLock<String>>);
+
+impl Doer {
+    pub(crate) fn is(&self, name: &str) {
+        // Each check of one request has the same outcome.
+        let _ = self.0.set(name.to_owned());
+    }
+}
+
+impl Shared {
+    /// Keeps an act. Durable on return.
+    pub(crate) async fn record(&self, act: &Act) -> Result<(), LakeError> {
+        let text = |value: &str, most: usize| Some(plain(value, most));
+        let one = |value: Option<String>| Arc::new(StringArray::from_iter([value])) as Arc<dyn Array>;
+        let columns: Vec<Arc<dyn Array>> = vec![
+            Arc::new(TimestampMicrosecondArray::from_iter_values([act.at.as_micros()]).with_timezone("UTC")),
+            one(text(&act.by, TEXT_BYTES_MAX)),
+            one(text(&act.from, TEXT_BYTES_MAX)),
+            one(text(&act.what, TEXT_BYTES_MAX)),
+            one(text(&act.outcome, TEXT_BYTES_MAX)),
+            one(act.before.as_deref().and_then(|value| text(value, STATE_BYTES_MAX))),
+            one(act.after.as_deref().and_then(|value| text(value, STATE_BYTES_MAX))),
+        ];
+        let table = self.lake.audit();
+        let schema = table.snapshot().schema().arrow().clone();
+        let rows = RecordBatch::try_new(schema, columns)
+            .map_err(|source| LakeError::Arrow { doing: "recording what a person did", source })?;
+        table.append_rows(rows).await
+    }
+}
+
+/// What differs in two views of the state: kind and id, with the value.
+pub(crate) fn changed(before: &StateView, after: &StateView) -> (Option<String>, Option<String>) {
+    let (mut was, mut is) = (Map::new(), Map::new());
+    for kind in after.kinds().filter(|kind| !PASSING.contains(kind)) {
+        for (id, record) in after.changed_since(before, kind) {
+            let name = format!("{kind} {id}");
+            let value = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+            was.extend(before.get(kind, id).map(|record| (name.clone(), value(&record.value))));
+            is.extend(record.map(|record| (name, value(&record.value))));
+        }
+    }
+    let text = |map: Map<String, Value>| (!map.is_empty()).then(|| Value::Object(map).to_string());
+    (text(was), text(is))
+}
+
+/// Records requests that change something.
+pub(crate) async fn record(State(shared): State<Arc<Shared>>, mut request: Request<Body>, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // Questions change nothing, and have a log of their own.
+    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(&method) || path == "/api/sql" {
+        return next.run(request).await;
+    }
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+    let (before, doer) = (shared.lake.state().view(), Doer::default());
+    request.extensions_mut().insert(doer.clone());
+    let response = next.run(request).await;
+    // Whoever was not let in did nothing.
+    let Some(by) = doer.0.get().cloned() else { return response };
+    let (was, is) = changed(&before, &shared.lake.state().view());
+    let act = Act {
+        at: shared.now(),
+        by,
+        from: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+        what: format!("{method} {path}"),
+        outcome: response.status().to_string(),
+        before: was,
+        after: is,
+    };
+    let recorded = shared.record(&act).await;
+    shared.health.note("record what people do", &recorded);
+    match recorded {
+        Err(error) if response.status().is_success() => {
+            let text = format!("it was done, and could not be recorded in rollcall.audit: {}", describe(&error));
+            ApiError(StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+        }
+        _ => response,
+    }
+}

@@ -1,0 +1,144 @@
+//! The API's port: places per address, time limits at every step, and who calls is known to what is called.
+
+use std::{
+    collections::HashMap,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{ConnectInfo, Request},
+    middleware::Next,
+    response::Response,
+};
+use futures::StreamExt;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tower::Service;
+
+use crate::{node::Shared, sites_port::block};
+
+/// Connections at a time, and of one address. A proxy in front of HQ is one address.
+const PLACES: usize = 1000;
+const PLACES_OF_ONE: usize = 500;
+/// The head of a request has come by then, also of the next one on a line.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A body stops for no longer than this …
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// … and comes no slower than this after that time, bytes a second.
+const PACE_MIN: u64 = 4096;
+/// After a failure to accept, such as for want of open files.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+struct Places(Mutex<HashMap<IpAddr, Weak<Semaphore>>>);
+
+impl Places {
+    /// A place for one more from this address.
+    fn take(&self, address: IpAddr) -> Option<OwnedSemaphorePermit> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = block(address);
+        let places = all.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
+            // Now and then, so that a crowd of addresses is not looked through for each of them.
+            if all.len().is_power_of_two() {
+                all.retain(|_, places| places.strong_count() > 0);
+            }
+            let places = Arc::new(Semaphore::new(PLACES_OF_ONE));
+            all.insert(address, Arc::downgrade(&places));
+            places
+        });
+        places.try_acquire_owned().ok()
+    }
+}
+
+/// Serves the API until the node stops.
+pub(crate) async fn serve(shared: Arc<Shared>, router: Router, listener: TcpListener) {
+    let (all, of_one) = (Arc::new(Semaphore::new(PLACES)), Places::default());
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => continue,
+            Err(error) => {
+                shared.health.failed("take calls to the API", &error.to_string());
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let place = of_one.take(address.ip()).zip(all.clone().try_acquire_owned().ok());
+        match place {
+            Some(place) => drop(shared.tasks.spawn(talk(shared.clone(), router.clone(), stream, address, place))),
+            None => shared.doors.turned_away("the API", address.ip()),
+        }
+    }
+}
+
+async fn talk(
+    shared: Arc<Shared>,
+    router: Router,
+    stream: TcpStream,
+    address: SocketAddr,
+    place: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+) {
+    // Answers are written in pieces; a small last one need not wait.
+    let _ = stream.set_nodelay(true);
+    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(address));
+        router.clone().call(request)
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PAUSE_MAX).max_concurrent_streams(32);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = shared.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, error, "a connection to the API ended");
+    }
+    drop(place);
+}
+
+/// Breaks off requests whose body stops, or comes so slowly that it would have no end.
+pub(crate) async fn hurry(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let state = (body.into_data_stream(), Instant::now(), 0_u64);
+    let paced = futures::stream::unfold(Some(state), |state| async {
+        let (mut body, begun, had) = state?;
+        let slow = |what: &str| Err(std::io::Error::new(ErrorKind::TimedOut, format!("the request {what}")));
+        let item: std::io::Result<Bytes> = match tokio::time::timeout(PAUSE_MAX, body.next()).await {
+            Ok(None) => return None,
+            Ok(Some(Ok(bytes))) => Ok(bytes),
+            Ok(Some(Err(error))) => Err(std::io::Error::other(error)),
+            Err(_) => slow("stopped"),
+        };
+        let had = had + item.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let expected = begun.elapsed().saturating_sub(PAUSE_MAX).as_secs() * PACE_MIN;
+        let item = if item.is_ok() && had < expected { slow("comes too slowly") } else { item };
+        let state = item.is_ok().then_some((body, begun, had));
+        Some((item, state))
+    })
+    // Whoever reads a body asks again behind its end.
+    .fuse();
+    next.run(Request::from_parts(head, Body::from_stream(paced))).await
+}
