@@ -1,6 +1,7 @@
 //! The product as its users run it: the real binaries, real databases, real trouble.
 
 mod ask;
+mod attacks;
 mod bucket;
 mod chaos;
 mod clients;

@@ -202,6 +202,11 @@ impl Hq {
         }
     }
 
+    /// The process's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("runs").0.id()
+    }
+
     /// A second HQ on the same directory, at other ports.
     pub(crate) fn second(&self) -> Output {
         self.second_on(&self.data)
