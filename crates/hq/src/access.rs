@@ -311,8 +311,12 @@ fn same(left: &str, right: &str) -> bool {
 pub(crate) async fn node_key(directory: &Path, lake: &Lake) -> Result<VaultKey, HqError> {
     let path = directory.join(NODE_KEY_FILE);
     match fs::read(&path) {
-        Ok(bytes) => VaultKey::from_bytes(&bytes)
-            .ok_or_else(|| HqError::Invalid(format!("{} is damaged: it must hold 32 bytes", path.display()))),
+        Ok(bytes) => VaultKey::from_bytes(&bytes).ok_or_else(|| {
+            HqError::Invalid(format!(
+                "{} is damaged, it must hold 32 bytes: put it back from a backup, or copy it from another node",
+                path.display()
+            ))
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if lake.has_secrets().await? {
                 let wanted = path.display();

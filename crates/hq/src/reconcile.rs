@@ -19,7 +19,9 @@ use arrow_schema::{DataType, Field, Schema};
 use rollcall_lake::DataFile;
 use rollcall_query::{Extras, MakeTable};
 use rollcall_roll::{Condition, Kind};
-use rollcall_types::{Epoch, Manifest, Seq, SiteId, SiteNumber, Stated, TableName, Timestamp, columns};
+use rollcall_types::{
+    Epoch, Manifest, Seq, SiteId, SiteNumber, Stated, TEXT_BYTES_MAX, TableName, Timestamp, columns, plain,
+};
 use tokio::task::block_in_place;
 
 use crate::{
@@ -584,7 +586,9 @@ fn note_load(loads: &mut Loads, entry: &Entry<'_>) {
 fn manifest(entry: &Entry<'_>) -> Option<(SiteId, Received)> {
     let [after, through, tables] = entry.texts;
     let seq = |text: Option<&str>| Some(Seq(text?.parse().ok()?));
-    let manifest = Manifest { after: seq(after)?, through: seq(through)?, tables: serde_json::from_str(tables?).ok()? };
+    let mut tables: Vec<Stated> = serde_json::from_str(tables?).ok()?;
+    tables.iter_mut().for_each(|stated| stated.table = plain(&stated.table, TEXT_BYTES_MAX));
+    let manifest = Manifest { after: seq(after)?, through: seq(through)?, tables };
     let received = Received { epoch: entry.epoch, seq: entry.seq, at: entry.at, manifest };
     Some((SiteId::new(entry.site).ok()?, received))
 }

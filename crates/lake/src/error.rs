@@ -57,7 +57,10 @@ pub enum LakeError {
     )]
     NoConditionalPut,
     /// A secret could not be opened: wrong key or damaged.
-    #[error("the secret {0:?} cannot be opened with this node's key")]
+    #[error(
+        "the secret private/{0} cannot be opened with this node's key: put it, or node.key, back from a backup, or copy node.key from \
+         the node that made this lake"
+    )]
     Sealed(String),
     /// A background task ended before its work.
     #[error("a background task failed: {0}")]

@@ -65,7 +65,12 @@ fn lock_directory(root: &FilePath) -> Result<File, LakeError> {
         doing: format!("locking {}", root.display()),
         source: object_store::Error::Generic { store: "directory", source: Box::new(source) },
     };
-    fs::create_dir_all(root).map_err(failed)?;
+    if !root.exists() {
+        fs::create_dir_all(root).map_err(failed)?;
+        // It holds every store's rows, and keys.
+        #[cfg(unix)]
+        fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
+    }
     let file = File::create(root.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -20,6 +20,11 @@ use crate::{
     extras::{Extras, MakeTable},
 };
 
+/// The roster's name in `public`.
+const ROSTER: &str = "sites";
+/// What a table of the stores' that has this name is called there.
+const ROSTER_OF_STORES: &str = "sites_of_stores";
+
 /// This moment's versions of all tables, and what the caller adds.
 pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> PinnedCatalog {
     let mut schemas: BTreeMap<&'static str, PinnedSchema> = BTreeMap::new();
@@ -64,7 +69,9 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
     for (name, table) in lake.tables() {
         // What HQ itself wrote lacks no site's rows.
         let of_sites = Some(&name).filter(|_| !table.is_published());
-        insert("public", name.as_str(), pin(&table, of_sites, true));
+        // The roster has this name; a table of the stores' has another here, and its own in `history`.
+        let shown = if name.as_str() == ROSTER { ROSTER_OF_STORES } else { name.as_str() };
+        insert("public", shown, pin(&table, of_sites, true));
         insert("history", name.as_str(), pin(&table, of_sites, false));
     }
     if extras.only.is_none() {

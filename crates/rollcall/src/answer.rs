@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use rollcall_hq::{ERROR_MARK, TrailerFilter};
-use rollcall_types::Coverage;
+use rollcall_types::{Coverage, plain, steers};
 use tempfile::NamedTempFile;
 
 use crate::{FINDING, SqlFormat, client::SqlAnswer};
@@ -29,7 +29,11 @@ pub(crate) fn deliver(answer: SqlAnswer, format: SqlFormat, out: Option<&Path>) 
         Some(path) => write_file(body, format, path)?,
         None => {
             let mut stdout = std::io::stdout().lock();
-            copy(body, format, &mut stdout)?;
+            match format {
+                // What stores wrote is shown on a terminal here: it must not steer it.
+                SqlFormat::Table => copy(body, format, &mut Plain::new(&mut stdout))?,
+                _ => copy(body, format, &mut stdout)?,
+            };
             if format == SqlFormat::Json {
                 stdout.write_all(b"\n")?;
             }
@@ -43,6 +47,52 @@ pub(crate) fn deliver(answer: SqlAnswer, format: SqlFormat, out: Option<&Path>) 
         eprintln!("coverage: {summary}");
     }
     Ok(if is_incomplete { ExitCode::from(FINDING) } else { ExitCode::SUCCESS })
+}
+
+/// Writes text line by line, with what would steer a terminal shown as its number.
+struct Plain<W: Write> {
+    to: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Plain<W> {
+    fn new(to: W) -> Self {
+        Self { to, line: Vec::new() }
+    }
+
+    fn put(&mut self) -> std::io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(&line);
+        let (text, end) = text.strip_suffix('\n').map_or((text.as_ref(), ""), |text| (text, "\n"));
+        match text.chars().any(steers) {
+            true => write!(self.to, "{}{end}", plain(text, usize::MAX)),
+            false => write!(self.to, "{text}{end}"),
+        }
+    }
+}
+
+impl<W: Write> Write for Plain<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                self.put()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.put()?;
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Drop for Plain<W> {
+    fn drop(&mut self) {
+        // Who reads no more is not told twice.
+        let _ = self.flush();
+    }
 }
 
 /// Writes the answer under another name first: what has the name that was asked for is whole.
@@ -128,6 +178,18 @@ fn reason(end: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_store_wrote_does_not_steer_the_terminal() {
+        let mut shown = Vec::new();
+        let text = "a \u{1b}[2J b\nGrö\u{df}e \u{202e}x\nend";
+        {
+            let mut plain = Plain::new(&mut shown);
+            // However it is cut.
+            text.as_bytes().chunks(3).try_for_each(|piece| plain.write_all(piece)).expect("writes");
+        }
+        assert_eq!(String::from_utf8_lossy(&shown), "a \\u{1b}[2J b\nGröße \\u{202e}x\nend");
+    }
 
     /// Gives some bytes, then fails.
     struct Breaks(&'static [u8]);

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_types::plain;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,6 +12,9 @@ use crate::{
     FINDING,
     client::{Client, HqAddress},
 };
+
+/// Of a value, so much is shown.
+const SHOWN_BYTES_MAX: usize = 1000;
 
 #[derive(Debug, Args)]
 pub(crate) struct QuarantineArgs {
@@ -165,11 +169,13 @@ fn show(client: &Client, id: &str, is_json: bool) -> anyhow::Result<ExitCode> {
     for of_table in &shown.parts {
         let mut table = Table::new();
         table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(&of_table.columns);
+        table.set_header(of_table.columns.iter().map(|column| plain(column, SHOWN_BYTES_MAX)));
         for row in &of_table.rows {
-            table.add_row(row.iter().map(|value| value.as_deref().unwrap_or("NULL")));
+            table.add_row(row.iter().map(|value| {
+                value.as_deref().map_or_else(|| "NULL".to_owned(), |value| plain(value, SHOWN_BYTES_MAX))
+            }));
         }
-        println!("{}:\n{table}", of_table.table);
+        println!("{}:\n{table}", plain(&of_table.table, SHOWN_BYTES_MAX));
         if of_table.count > of_table.rows.len() {
             println!("{} rows, of which the first {} are shown", of_table.count, of_table.rows.len());
         }

@@ -130,3 +130,33 @@ fn a_damaged_state_log_lets_nobody_in_from_elsewhere_until_somebody_looked() {
     repair(&mut hq);
     assert!(asked_by_ada(&hq).contains("boston-01"), "{}", asked_by_ada(&hq));
 }
+
+#[test]
+fn a_damaged_key_is_named_with_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    hq.stop();
+    for (file, said) in [("node.key", "copy it from another node"), ("private/ca", "back from a backup")] {
+        let path = hq.data.join(file);
+        let whole = fs::read(&path).expect("reads");
+        fs::write(&path, &whole[..whole.len() - 1]).expect("writes");
+        let started = hq.second();
+        let text = String::from_utf8_lossy(&started.stderr).into_owned();
+        assert_eq!(started.status.code(), Some(3), "{text}");
+        assert!(text.contains(file) && text.contains(said), "{text}");
+        fs::write(&path, whole).expect("writes");
+    }
+    hq.restart();
+}
+
+#[test]
+fn a_table_called_like_the_roster_is_there_all_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let schema = "PRAGMA journal_mode = WAL; CREATE TABLE sites (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO sites VALUES (1, 'a place')";
+    let store = running_store(&hq, directory.path(), "seattle-01", schema, "sites");
+    store.wait_confirmed();
+    assert_eq!(hq.value("SELECT v FROM sites_of_stores").as_deref(), Some("a place"));
+    assert_eq!(hq.value("SELECT v FROM history.sites").as_deref(), Some("a place"));
+    assert_eq!(hq.value("SELECT id FROM sites").as_deref(), Some("seattle-01"));
+}
