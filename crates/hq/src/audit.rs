@@ -1,10 +1,10 @@
 //! `rollcall.audit`: every act of a person, by whom, from where, and what was before and after.
 //!
-//! What a request changed is seen in the state log, before it and after it; secrets are no part of that. An act that cannot be
-//! recorded is said not to be: whoever did it hears so.
+//! What a request changed is seen in the state log, before it and after it; secrets are no part of that. An
+//! act that cannot be recorded is said not to be: whoever did it hears so.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
 
@@ -16,7 +16,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use rollcall_lake::{LakeError, StateView};
+use rollcall_lake::{LakeError, Record, StateView};
 use rollcall_types::{TEXT_BYTES_MAX, Timestamp, describe, plain};
 use serde_json::{Map, Value};
 
@@ -72,11 +72,15 @@ impl Shared {
     }
 }
 
-/// What differs in two views of the state: kind and id, with the value.
-pub(crate) fn changed(before: &StateView, after: &StateView) -> (Option<String>, Option<String>) {
+/// What somebody changed between two views of the state: kind and id, with the value.
+pub(crate) fn changed(before: &StateView, after: &StateView, by: &str) -> (Option<String>, Option<String>) {
     let (mut was, mut is) = (Map::new(), Map::new());
     for kind in after.kinds().filter(|kind| !PASSING.contains(kind)) {
-        for (id, record) in after.changed_since(before, kind) {
+        let of_doer = |record: &&Arc<Record>| {
+            record.by.strip_prefix(by).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+        };
+        for (id, record) in after.changed_since(before, kind).filter(|(_, record)| record.as_ref().is_none_or(of_doer))
+        {
             let name = format!("{kind} {id}");
             let value = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
             was.extend(before.get(kind, id).map(|record| (name.clone(), value(&record.value))));
@@ -95,12 +99,27 @@ pub(crate) async fn record(State(shared): State<Arc<Shared>>, mut request: Reque
         return next.run(request).await;
     }
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
-    let (before, doer) = (shared.lake.state().view(), Doer::default());
+    let doer = Doer::default();
     request.extensions_mut().insert(doer.clone());
+    // A task of its own: what was begun is done and recorded, whether the caller waits for it or not.
+    let doing =
+        shared.tasks.clone().spawn(async move { run(shared, request, next, doer, address, (method, path)).await });
+    doing.await.unwrap_or_else(|_| ApiError(StatusCode::INTERNAL_SERVER_ERROR, "it failed".to_owned()).into_response())
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    request: Request<Body>,
+    next: Next,
+    doer: Doer,
+    address: Option<IpAddr>,
+    (method, path): (Method, String),
+) -> Response {
+    let before = shared.lake.state().view();
     let response = next.run(request).await;
     // Whoever was not let in did nothing.
     let Some(by) = doer.0.get().cloned() else { return response };
-    let (was, is) = changed(&before, &shared.lake.state().view());
+    let (was, is) = changed(&before, &shared.lake.state().view(), &by);
     let act = Act {
         at: shared.now(),
         by,

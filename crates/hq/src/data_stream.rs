@@ -278,10 +278,12 @@ pub(crate) async fn problems(lake: &Arc<Lake>, encoded: &Encoded, clock: SiteClo
     }
 }
 
-/// A batch of which nothing can be read: the cursors and the marks move on all the same, since the rows are in quarantine.
+/// A batch of which nothing can be read: the cursors and the marks move on all the same, since the rows are
+/// in quarantine.
 fn unreadable(lake: &Lake, encoded: &Encoded, sender: &Sender, reason: String) -> Decoded {
     let header = &encoded.header;
-    // No table is made for a header that is not what its sender hashed, and what it says of tables is not believed.
+    // No table is made for a header that is not what its sender hashed, and what it says of tables is not
+    // believed.
     let is_sound = batch::verify(encoded).is_ok() && header.parts.len() <= BATCH_PARTS_MAX;
     let parts = header.parts.iter().take(BATCH_PARTS_MAX).filter_map(|part| {
         let name = lake_table(&part.table).ok()?;
@@ -372,8 +374,8 @@ fn rows_of(lake: &Lake, name: &LakeTable, part: &batch::Part, clock: SiteClock) 
     conform(&part.rows, schema.as_deref().unwrap_or(&empty), clock).map_err(|error| describe(&error))
 }
 
-/// Rows of the sites' log with the columns that it has. Its key and its columns are HQ's own to say: a site that brings others
-/// would have all other sites' rows refused.
+/// Rows of the sites' log with the columns that it has. Its key and its columns are HQ's own to say: a site
+/// that brings others would have all other sites' rows refused.
 fn log_rows(rows: &RecordBatch) -> Result<RecordBatch, String> {
     const COLUMNS: [&str; 6] = [columns::SEQ, columns::OP, columns::CHANGED_AT, "a", "b", "c"];
     let fields = rows.schema_ref().fields().iter().enumerate();

@@ -292,8 +292,8 @@ impl Control {
         self.open(hello, epoch, reason, now).await
     }
 
-    /// Turns a site away as long as a table that it fills is set aside: what was confirmed cannot be told, and nothing of it could
-    /// be taken. That is HQ's trouble, and told as such.
+    /// Turns a site away as long as a table that it fills is set aside: what was confirmed cannot be told,
+    /// and nothing of it could be taken. That is HQ's trouble, and told as such.
     fn refuse_while_aside(&self, hello: &Hello) -> Result<(), Turned> {
         let lake = &self.shared.lake;
         let tables = lake.tables();

@@ -1,7 +1,8 @@
 //! Wrong passwords: whoever guesses waits longer and longer, and people hear of it.
 //!
-//! Counted are attempts at one user from one address, and all attempts from an address. So nobody can lock a user out by
-//! guessing from elsewhere. What makes somebody wait is kept in the state log: it outlasts a restart.
+//! Counted are attempts at one user from one address, and all attempts from an address. So nobody can lock
+//! a user out by guessing from elsewhere. What makes somebody wait is kept in the state log: it outlasts a
+//! restart.
 
 use std::{
     collections::HashMap,
@@ -25,6 +26,9 @@ const WAIT_MAX: Duration = Duration::from_secs(300);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// So many wrong ones within that time are told.
 const TOLD_FROM: u32 = 20;
+/// Who logged in from an address is known there for so long, and waits no longer than this.
+const KNOWN_FOR: Duration = Duration::from_secs(30 * 86_400);
+const WAIT_OF_KNOWN: Duration = Duration::from_secs(3);
 /// Kept in memory, and in the lake.
 const KEPT_MAX: usize = 10_000;
 const STORED_MAX: usize = 1000;
@@ -50,6 +54,8 @@ impl Wrong {
 pub(crate) struct Guesses {
     lake: Arc<Lake>,
     wrong: Mutex<HashMap<String, Wrong>>,
+    /// Users that logged in from an address, which may be that of many.
+    right: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// A user from an address, and the address.
@@ -64,24 +70,38 @@ impl Guesses {
         let view = lake.state().view();
         let kept = view.of_kind(GUESSES).filter_map(|record| Some((record.id.to_string(), record.parse().ok()?)));
         let wrong = Mutex::new(kept.collect());
-        Self { lake, wrong }
+        Self { lake, wrong, right: Mutex::default() }
     }
 
     fn wrong(&self) -> MutexGuard<'_, HashMap<String, Wrong>> {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long it is to be waited before a password of this user from this address is looked at; none if it need not be.
+    /// How long it is to be waited before a password of this user from this address is looked at; none if
+    /// it need not be.
     pub(crate) fn wait(&self, user: &str, address: IpAddr, now: Timestamp) -> Option<Duration> {
         let wrong = self.wrong();
-        let waits = keys(user, address).into_iter().zip(FREE);
-        waits.filter_map(|(key, free)| wrong.get(&key)?.wait(free, now)).max()
+        let [of_user, of_address] = keys(user, address);
+        let wait = |key: &String, free| wrong.get(key)?.wait(free, now);
+        let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        if right.get(&of_user).is_some_and(|at| now.since(*at) < KNOWN_FOR) {
+            // Somebody else behind that address must not keep them out.
+            return wait(&of_user, FREE[0]).map(|wait| wait.min(WAIT_OF_KNOWN));
+        }
+        wait(&of_user, FREE[0]).max(wait(&of_address, FREE[1]))
     }
 
     /// Takes note of how an attempt ended.
     pub(crate) fn tried(&self, user: &str, address: IpAddr, is_right: bool, now: Timestamp) {
         let [of_user, of_address] = keys(user, address);
         let mut to_store = Vec::new();
+        if is_right {
+            let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+            if right.len() >= KEPT_MAX {
+                right.retain(|_, at| now.since(*at) < FORGOTTEN_AFTER);
+            }
+            right.insert(of_user.clone(), now);
+        }
         {
             let mut wrong = self.wrong();
             if is_right {
@@ -205,7 +225,13 @@ mod tests {
         assert!(Guesses::new(lake).wait("ada", evil, at(7)).is_some());
         assert_eq!(guesses.wait("ada", evil, at(400)), None, "after the wait");
         guesses.tried("ada", evil, true, at(400));
-        guesses.tried("ada", evil, false, at(401));
-        assert_eq!(guesses.told(at(401)), None);
+        for _ in 0..30 {
+            guesses.tried("ada", evil, false, at(401));
+        }
+        let known = guesses.wait("ada", evil, at(401)).expect("she waits a little");
+        assert!(known <= WAIT_OF_KNOWN, "she is known there, and another's guesses do not keep her out");
+        guesses.tried("ada", evil, true, at(410));
+        guesses.tried("ada", evil, false, at(411));
+        assert_eq!(guesses.told(at(411)), None);
     }
 }

@@ -8,12 +8,15 @@ use std::{
 
 use rollcall_types::{Timestamp, describe};
 
-use crate::hq_clock::HqClock;
+use crate::{hq_clock::HqClock, sessions::Sessions};
 
 /// What fails for this long without a success in between is an incident.
 pub(crate) const FAILING_FOR: Duration = Duration::from_secs(60);
 /// The reason that is shown stays for so long, although each attempt may give another.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
+/// What was not tried for so long is not this node's to do any more; nothing is done more seldom than each
+/// hour, but for what is told at once and looked at again and again.
+const NOT_TRIED_FOR: Duration = Duration::from_secs(2 * 3600 + 600);
 /// Only so many works are told of one by one.
 const TOLD_MAX: usize = 50;
 
@@ -31,7 +34,7 @@ const CLOCK: &str = "rely on its clock";
 #[derive(Debug)]
 enum Work {
     Done,
-    Failing { since: Instant, tries: u64, error: String, shown: Option<Shown> },
+    Failing { since: Instant, last: Instant, tries: u64, error: String, shown: Option<Shown> },
 }
 
 #[derive(Debug, Clone)]
@@ -77,19 +80,29 @@ impl Health {
         let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
         let known = works.get_mut(&work);
         match known {
-            Some(Work::Failing { tries, error: last, .. }) => {
-                *tries += 1;
-                if last != error {
+            Some(Work::Failing { tries, error: known, last, .. }) => {
+                (*tries, *last) = (*tries + 1, now);
+                if known != error {
                     tracing::error!(work, tries, error, "HQ cannot do this");
-                    error.clone_into(last);
+                    error.clone_into(known);
                 }
             }
             _ => {
                 tracing::error!(work, error, "HQ cannot do this");
-                let failing = Work::Failing { since: now, tries: 1, error: error.to_owned(), shown: None };
+                let failing = Work::Failing { since: now, last: now, tries: 1, error: error.to_owned(), shown: None };
                 works.insert(work, failing);
             }
         }
+    }
+
+    /// A person accounted for it: it is told again when it fails again.
+    pub(crate) fn forget(&self, work: &str) {
+        self.works.lock().unwrap_or_else(PoisonError::into_inner).remove(work);
+    }
+
+    /// Another node acts: what only that one does is its to tell.
+    pub(crate) fn forget_all(&self) {
+        self.works.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether the last attempt at any work that begins like this failed.
@@ -99,9 +112,10 @@ impl Health {
         of_kind.into_iter().any(|(_, state)| matches!(state, Work::Failing { .. }))
     }
 
-    /// Looks whether HQ's own clock can be relied on. A clock is told of at once: who is blamed for it matters.
-    pub(crate) fn look_at_clock(&self, clock: &HqClock, offsets: &[i64]) {
-        let problem = clock.look(&mut offsets.to_vec());
+    /// Looks whether HQ's own clock can be relied on. A clock is told of at once: who is blamed for it
+    /// matters.
+    pub(crate) fn look_at_clock(&self, clock: &HqClock, sessions: &Sessions) {
+        let problem = clock.look(&mut sessions.clock_offs(), |by| sessions.shift_clocks(by));
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
     }
 
@@ -116,7 +130,10 @@ impl Health {
         let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone();
         told.extend(clock.map(|problem| (CLOCK.to_owned(), problem)));
         for (work, state) in works.iter_mut() {
-            let Work::Failing { since, tries, error, shown } = state else {
+            if matches!(state, Work::Failing { last, .. } if now.saturating_duration_since(*last) >= NOT_TRIED_FOR) {
+                *state = Work::Done;
+            }
+            let Work::Failing { since, tries, error, shown, .. } = state else {
                 told.insert(work.clone(), None);
                 continue;
             };

@@ -1,10 +1,11 @@
 //! HQ's time: the machine's clock, as long as that does not jump.
 //!
-//! All that HQ says of silence is a difference of its own times. When the machine's clock is set by hours, by a person or
-//! because it was wrong at boot, every site would seem to be off or silent. So HQ's time goes on by the boot clock over a
-//! step, and the sites say which of both is right: their clocks were heard at their last beacons. If the time before is right, HQ
-//! stays with it until the machine's clock is back. If the new one is, HQ takes it: at once where it is ahead, and by
-//! going at half speed where it is behind, so that HQ's time never goes back.
+//! All that HQ says of silence is a difference of its own times. When the machine's clock is set by hours,
+//! by a person or because it was wrong at boot, every site would seem to be off or silent. So HQ's time
+//! goes on by the boot clock over a step, and the sites say which of both is right: their clocks were heard
+//! at their last beacons. If the time before is right, HQ stays with it until the machine's clock is back.
+//! If the new one is, HQ takes it: at once where it is ahead, and by going at half speed where it is
+//! behind, so that HQ's time never goes back.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -131,9 +132,10 @@ impl HqClock {
         Timestamp::from_micros(wall)
     }
 
-    /// Looks at what the sites' clocks say: `offsets` are HQ's time less theirs, in microseconds. What is wrong with HQ's
-    /// clock, for people; none if nothing is.
-    pub(crate) fn look(&self, offsets: &mut [i64]) -> Option<String> {
+    /// Looks at what the sites' clocks say: `offsets` are HQ's time less theirs, in microseconds. What is
+    /// wrong with HQ's clock, for people; none if nothing is. Where HQ's time went ahead by a step just
+    /// now, `taken` hears by how much: offsets that were taken before are another's.
+    pub(crate) fn look(&self, offsets: &mut [i64], taken: impl FnOnce(i64)) -> Option<String> {
         let now = self.now().as_micros();
         let boot = self.boot.now();
         let mut inner = self.inner();
@@ -166,6 +168,7 @@ impl HqClock {
                 inner.said = Some((boot, text.clone()));
                 (inner.step, inner.is_slow, inner.off) = (None, false, None);
                 inner.set(now + step.by, boot);
+                taken(step.by);
                 return Some(text);
             }
             if !inner.is_slow {
@@ -193,8 +196,8 @@ impl HqClock {
         })
     }
 
-    /// By how much a site's clock is off, if it is: HQ's time less the site's is `offset` microseconds. Where most
-    /// sites say the same, it is HQ's clock that is off.
+    /// By how much a site's clock is off, if it is: HQ's time less the site's is `offset` microseconds.
+    /// Where most sites say the same, it is HQ's clock that is off.
     pub(crate) fn site_is_off(&self, offset: i64) -> Option<Duration> {
         let off = Duration::from_micros((offset - self.inner().off.unwrap_or_default()).unsigned_abs());
         (off > CLOCK_OFF).then_some(off)
@@ -267,14 +270,14 @@ mod tests {
             machine.set(by);
             machine.pass(1);
             assert_eq!(machine.minutes(), 6.0, "it goes on");
-            let said = machine.clock.look(&mut [SECOND, -SECOND, 0]).expect("it is told");
+            let said = machine.clock.look(&mut [SECOND, -SECOND, 0], |_| {}).expect("it is told");
             assert!(said.contains("jumped by") && said.contains("3 of 3"), "{said}");
             machine.pass(60);
             assert_eq!(machine.minutes(), 66.0);
             assert_eq!(machine.clock.site_is_off(SECOND), None);
             machine.set(-by);
             assert_eq!(machine.minutes(), 66.0);
-            assert_eq!(machine.clock.look(&mut [0, 0, 0]), None, "it is over");
+            assert_eq!(machine.clock.look(&mut [0, 0, 0], |_| {}), None, "it is over");
         }
     }
 
@@ -283,11 +286,11 @@ mod tests {
         let machine = Machine::new(None);
         machine.set(180);
         let mut sites = [-180 * MINUTE, -180 * MINUTE, 0];
-        let said = machine.clock.look(&mut sites).expect("it is told");
+        let said = machine.clock.look(&mut sites, |_| {}).expect("it is told");
         assert!(said.contains("went ahead by 3 hours"), "{said}");
         assert_eq!(machine.minutes(), 180.0);
         machine.pass(11);
-        assert_eq!(machine.clock.look(&mut [0, 0, 0]), None, "told for ten minutes");
+        assert_eq!(machine.clock.look(&mut [0, 0, 0], |_| {}), None, "told for ten minutes");
     }
 
     #[test]
@@ -297,23 +300,23 @@ mod tests {
         let mut last = machine.minutes();
         for _ in 0..121 {
             let ahead = machine.clock.now().as_micros() - machine.wall.load(Ordering::Relaxed);
-            machine.clock.look(&mut [ahead, ahead, ahead]);
+            machine.clock.look(&mut [ahead, ahead, ahead], |_| {});
             assert_eq!(machine.clock.site_is_off(ahead), None, "the sites are right");
             machine.pass(1);
             assert!(machine.minutes() >= last, "never back");
             last = machine.minutes();
         }
         assert_eq!(machine.minutes(), 61.0, "after twice the step both agree");
-        assert_eq!(machine.clock.look(&mut [0, 0, 0]), None);
+        assert_eq!(machine.clock.look(&mut [0, 0, 0], |_| {}), None);
     }
 
     #[test]
     fn a_step_nobody_can_judge_is_taken_after_ten_minutes() {
         let machine = Machine::new(None);
         machine.set(180);
-        assert!(machine.clock.look(&mut []).is_some_and(|said| said.contains("time before")));
+        assert!(machine.clock.look(&mut [], |_| {}).is_some_and(|said| said.contains("time before")));
         machine.pass(11);
-        assert!(machine.clock.look(&mut []).is_some_and(|said| said.contains("went ahead")));
+        assert!(machine.clock.look(&mut [], |_| {}).is_some_and(|said| said.contains("went ahead")));
         assert_eq!(machine.minutes(), 191.0);
     }
 
@@ -321,7 +324,7 @@ mod tests {
     fn where_most_sites_say_the_same_it_is_hq_that_is_off() {
         let machine = Machine::new(None);
         assert_eq!(machine.clock.site_is_off(180 * MINUTE), Some(Duration::from_secs(180 * 60)), "one site alone");
-        let said = machine.clock.look(&mut [180 * MINUTE, 181 * MINUTE, 180 * MINUTE, 0]).expect("told");
+        let said = machine.clock.look(&mut [180 * MINUTE, 181 * MINUTE, 180 * MINUTE, 0], |_| {}).expect("told");
         assert!(said.contains("off by 3 hours from those of most of 4"), "{said}");
         assert_eq!(machine.clock.site_is_off(180 * MINUTE), None);
         assert!(machine.clock.site_is_off(0).is_some(), "the one that differs from all others");
@@ -335,6 +338,6 @@ mod tests {
         assert_eq!(machine.minutes(), 120.0);
         let far = Machine::new(Some(START + 10_000 * MINUTE));
         assert_eq!(far.minutes(), 0.0, "a clock that was wrong by days is not waited for");
-        assert!(far.clock.look(&mut []).is_some_and(|said| said.contains("in the future")));
+        assert!(far.clock.look(&mut [], |_| {}).is_some_and(|said| said.contains("in the future")));
     }
 }

@@ -20,6 +20,7 @@ use rollcall_query::{Extras, Planned, QueryError, Question};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     access::{IN_DOUBT, Identity, OPERATOR, Role, Token, User, user_of},
@@ -135,20 +136,29 @@ async fn try_password(parts: &Parts, shared: &App, given: String) -> Result<Opti
     let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let user = user_of(&given).unwrap_or_default();
-    if let Some(wait) = shared.guesses.wait(&user, address, shared.now()) {
-        let seconds = wait.as_secs() + 1;
-        let text = format!("too many wrong passwords; try again in {seconds} s");
-        let headers = [(header::RETRY_AFTER, seconds.to_string())];
-        return Err((StatusCode::TOO_MANY_REQUESTS, headers, Json(json!({"error": text}))).into_response());
-    }
-    let identity = check_password(shared, given).await;
+    let wait = || match shared.guesses.wait(&user, address, shared.now()) {
+        None => Ok(()),
+        Some(wait) => Err(too_many(wait.as_secs() + 1)),
+    };
+    wait()?;
+    // Those in line are few, or one caller's guesses would keep everybody waiting.
+    let _place = shared.password_line.clone().try_acquire_owned().map_err(|_| too_many(1))?;
+    let Ok(turn) = shared.password_checks.clone().acquire_owned().await else { return Ok(None) };
+    // Others may have been wrong meanwhile.
+    wait()?;
+    let identity = check_password(shared, given, turn).await;
     shared.guesses.tried(&user, address, identity.is_some(), shared.now());
     Ok(identity)
 }
 
+fn too_many(seconds: u64) -> Response {
+    let text = format!("too many wrong passwords; try again in {seconds} s");
+    let headers = [(header::RETRY_AFTER, seconds.to_string())];
+    (StatusCode::TOO_MANY_REQUESTS, headers, Json(json!({"error": text}))).into_response()
+}
+
 /// Checking a password is slow on purpose: it is kept off the threads that serve sites, and few at a time.
-async fn check_password(shared: &App, given: String) -> Option<Identity> {
-    let turn = shared.password_checks.clone().acquire_owned().await.ok()?;
+async fn check_password(shared: &App, given: String, turn: OwnedSemaphorePermit) -> Option<Identity> {
     let credentials = shared.credentials.clone();
     let checked = tokio::task::spawn_blocking(move || {
         // The turn lasts as long as the work, even if the caller is gone.

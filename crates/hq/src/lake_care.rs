@@ -1,14 +1,13 @@
-//! `rollcall lake check` and `repair`: what is wrong with a lake, what is done about it, and which sites state rows again for it.
+//! `rollcall lake check` and `repair`: what is wrong with a lake, what is done about it, and which sites
+//! state rows again for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
-use futures::TryStreamExt;
-use object_store::{ObjectStore, path::Path};
+use object_store::ObjectStore;
 use rollcall_lake::{CheckReport, Damage, DurableDirectory, Finding, Lake, LakeError, LakeOptions, StateView, check};
 use rollcall_types::{Epoch, SiteId, SiteNumber, TableName, Timestamp};
 use serde::Serialize;
@@ -16,6 +15,7 @@ use serde::Serialize;
 use crate::{
     error::HqError,
     maintenance,
+    published::definitions,
     restate::{self, Wish},
     roster::{SiteRecord, sites},
 };
@@ -31,8 +31,6 @@ pub struct LakePlace {
 
 /// Rounds of a repair: what lies behind a damage shows in the next.
 const ROUNDS_MAX: usize = 10;
-/// A node that was heard this lately runs.
-const ALIVE: Duration = Duration::from_secs(60);
 
 impl LakePlace {
     fn store(&self) -> Result<Arc<dyn ObjectStore>, HqError> {
@@ -58,7 +56,8 @@ impl LakePlace {
     }
 }
 
-/// Looks at everything in a lake; HQ may run meanwhile. `progress` hears how many data files of how many were read.
+/// Looks at everything in a lake; HQ may run meanwhile. `progress` hears how many data files of how many
+/// were read.
 pub async fn check_lake(place: &LakePlace, progress: impl FnMut(usize, usize)) -> Result<CheckReport, HqError> {
     Ok(check(&place.store()?, progress).await?)
 }
@@ -77,6 +76,17 @@ pub struct Mended {
     pub gone: Vec<String>,
 }
 
+impl Mended {
+    fn of(finding: Finding) -> Self {
+        Self { finding, error: None, asked: Vec::new(), gone: Vec::new() }
+    }
+}
+
+/// The table of sites' rows, or of HQ's, at a place.
+fn table_name(root: &str) -> Option<TableName> {
+    TableName::new(root.strip_prefix("tables/")?).ok()
+}
+
 /// What a finding takes from whom.
 struct Affected {
     table: Option<TableName>,
@@ -88,25 +98,31 @@ pub async fn repair_lake(place: &LakePlace, report: CheckReport) -> Result<Vec<M
     if place.store.is_some() {
         refuse_while_nodes_run(place.store()?.as_ref()).await?;
     }
+    // A doubt ends only if whoever asks for this was told of it: opening the lake may raise one.
+    let may_end = report.findings.iter().any(|finding| finding.damage == Damage::Doubt);
     let (mut mended, mut report) = (Vec::new(), report);
-    for _ in 0..ROUNDS_MAX {
-        let by_hand = |finding: &Finding| matches!(finding.damage, Damage::ByHand { .. });
-        let (left, findings): (Vec<_>, Vec<_>) = report.findings.into_iter().partition(by_hand);
-        if findings.is_empty() {
-            let error = |finding: &Finding| Some(format!("this is for a person: {}", finding.remedy()));
-            mended.extend(left.into_iter().map(|finding| Mended {
-                error: error(&finding),
-                finding,
-                asked: Vec::new(),
-                gone: Vec::new(),
-            }));
+    for round in 0.. {
+        let is_left = |finding: &Finding| {
+            matches!(finding.damage, Damage::ByHand { .. }) || finding.damage == Damage::Doubt && !may_end
+        };
+        let (left, findings): (Vec<_>, Vec<_>) = report.findings.into_iter().partition(is_left);
+        if findings.is_empty() || round == ROUNDS_MAX {
+            let error = |finding: &Finding| match &finding.damage {
+                Damage::Doubt => "this shows only now; look at it, and repair once more".to_owned(),
+                _ => format!("this is for a person: {}", finding.remedy()),
+            };
+            let left = left.into_iter().chain(findings);
+            mended.extend(left.map(|finding| Mended { error: Some(error(&finding)), ..Mended::of(finding) }));
             break;
         }
         mended.extend(mend_all(place, findings).await?);
         // What lay behind a damaged log shows once that is mended.
         report = check(&place.store()?, |_, _| {}).await?;
     }
-    place.open().await?.note_heads().await?;
+    // What is left for a person must be noticed again.
+    if mended.iter().all(|mended| mended.error.is_none()) {
+        place.open().await?.note_heads().await?;
+    }
     Ok(mended)
 }
 
@@ -114,10 +130,17 @@ pub async fn repair_lake(place: &LakePlace, report: CheckReport) -> Result<Vec<M
 async fn mend_all(place: &LakePlace, findings: Vec<Finding>) -> Result<Vec<Mended>, HqError> {
     let lake = place.open().await?;
     let (mut mended, mut affected) = (Vec::new(), Vec::new());
+    let published = definitions(&lake.state().view());
     for finding in findings {
         affected.push(affected_by(&lake, &finding));
-        let error = lake.mend(&finding).await.err().map(|error| rollcall_types::describe(&error));
-        mended.push(Mended { finding, error, asked: Vec::new(), gone: Vec::new() });
+        let error = match &finding.damage {
+            // Nobody but HQ has these rows.
+            Damage::Log { table, .. } if table_name(table).is_some_and(|name| published.contains_key(&name)) => {
+                Some(format!("HQ publishes it: put {table} back from a backup"))
+            }
+            _ => lake.mend(&finding).await.err().map(|error| rollcall_types::describe(&error)),
+        };
+        mended.push(Mended { error, ..Mended::of(finding) });
     }
     // What was mended is seen by who opens the lake then.
     drop(lake);
@@ -130,12 +153,9 @@ async fn mend_all(place: &LakePlace, findings: Vec<Finding>) -> Result<Vec<Mende
 
 /// Several nodes may have the lake open; each knows a state that a repair would change behind its back.
 async fn refuse_while_nodes_run(store: &dyn ObjectStore) -> Result<(), HqError> {
-    let failed = |source| LakeError::Store { doing: "looking for nodes that run".to_owned(), source };
-    let told: Vec<_> = store.list(Some(&Path::from("rollcall/relay"))).try_collect().await.map_err(failed)?;
-    let alive = chrono::Utc::now() - ALIVE;
-    match told.iter().find(|object| object.last_modified > alive) {
-        None => Ok(()),
-        Some(_) => Err(HqError::Invalid("a node of this HQ runs; stop all nodes for a minute, then repair".to_owned())),
+    match Lake::runs_elsewhere(store).await? {
+        false => Ok(()),
+        true => Err(HqError::Invalid("a node of this HQ runs; stop all nodes for a minute, then repair".to_owned())),
     }
 }
 
@@ -145,12 +165,14 @@ fn roster_of(lake: &Lake) -> BTreeMap<SiteId, SiteRecord> {
 
 /// Whose rows a mend takes away, by what is known before it.
 fn affected_by(lake: &Lake, finding: &Finding) -> Affected {
-    let (root, bounds, lost) = match &finding.damage {
-        Damage::Log { table, lost, .. } => (table, None, lost.as_slice()),
-        Damage::File { table, sites, .. } => (table, sites.as_ref(), [].as_slice()),
+    let (root, bounds, lost, is_all) = match &finding.damage {
+        // Where nothing can be relied on, nobody knows whose rows there were.
+        Damage::Log { table, lost, sound, .. } => (table, None, lost.as_slice(), sound.is_none()),
+        Damage::File { table, sites, .. } => (table, sites.as_ref(), [].as_slice(), false),
+        Damage::OwnLog { table, .. } => (table, None, [].as_slice(), false),
         _ => return Affected { table: None, sites: Vec::new() },
     };
-    let name = root.strip_prefix("tables/").and_then(|name| TableName::new(name).ok());
+    let name = table_name(root);
     let roster = roster_of(lake);
     let numbers = |is_in: &dyn Fn(&str) -> bool| -> Vec<SiteNumber> {
         let known = roster.iter().filter(|(site, _)| is_in(site.as_str()));
@@ -158,11 +180,16 @@ fn affected_by(lake: &Lake, finding: &Finding) -> Affected {
     };
     let within = |site: &str| bounds.is_none_or(|(min, max)| (min.as_str()..=max.as_str()).contains(&site));
     let sites = match (&name, root.as_str()) {
+        (Some(_), _) if is_all => numbers(&|_| true),
         (Some(name), _) => {
             let of_table = lake.table(name).map(|table| table.snapshot());
-            let cursors: Vec<(SiteNumber, Epoch)> =
-                of_table.iter().flat_map(|table| table.cursors()).map(|(site, epoch, _)| (site, epoch)).collect();
-            let mut sites: BTreeSet<SiteNumber> = cursors.into_iter().map(|(site, _)| site).collect();
+            let cursors = of_table.iter().flat_map(|table| table.cursors());
+            let lives: HashMap<u32, Epoch> =
+                roster.values().filter_map(|record| Some((record.number, record.current_life()?))).collect();
+            let is_current = |site: SiteNumber, epoch: Epoch| lives.get(&site.0).is_none_or(|life| epoch >= *life);
+            // Rows of lives that are over are shown to nobody.
+            let current = cursors.filter(|(site, epoch, _)| is_current(*site, *epoch));
+            let mut sites: BTreeSet<SiteNumber> = current.map(|(site, ..)| site).collect();
             let may_be = numbers(&within);
             sites.retain(|site| may_be.contains(site));
             sites.extend(lost.iter().map(|range| SiteNumber(range.site)));
@@ -179,7 +206,7 @@ fn affected_by(lake: &Lake, finding: &Finding) -> Affected {
 
 /// Has the sites state the table again, and says what cannot be stated again.
 async fn ask(lake: &Lake, mended: &mut Mended, affected: Affected) -> Result<(), HqError> {
-    if affected.sites.is_empty() {
+    if affected.sites.is_empty() && !matches!(mended.finding.damage, Damage::Log { .. }) {
         return Ok(());
     }
     let roster = roster_of(lake);
@@ -212,6 +239,12 @@ async fn ask(lake: &Lake, mended: &mut Mended, affected: Affected) -> Result<(),
     }
     let update = |view: &StateView| {
         let mut records = Vec::new();
+        if matches!(mended.finding.damage, Damage::Log { .. }) {
+            // What was in the entries that cannot be read, and whose, is not known.
+            for site in roster.keys().filter(|site| !mended.asked.contains(site)) {
+                records.extend(maintenance::forget_completeness(view, site, now)?);
+            }
+        }
         for (site, wish) in &wishes {
             let open = roster.get(site).and_then(|record| restate::open(lake, view, site, record));
             records.push(wish.clone().with(open.map(|(_, wish)| wish)).record(view, site, now, "hq")?);

@@ -111,6 +111,7 @@ pub(crate) async fn look(shared: &Arc<Shared>) -> Result<(), HqError> {
         }
         None if acts > 0 => {
             shared.lease.0.store(0, Ordering::Release);
+            shared.health.forget_all();
             tracing::warn!(term = acts, "another node keeps the watch now");
         }
         _ => {}

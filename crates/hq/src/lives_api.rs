@@ -134,7 +134,8 @@ struct KeyRequest {
     key: Vec<String>,
 }
 
-/// Gives a table of the stores' another key than the first site proposed; all its sites state their rows again.
+/// Gives a table of the stores' another key than the first site proposed; all its sites state their rows
+/// again.
 async fn rekey(
     State(shared): State<Arc<Shared>>,
     Operator(by): Operator,
@@ -155,7 +156,8 @@ async fn rekey(
     let snapshot = table.snapshot();
     let tables = Some(BTreeSet::from([name.to_string()]));
     let of_table = roster.iter().filter(|(_, record)| {
-        record.retired.is_none() && snapshot.epochs(rollcall_types::SiteNumber(record.number)).next().is_some()
+        let life = record.journal.as_ref().map(|journal| journal.epoch).unwrap_or_default();
+        record.retired.is_none() && snapshot.cursor(rollcall_types::SiteNumber(record.number), life).is_some()
     });
     let reason = format!("{by} gave {name} another key");
     let wishes: Vec<(SiteId, Wish)> = of_table

@@ -213,7 +213,9 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 table_settings::expire_history(&shared).await;
                 let state = shared.lake.state().table();
                 let sound = |table: &&Arc<Table>| table.set_aside().is_none();
-                for table in all_tables(&shared).iter().filter(sound).chain([state]) {
+                // While it is in doubt, a file that nothing names may be the only one that has a record.
+                let state = Some(state).filter(|_| shared.lake.doubt().is_none());
+                for table in all_tables(&shared).iter().filter(sound).chain(state) {
                     shared.health.note(format!("clean up {}", table.root()), &clean(table).await);
                 }
             }

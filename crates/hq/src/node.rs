@@ -159,6 +159,8 @@ pub(crate) struct Shared {
     pub(crate) doors: Doors,
     /// Checking a password is slow and needs memory on purpose; only so many at a time.
     pub(crate) password_checks: Arc<tokio::sync::Semaphore>,
+    /// And only so many wait for that.
+    pub(crate) password_line: Arc<tokio::sync::Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) engine: Engine,
@@ -367,6 +369,7 @@ impl Node {
             guesses: Guesses::new(lake.clone()),
             doors: Doors::default(),
             password_checks: Arc::new(tokio::sync::Semaphore::new(2)),
+            password_line: Arc::new(tokio::sync::Semaphore::new(64)),
             authority,
             tasks,
             stop,

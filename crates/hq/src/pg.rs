@@ -81,7 +81,7 @@ impl Backend for PgBackend {
     async fn change(&self, statement: &Statement, user: &str) -> Result<(&'static str, usize), ChangeFailure> {
         let before = self.0.lake.state().view();
         let changed = published::sql::change(&self.0, statement, user).await;
-        let (before, after) = audit::changed(&before, &self.0.lake.state().view());
+        let (before, after) = audit::changed(&before, &self.0.lake.state().view(), user);
         let outcome = match &changed {
             Ok((_, rows)) => format!("{rows} rows"),
             Err(error) => describe(error),

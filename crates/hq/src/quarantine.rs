@@ -1,12 +1,14 @@
 //! Batches of which not everything could be taken: what they concern, and what people decide about them.
 //!
-//! The batch itself is a row of the lake's quarantine, whole, durable before the site is told anything. Of which site and
-//! tables rows wait there is kept in memory, and read from the lake when a node starts. A decision is a record of
-//! the state log. A batch waits until a person gives it up, or the site has stated its rows again since.
+//! The batch itself is a row of the lake's quarantine, whole, durable before the site is told anything. Of
+//! which site and tables rows wait there is kept in memory, and read from the lake when a node starts. A
+//! decision is a record of the state log. A batch waits until a person gives it up, or the site has stated
+//! its rows again since.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use arrow_array::{
@@ -26,6 +28,8 @@ use crate::{
     roster::{SiteRecord, Sites},
 };
 
+/// Loads that came to their end are looked for so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// The kind of decisions.
 const DECISION: &str = "quarantine";
 /// Columns of the quarantine that say what a batch is, without the batch.
@@ -101,6 +105,8 @@ type OfSite = BTreeMap<(Epoch, Seq), Kept>;
 
 #[derive(Debug, Default)]
 struct Known {
+    /// What was looked at last: the state, the quarantine's version, and when.
+    looked: Option<(StateView, u64, Instant)>,
     read: HashSet<String>,
     sites: BTreeMap<SiteId, OfSite>,
     concerns: Arc<Concerns>,
@@ -201,7 +207,8 @@ impl Quarantine {
         self.known().sites.get(site).into_iter().flatten().map(|(_, kept)| kept.bytes).sum()
     }
 
-    /// Lets go of batches of a site that were dealt with. What a person has not decided about, nor the site stated again, stays.
+    /// Lets go of batches of a site that were dealt with. What a person has not decided about, nor the site
+    /// stated again, stays.
     pub(crate) async fn let_go(&self, site: &SiteId, roster: &Sites) -> Result<(), LakeError> {
         self.look(roster).await?;
         let view = self.lake.state().view();
@@ -232,7 +239,8 @@ impl Quarantine {
         known.sites.entry(site.clone()).or_default().entry((kept.epoch, kept.first)).or_insert(kept);
     }
 
-    /// Reads what came to the lake's quarantine, and works out anew what waits. Whether something does that did not, or no more.
+    /// Reads what came to the lake's quarantine, and works out anew what waits. Whether something does that
+    /// did not, or no more.
     pub(crate) async fn look(&self, roster: &Sites) -> Result<bool, LakeError> {
         let table = self.lake.quarantine();
         let snapshot = table.snapshot();
@@ -259,8 +267,27 @@ impl Quarantine {
             known.read.insert(file.path.clone());
         }
         let view = self.lake.state().view();
+        {
+            // Loads come to their end without a word of the state; some seconds later is soon enough for
+            // that.
+            let mut known = self.known();
+            let is_same = known.looked.as_ref().is_some_and(|(state, version, at)| {
+                state.is_same(&view) && *version == snapshot.version() && at.elapsed() < LOOK_AGAIN
+            });
+            if is_same {
+                return Ok(false);
+            }
+            known.looked = Some((view.clone(), snapshot.version(), Instant::now()));
+        }
+        // Not under the lock: every question takes it.
+        let wishes = restate::all_open(&self.lake, roster);
+        let is_aside = table.set_aside().is_some();
         let mut known = self.known();
         let mut concerns = Concerns::new();
+        if is_aside {
+            // Of what waits there only a part can be read, and whose the rest is nobody knows.
+            concerns.extend(roster.keys().map(|site| (site.clone(), Concern { all: true, ..Concern::default() })));
+        }
         for (site, of_site) in &known.sites {
             let record = roster.get(site);
             for kept in of_site.values().filter(|kept| self.state(&view, site, record.map(AsRef::as_ref), kept).waits())
@@ -269,7 +296,7 @@ impl Quarantine {
             }
         }
         // Rows that are known to be gone are missing in the same way.
-        for (site, wish) in restate::all_open(&self.lake, roster).into_iter().filter(|(_, wish)| wish.is_missing) {
+        for (site, wish) in wishes.into_iter().filter(|(_, wish)| wish.is_missing) {
             let concern = concerns.entry(site).or_default();
             match wish.tables {
                 Some(tables) => concern.tables.extend(tables),
@@ -338,11 +365,19 @@ impl Quarantine {
     /// What waits of a site, in a sentence; none if nothing does.
     pub(crate) fn describe(&self, site: &SiteId, roster: &Sites) -> Option<String> {
         let view = self.lake.state().view();
-        let (known, record) = (self.known(), roster.get(site));
-        let of_site = known.sites.get(site)?;
+        let record = roster.get(site);
+        let open = record.and_then(|record| restate::open(&self.lake, &view, site, record));
+        let wished = open.filter(|(_, wish)| wish.is_missing).map(|(_, wish)| {
+            let tables = wish
+                .tables
+                .map_or_else(|| "all tables".to_owned(), |tables| tables.into_iter().collect::<Vec<_>>().join(", "));
+            format!("{site} is to state its rows of {tables} again, and has not: {}", wish.reason)
+        });
+        let known = self.known();
+        let Some(of_site) = known.sites.get(site) else { return wished };
         let state = |kept: &Kept| self.state(&view, site, record.map(AsRef::as_ref), kept);
         let waiting: Vec<&Kept> = of_site.values().filter(|kept| state(kept).waits()).collect();
-        let first = waiting.first()?;
+        let Some(first) = waiting.first() else { return wished };
         let mut concern = Concern::default();
         waiting.iter().for_each(|kept| concern.add(kept));
         let tables = match concern.all {

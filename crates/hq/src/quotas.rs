@@ -98,7 +98,8 @@ impl Quotas {
         Err(text)
     }
 
-    /// Whether rows of a site may bring a table what they would bring: itself, if there is no `schema` yet, and columns.
+    /// Whether rows of a site may bring a table what they would bring: itself, if there is no `schema` yet,
+    /// and columns.
     pub(crate) fn take_columns(
         &self,
         site: &SiteId,

@@ -5,7 +5,7 @@
 //! tables grow although it captured nothing, each become an incident.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,6 +27,8 @@ use tokio::task::block_in_place;
 use crate::{
     error::HqError,
     node::Shared,
+    quarantine::hq_name,
+    restate::Captured,
     restated::Restatements,
     unreconciled::{Discrepancy, Unreconciled},
     watching::Heard,
@@ -37,6 +39,8 @@ const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
 /// Rows of a window were received after the manifest before it, by clocks of nodes that may differ
 /// by so much.
 const SLACK: Duration = Duration::from_secs(5);
+/// So many manifests of a site wait for a table that cannot be counted.
+const WAITING_MAX: usize = 12;
 /// A site that is heard and misses this many manifests in a row has a dead data path.
 const MISSED_MAX: u32 = 3;
 
@@ -65,6 +69,21 @@ pub(crate) struct Reconciled {
 pub(crate) struct Reconciliation(Mutex<BTreeMap<(SiteId, String), Reconciled>>);
 
 impl Reconciliation {
+    /// What each site captures, by its newest manifest.
+    pub(crate) fn captured(&self) -> Captured {
+        let mut captured = Captured::new();
+        for ((site, table), reconciled) in self.all().iter() {
+            let known = captured.entry(site.clone()).or_default();
+            if reconciled.through > known.0 {
+                *known = (reconciled.through, BTreeSet::new());
+            }
+            if reconciled.through == known.0 {
+                known.1.insert(hq_name(table));
+            }
+        }
+        captured
+    }
+
     pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<(SiteId, String), Reconciled>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,8 +184,12 @@ impl Reconciler {
             let mut names = received.manifest.tables.iter().filter_map(|stated| TableName::at_hq(&stated.table).ok());
             names.any(|name| counted.failed.contains(&name))
         };
-        let wait: HashSet<SiteId> =
-            checked.iter().filter(|(_, received, _)| of_uncounted(received)).map(|(site, ..)| site.clone()).collect();
+        let mut of_site: HashMap<&SiteId, usize> = HashMap::new();
+        checked.iter().for_each(|(site, ..)| *of_site.entry(site).or_default() += 1);
+        // Of very many, those tables that can be counted are: they would pile up.
+        let may_wait = |site: &SiteId| of_site.get(site).is_none_or(|count| *count <= WAITING_MAX);
+        let uncounted = checked.iter().filter(|(site, received, _)| of_uncounted(received) && may_wait(site));
+        let wait: HashSet<SiteId> = uncounted.map(|(site, ..)| site.clone()).collect();
         let (waiting, checked): (Vec<_>, Vec<_>) = checked.into_iter().partition(|(site, ..)| wait.contains(site));
         for (site, received, before) in waiting.into_iter().rev() {
             match before {

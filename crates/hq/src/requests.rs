@@ -6,10 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use rollcall_lake::LakeError;
+use rollcall_roll::{Condition, Kind};
 use rollcall_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::HqError, node::Shared, watching};
+use crate::{error::HqError, node::Shared, restate, watching};
 
 const REQUEST: &str = "request";
 /// How long a node waits for the answer of the one that acts.
@@ -71,10 +72,29 @@ pub(crate) async fn ask(shared: &Shared, incident: u64, wish: Wish) -> Result<An
 
 /// Does what is wished, durably; none if another node acts by now.
 async fn carry_out(shared: &Shared, incident: u64, wish: &Wish) -> Result<Option<Answer>, LakeError> {
+    if let Wish::Explain { by, .. } = wish {
+        do_without(shared, incident, by).await?;
+    }
     let answer = apply(shared, incident, wish);
     let changed = shared.watching.watch().incident(incident).cloned();
     let is_stored = watching::store(shared, changed.as_slice(), shared.now()).await?;
     Ok(is_stored.then_some(answer))
+}
+
+/// Who accounts for rows that a site is to state again and cannot does without them.
+async fn do_without(shared: &Shared, incident: u64, by: &str) -> Result<(), LakeError> {
+    let known = shared.watching.watch().incident(incident).cloned();
+    let is_it = |known: &rollcall_roll::Incident| known.kind == Kind::Condition(Condition::Quarantined);
+    let Some(known) = known.filter(is_it) else { return Ok(()) };
+    let (roster, captured) = (shared.roster.all(), shared.reconciliation.captured());
+    for (site, record) in known.members.keys().filter_map(|site| Some((site, roster.get(site)?))) {
+        let view = shared.lake.state().view();
+        let tables = restate::uncaptured(&shared.lake, &view, site, record, &captured);
+        if !tables.is_empty() {
+            restate::give_up(&shared.lake, site, record, &tables, by, shared.now()).await?;
+        }
+    }
+    Ok(())
 }
 
 fn apply(shared: &Shared, incident: u64, wish: &Wish) -> Answer {
@@ -84,7 +104,12 @@ fn apply(shared: &Shared, incident: u64, wish: &Wish) -> Answer {
             Some(until) => Answer::Done { until: Some(until) },
             None => Answer::Unknown,
         },
-        Wish::Explain { was_normal, by } => match watch.explain(incident, *was_normal, by, now) {
+        Wish::Explain { was_normal, by } => match {
+            let of_hq = watch.incident(incident).filter(|known| known.kind == Kind::Hq);
+            let work = of_hq.and_then(|known| known.stream.clone());
+            work.iter().for_each(|work| shared.health.forget(work));
+            watch.explain(incident, *was_normal, by, now)
+        } {
             true => Answer::Done { until: None },
             false => Answer::Unknown,
         },

@@ -1,11 +1,12 @@
-//! Sites that are to state tables again because HQ asks for it: what waited in quarantine can be taken, or rows are gone from
-//! the lake.
+//! Sites that are to state tables again because HQ asks for it: what waited in quarantine can be taken, or
+//! rows are gone from the lake.
 //!
-//! The wish is a record of the state log; its version is its number, by which the site knows whether it has done so already. It
-//! is fulfilled when every table meant has a load that is complete and began after all that the site had confirmed when it was
-//! wished, or when a later life of the journal is current. Until then rows may be missing, and answers say so.
+//! The wish is a record of the state log; its time is its number, by which the site knows whether it has
+//! done so already, also where HQ's state was lost. It is fulfilled when every table meant has a load that
+//! is complete and began after all that the site had confirmed when it was wished, or when a later life of
+//! the journal is current. Until then rows may be missing, and answers say so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use rollcall_lake::{Lake, LakeError, Record, StateView};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
@@ -23,7 +24,8 @@ pub(crate) struct Wish {
     after: Seq,
     /// By their names at HQ; none: all tables it captures.
     pub(crate) tables: Option<BTreeSet<String>>,
-    /// In a new life of the journal: HQ does not have any more what the site knows to be confirmed in this one.
+    /// In a new life of the journal: HQ does not have any more what the site knows to be confirmed in this
+    /// one.
     #[serde(default)]
     new_life: bool,
     /// Whether rows are known to be missing until then.
@@ -107,7 +109,7 @@ fn epoch_of(record: &SiteRecord) -> Epoch {
 pub(crate) fn open(lake: &Lake, view: &StateView, site: &SiteId, record: &SiteRecord) -> Option<(u64, Wish)> {
     let known = view.get(RESTATE, site.as_str())?;
     let wish: Wish = known.parse().ok()?;
-    (!wish.is_fulfilled(lake, record)).then(|| (known.version.unsigned_abs(), wish))
+    (!wish.is_fulfilled(lake, record)).then(|| (known.at.as_micros().unsigned_abs(), wish))
 }
 
 /// The number that tells a site to state tables again in the life that it has, and which.
@@ -122,6 +124,44 @@ pub(crate) fn new_life(lake: &Lake, site: &SiteId, record: &SiteRecord) -> Optio
     // Once it was allotted, it is only to be accepted.
     (wish.new_life && wish.epoch == epoch_of(record)).then_some(wish.reason)
 }
+
+/// Of an open wish, the tables that the site does not capture any more, by a manifest that it made since:
+/// nothing will come of them, and what is gone of them stays gone.
+pub(crate) fn uncaptured(
+    lake: &Lake,
+    view: &StateView,
+    site: &SiteId,
+    record: &SiteRecord,
+    captured: &Captured,
+) -> BTreeSet<String> {
+    let Some((_, wish)) = open(lake, view, site, record).filter(|(_, wish)| !wish.new_life) else {
+        return BTreeSet::new();
+    };
+    let since = captured.get(site).filter(|(through, _)| *through > wish.after);
+    let Some(((_, tables), wished)) = since.zip(wish.tables) else { return BTreeSet::new() };
+    wished.difference(tables).cloned().collect()
+}
+
+/// A person does without these tables of a site.
+pub(crate) async fn give_up(
+    lake: &Lake,
+    site: &SiteId,
+    record: &SiteRecord,
+    tables: &BTreeSet<String>,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), LakeError> {
+    tracing::warn!(%site, ?tables, by, "a person does without what a site cannot state again");
+    let records = |view: &StateView| {
+        let Some((_, wish)) = open(lake, view, site, record) else { return Ok(Vec::new()) };
+        let left = wish.tables.as_ref().map(|wished| wished.difference(tables).cloned().collect());
+        Ok(vec![Wish { tables: left, ..wish }.record(view, site, now, by)?])
+    };
+    lake.state().update(|view| Ok::<_, LakeError>((records(view)?, ()))).await
+}
+
+/// By site, the end of its newest manifest and the tables in it, by their names at HQ.
+pub(crate) type Captured = HashMap<SiteId, (Seq, BTreeSet<String>)>;
 
 /// All wishes that are not fulfilled.
 pub(crate) fn all_open(lake: &Lake, roster: &Sites) -> Vec<(SiteId, Wish)> {

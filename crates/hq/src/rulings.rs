@@ -16,6 +16,7 @@ use crate::{
     lives::{ComparedTable, LifeJudge, describe as describe_life, is_contained},
     misfits,
     node::Shared,
+    restate,
     roster::{ContestedLife, SiteRecord},
     watching::Heard,
 };
@@ -165,8 +166,22 @@ fn tell(
     *told = now;
 }
 
-/// What is said of sites with batches in quarantine.
+/// What is said of sites with batches in quarantine, or rows to be stated again.
 fn quarantined(shared: &Shared) -> BTreeMap<SiteId, String> {
     let (roster, concerns) = (shared.roster.all(), shared.quarantine.concerns());
-    concerns.keys().filter_map(|site| Some((site.clone(), shared.quarantine.describe(site, &roster)?))).collect()
+    let (view, captured) = (shared.lake.state().view(), shared.reconciliation.captured());
+    let said = concerns.keys().filter_map(|site| {
+        let mut text = shared.quarantine.describe(site, &roster)?;
+        let record = roster.get(site)?;
+        let tables = restate::uncaptured(&shared.lake, &view, site, record, &captured);
+        if !tables.is_empty() {
+            let tables = tables.into_iter().collect::<Vec<_>>().join(", ");
+            text.push_str(&format!(
+                "; it does not capture {tables} any more, so nothing will come of that: if these rows can be done without, account for \
+                 this incident (`rollcall incidents normal`)"
+            ));
+        }
+        Some((site.clone(), text))
+    });
+    said.collect()
 }

@@ -1,58 +1,76 @@
-//! Looks, over days, whether the lake's files are still what was written, and mends logs from what this process knows.
+//! Looks, over a week, whether the lake's files are still what was written, and mends logs from what this
+//! process knows.
+//!
+//! Each data file has its second of the week, by its name: so all are read once a week, evenly, whichever
+//! node acts and however often it is started anew.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use rollcall_lake::Table;
+
 use crate::{maintenance::all_tables, node::Shared};
 
 /// Each data file is read again after so long.
-const EVERY: Duration = Duration::from_secs(7 * 86_400);
-/// How often a few are.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Bytes read at a look: 20 MB a second at most.
-const BYTES_MAX: u64 = 200 << 20;
+const WEEK_SECONDS: i64 = 7 * 86_400;
+/// How often those that are due are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How often logs are looked at.
 const LOGS_EVERY: Duration = Duration::from_secs(3600);
+
+/// Whether the second of a file lies behind `from`, up to `to`; both in seconds of HQ's time.
+fn is_due(path: &str, from: i64, to: i64) -> bool {
+    // Names are random, so that any sum of them spreads evenly; it must be the same in every process.
+    let sum = path.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let second = i64::try_from(sum % WEEK_SECONDS.unsigned_abs()).unwrap_or_default();
+    let since = (to - second).rem_euclid(WEEK_SECONDS);
+    since < to - from
+}
 
 /// Runs until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut read: HashMap<String, Instant> = HashMap::new();
-    let mut logs_looked_at = Instant::now();
+    let (mut from, mut logs_looked_at) = (shared.now().as_seconds(), Instant::now());
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             _ = timer.tick() => {}
         }
+        let to = shared.now().as_seconds();
+        let since = std::mem::replace(&mut from, to);
         if !shared.is_acting() {
             continue;
         }
-        let state = shared.lake.state().table().clone();
-        let tables = all_tables(&shared).into_iter().chain([state, shared.lake.quarantine().clone()]);
-        let tables: Vec<_> = tables.filter(|table| table.set_aside().is_none()).collect();
-        if logs_looked_at.elapsed() >= LOGS_EVERY {
+        let own = [shared.lake.state().table().clone(), shared.lake.quarantine().clone()];
+        let tables: Vec<Arc<Table>> =
+            all_tables(&shared).into_iter().chain(own).filter(|table| table.set_aside().is_none()).collect();
+        let looks_at_logs = logs_looked_at.elapsed() >= LOGS_EVERY;
+        if looks_at_logs {
             logs_looked_at = Instant::now();
-            for table in &tables {
+        }
+        for table in &tables {
+            if looks_at_logs {
                 shared.health.note(format!("read the log of {}", table.root()), &table.heal().await);
             }
+            let scrubbed = table.scrub(|path| is_due(path, since, to)).await;
+            shared.health.note(format!("look at data files of {}", table.root()), &scrubbed);
         }
-        let mut bytes = 0;
-        for table in &tables {
-            let root = table.root().to_string();
-            while bytes < BYTES_MAX {
-                let is_due = |path: &str| read.get(&format!("{root}/{path}")).is_none_or(|at| at.elapsed() >= EVERY);
-                let scrubbed = table.scrub(is_due).await;
-                shared.health.note(format!("look at data files of {root}"), &scrubbed);
-                let Ok(Some((path, size))) = scrubbed else { break };
-                bytes += size;
-                read.insert(format!("{root}/{path}"), Instant::now());
-            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_file_is_looked_at_once_a_week() {
+        for path in ["part-1.parquet", "part-2.parquet", "x"] {
+            let starts = (0..WEEK_SECONDS / 60).map(|minute| 1_800_000_000 + minute * 60);
+            assert_eq!(starts.filter(|from| is_due(path, *from, from + 60)).count(), 1, "{path}");
         }
-        // Files that are no more were compacted away long before.
-        read.retain(|_, at| at.elapsed() < EVERY * 2);
+        assert!(!is_due("x", 5, 5));
     }
 }

@@ -181,6 +181,14 @@ impl Sessions {
         open.values().map(|session| session.clock_off.load(Ordering::Relaxed)).collect()
     }
 
+    /// HQ's time went ahead by so much: what was heard of clocks before is that much more off.
+    pub(crate) fn shift_clocks(&self, by: i64) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in open.values() {
+            session.clock_off.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

@@ -30,7 +30,9 @@ pub(crate) struct Discrepancy {
 impl Discrepancy {
     /// Whether all rows of the table were stated anew since, or those of a later life are what is current.
     fn is_stated_anew(&self, cursor: Option<Cursor>, newer: Option<Cursor>) -> bool {
-        cursor.is_some_and(|cursor| cursor.floor > self.through) || newer.is_some_and(|cursor| cursor.floor > Seq(0))
+        // A load begins with a mark, which is no row: all rows of a window that ends with it lie before.
+        let is_behind = |floor: Seq| floor > self.through || floor == self.through && floor > Seq(1);
+        cursor.is_some_and(|cursor| is_behind(cursor.floor)) || newer.is_some_and(|cursor| cursor.floor > Seq(0))
     }
 }
 
@@ -177,6 +179,8 @@ mod tests {
         assert!(!passed.is_stated_anew(floor(5), None), "the load of long ago");
         assert!(!passed.is_stated_anew(None, None));
         assert!(passed.is_stated_anew(floor(21), None));
+        assert!(passed.is_stated_anew(floor(20), None), "the window ends with the load's mark");
+        assert!(!passed.is_stated_anew(floor(19), None));
         assert!(passed.is_stated_anew(floor(5), floor(1)), "a later life states everything");
     }
 

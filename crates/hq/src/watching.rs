@@ -315,7 +315,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let is_deaf = shared.watching.watch().guard().deaf().is_some();
         let draining = is_deaf && shared.ledger.is_draining();
         shared.watching.watch().set_ingest(ingest_ok, draining);
-        shared.health.look_at_clock(&shared.clock, &shared.sessions.clock_offs());
+        shared.health.look_at_clock(&shared.clock, &shared.sessions);
         let failing = shared.health.told(now);
         tell_of_hq(&shared, &failing, now);
         let worker = shared.clone();

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -65,17 +68,24 @@ impl Places {
 
 /// Serves the API until the node stops.
 pub(crate) async fn serve(shared: Arc<Shared>, router: Router, listener: TcpListener) {
-    let (all, of_one) = (Arc::new(Semaphore::new(PLACES)), Places::default());
+    const ACCEPTING: &str = "take calls to the API";
+    let (all, of_one, mut has_failed) = (Arc::new(Semaphore::new(PLACES)), Places::default(), false);
     loop {
         let accepted = tokio::select! {
             () = shared.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                if std::mem::take(&mut has_failed) {
+                    shared.health.done(ACCEPTING);
+                }
+                accepted
+            }
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => continue,
             Err(error) => {
-                shared.health.failed("take calls to the API", &error.to_string());
+                has_failed = true;
+                shared.health.failed(ACCEPTING, &error.to_string());
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
@@ -97,7 +107,10 @@ async fn talk(
 ) {
     // Answers are written in pieces; a small last one need not wait.
     let _ = stream.set_nodelay(true);
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let asked = has_asked.clone();
     let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(address));
         router.clone().call(request)
     });
@@ -106,8 +119,16 @@ async fn talk(
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PAUSE_MAX).max_concurrent_streams(32);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
+    // Until the first word has come nothing else looks at the time.
+    let says_nothing = async {
+        tokio::time::sleep(HEADER_TIMEOUT).await;
+        if has_asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = says_nothing => Ok(()),
         () = shared.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -122,9 +143,11 @@ async fn talk(
 /// Breaks off requests whose body stops, or comes so slowly that it would have no end.
 pub(crate) async fn hurry(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let state = (body.into_data_stream(), Instant::now(), 0_u64);
+    // It counts from when somebody first asks for the body: before, the caller waits for HQ.
+    let state = (body.into_data_stream(), None::<Instant>, 0_u64);
     let paced = futures::stream::unfold(Some(state), |state| async {
         let (mut body, begun, had) = state?;
+        let begun = begun.unwrap_or_else(Instant::now);
         let slow = |what: &str| Err(std::io::Error::new(ErrorKind::TimedOut, format!("the request {what}")));
         let item: std::io::Result<Bytes> = match tokio::time::timeout(PAUSE_MAX, body.next()).await {
             Ok(None) => return None,
@@ -135,7 +158,7 @@ pub(crate) async fn hurry(request: Request, next: Next) -> Response {
         let had = had + item.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let expected = begun.elapsed().saturating_sub(PAUSE_MAX).as_secs() * PACE_MIN;
         let item = if item.is_ok() && had < expected { slow("comes too slowly") } else { item };
-        let state = item.is_ok().then_some((body, begun, had));
+        let state = item.is_ok().then_some((body, Some(begun), had));
         Some((item, state))
     })
     // Whoever reads a body asks again behind its end.

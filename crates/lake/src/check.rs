@@ -1,4 +1,5 @@
-//! Looks whether a lake is what was written: logs, checkpoints, data files, secrets. And mends what can be mended.
+//! Looks whether a lake is what was written: logs, checkpoints, data files, secrets. And mends what can be
+//! mended.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -79,6 +80,15 @@ pub enum Damage {
         /// Which one.
         version: u64,
     },
+    /// A table of HQ's own rows, whole and older than it was: it counts from there on.
+    Older {
+        /// Where the table is.
+        table: String,
+        /// The version that is there.
+        found: u64,
+        /// The version it had come to.
+        newest: u64,
+    },
     /// What only a person can mend.
     ByHand {
         /// What to do.
@@ -111,6 +121,11 @@ impl Finding {
                 format!("{path} with {rows} rows is taken out, and sites that may have rows in it state theirs again")
             }
             Damage::Checkpoint { .. } => "a new checkpoint is taken".to_owned(),
+            Damage::Older { table, found, .. } => {
+                format!(
+                    "put {table} back from a backup, or let version {found} count: what was published later is gone"
+                )
+            }
             Damage::ByHand { remedy } => remedy.clone(),
             Damage::Doubt => "look at users, tokens and retired sites; a repair ends the doubt".to_owned(),
         }
@@ -203,13 +218,17 @@ async fn check_log(
     noted: Option<u64>,
     report: &mut CheckReport,
 ) -> Result<Option<Snapshot>, LakeError> {
+    let mut whole = None;
     let what = match replay::open(store.as_ref(), root).await {
         Ok(None) if noted.is_none() => return Ok(None),
         Ok(None) => format!("the log of {root} is gone"),
         Ok(Some(opened)) => {
             let found = opened.snapshot.version();
             match Heads::default().older(root.as_ref(), noted, found) {
-                Some(older) => older,
+                Some(older) => {
+                    whole = Some(found);
+                    older
+                }
                 None => {
                     check_checkpoints(store.as_ref(), root, report).await?;
                     return Ok(Some(opened.snapshot));
@@ -234,8 +253,12 @@ async fn check_log(
         },
         Some(_) => Damage::OwnLog { table, newest },
     };
-    let is_published = snapshot.as_ref().is_some_and(Snapshot::is_published);
+    let entries = sound.behind.iter().filter_map(|(_, entry)| entry.as_ref().ok());
+    let mut txns = entries.flat_map(|entry| &entry.actions).filter_map(|action| action.txn.as_ref());
+    let is_hqs = |app_id: &str| CursorField::parse(app_id).is_some_and(|(site, ..)| site == SiteNumber::HQ);
+    let is_published = snapshot.as_ref().is_some_and(Snapshot::is_published) || txns.any(|txn| is_hqs(&txn.app_id));
     let damage = match is_published {
+        true if whole.is_some() => Damage::Older { table: root.to_string(), found: whole.unwrap_or_default(), newest },
         true => {
             let remedy = format!("HQ's own rows cannot be asked of anybody: put {root} back from a backup");
             Damage::ByHand { remedy }
@@ -247,7 +270,8 @@ async fn check_log(
     Ok(None)
 }
 
-/// What is known to be lost when a table goes back to `sound`: how far its sites had come by what can be read behind that.
+/// What is known to be lost when a table goes back to `sound`: how far its sites had come by what can be
+/// read behind that.
 fn lost(sound: Option<&Snapshot>, behind: &[(u64, Result<crate::entry::Entry, LakeError>)]) -> Vec<LostRange> {
     let mut through: BTreeMap<(SiteNumber, Epoch), u64> = BTreeMap::new();
     let entries = behind.iter().filter_map(|(_, entry)| entry.as_ref().ok());
@@ -302,12 +326,13 @@ fn damage_of(root: &Path, is_published: bool, file: &DataFile) -> Damage {
 }
 
 impl Lake {
-    /// Mends what was found, as far as the lake alone can: the table is as of before the damage, or without the file. To have
-    /// sites state again what they lost by it is the caller's. The lake must be opened anew afterwards.
+    /// Mends what was found, as far as the lake alone can: the table is as of before the damage, or without
+    /// the file. To have sites state again what they lost by it is the caller's. The lake must be opened
+    /// anew afterwards.
     pub async fn mend(&self, finding: &Finding) -> Result<(), LakeError> {
         let store = self.store();
         match &finding.damage {
-            Damage::Log { table, newest, .. } => {
+            Damage::Log { table, newest, .. } | Damage::Older { table, newest, .. } => {
                 salvage::roll_back(store.as_ref(), &Path::from(table.as_str()), *newest).await?;
                 Ok(())
             }
@@ -349,23 +374,40 @@ impl Lake {
 }
 
 impl Table {
-    /// Looks whether the log is still what this process read. What it has in memory is whole, so a new checkpoint mends what went
-    /// bad since. Whether one was needed.
+    /// Looks whether the log is still what this process read. What it has in memory is whole, so a new
+    /// checkpoint mends what went bad since. Whether one was needed.
     pub async fn heal(self: &Arc<Self>) -> Result<bool, LakeError> {
         self.must_be_sound()?;
         let _committing = self.committing.lock().await;
-        let known = self.catch_up().await;
-        let is_whole = match replay::open(self.store.as_ref(), self.root()).await {
-            Ok(opened) => opened.is_some_and(|opened| opened.snapshot.version() >= self.snapshot().version()),
-            Err(LakeError::Damaged(_)) => false,
-            Err(error) => return Err(error),
-        };
-        if is_whole {
-            return known.map(|_| false);
+        self.catch_up().await?;
+        if self.is_as_read().await? {
+            return Ok(false);
         }
         tracing::error!(table = %self.root(), "the log of a table is damaged; a checkpoint of what this process knows mends it");
         checkpoint::put(self.store.as_ref(), self.root(), self.snapshot(), PutMode::Overwrite).await?;
-        Ok(true)
+        match self.is_as_read().await? {
+            true => Ok(true),
+            false => {
+                Err(LakeError::damaged(format!("the log of {} is damaged behind what this process knows", self.root())))
+            }
+        }
+    }
+
+    /// Whether the log gives what this process has in memory, or what goes on from there.
+    async fn is_as_read(&self) -> Result<bool, LakeError> {
+        let known = self.snapshot();
+        match replay::open(self.store.as_ref(), self.root()).await {
+            Ok(None) => Ok(false),
+            Ok(Some(opened)) => {
+                let found = opened.snapshot;
+                let differs = found.version() == known.version()
+                    && (found.files.len() != known.files.len()
+                        || found.digest.is_some() && known.digest.is_some() && found.digest != known.digest);
+                Ok(found.version() >= known.version() && !differs)
+            }
+            Err(LakeError::Damaged(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Notes the digest of a file that an earlier HQ wrote without one, if it can be read.
@@ -392,21 +434,21 @@ impl Table {
         Ok(())
     }
 
-    /// Looks at a data file of the newest version that was not looked at for longest, and notes it if it is damaged. Returns its
-    /// bytes; none if there is no file that `is_due`.
-    pub async fn scrub(&self, is_due: impl Fn(&str) -> bool) -> Result<Option<(String, u64)>, LakeError> {
+    /// Looks at data files of the newest version that are due, and notes those that are damaged.
+    pub async fn scrub(&self, is_due: impl Fn(&str) -> bool) -> Result<(), LakeError> {
         let snapshot = self.snapshot();
-        let Some(file) = snapshot.files().find(|file| is_due(&file.path)) else { return Ok(None) };
-        match self.get_data_file(file).await {
-            Ok(bytes) if file.digest.is_none() => self.give_digest(file, bytes).await?,
-            Ok(_) => {}
-            Err(LakeError::DamagedFile { .. }) if self.snapshot().files().any(|now| now.path == file.path) => {
-                self.note_damaged(file);
+        for file in snapshot.files().filter(|file| is_due(&file.path)) {
+            match self.get_data_file(file).await {
+                Ok(bytes) if file.digest.is_none() => self.give_digest(file, bytes).await?,
+                Ok(_) => {}
+                Err(LakeError::DamagedFile { .. }) if self.snapshot().files().any(|now| now.path == file.path) => {
+                    self.note_damaged(file);
+                }
+                // It was replaced meanwhile.
+                Err(LakeError::DamagedFile { .. }) => {}
+                Err(error) => return Err(error),
             }
-            // It was replaced meanwhile.
-            Err(LakeError::DamagedFile { .. }) => {}
-            Err(error) => return Err(error),
         }
-        Ok(Some((file.path.clone(), file.size)))
+        Ok(())
     }
 }

@@ -82,7 +82,8 @@ impl Entry {
         Ok(Self { actions, bytes: text.len(), digest, previous: previous.transpose()? })
     }
 
-    /// What the first entry of the table at `root` follows: that it is of this table, and not the first of another.
+    /// What the first entry of the table at `root` follows: that it is of this table, and not the first of
+    /// another.
     pub(crate) fn beginning(root: &Path) -> Digest {
         Digest::of(format!("table {root}").as_bytes())
     }

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use futures::future::try_join_all;
+use futures::{TryStreamExt, future::try_join_all};
 use object_store::{ObjectStore, path::Path};
 use rollcall_types::TableName;
 
@@ -206,6 +206,11 @@ impl Lake {
         self.doubt.as_ref()
     }
 
+    /// Whether a node of this lake ran within the last minute.
+    pub async fn runs_elsewhere(store: &dyn ObjectStore) -> Result<bool, LakeError> {
+        runs_elsewhere(store).await
+    }
+
     /// Tables that are set aside, and why.
     pub fn set_aside(&self) -> Vec<(Path, String)> {
         let own = [&self.site_log, &self.quarantine, &self.contacts, &self.rhythms, &self.untold, &self.audit];
@@ -318,6 +323,14 @@ impl Lake {
     }
 }
 
+/// Whether a node of this lake told the others something in the last minute.
+pub(crate) async fn runs_elsewhere(store: &dyn ObjectStore) -> Result<bool, LakeError> {
+    let told: Vec<_> =
+        store.list(Some(&Path::from("rollcall/relay"))).try_collect().await.doing("looking for nodes")?;
+    let alive = chrono::Utc::now() - chrono::TimeDelta::seconds(60);
+    Ok(told.iter().any(|object| object.last_modified > alive))
+}
+
 /// Where the tables of sites' rows are.
 pub(crate) async fn table_roots(store: &dyn ObjectStore) -> Result<Vec<(TableName, Path)>, LakeError> {
     let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
@@ -325,7 +338,8 @@ pub(crate) async fn table_roots(store: &dyn ObjectStore) -> Result<Vec<(TableNam
     Ok(listed.common_prefixes.into_iter().filter_map(named).collect())
 }
 
-/// The lake's id. One that is gone is put back if it was noted; a new one is made only where there is nothing yet.
+/// The lake's id. One that is gone is put back if it was noted; a new one is made only where there is
+/// nothing yet.
 async fn lake_id(store: &dyn ObjectStore, heads: &Heads) -> Result<String, LakeError> {
     let path = Path::from("rollcall/lake.json");
     let gone = |what: &str| {

@@ -1,15 +1,20 @@
-//! What of a damaged log can be used, and how it becomes a log again: a checkpoint of that takes the place of what came before.
+//! What of a damaged log can be used, and how it becomes a log again: a checkpoint of that takes the place
+//! of what came before.
 
+use std::sync::Arc;
+
+use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint,
+    checkpoint, data_file,
+    digest::Digest,
     error::{Doing, LakeError},
     objects::get_optional,
     replay::{self, Sound},
     schema::TableSchema,
-    snapshot::{Snapshot, meta_data_for},
+    snapshot::{DataFile, FileStats, Snapshot, meta_data_for},
 };
 
 /// What of HQ's own state may be older than it was: people and rights are not believed until somebody looked.
@@ -54,8 +59,8 @@ impl Doubt {
     }
 }
 
-/// Takes every entry that can be read, whatever is missing between them: for tables whose rows stand each for itself. The log ends
-/// then with a checkpoint of that, not before `noted`. Returns what is lost.
+/// Takes every entry that can be read, whatever is missing between them: for tables whose rows stand each
+/// for itself. The log ends then with a checkpoint of that, not before `noted`. Returns what is lost.
 pub(crate) async fn take_what_is_there(
     store: &dyn ObjectStore,
     root: &Path,
@@ -100,13 +105,50 @@ pub(crate) async fn take_what_is_there(
         let own = Snapshot::empty(meta_data_for(schema, None, chrono::Utc::now().timestamp_millis()))?;
         (snapshot.meta_data, snapshot.schema) = (own.meta_data, own.schema);
     }
+    lost.extend(adopt(store, root, &mut snapshot).await?);
     (snapshot.version, snapshot.digest) = (newest.max(noted), digest.filter(|_| newest >= noted));
     checkpoint::put(store, root, snapshot, PutMode::Overwrite).await?;
     Ok(lost)
 }
 
-/// Takes a damaged table back to where it was before the damage. What came behind that is not part of it any more: its log goes on
-/// after `newest`. Returns the state it has then.
+/// Takes in data files that are there and that no entry names: those of entries that cannot be read. Rows
+/// that were taken out before may be among them again; each stands for itself. What cannot be read is said.
+async fn adopt(store: &dyn ObjectStore, root: &Path, snapshot: &mut Snapshot) -> Result<Vec<String>, LakeError> {
+    let listed: Vec<_> = store.list(Some(root)).try_collect().await.doing("listing data files")?;
+    let (log, mut lost) = (replay::log_path(root), Vec::new());
+    for meta in listed.into_iter().filter(|meta| !meta.location.prefix_matches(&log)) {
+        let Some(name) = meta.location.filename().filter(|name| name.ends_with(".parquet")) else { continue };
+        if snapshot.files.contains_key(name) {
+            continue;
+        }
+        let Some(bytes) = get_optional(store, &meta.location).await? else { continue };
+        let (schema, read) = (snapshot.schema().clone(), bytes.clone());
+        // Bytes from outside: the reader is known to panic on some that are malformed.
+        let read =
+            tokio::task::spawn_blocking(move || data_file::read(read, &schema)).await.doing("reading a data file");
+        let rows = match read.flatten() {
+            Ok(batches) => batches.iter().map(|rows| rows.num_rows() as u64).sum(),
+            Err(error) => {
+                lost.push(format!("{}: {}", meta.location, rollcall_types::describe(&error)));
+                continue;
+            }
+        };
+        let file = DataFile {
+            path: name.to_owned(),
+            size: bytes.len() as u64,
+            modified_ms: meta.last_modified.timestamp_millis(),
+            stats: FileStats { num_records: rows, ..FileStats::default() },
+            mutations: 0,
+            superseded: false,
+            digest: Some(Digest::of(&bytes)),
+        };
+        snapshot.files.insert(name.into(), Arc::new(file));
+    }
+    Ok(lost)
+}
+
+/// Takes a damaged table back to where it was before the damage. What came behind that is not part of it
+/// any more: its log goes on after `newest`. Returns the state it has then.
 pub(crate) async fn roll_back(store: &dyn ObjectStore, root: &Path, newest: u64) -> Result<Snapshot, LakeError> {
     let sound = replay::sound(store, root).await?;
     let mut snapshot = match sound.opened {

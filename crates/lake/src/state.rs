@@ -347,7 +347,8 @@ impl Inner {
         Ok((snapshot, view))
     }
 
-    /// Takes the records of files that were not read yet. Where `lost` is given, what cannot be read is noted there.
+    /// Takes the records of files that were not read yet. Where `lost` is given, what cannot be read is
+    /// noted there.
     async fn fold(
         &self,
         snapshot: &Snapshot,

@@ -113,8 +113,8 @@ impl Table {
         })
     }
 
-    /// The table at `root`, whose log is damaged as `what` says, set aside: as of before the damage, and neither read nor
-    /// written until it is repaired.
+    /// The table at `root`, whose log is damaged as `what` says, set aside: as of before the damage, and
+    /// neither read nor written until it is repaired.
     pub(crate) async fn open_aside(
         store: Arc<dyn ObjectStore>,
         root: Path,
@@ -504,7 +504,8 @@ impl Table {
         }
     }
 
-    /// How the last checkpoint taken in the background ended, once. After one that failed the log stays longer.
+    /// How the last checkpoint taken in the background ended, once. After one that failed the log stays
+    /// longer.
     pub fn take_checkpointed(&self) -> Option<Result<(), LakeError>> {
         self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

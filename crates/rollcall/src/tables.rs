@@ -59,7 +59,8 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Give a table another key than its first site proposed: all its sites state their rows again, and are missing until then.
+    /// Give a table another key than its first site proposed: all its sites state their rows again, and are
+    /// missing until then.
     Rekey {
         /// The table.
         table: String,

@@ -554,7 +554,8 @@ impl Session<'_> {
             Reply::AskAgain(again) => {
                 let confirmed = open.outbox.confirmed_tables().get(&again.table).copied().unwrap_or_default();
                 if again.cursor < confirmed.0 {
-                    // To send again from the confirmed position would be asked again for ever. The next hello sorts it out.
+                    // To send again from the confirmed position would be asked again for ever. The next
+                    // hello sorts it out.
                     let text =
                         format!("HQ has table {:?} up to {}, and confirmed {confirmed}", again.table, again.cursor);
                     return Err(SiteError::Ended(text));

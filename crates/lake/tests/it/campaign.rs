@@ -1,5 +1,5 @@
-//! Damage of every kind to every kind of file of a lake: whatever is opened afterwards gives what was written, or says that it
-//! does not; and what is mended can be sent again.
+//! Damage of every kind to every kind of file of a lake: whatever is opened afterwards gives what was
+//! written, or says that it does not; and what is mended can be sent again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -160,3 +160,27 @@ fn a_table_called_like_the_roster_is_there_all_the_same() {
     assert_eq!(hq.value("SELECT v FROM history.sites").as_deref(), Some("a place"));
     assert_eq!(hq.value("SELECT id FROM sites").as_deref(), Some("seattle-01"));
 }
+
+#[test]
+fn what_a_site_cannot_state_again_is_missing_until_a_person_accounts_for_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let [boston, _seattle] = two_stores(&hq, directory.path());
+    assert!(boston.agent_command(&["detach", "--table", "stock"]).output().expect("runs").status.success());
+    hq.stop();
+    for file in files(&hq, "tables/stock", ".parquet") {
+        flip_a_bit(&file);
+    }
+    repair(&mut hq);
+    wait_for("the one that can", || {
+        (hq.missing("SELECT count(*) FROM stock") == ["boston-01 hq-refuses"]).then_some(())
+    });
+    let evidence = wait_for("the question", || {
+        hq.open_incident("quarantined").filter(|evidence| evidence.contains("does not capture stock any more"))
+    });
+    let incident = hq.value("SELECT id FROM rollcall.incidents WHERE kind = 'quarantined'").expect(&evidence);
+    assert!(hq.run(&["incidents", "normal", &incident, "--by", "ada"]).status.success());
+    wait_for("completeness", || hq.missing("SELECT count(*) FROM stock").is_empty().then_some(()));
+    wait_for("the end of the incident", || hq.open_incident("quarantined").is_none().then_some(()));
+    assert_eq!(hq.value("SELECT string_agg(DISTINCT _site, ' ') FROM stock").as_deref(), Some("seattle-01"));
+}
