@@ -5,6 +5,8 @@
 //! decision is a record of the state log. A batch waits until a person gives it up, or the site has stated
 //! its rows again since.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,16 +14,15 @@ use std::{
 };
 
 use arrow_array::{
-    Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-    cast::AsArray,
-    types::{Int32Type, Int64Type, TimestampMicrosecondType},
+    Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, cast::AsArray,
 };
 use prost::Message;
 use rollcall_lake::{DataFile, Lake, LakeError, Snapshot, StateView, our_columns};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
 use rollcall_wire::{batch::Encoded, proto::BatchHeader};
-use serde::{Deserialize, Serialize};
 
+use self::kept::{Concern, damaged, entries};
+pub(crate) use self::kept::{Decided, Decision, Kept, KeptView, State};
 use crate::{
     error::HqError,
     restate,
@@ -35,68 +36,6 @@ const DECISION: &str = "quarantine";
 /// Columns of the quarantine that say what a batch is, without the batch.
 const ABOUT: [&str; 7] =
     [our_columns::SITE, our_columns::EPOCH, "first_seq", "last_seq", our_columns::RECEIVED_AT, "reason", "tables"];
-
-/// A batch in quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
-    pub(crate) epoch: Epoch,
-    pub(crate) first: Seq,
-    pub(crate) last: Seq,
-    pub(crate) at: Timestamp,
-    pub(crate) reason: String,
-    /// The tables of which rows could not be taken; none if that cannot be told, so that it may be any.
-    pub(crate) tables: Option<BTreeSet<String>>,
-    /// Bytes in the lake.
-    pub(crate) bytes: u64,
-    /// The data file it is in; empty until this node read it there.
-    #[serde(skip)]
-    file: String,
-}
-
-impl Kept {
-    fn concerns(&self, table: &str) -> bool {
-        self.tables.as_ref().is_none_or(|tables| tables.contains(table))
-    }
-}
-
-/// What a person decided about a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Decision {
-    pub(crate) what: Decided,
-    pub(crate) by: String,
-    pub(crate) reason: String,
-    pub(crate) at: Timestamp,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Decided {
-    /// What hindered it is mended: the site states everything again.
-    Taken,
-    /// Its rows are done without.
-    GivenUp,
-}
-
-/// Of which tables a site has rows in quarantine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Concern {
-    /// It may be any table.
-    all: bool,
-    tables: BTreeSet<String>,
-}
-
-impl Concern {
-    pub(crate) fn is_about(&self, table: &str) -> bool {
-        self.all || self.tables.contains(table)
-    }
-
-    fn add(&mut self, kept: &Kept) {
-        match &kept.tables {
-            Some(tables) => self.tables.extend(tables.iter().cloned()),
-            None => self.all = true,
-        }
-    }
-}
 
 /// By site, what waits in quarantine.
 pub(crate) type Concerns = HashMap<SiteId, Concern>;
@@ -446,78 +385,4 @@ impl Quarantine {
         self.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await?;
         Ok(())
     }
-}
-
-/// What became of a batch in quarantine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum State {
-    /// For a person.
-    Waits,
-    /// For the site, which is to state everything again.
-    Asked,
-    /// The site has stated its rows since.
-    StatedAgain,
-    /// A person did without its rows.
-    GivenUp,
-}
-
-impl State {
-    /// Whether its rows are missing.
-    fn waits(self) -> bool {
-        matches!(self, Self::Waits | Self::Asked)
-    }
-}
-
-/// A batch in quarantine, as people see it.
-#[derive(Debug, Serialize)]
-pub(crate) struct KeptView {
-    pub(crate) id: String,
-    pub(crate) site: SiteId,
-    #[serde(flatten)]
-    pub(crate) kept: Kept,
-    pub(crate) state: State,
-    pub(crate) decision: Option<Decision>,
-}
-
-/// What is known of a batch whose file is damaged.
-fn damaged(file: &DataFile, what: &str) -> Option<(SiteId, Kept)> {
-    let known = |name: &str| file.stats.min_values.get(name);
-    let number = |name: &str| known(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
-    let kept = Kept {
-        epoch: Epoch(u32::try_from(number(our_columns::EPOCH)).unwrap_or_default()),
-        first: Seq(number("first_seq")),
-        last: Seq(number("last_seq")),
-        at: Timestamp::from_micros(file.modified_ms.saturating_mul(1000)),
-        reason: what.to_owned(),
-        tables: None,
-        bytes: 0,
-        file: String::new(),
-    };
-    Some((SiteId::new(known(our_columns::SITE)?.as_str()?).ok()?, kept))
-}
-
-fn entries(rows: &RecordBatch) -> Result<Vec<(SiteId, Kept)>, LakeError> {
-    let column = |name: &str| {
-        rows.column_by_name(name).ok_or_else(|| LakeError::Task(format!("the quarantine has no column {name}")))
-    };
-    let (sites, reasons) = (column(our_columns::SITE)?.as_string::<i32>(), column("reason")?.as_string::<i32>());
-    let (epochs, tables) =
-        (column(our_columns::EPOCH)?.as_primitive::<Int32Type>(), column("tables")?.as_string::<i32>());
-    let seqs = [column("first_seq")?, column("last_seq")?].map(|column| column.as_primitive::<Int64Type>().clone());
-    let times = column(our_columns::RECEIVED_AT)?.as_primitive::<TimestampMicrosecondType>();
-    let entry = |row: usize| {
-        let kept = Kept {
-            epoch: Epoch(epochs.value(row).unsigned_abs()),
-            first: Seq(seqs[0].value(row).unsigned_abs()),
-            last: Seq(seqs[1].value(row).unsigned_abs()),
-            at: Timestamp::from_micros(times.value(row)),
-            reason: reasons.value(row).to_owned(),
-            tables: tables.is_valid(row).then(|| serde_json::from_str(tables.value(row)).ok()).flatten(),
-            bytes: 0,
-            file: String::new(),
-        };
-        Some((SiteId::new(sites.value(row)).ok()?, kept))
-    };
-    Ok((0..rows.num_rows()).filter_map(entry).collect())
 }

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use futures::{TryStreamExt, future::try_join_all};
+use futures::future::try_join_all;
 use object_store::{ObjectStore, path::Path};
 use rollcall_types::TableName;
 
@@ -19,9 +19,10 @@ use crate::{
     heads::Heads,
     layer::{Layered, PutLayer},
     objects::{get_optional, put_if_absent},
+    opener::{Opener, follow_table, runs_elsewhere},
     remote::{probe, store_at},
     replay,
-    salvage::{self, Doubt},
+    salvage::Doubt,
     schema::{Column, ColumnType, TableSchema, our_columns},
     state::{self, StateLog},
     table::Table,
@@ -110,7 +111,7 @@ impl Lake {
             }
         };
         let id = lake_id(store.as_ref(), &heads).await?;
-        let opener = Opener { store: store.clone(), clock: options.clock.clone(), heads };
+        let opener = Opener::new(store.clone(), options.clock.clone(), heads);
         let (state, mut doubts) = opener.state().await?;
         let site_log = opener.own("site_log").await?;
         let quarantine = opener.own("quarantine").await?;
@@ -193,7 +194,7 @@ impl Lake {
             if self.table(&name).is_some() {
                 continue;
             }
-            let opener = Opener::new(self.store.clone(), self.options.clock.clone());
+            let opener = Opener::new(self.store.clone(), self.options.clock.clone(), Heads::default());
             if let Some(table) = opener.table(root).await? {
                 self.tables.write().unwrap_or_else(PoisonError::into_inner).insert(name, table);
             }
@@ -323,14 +324,6 @@ impl Lake {
     }
 }
 
-/// Whether a node of this lake told the others something in the last minute.
-pub(crate) async fn runs_elsewhere(store: &dyn ObjectStore) -> Result<bool, LakeError> {
-    let told: Vec<_> =
-        store.list(Some(&Path::from("rollcall/relay"))).try_collect().await.doing("looking for nodes")?;
-    let alive = chrono::Utc::now() - chrono::TimeDelta::seconds(60);
-    Ok(told.iter().any(|object| object.last_modified > alive))
-}
-
 /// Where the tables of sites' rows are.
 pub(crate) async fn table_roots(store: &dyn ObjectStore) -> Result<Vec<(TableName, Path)>, LakeError> {
     let listed = store.list_with_delimiter(Some(&Path::from("tables"))).await.doing("listing tables")?;
@@ -383,93 +376,6 @@ pub(crate) fn own_schema(name: &str) -> TableSchema {
         "untold" => untold_schema(),
         "audit" => audit_schema(),
         _ => state::schema(),
-    }
-}
-
-/// Takes over what others committed. A table whose log is damaged is set aside, and hinders no other.
-async fn follow_table(table: &Arc<Table>) -> Result<(), LakeError> {
-    if table.set_aside().is_some() {
-        return Ok(());
-    }
-    match table.refresh().await {
-        Err(LakeError::Damaged(what)) => table.put_aside(what),
-        other => drop(other?),
-    }
-    Ok(())
-}
-
-/// Opens tables, and sets aside those whose logs are damaged or older than they were.
-struct Opener {
-    store: Arc<dyn ObjectStore>,
-    clock: BootClock,
-    heads: Heads,
-}
-
-impl Opener {
-    fn new(store: Arc<dyn ObjectStore>, clock: BootClock) -> Self {
-        Self { store, clock, heads: Heads::default() }
-    }
-
-    /// The table at `root`; none if there never was one.
-    async fn table(&self, root: Path) -> Result<Option<Arc<Table>>, LakeError> {
-        let noted = self.heads.tables.get(root.as_ref()).copied();
-        let what = match Table::open(self.store.clone(), root.clone(), self.clock.clone()).await {
-            Ok(Some(table)) => {
-                let older = self.heads.older(root.as_ref(), noted, table.snapshot().version());
-                older.into_iter().for_each(|what| table.put_aside(what));
-                return Ok(Some(table));
-            }
-            Ok(None) if noted.is_none() => return Ok(None),
-            Ok(None) => format!("the log of {root} is gone"),
-            Err(LakeError::Damaged(what)) => what,
-            Err(error) => return Err(error),
-        };
-        Table::open_aside(self.store.clone(), root, self.clock.clone(), what).await.map(Some)
-    }
-
-    /// One of HQ's own tables, made if it never was there.
-    async fn own(&self, name: &str) -> Result<Arc<Table>, LakeError> {
-        let (root, schema) = (Path::from("rollcall").join(name), own_schema(name));
-        if let Some(table) = self.table(root.clone()).await? {
-            // An earlier HQ may have made it with fewer columns.
-            table.widen(&schema).await?;
-            return Ok(table);
-        }
-        Table::open_or_create(self.store.clone(), root, self.clock.clone(), &schema).await
-    }
-
-    /// The state log, and what of it is lost: what can be read of it counts, since nothing goes without it.
-    async fn state(&self) -> Result<(StateLog, Vec<String>), LakeError> {
-        let root = Path::from("rollcall/state");
-        let noted = self.heads.tables.get(root.as_ref()).copied();
-        let mut lost = Vec::new();
-        let open = async || Table::open(self.store.clone(), root.clone(), self.clock.clone()).await;
-        let table = match open().await {
-            Err(LakeError::Damaged(what)) => {
-                lost.push(what);
-                lost.extend(
-                    salvage::take_what_is_there(self.store.as_ref(), &root, &state::schema(), noted.unwrap_or(0))
-                        .await?,
-                );
-                open().await?
-            }
-            other => other?,
-        };
-        let table = match table {
-            Some(table) => table,
-            None if noted.is_some() => {
-                let text =
-                    "rollcall/state is gone, and with it the roster and who may do what: put it back from a backup";
-                return Err(LakeError::damaged(text));
-            }
-            None => {
-                Table::open_or_create(self.store.clone(), root.clone(), self.clock.clone(), &state::schema()).await?
-            }
-        };
-        lost.extend(self.heads.older("rollcall/state", noted, table.snapshot().version()));
-        let (state, unread) = StateLog::open(table).await?;
-        lost.extend(unread);
-        Ok((state, lost))
     }
 }
 

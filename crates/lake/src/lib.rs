@@ -15,6 +15,7 @@
 
 mod action;
 mod append;
+mod aside;
 mod check;
 mod checkpoint;
 mod clean;
@@ -31,6 +32,7 @@ mod lake;
 mod layer;
 mod misfit;
 mod objects;
+mod opener;
 mod rekey;
 mod remote;
 mod replay;

@@ -16,6 +16,7 @@ use rollcall_types::{Epoch, SiteNumber};
 
 use crate::{
     action::{Action, Remove},
+    aside::Aside,
     checkpoint,
     clean::Unwanted,
     clock::BootClock,
@@ -26,7 +27,7 @@ use crate::{
     objects::{get_optional, pauses, put_if_absent},
     replay::{self, Opened, read_entry},
     schema::TableSchema,
-    snapshot::{Cursor, CursorField, DataFile, Snapshot, meta_data_for},
+    snapshot::{Cursor, DataFile, Snapshot, meta_data_for},
 };
 
 /// A table of the lake. All methods may be called from several tasks; several processes may have the table open.
@@ -40,7 +41,7 @@ pub struct Table {
     pub(crate) committing: tokio::sync::Mutex<()>,
     checkpointing: AtomicBool,
     /// Nothing is read or written while it is set aside.
-    aside: Mutex<Option<Aside>>,
+    pub(crate) aside: Mutex<Option<Aside>>,
     /// How the newest checkpoint ended, until it is asked for.
     checkpointed: Mutex<Option<Result<(), LakeError>>>,
     /// Data files that were found damaged.
@@ -48,17 +49,8 @@ pub struct Table {
     pub(crate) unwanted: Mutex<Unwanted>,
 }
 
-/// A table set aside.
-#[derive(Debug, Clone)]
-struct Aside {
-    /// What is wrong with its log.
-    what: String,
-    /// The sites that had come behind what can be relied on, as far as that can be read.
-    sites: HashSet<SiteNumber>,
-}
-
 #[derive(Debug)]
-struct Live {
+pub(crate) struct Live {
     snapshot: Snapshot,
     /// Boot time at which the log was last read to its end.
     read_at: Duration,
@@ -98,7 +90,13 @@ impl Table {
         Ok(Some(Self::with(store, root, clock, Live::new(opened, read_at), None)))
     }
 
-    fn with(store: Arc<dyn ObjectStore>, root: Path, clock: BootClock, live: Live, aside: Option<Aside>) -> Arc<Self> {
+    pub(crate) fn with(
+        store: Arc<dyn ObjectStore>,
+        root: Path,
+        clock: BootClock,
+        live: Live,
+        aside: Option<Aside>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             root,
@@ -111,59 +109,6 @@ impl Table {
             damaged: Mutex::default(),
             unwanted: Mutex::default(),
         })
-    }
-
-    /// The table at `root`, whose log is damaged as `what` says, set aside: as of before the damage, and
-    /// neither read nor written until it is repaired.
-    pub(crate) async fn open_aside(
-        store: Arc<dyn ObjectStore>,
-        root: Path,
-        clock: BootClock,
-        what: String,
-    ) -> Result<Arc<Self>, LakeError> {
-        let read_at = clock.now();
-        let sound = replay::sound(store.as_ref(), &root).await?;
-        let entries = sound.behind.iter().filter_map(|(_, entry)| entry.as_ref().ok());
-        let txns = entries.flat_map(|entry| &entry.actions).filter_map(|action| action.txn.as_ref());
-        let sites = txns.filter_map(|txn| CursorField::parse(&txn.app_id)).map(|(site, ..)| site).collect();
-        let opened = match sound.opened {
-            Some(opened) => opened,
-            None => {
-                let meta_data = meta_data_for(&TableSchema::for_sites(Vec::new()), None, 0);
-                Opened { snapshot: Snapshot::empty(meta_data)?, log_bytes: 0, log_entries: 0 }
-            }
-        };
-        tracing::error!(table = %root, what, "a table is damaged and set aside; `rollcall lake check` says more");
-        Ok(Self::with(store, root, clock, Live::new(opened, read_at), Some(Aside { what, sites })))
-    }
-
-    /// Why the table is set aside, if it is: nothing of it is read or written until it is repaired.
-    pub fn set_aside(&self) -> Option<String> {
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|aside| aside.what.clone())
-    }
-
-    /// Whether the table is set aside and has, or had, rows of this site.
-    pub fn is_aside_for(&self, site: SiteNumber) -> bool {
-        let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_rows = || self.live().snapshot.epochs(site).next().is_some();
-        aside.as_ref().is_some_and(|aside| aside.sites.contains(&site) || has_rows())
-    }
-
-    pub(crate) fn put_aside(&self, what: String) {
-        tracing::error!(table = %self.root, what, "a table is damaged and set aside; `rollcall lake check` says more");
-        let aside = Aside { what, sites: HashSet::new() };
-        *self.aside.lock().unwrap_or_else(PoisonError::into_inner) = Some(aside);
-    }
-
-    /// An error if the table is set aside.
-    pub fn must_be_sound(&self) -> Result<(), LakeError> {
-        match self.set_aside() {
-            None => Ok(()),
-            Some(what) => Err(LakeError::Damaged(format!(
-                "{} is set aside until it is repaired (`rollcall lake check`, `rollcall lake repair`): {what}",
-                self.root
-            ))),
-        }
     }
 
     /// Opens the table at `root`, or creates it with this schema. Two creators end up with the same table.
@@ -543,7 +488,7 @@ pub(crate) async fn get_data_file(store: &dyn ObjectStore, root: &Path, file: &D
 }
 
 impl Live {
-    fn new(opened: Opened, read_at: Duration) -> Self {
+    pub(crate) fn new(opened: Opened, read_at: Duration) -> Self {
         Self { snapshot: opened.snapshot, read_at, log_bytes: opened.log_bytes, log_entries: opened.log_entries }
     }
 }
