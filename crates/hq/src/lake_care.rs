@@ -102,6 +102,9 @@ pub async fn repair_lake(place: &LakePlace, report: CheckReport) -> Result<Vec<M
     let may_end = report.findings.iter().any(|finding| finding.damage == Damage::Doubt);
     let (mut mended, mut report) = (Vec::new(), report);
     for round in 0.. {
+        let has_failed =
+            |finding: &Finding| mended.iter().any(|tried: &Mended| tried.error.is_some() && tried.finding == *finding);
+        report.findings.retain(|finding| !has_failed(finding));
         let is_left = |finding: &Finding| {
             matches!(finding.damage, Damage::ByHand { .. }) || finding.damage == Damage::Doubt && !may_end
         };

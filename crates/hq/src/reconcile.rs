@@ -5,7 +5,7 @@
 //! tables grow although it captured nothing, each become an incident.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -66,26 +66,25 @@ pub(crate) struct Reconciled {
 
 /// What was reconciled last, by site and table.
 #[derive(Debug, Default)]
-pub(crate) struct Reconciliation(Mutex<BTreeMap<(SiteId, String), Reconciled>>);
+pub(crate) struct Reconciliation {
+    all: Mutex<BTreeMap<(SiteId, String), Reconciled>>,
+    captured: Mutex<Captured>,
+}
 
 impl Reconciliation {
     /// What each site captures, by its newest manifest.
     pub(crate) fn captured(&self) -> Captured {
-        let mut captured = Captured::new();
-        for ((site, table), reconciled) in self.all().iter() {
-            let known = captured.entry(site.clone()).or_default();
-            if reconciled.through > known.0 {
-                *known = (reconciled.through, BTreeSet::new());
-            }
-            if reconciled.through == known.0 {
-                known.1.insert(hq_name(table));
-            }
-        }
-        captured
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_captured(&self, site: &SiteId, received: &Received) {
+        let tables = received.manifest.tables.iter().map(|stated| hq_name(&stated.table)).collect();
+        let newest = (received.epoch, received.manifest.through, tables);
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), newest);
     }
 
     pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<(SiteId, String), Reconciled>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -486,6 +485,7 @@ fn judge(
     let (after, through) = (received.manifest.after, received.manifest.through);
     let is_next =
         |before: &&Received| before.epoch == received.epoch && before.manifest.through == received.manifest.after;
+    shared.reconciliation.note_captured(site, received);
     let mut all = shared.reconciliation.all();
     for stated in &received.manifest.tables {
         let name = TableName::at_hq(&stated.table).ok();

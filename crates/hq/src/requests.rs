@@ -72,7 +72,7 @@ pub(crate) async fn ask(shared: &Shared, incident: u64, wish: Wish) -> Result<An
 
 /// Does what is wished, durably; none if another node acts by now.
 async fn carry_out(shared: &Shared, incident: u64, wish: &Wish) -> Result<Option<Answer>, LakeError> {
-    if let Wish::Explain { by, .. } = wish {
+    if let Wish::Explain { was_normal: true, by } = wish {
         do_without(shared, incident, by).await?;
     }
     let answer = apply(shared, incident, wish);
@@ -84,12 +84,15 @@ async fn carry_out(shared: &Shared, incident: u64, wish: &Wish) -> Result<Option
 /// Who accounts for rows that a site is to state again and cannot does without them.
 async fn do_without(shared: &Shared, incident: u64, by: &str) -> Result<(), LakeError> {
     let known = shared.watching.watch().incident(incident).cloned();
-    let is_it = |known: &rollcall_roll::Incident| known.kind == Kind::Condition(Condition::Quarantined);
+    let is_it =
+        |known: &rollcall_roll::Incident| known.kind == Kind::Condition(Condition::Quarantined) && known.is_open();
     let Some(known) = known.filter(is_it) else { return Ok(()) };
     let (roster, captured) = (shared.roster.all(), shared.reconciliation.captured());
     for (site, record) in known.members.keys().filter_map(|site| Some((site, roster.get(site)?))) {
         let view = shared.lake.state().view();
-        let tables = restate::uncaptured(&shared.lake, &view, site, record, &captured);
+        let mut tables = restate::uncaptured(&shared.lake, &view, site, record, &captured);
+        // Only what the incident said: a person answers that.
+        tables.retain(|table| known.evidence.contains(table.as_str()));
         if !tables.is_empty() {
             restate::give_up(&shared.lake, site, record, &tables, by, shared.now()).await?;
         }

@@ -46,6 +46,9 @@ impl Wish {
         let all = lake.tables();
         let cursors = all.values().filter_map(|table| table.cursor(number, epoch));
         let after = cursors.map(|cursor| cursor.seq).max().unwrap_or_default();
+        // All tables are named: one that it does not capture any more can be done without by itself.
+        let of_site = all.iter().filter(|(_, table)| !table.is_published() && table.cursor(number, epoch).is_some());
+        let tables = tables.or_else(|| Some(of_site.map(|(name, _)| name.to_string()).collect()));
         Self { epoch, after, tables, new_life: false, is_missing, reason }
     }
 
@@ -73,6 +76,9 @@ impl Wish {
         now: Timestamp,
         by: &str,
     ) -> Result<Record, LakeError> {
+        // Its time is its number, which only grows: clocks may be set back.
+        let known = view.get(RESTATE, site.as_str());
+        let now = known.map_or(now, |known| now.max(known.at.plus_micros(1)));
         view.next(RESTATE, site.as_str(), self, now, by)
     }
 
@@ -137,8 +143,8 @@ pub(crate) fn uncaptured(
     let Some((_, wish)) = open(lake, view, site, record).filter(|(_, wish)| !wish.new_life) else {
         return BTreeSet::new();
     };
-    let since = captured.get(site).filter(|(through, _)| *through > wish.after);
-    let Some(((_, tables), wished)) = since.zip(wish.tables) else { return BTreeSet::new() };
+    let since = captured.get(site).filter(|(epoch, through, _)| *epoch == wish.epoch && *through > wish.after);
+    let Some(((.., tables), wished)) = since.zip(wish.tables) else { return BTreeSet::new() };
     wished.difference(tables).cloned().collect()
 }
 
@@ -160,8 +166,8 @@ pub(crate) async fn give_up(
     lake.state().update(|view| Ok::<_, LakeError>((records(view)?, ()))).await
 }
 
-/// By site, the end of its newest manifest and the tables in it, by their names at HQ.
-pub(crate) type Captured = HashMap<SiteId, (Seq, BTreeSet<String>)>;
+/// By site, the life and the end of its newest manifest, and the tables in it by their names at HQ.
+pub(crate) type Captured = HashMap<SiteId, (Epoch, Seq, BTreeSet<String>)>;
 
 /// All wishes that are not fulfilled.
 pub(crate) fn all_open(lake: &Lake, roster: &Sites) -> Vec<(SiteId, Wish)> {

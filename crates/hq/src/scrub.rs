@@ -5,6 +5,7 @@
 //! node acts and however often it is started anew.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,15 +34,17 @@ fn is_due(path: &str, from: i64, to: i64) -> bool {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut from, mut logs_looked_at) = (shared.now().as_seconds(), Instant::now());
+    let (started, mut logs_looked_at) = (shared.now().as_seconds(), Instant::now());
+    // By table, up to when its files were looked at: what the store did not give is asked for again.
+    let mut looked: HashMap<String, i64> = HashMap::new();
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             _ = timer.tick() => {}
         }
         let to = shared.now().as_seconds();
-        let since = std::mem::replace(&mut from, to);
         if !shared.is_acting() {
+            looked.values_mut().for_each(|since| *since = to);
             continue;
         }
         let own = [shared.lake.state().table().clone(), shared.lake.quarantine().clone()];
@@ -55,7 +58,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             if looks_at_logs {
                 shared.health.note(format!("read the log of {}", table.root()), &table.heal().await);
             }
-            let scrubbed = table.scrub(|path| is_due(path, since, to)).await;
+            let since = looked.entry(table.root().to_string()).or_insert(started);
+            let scrubbed = table.scrub(|path| is_due(path, *since, to)).await;
+            if scrubbed.is_ok() {
+                *since = to;
+            }
             shared.health.note(format!("look at data files of {}", table.root()), &scrubbed);
         }
     }

@@ -434,9 +434,10 @@ impl Table {
         Ok(())
     }
 
-    /// Looks at data files of the newest version that are due, and notes those that are damaged.
+    /// Looks at data files of the newest version that are due, and notes those that are damaged. One that
+    /// the store does not give is an error, after the others.
     pub async fn scrub(&self, is_due: impl Fn(&str) -> bool) -> Result<(), LakeError> {
-        let snapshot = self.snapshot();
+        let (snapshot, mut outcome) = (self.snapshot(), Ok(()));
         for file in snapshot.files().filter(|file| is_due(&file.path)) {
             match self.get_data_file(file).await {
                 Ok(bytes) if file.digest.is_none() => self.give_digest(file, bytes).await?,
@@ -446,9 +447,9 @@ impl Table {
                 }
                 // It was replaced meanwhile.
                 Err(LakeError::DamagedFile { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => outcome = Err(error),
             }
         }
-        Ok(())
+        outcome
     }
 }
