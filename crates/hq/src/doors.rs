@@ -1,16 +1,55 @@
-//! Callers turned away at the ports for want of a place: people hear of it while it lasts.
+//! Places of callers by address, and callers turned away for want of one: people hear of it while it lasts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
-use crate::{health::Health, sites_port::block};
+use tokio::sync::Semaphore;
+
+use crate::health::Health;
 
 /// It is over after so long without anybody turned away.
 const OVER_AFTER: Duration = Duration::from_secs(120);
+
+/// Whoever has one address of IPv6 has all that share its first half.
+pub(crate) fn block(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        address => address,
+    }
+}
+
+/// Places of callers by address, for as long as there are such callers.
+pub(crate) struct Places {
+    of_one: usize,
+    all: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+}
+
+impl Places {
+    /// So many for each address.
+    pub(crate) fn new(of_one: usize) -> Self {
+        Self { of_one, all: Mutex::default() }
+    }
+
+    /// Those of callers from this address.
+    pub(crate) fn of(&self, address: IpAddr) -> Arc<Semaphore> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = block(address);
+        if let Some(places) = all.get(&address).and_then(Weak::upgrade) {
+            return places;
+        }
+        // Now and then, so that a crowd of addresses is not looked through for each of them.
+        if all.len().is_power_of_two() {
+            all.retain(|_, places| places.strong_count() > 0);
+        }
+        let places = Arc::new(Semaphore::new(self.of_one));
+        all.insert(address, Arc::downgrade(&places));
+        places
+    }
+}
 
 #[derive(Debug)]
 struct Turned {

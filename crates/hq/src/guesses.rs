@@ -15,7 +15,7 @@ use rollcall_lake::{Lake, LakeError, StateView};
 use rollcall_types::{Timestamp, describe, plain};
 use serde::{Deserialize, Serialize};
 
-use crate::sites_port::block;
+use crate::doors::block;
 
 const GUESSES: &str = "guesses";
 /// Wrong passwords of one user from one address, and of all users from one, that make nobody wait.

@@ -4,11 +4,10 @@
 //! silent is what a node is made of. Who calls is read once, from the certificate that TLS checked.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,6 +26,7 @@ use tonic::{body::Body, codegen::Service};
 use crate::{
     authority::{Peer, peer_of},
     capacity,
+    doors::Places,
     error::HqError,
     gateway::Gateway,
     node::Shared,
@@ -101,7 +101,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         enrolment: EnrolmentServer::new(gateway.clone()),
         sites: SitesServer::new(gateway).max_decoding_message_size(MESSAGE_BYTES_MAX),
     });
-    let places = Arc::new(Places::new());
+    let handshakes =
+        Arc::new(Handshakes { all: Semaphore::new(HANDSHAKES_MAX), of_one: Places::new(HANDSHAKES_OF_ONE) });
     let room = Arc::new(Semaphore::new(shared.capacity + capacity::CALLERS_BEYOND));
     loop {
         let accepted = tokio::select! {
@@ -120,7 +121,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                     shared: shared.clone(),
                     services: services.clone(),
                     tls: tls.clone(),
-                    places: places.clone(),
+                    handshakes: handshakes.clone(),
                 };
                 shared.tasks.spawn(door.meet(stream, address, room));
             }
@@ -155,35 +156,13 @@ struct Door {
     shared: Arc<Shared>,
     services: Arc<Services>,
     tls: Arc<ServerConfig>,
-    places: Arc<Places>,
+    handshakes: Arc<Handshakes>,
 }
 
 /// Places of handshakes.
-struct Places {
+struct Handshakes {
     all: Semaphore,
-    /// Those of callers from one address, for as long as there are such callers.
-    of_one: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
-}
-
-impl Places {
-    fn new() -> Self {
-        Self { all: Semaphore::new(HANDSHAKES_MAX), of_one: Mutex::default() }
-    }
-
-    fn of(&self, address: IpAddr) -> Arc<Semaphore> {
-        let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = block(address);
-        if let Some(places) = of_one.get(&address).and_then(Weak::upgrade) {
-            return places;
-        }
-        // Now and then, so that a crowd of addresses is not looked through for each of them.
-        if of_one.len().is_power_of_two() {
-            of_one.retain(|_, places| places.strong_count() > 0);
-        }
-        let places = Arc::new(Semaphore::new(HANDSHAKES_OF_ONE));
-        of_one.insert(address, Arc::downgrade(&places));
-        places
-    }
+    of_one: Places,
 }
 
 impl Door {
@@ -210,10 +189,10 @@ impl Door {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
         timeout(HELLO_TIMEOUT, hello(&stream)).await??;
-        let of_one = self.places.of(address);
+        let of_one = self.handshakes.of_one.of(address);
         let place = async {
             let own = of_one.acquire().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((own, self.places.all.acquire().await.map_err(io::Error::other)?))
+            Ok::<_, io::Error>((own, self.handshakes.all.acquire().await.map_err(io::Error::other)?))
         };
         let place = timeout(PLACE_TIMEOUT, place).await;
         if place.is_err() {
@@ -221,14 +200,6 @@ impl Door {
         }
         let _place = place??;
         timeout(HANDSHAKE_TIMEOUT, TlsLine::accept(self.tls.clone(), stream)).await?
-    }
-}
-
-/// Whoever has one address of IPv6 has all that share its first half.
-pub(crate) fn block(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        address => address,
     }
 }
 

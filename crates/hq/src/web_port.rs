@@ -1,11 +1,10 @@
 //! The API's port: places per address, time limits at every step, and who calls is known to what is called.
 
 use std::{
-    collections::HashMap,
     io::ErrorKind,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,7 +30,7 @@ use tokio::{
 };
 use tower::Service;
 
-use crate::{node::Shared, sites_port::block};
+use crate::{doors::Places, node::Shared};
 
 /// Connections at a time, and of one address. A proxy in front of HQ is one address.
 const PLACES: usize = 1000;
@@ -45,31 +44,10 @@ const PACE_MIN: u64 = 4096;
 /// After a failure to accept, such as for want of open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-#[derive(Default)]
-struct Places(Mutex<HashMap<IpAddr, Weak<Semaphore>>>);
-
-impl Places {
-    /// A place for one more from this address.
-    fn take(&self, address: IpAddr) -> Option<OwnedSemaphorePermit> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = block(address);
-        let places = all.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
-            // Now and then, so that a crowd of addresses is not looked through for each of them.
-            if all.len().is_power_of_two() {
-                all.retain(|_, places| places.strong_count() > 0);
-            }
-            let places = Arc::new(Semaphore::new(PLACES_OF_ONE));
-            all.insert(address, Arc::downgrade(&places));
-            places
-        });
-        places.try_acquire_owned().ok()
-    }
-}
-
 /// Serves the API until the node stops.
 pub(crate) async fn serve(shared: Arc<Shared>, router: Router, listener: TcpListener) {
     const ACCEPTING: &str = "take calls to the API";
-    let (all, of_one, mut has_failed) = (Arc::new(Semaphore::new(PLACES)), Places::default(), false);
+    let (all, of_one, mut has_failed) = (Arc::new(Semaphore::new(PLACES)), Places::new(PLACES_OF_ONE), false);
     loop {
         let accepted = tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -90,7 +68,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, router: Router, listener: TcpList
                 continue;
             }
         };
-        let place = of_one.take(address.ip()).zip(all.clone().try_acquire_owned().ok());
+        let place = of_one.of(address.ip()).try_acquire_owned().ok().zip(all.clone().try_acquire_owned().ok());
         match place {
             Some(place) => drop(shared.tasks.spawn(talk(shared.clone(), router.clone(), stream, address, place))),
             None => shared.doors.turned_away("the API", address.ip()),

@@ -63,6 +63,11 @@ impl Opener {
         let open = async || Table::open(self.store.clone(), root.clone(), self.clock.clone()).await;
         let table = match open().await {
             Err(LakeError::Damaged(what)) => {
+                // To mend it here would change it behind that node's back.
+                if runs_elsewhere(self.store.as_ref()).await? {
+                    let text = "another node runs, which has it whole and mends it within an hour; or stop all nodes for a minute";
+                    return Err(LakeError::Damaged(format!("{what}: {text}")));
+                }
                 lost.push(what);
                 lost.extend(
                     salvage::take_what_is_there(self.store.as_ref(), &root, &state::schema(), noted.unwrap_or(0))

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rollcall_lake::{BootClock, LakeError, Table, TableSchema};
+use rollcall_lake::{BootClock, Lake, LakeError, LakeOptions, Table, TableSchema};
 use rollcall_types::{Epoch, SiteNumber};
 
 use crate::support::{key, part, table};
@@ -153,4 +154,27 @@ async fn a_damaged_checkpoint_is_passed_over() {
     assert!(matches!(reopened(&store).await, Err(LakeError::Damaged(_))));
     put(&store, &newer, whole).await;
     assert_eq!(reopened(&store).await.expect("opens").snapshot().rows(), 15);
+}
+
+#[tokio::test]
+async fn a_damaged_state_is_mended_by_opening_only_while_no_other_node_runs() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    drop(Lake::open(store.clone(), LakeOptions::default()).await.expect("opens"));
+    let log: Vec<_> = store.list(Some(&Path::from("rollcall/state/_delta_log"))).try_collect().await.expect("lists");
+    for meta in &log {
+        let mut damaged = bytes(&store, &meta.location).await;
+        damaged[0] ^= 1;
+        put(&store, &meta.location, damaged).await;
+    }
+    let told = Path::from("rollcall/relay/another");
+    put(&store, &told, b"{}".to_vec()).await;
+    let refused = Lake::open(store.clone(), LakeOptions::default()).await.map(drop).expect_err("another node runs");
+    assert!(matches!(&refused, LakeError::Damaged(what) if what.contains("another node runs")), "{refused:?}");
+    for meta in &log {
+        let left = bytes(&store, &meta.location).await;
+        assert_ne!(left[0], b'{', "nothing was mended behind its back");
+    }
+    store.delete(&told).await.expect("deletes");
+    let lake = Lake::open(store.clone(), LakeOptions::default()).await.expect("what can be read counts");
+    assert!(lake.doubt().is_some(), "and people are told");
 }
