@@ -204,14 +204,14 @@ impl HqClock {
     }
 }
 
-/// A length of time, for people.
+/// A length of time, for people, to the nearest: a step of three hours is measured some microseconds later.
 fn span(micros: i64) -> String {
     let sign = if micros < 0 { "-" } else { "" };
-    let minutes = micros.unsigned_abs() / 60_000_000;
-    match minutes {
-        0 => format!("{sign}{} seconds", micros.unsigned_abs() / 1_000_000),
-        1..=179 => format!("{sign}{minutes} minutes"),
-        _ => format!("{sign}{} hours", minutes / 60),
+    let seconds = (micros.unsigned_abs() + 500_000) / 1_000_000;
+    match (seconds + 30) / 60 {
+        0..=1 => format!("{sign}{seconds} seconds"),
+        minutes @ 2..180 => format!("{sign}{minutes} minutes"),
+        minutes => format!("{sign}{} hours", (minutes + 30) / 60),
     }
 }
 
@@ -328,6 +328,13 @@ mod tests {
         assert!(said.contains("off by 3 hours from those of most of 4"), "{said}");
         assert_eq!(machine.clock.site_is_off(180 * MINUTE), None);
         assert!(machine.clock.site_is_off(0).is_some(), "the one that differs from all others");
+    }
+
+    #[test]
+    fn a_length_of_time_is_told_to_the_nearest() {
+        let said = [30 * SECOND, 90 * SECOND, 100 * SECOND, 180 * MINUTE - 1, 180 * MINUTE, -239 * MINUTE - 1];
+        let said = said.map(span);
+        assert_eq!(said, ["30 seconds", "2 minutes", "2 minutes", "3 hours", "3 hours", "-4 hours"]);
     }
 
     #[test]
