@@ -1,7 +1,14 @@
 //! Who may use the API: people by password, their programs by tokens, the operator's commands by a
 //! token in the data directory.
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+    time::SystemTime,
+};
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier, password_hash::SaltString};
 use base64::{
@@ -27,7 +34,11 @@ pub(crate) const IN_DOUBT: &str = "HQ's own state was damaged and may be older t
 
 /// The file in the data directory that lets this machine's operator use the API.
 pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
+/// The file in the data directory with the first password of user admin, until that is changed.
+pub(crate) const FIRST_PASSWORD_FILE: &str = "admin.password";
 const NODE_KEY_FILE: &str = "node.key";
+/// The next node's key, while secrets are being sealed with it.
+const NEXT_KEY_FILE: &str = "node.key.next";
 const VAULT_NAME: &str = "users";
 
 /// What a user may do.
@@ -53,6 +64,12 @@ pub(crate) struct User {
     #[serde(default)]
     pub(crate) strict: bool,
     password: PasswordHashes,
+    /// When the password was set; none by a version that did not note it.
+    #[serde(default)]
+    pub(crate) password_set_at: Option<Timestamp>,
+    /// It is the one that was made at HQ's first start.
+    #[serde(default)]
+    pub(crate) has_first_password: bool,
 }
 
 impl User {
@@ -115,43 +132,116 @@ struct Stored {
     /// By user and the name that the token was given.
     #[serde(default)]
     tokens: BTreeMap<String, BTreeMap<String, Token>>,
+    /// How often the operator's token was replaced, and when last.
+    #[serde(default)]
+    operator_tokens: u64,
+    #[serde(default)]
+    operator_token_at: Option<Timestamp>,
 }
 
 /// Users with hashes of their passwords, and the hash of the operator's token.
-#[derive(Debug)]
 pub struct Credentials {
-    /// Hash of the operator's token.
-    operator: String,
+    key: VaultKey,
+    /// This node's data directory.
+    directory: PathBuf,
+    /// Which of the operator's tokens is the newest known here, and its hash.
+    operator: RwLock<(u64, String)>,
     stored: KeptSecret<Stored>,
     /// A password that nobody has, checked where there is no such user.
     nobody: PasswordHashes,
 }
 
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(secret)")
+    }
+}
+
 impl Credentials {
-    /// Reads the credentials of this lake, or makes them; then the admin's password is returned,
-    /// once. The operator's token goes into `directory`: it is made from the node's key, so that
-    /// every node takes that of any other.
-    pub(crate) async fn open(
-        vault: &Vault,
-        key: &VaultKey,
-        directory: &Path,
-    ) -> Result<(Self, Option<String>), HqError> {
-        let token = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), b"the operator's token");
-        let token = URL_SAFE_NO_PAD.encode(token);
-        write_private(&directory.join(OPERATOR_TOKEN_FILE), token.as_bytes())?;
-        let stored = KeptSecret::open(vault.clone(), VAULT_NAME).await?;
+    /// Reads the credentials of this lake, or makes them; true if they were made: then the admin's password is in
+    /// [`FIRST_PASSWORD_FILE`] in `directory`. The operator's token goes there too: it is made from the node's key, so
+    /// that every node takes that of any other.
+    pub(crate) async fn open(vault: &Vault, key: &VaultKey, directory: &Path) -> Result<(Self, bool), HqError> {
+        let stored = KeptSecret::<Stored>::open(vault.clone(), VAULT_NAME).await?;
         let nobody = PasswordHashes::new(&URL_SAFE_NO_PAD.encode(random_bytes::<15>()?))?;
-        let opened = Self { operator: token_hash(&token), stored, nobody };
+        let (key, directory) = (key.clone(), directory.to_owned());
+        let opened = Self { key, directory, operator: RwLock::default(), stored, nobody };
+        opened.write_operator_token()?;
         if opened.user("admin").is_some() {
-            return Ok((opened, None));
+            return Ok((opened, false));
         }
-        let password = opened.set("admin", Role::Admin, BTreeMap::new(), false, None).await?;
-        Ok((opened, password))
+        // It is on disk before it counts.
+        let password = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
+        write_private(&opened.directory.join(FIRST_PASSWORD_FILE), format!("{password}\n").as_bytes())?;
+        let admin = User {
+            role: Role::Admin,
+            sees: BTreeMap::new(),
+            strict: false,
+            password: PasswordHashes::new(&password)?,
+            password_set_at: Some(chrono::Utc::now().into()),
+            has_first_password: true,
+        };
+        let add = |stored: &mut Stored| {
+            let is_first = !stored.users.contains_key("admin");
+            stored.users.entry("admin".to_owned()).or_insert_with(|| admin.clone());
+            Ok(is_first)
+        };
+        let is_first = opened.stored.change(add).await?;
+        if !is_first {
+            opened.forget_first_password();
+        }
+        Ok((opened, is_first))
+    }
+
+    /// Writes the newest of the operator's tokens for the commands on this machine.
+    fn write_operator_token(&self) -> Result<(), HqError> {
+        let newest = self.stored.get().operator_tokens;
+        let mut operator = self.operator.write().unwrap_or_else(PoisonError::into_inner);
+        if operator.0 == newest && !operator.1.is_empty() {
+            return Ok(());
+        }
+        let about = match newest {
+            0 => "the operator's token".to_owned(),
+            newest => format!("the operator's token, {newest}"),
+        };
+        let token = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.as_bytes()), about.as_bytes());
+        let token = URL_SAFE_NO_PAD.encode(token);
+        write_private(&self.directory.join(OPERATOR_TOKEN_FILE), token.as_bytes())?;
+        *operator = (newest, token_hash(&token));
+        Ok(())
+    }
+
+    /// Replaces the operator's token: who has a copy of the old one is let in no more.
+    pub(crate) async fn replace_operator_token(&self, now: Timestamp) -> Result<(), HqError> {
+        let replace = |stored: &mut Stored| {
+            (stored.operator_tokens, stored.operator_token_at) = (stored.operator_tokens + 1, Some(now));
+            Ok(())
+        };
+        self.stored.change(replace).await?;
+        self.write_operator_token()
+    }
+
+    /// When the operator's token was replaced last.
+    pub(crate) fn operator_token_at(&self) -> Option<Timestamp> {
+        self.stored.get().operator_token_at
+    }
+
+    /// Removes the file with the first password once that is not the admin's any more.
+    fn forget_first_password(&self) {
+        let path = self.directory.join(FIRST_PASSWORD_FILE);
+        if self.user("admin").is_some_and(|admin| !admin.has_first_password)
+            && let Err(error) = fs::remove_file(&path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "the old first password of admin could not be removed");
+        }
     }
 
     /// Takes over what other nodes changed.
     pub(crate) async fn reload(&self) -> Result<(), HqError> {
-        self.stored.reload().await
+        self.stored.reload().await?;
+        self.forget_first_password();
+        self.write_operator_token()
     }
 
     /// All users by name.
@@ -169,7 +259,8 @@ impl Credentials {
         let stored = self.stored.get();
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| HqError::Certificate(error.to_string()));
         // The same salt each time, as a real user would have; and the same work for both.
-        let made_up = digest(&SHA256, format!("{name}{}", self.operator).as_bytes());
+        let made_up =
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.as_bytes()), format!("salt of {name}").as_bytes());
         let user = stored.users.get(name);
         let known = user.map_or(&self.nobody, |user| &user.password);
         let (salt, salted) = (decode(&known.scram_salt)?, decode(&known.scram_salted)?);
@@ -185,6 +276,7 @@ impl Credentials {
         sees: BTreeMap<String, String>,
         strict: bool,
         password: Option<&str>,
+        now: Timestamp,
     ) -> Result<Option<String>, HqError> {
         SiteId::new(name)
             .map_err(|_| HqError::Invalid(format!("{name:?} is no name for a user: use a-z, 0-9, -, _ and .")))?;
@@ -199,15 +291,23 @@ impl Credentials {
         }
         let made = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
         let hashes = PasswordHashes::new(password.unwrap_or(&made))?;
-        self.stored
-            .change(|stored| {
-                let known = stored.users.get(name).filter(|_| password.is_none()).map(|user| user.password.clone());
-                let is_made = known.is_none() && password.is_none();
-                let password = known.unwrap_or_else(|| hashes.clone());
-                stored.users.insert(name.to_owned(), User { role, sees: sees.clone(), strict, password });
-                Ok(is_made.then(|| made.clone()))
-            })
-            .await
+        let set = |stored: &mut Stored| {
+            let known = stored.users.get(name).filter(|_| password.is_none());
+            let is_made = known.is_none() && password.is_none();
+            let user = User {
+                role,
+                sees: sees.clone(),
+                strict,
+                password: known.map_or_else(|| hashes.clone(), |user| user.password.clone()),
+                password_set_at: known.map_or(Some(now), |user| user.password_set_at),
+                has_first_password: known.is_some_and(|user| user.has_first_password),
+            };
+            stored.users.insert(name.to_owned(), user);
+            Ok(is_made.then(|| made.clone()))
+        };
+        let made = self.stored.change(set).await?;
+        self.forget_first_password();
+        Ok(made)
     }
 
     /// Removes a user; false if there was none.
@@ -264,7 +364,7 @@ impl Credentials {
     /// Whose token this is.
     pub(crate) fn bearer(&self, token: &str, now: Timestamp) -> Option<Identity> {
         let (hash, stored) = (token_hash(token), self.stored.get());
-        if same(&hash, &self.operator) {
+        if same(&hash, &self.operator.read().unwrap_or_else(PoisonError::into_inner).1) {
             return Some(Identity { name: OPERATOR.to_owned(), role: Role::Admin, sees: BTreeMap::new() });
         }
         let is_it = |token: &Token| token.expires_at > now && same(&hash, &token.hash);
@@ -306,18 +406,17 @@ fn same(left: &str, right: &str) -> bool {
     hmac::verify(&key, left.as_bytes(), hmac::sign(&key, right.as_bytes()).as_ref()).is_ok()
 }
 
-/// The key this node opens secrets with: in the data directory, readable by its owner alone. A new
+/// The key with which this node opens secrets: in the data directory, readable by its owner alone. A new
 /// lake gets a new one; a lake that has secrets is opened with the key of the node that made it.
 pub(crate) async fn node_key(directory: &Path, lake: &Lake) -> Result<VaultKey, HqError> {
     let path = directory.join(NODE_KEY_FILE);
-    match fs::read(&path) {
-        Ok(bytes) => VaultKey::from_bytes(&bytes).ok_or_else(|| {
-            HqError::Invalid(format!(
-                "{} is damaged, it must hold 32 bytes: put it back from a backup, or copy it from another node",
-                path.display()
-            ))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    if directory.join(NEXT_KEY_FILE).exists() {
+        let text = "secrets are being sealed with a new key, and that broke off: run `rollcall secrets rotate node-key` once more";
+        return Err(HqError::Invalid(text.to_owned()));
+    }
+    match read_key(&path)? {
+        Some(key) => Ok(key),
+        None => {
             if lake.has_secrets().await? {
                 let wanted = path.display();
                 return Err(HqError::Invalid(format!(
@@ -328,8 +427,49 @@ pub(crate) async fn node_key(directory: &Path, lake: &Lake) -> Result<VaultKey, 
             write_private(&path, key.as_bytes())?;
             Ok(key)
         }
+    }
+}
+
+fn read_key(path: &Path) -> Result<Option<VaultKey>, HqError> {
+    match fs::read(path) {
+        Ok(bytes) => match VaultKey::from_bytes(&bytes) {
+            Some(key) => Ok(Some(key)),
+            None => Err(HqError::Invalid(format!(
+                "{} is damaged, it must hold 32 bytes: put it back from a backup, or copy it from another node",
+                path.display()
+            ))),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(HqError::Io { doing: format!("reading {}", path.display()), source }),
     }
+}
+
+/// When this node's key was written, by its file.
+pub(crate) fn node_key_at(directory: &Path) -> Option<Timestamp> {
+    let written: Option<SystemTime> = fs::metadata(directory.join(NODE_KEY_FILE)).and_then(|file| file.modified()).ok();
+    written.map(|written| chrono::DateTime::<chrono::Utc>::from(written).into())
+}
+
+/// Seals all secrets of a lake that no node has open with a new key, and puts that in the place of the old one. Gives how many
+/// secrets there are. What broke off goes on when it is begun again.
+pub(crate) async fn rotate_node_key(directory: &Path, lake: &Lake) -> Result<usize, HqError> {
+    let (path, next_path) = (directory.join(NODE_KEY_FILE), directory.join(NEXT_KEY_FILE));
+    let Some(old) = read_key(&path)? else {
+        return Err(HqError::Invalid(format!("there is no {}", path.display())));
+    };
+    let next = match read_key(&next_path)? {
+        Some(next) => next,
+        None => {
+            let next = VaultKey::generate()?;
+            write_private(&next_path, next.as_bytes())?;
+            next
+        }
+    };
+    let count = lake.vault(old).reseal(&next).await?;
+    let failed = |source| HqError::Io { doing: format!("putting {} in place", path.display()), source };
+    fs::rename(&next_path, &path).map_err(failed)?;
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    Ok(count)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), HqError> {

@@ -1,8 +1,8 @@
 //! HQ's own certificate authority: it says who HQ is to sites, and who a site is to HQ.
 
 use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rcgen::{
@@ -16,38 +16,102 @@ use ring::{
 use rollcall_lake::Vault;
 use rollcall_types::{SiteId, Timestamp};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::ring::default_provider,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
-    server::danger::ClientCertVerifier,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
-use crate::error::HqError;
+use crate::{error::HqError, kept_secret::KeptSecret};
 
 /// The name sites expect in HQ's certificate, whatever address they reach it by.
 const HQ_NAME: &str = "hq.rollcall";
 const CA_LIFE: Duration = Duration::from_secs(30 * 365 * 86_400);
 const SERVER_LIFE: Duration = Duration::from_secs(397 * 86_400);
 const VAULT_NAME: &str = "ca";
+/// Certificates are valid from so long before they were made: sites' clocks may be behind.
+const BEFORE: Duration = Duration::from_secs(86_400);
 
-/// Signs certificates.
+/// Who signs certificates, and which ones are believed in: one authority, or while it is being replaced two.
+///
+/// A rotation has two steps. At its begin the next authority signs the certificates of sites, and these are told to
+/// believe in both; HQ itself still shows a certificate of the one before. Once every site came with a certificate
+/// of the next one, a person ends the rotation: then only that one is believed in, at both ends.
 pub(crate) struct Authority {
-    ca_pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    stored: KeptSecret<Stored>,
+    ready: RwLock<Arc<Ready>>,
     site_life: Duration,
+    /// After this time every node believes in the next authority.
+    settles_after: Duration,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Stored {
+    #[serde(flatten)]
+    now: CaKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<NextCa>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct CaKey {
     ca_pem: String,
     key_pem: String,
+}
+
+impl std::fmt::Debug for CaKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CaKey(secret)")
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct NextCa {
+    #[serde(flatten)]
+    key: CaKey,
+    since: Timestamp,
+}
+
+/// What is made of what is stored.
+struct Ready {
+    stored: Arc<Stored>,
+    made: Instant,
+    now: Ca,
+    next: Option<(Ca, Timestamp)>,
+    sites_tls: Arc<ServerConfig>,
+    pg_tls: Arc<ServerConfig>,
+}
+
+/// An authority that can sign.
+struct Ca {
+    pem: String,
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+    fingerprint: String,
+    id: CaId,
+    made_at: Timestamp,
+}
+
+/// Tells authorities apart: the beginning of the key identifier in certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub(crate) struct CaId(u64);
+
+/// How a rotation stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rotation {
+    /// Since when there is a next authority.
+    pub(crate) since: Timestamp,
+    /// The next one.
+    pub(crate) next: CaId,
 }
 
 /// A certificate for a site.
 pub(crate) struct SiteCertificate {
     pub(crate) pem: String,
+    /// The authorities that the site is to believe in.
+    pub(crate) ca_pem: String,
     pub(crate) not_after: Timestamp,
 }
 
@@ -57,76 +121,125 @@ pub(crate) struct Peer {
     pub(crate) site: SiteId,
     pub(crate) key_hash: String,
     pub(crate) not_after: Timestamp,
+    /// Who signed its certificate.
+    pub(crate) authority: CaId,
 }
 
 impl Authority {
-    /// Opens the CA of this lake, or makes it. Site certificates live for `site_life`.
-    pub(crate) async fn open(vault: &Vault, site_life: Duration) -> Result<Self, HqError> {
-        let stored = match vault.get(VAULT_NAME).await? {
-            Some(stored) => stored,
-            None => {
-                let new = serde_json::to_vec(&create()?).map_err(|error| HqError::Certificate(error.to_string()))?;
-                vault.put_if_absent(VAULT_NAME, &new).await?
-            }
+    /// Opens the authority of this lake, or makes it. Site certificates live for `site_life`; every node that shares the lake
+    /// knows what another changed after `settles_after`.
+    pub(crate) async fn open(vault: Vault, site_life: Duration, settles_after: Duration) -> Result<Self, HqError> {
+        let stored = KeptSecret::<Stored>::open(vault, VAULT_NAME).await?;
+        if stored.get().now.ca_pem.is_empty() {
+            let made = create()?;
+            let make = |stored: &mut Stored| {
+                if stored.now.ca_pem.is_empty() {
+                    stored.now = made.clone();
+                }
+                Ok(())
+            };
+            stored.change(make).await?;
+        }
+        let ready = RwLock::new(Arc::new(Ready::new(stored.get())?));
+        Ok(Self { stored, ready, site_life, settles_after })
+    }
+
+    /// Takes over what another node changed, and makes this node's own certificate anew long before it expires.
+    pub(crate) async fn reload(&self) -> Result<(), HqError> {
+        self.stored.reload().await?;
+        self.make_ready()
+    }
+
+    fn ready(&self) -> Arc<Ready> {
+        self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn make_ready(&self) -> Result<(), HqError> {
+        let (ready, stored) = (self.ready(), self.stored.get());
+        if !Arc::ptr_eq(&ready.stored, &stored) || ready.made.elapsed() > SERVER_LIFE / 2 {
+            let made = Arc::new(Ready::new(stored)?);
+            *self.ready.write().unwrap_or_else(PoisonError::into_inner) = made;
+        }
+        Ok(())
+    }
+
+    /// Begins to replace the authority. False if that is under way.
+    pub(crate) async fn begin_rotation(&self, now: Timestamp) -> Result<bool, HqError> {
+        let next = NextCa { key: create()?, since: now };
+        let begin = |stored: &mut Stored| {
+            let is_first = stored.next.is_none();
+            stored.next.get_or_insert_with(|| next.clone());
+            Ok(is_first)
         };
-        let stored: Stored =
-            serde_json::from_slice(&stored).map_err(|error| HqError::Certificate(error.to_string()))?;
-        let issuer = Issuer::from_ca_cert_pem(&stored.ca_pem, KeyPair::from_pem(&stored.key_pem)?)?;
-        Ok(Self { ca_pem: stored.ca_pem, issuer, site_life })
+        let begun = self.stored.change(begin).await?;
+        self.make_ready()?;
+        Ok(begun)
     }
 
-    /// The CA's certificate.
-    pub(crate) fn ca_pem(&self) -> &str {
-        &self.ca_pem
+    /// Ends it: the authority before is believed in no more. False if none is under way.
+    pub(crate) async fn end_rotation(&self) -> Result<bool, HqError> {
+        let end = |stored: &mut Stored| {
+            let next = stored.next.take();
+            let was_under_way = next.is_some();
+            stored.now = next.map_or_else(|| stored.now.clone(), |next| next.key);
+            Ok(was_under_way)
+        };
+        let ended = self.stored.change(end).await?;
+        self.make_ready()?;
+        Ok(ended)
     }
 
-    /// SHA-256 of the CA's certificate, hex: what an invitation pins.
-    pub(crate) fn fingerprint(&self) -> Result<String, HqError> {
-        Ok(hex(digest(&SHA256, &self.ca_certificate()?).as_ref()))
+    /// The rotation that is under way.
+    pub(crate) fn rotation(&self) -> Option<Rotation> {
+        self.ready().next.as_ref().map(|(ca, since)| Rotation { since: *since, next: ca.id })
     }
 
-    /// The CA's certificate, for TLS.
-    pub(crate) fn ca_certificate(&self) -> Result<CertificateDer<'static>, HqError> {
-        CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).map_err(|error| HqError::Certificate(error.to_string()))
+    /// When the authority was made.
+    pub(crate) fn made_at(&self) -> Timestamp {
+        self.ready().now.made_at
     }
 
-    /// TLS of a port of this node that speaks `protocol`, with a certificate of our CA; `clients` says which ones are wanted of
-    /// callers.
-    pub(crate) fn server_tls(
-        &self,
-        clients: Arc<dyn ClientCertVerifier>,
-        protocol: &[u8],
-    ) -> Result<ServerConfig, HqError> {
-        let (chain, key) = self.server_identity()?;
-        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, key))
-            .map_err(|error| HqError::Certificate(error.to_string()))?;
-        config.alpn_protocols = vec![protocol.to_vec()];
-        Ok(config)
+    /// SHA-256 of the certificate of the authority that HQ shows, hex: what an invitation pins.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.ready().now.fingerprint.clone()
     }
 
-    /// A certificate chain and key for this node.
-    fn server_identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HqError> {
-        let key = KeyPair::generate()?;
-        let mut parameters = parameters("Rollcall HQ", vec![HQ_NAME.to_owned(), "localhost".to_owned()], SERVER_LIFE)?;
-        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let certificate = parameters.signed_by(&key, &self.issuer)?;
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        Ok((vec![certificate.der().clone(), self.ca_certificate()?], key))
+    /// The same of every authority that a site is to believe in.
+    pub(crate) fn fingerprints(&self, now: Timestamp) -> Vec<String> {
+        let ready = self.ready();
+        let next = self.settled(&ready, now);
+        next.into_iter().chain([&ready.now]).map(|ca| ca.fingerprint.clone()).collect()
+    }
+
+    /// TLS of the sites' port.
+    pub(crate) fn sites_tls(&self) -> Arc<ServerConfig> {
+        self.ready().sites_tls.clone()
+    }
+
+    /// TLS of the PostgreSQL port.
+    pub(crate) fn pg_tls(&self) -> Arc<ServerConfig> {
+        self.ready().pg_tls.clone()
+    }
+
+    /// The next authority, once every node believes in it.
+    fn settled<'a>(&self, ready: &'a Ready, now: Timestamp) -> Option<&'a Ca> {
+        let (ca, since) = ready.next.as_ref()?;
+        (now.since(*since) >= self.settles_after).then_some(ca)
     }
 
     /// Signs a site's request. The request proves that the sender holds the key; everything else it asks for is ignored.
-    pub(crate) fn sign_site(&self, site: &SiteId, csr_pem: &str) -> Result<SiteCertificate, HqError> {
+    pub(crate) fn sign_site(&self, site: &SiteId, csr_pem: &str, now: Timestamp) -> Result<SiteCertificate, HqError> {
         let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
         let mut parameters = parameters(site.as_str(), Vec::new(), self.site_life)?;
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let not_after = Timestamp::from_seconds(parameters.not_after.unix_timestamp());
-        let pem = parameters.signed_by(&request.public_key, &self.issuer)?.pem();
-        Ok(SiteCertificate { pem, not_after })
+        let ready = self.ready();
+        let next = self.settled(&ready, now);
+        let pem = parameters.signed_by(&request.public_key, &next.unwrap_or(&ready.now).issuer)?.pem();
+        let ca_pem = next.into_iter().chain([&ready.now]).map(|ca| ca.pem.as_str()).collect();
+        Ok(SiteCertificate { pem, ca_pem, not_after })
     }
 
     /// The hash of the key that signed a request; the signature is checked.
@@ -144,24 +257,95 @@ pub(crate) fn peer_of(der: &[u8]) -> Option<Peer> {
         site: SiteId::new(name).ok()?,
         key_hash: hex(digest(&SHA256, certificate.public_key().raw).as_ref()),
         not_after: Timestamp::from_seconds(certificate.validity().not_after.timestamp()),
+        authority: certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref().map(|id| CaId::of(id.0)),
+            _ => None,
+        })?,
     })
 }
 
-fn create() -> Result<Stored, HqError> {
+impl CaId {
+    fn of(key_identifier: &[u8]) -> Self {
+        Self(key_identifier.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte)))
+    }
+}
+
+impl Ca {
+    fn new(stored: &CaKey) -> Result<Self, HqError> {
+        let failed = |error: &dyn std::fmt::Display| HqError::Certificate(error.to_string());
+        let issuer = Issuer::from_ca_cert_pem(&stored.ca_pem, KeyPair::from_pem(&stored.key_pem)?)?;
+        let certificate = CertificateDer::from_pem_slice(stored.ca_pem.as_bytes()).map_err(|error| failed(&error))?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|error| failed(&error))?;
+        let id = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(CaId::of(id.0)),
+            _ => None,
+        });
+        Ok(Self {
+            id: id.ok_or_else(|| failed(&"the authority's certificate has no key identifier"))?,
+            made_at: Timestamp::from_seconds(parsed.validity().not_before.timestamp() + BEFORE.as_secs() as i64),
+            fingerprint: hex(digest(&SHA256, &certificate).as_ref()),
+            pem: stored.ca_pem.clone(),
+            certificate: certificate.clone(),
+            issuer,
+        })
+    }
+
+    /// A new certificate chain and key for this node.
+    fn server_identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HqError> {
+        let key = KeyPair::generate()?;
+        let mut parameters = parameters("Rollcall HQ", vec![HQ_NAME.to_owned(), "localhost".to_owned()], SERVER_LIFE)?;
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = parameters.signed_by(&key, &self.issuer)?;
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        Ok((vec![certificate.der().clone(), self.certificate.clone()], key))
+    }
+}
+
+impl Ready {
+    fn new(stored: Arc<Stored>) -> Result<Self, HqError> {
+        let failed = |error: &dyn std::fmt::Display| HqError::Certificate(error.to_string());
+        let now = Ca::new(&stored.now)?;
+        let next = stored.next.as_ref().map(|next| Ok::<_, HqError>((Ca::new(&next.key)?, next.since))).transpose()?;
+        let mut roots = RootCertStore::empty();
+        for ca in next.iter().map(|(ca, _)| ca).chain([&now]) {
+            roots.add(ca.certificate.clone()).map_err(|error| failed(&error))?;
+        }
+        let provider = Arc::new(default_provider());
+        // Enrolment and renewal carry their own proof; every other call needs a certificate.
+        let sites = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let sites = sites.allow_unauthenticated().build().map_err(|error| failed(&error))?;
+        let identity = now.server_identity()?;
+        let tls = |clients: Arc<dyn ClientCertVerifier>, protocol: &[u8]| {
+            let (chain, key) = (identity.0.clone(), identity.1.clone_key());
+            let mut config = ServerConfig::builder_with_provider(provider.clone())
+                .with_safe_default_protocol_versions()
+                .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, key))
+                .map_err(|error| failed(&error))?;
+            config.alpn_protocols = vec![protocol.to_vec()];
+            // A ticket would have to be kept for each site, and a resumed session saves little of what a connection costs.
+            config.send_tls13_tickets = 0;
+            Ok::<_, HqError>(Arc::new(config))
+        };
+        let (sites_tls, pg_tls) = (tls(sites, b"h2")?, tls(WebPkiClientVerifier::no_client_auth(), b"postgresql")?);
+        Ok(Self { made: Instant::now(), now, next, sites_tls, pg_tls, stored })
+    }
+}
+
+fn create() -> Result<CaKey, HqError> {
     let key = KeyPair::generate()?;
     let mut parameters = parameters("Rollcall CA", Vec::new(), CA_LIFE)?;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(Stored { ca_pem: parameters.self_signed(&key)?.pem(), key_pem: key.serialize_pem() })
+    Ok(CaKey { ca_pem: parameters.self_signed(&key)?.pem(), key_pem: key.serialize_pem() })
 }
 
 fn parameters(name: &str, alternatives: Vec<String>, life: Duration) -> Result<CertificateParams, HqError> {
     let mut parameters = CertificateParams::new(alternatives)?;
     parameters.distinguished_name = DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, name);
-    // Sites' clocks may be behind.
     let now = SystemTime::now();
-    parameters.not_before = (now - Duration::from_secs(86_400)).into();
+    parameters.not_before = (now - BEFORE).into();
     parameters.not_after = (now + life).into();
     parameters.serial_number = Some(SerialNumber::from_slice(&random_bytes::<16>()?));
     parameters.use_authority_key_identifier_extension = true;

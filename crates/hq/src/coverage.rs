@@ -237,7 +237,8 @@ impl Covering {
     pub(crate) fn of_everything(&self) -> Coverage {
         let all = vec![true; self.view.ids.len()];
         let scan = |table| ScanScope { table, sites: all.clone(), until: None, from: None, columns: Vec::new() };
-        let scans = self.shared.lake.tables().into_keys().map(scan).collect();
+        let tables = self.shared.lake.tables().into_iter().filter(|(_, table)| !table.snapshot().is_forgotten());
+        let scans = tables.map(|(name, _)| scan(name)).collect();
         self.coverage(&Scope { scans, grouped_by: Vec::new() })
     }
 

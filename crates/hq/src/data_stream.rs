@@ -24,7 +24,7 @@ use rollcall_wire::{
         AskAgain, Confirmed, Credit, DataFrame, DataReply, Mark, Quarantined, data_reply::Message as Reply, mark::Kind,
     },
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use crate::{
@@ -50,6 +50,8 @@ struct InFlight {
     lane: Lane,
     parts: Vec<(String, oneshot::Receiver<PartOutcome>)>,
     quarantined: Option<String>,
+    /// The memory that it takes.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads a session's batches until the stream or the session ends, and hands them to the lake.
@@ -98,9 +100,10 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
     // Sites that catch up take turns, a batch at a time; what happens now does not wait for them.
     let enter = async {
         let lane = session.lane.enter(Seq(header.last)).await;
-        (lane, if lane == Lane::Backlog { shared.ingest.turn().await } else { None })
+        let turn = if lane == Lane::Backlog { shared.ingest.turn().await } else { None };
+        (lane, turn, shared.ingest.room(header.payload_bytes.max(encoded.payload.len() as u64)).await)
     };
-    let (lane, _turn) = tokio::select! {
+    let (lane, _turn, room) = tokio::select! {
         // Who is not connected any more waits for nothing.
         () = session.over.cancelled() => return Err(HqError::Invalid("the session is over".to_owned())),
         entered = enter => entered,
@@ -139,7 +142,7 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
         };
         outcomes.push((part.table, shared.ingest.submit(&table, submitted, lane).await));
     }
-    Ok(InFlight { first, last, bytes, lane, parts: outcomes, quarantined })
+    Ok(InFlight { first, last, bytes, lane, parts: outcomes, quarantined, room })
 }
 
 /// Where a part's rows go.
@@ -431,6 +434,7 @@ async fn answer(
             }
         }
         session.lane.leave(batch.lane);
+        drop(batch.room);
         finished.push_back(Reply::Credit(Credit { bytes: batch.bytes }));
         if let Some((table, cursor)) = gap {
             finished.push_back(Reply::AskAgain(AskAgain { table, cursor: cursor.0 }));

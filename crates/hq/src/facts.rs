@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rollcall_types::{Cause, Epoch, Seq, SiteId, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{node::Shared, published::arrivals::Applied, quarantine::Kept, watching::Heard};
+use crate::{authority::CaId, node::Shared, published::arrivals::Applied, quarantine::Kept, watching::Heard};
 
 /// Something learned of a site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,9 @@ pub(crate) struct Welcomed {
     pub(crate) confirmed: Seq,
     /// Which run of the agent it is.
     pub(crate) instance: String,
+    /// Who signed the certificate that it came with.
+    #[serde(default)]
+    pub(crate) authority: CaId,
     pub(crate) detail: String,
     #[serde(default)]
     pub(crate) agent_version: String,

@@ -103,11 +103,11 @@ impl Enrolment for Gateway {
 
 impl Gateway {
     fn identity(&self, site: &SiteId, csr_pem: &str) -> Result<Response<Identity>, Status> {
-        let certificate = self.0.authority.sign_site(site, csr_pem).map_err(status_of)?;
+        let certificate = self.0.authority.sign_site(site, csr_pem, self.0.now()).map_err(status_of)?;
         Ok(Response::new(Identity {
             site: site.to_string(),
             certificate_pem: certificate.pem,
-            ca_pem: self.0.authority.ca_pem().to_owned(),
+            ca_pem: certificate.ca_pem,
             not_after_micros: certificate.not_after.as_micros(),
         }))
     }
@@ -357,6 +357,7 @@ impl Control {
                 head: Seq(hello.head),
                 confirmed,
                 instance: hello.instance.clone(),
+                authority: self.peer.authority,
                 detail,
                 agent_version: hello.agent_version.chars().take(80).collect(),
                 states_manifests: hello.states_manifests,

@@ -34,7 +34,7 @@ use crate::{
     published_api, quarantine_api,
     relay::Relay,
     roster::{INVITATION_LIFE_SECONDS, Invited},
-    settings_api,
+    secrets_api, settings_api,
     sql_api::{self, Questions, SqlApi},
     table_settings::{self, TableSettings},
     web_port::hurry,
@@ -72,6 +72,7 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(lives_api::routes())
         .merge(published_api::routes())
         .merge(quarantine_api::routes())
+        .merge(secrets_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(shared.clone(), audit::record))
@@ -282,8 +283,8 @@ async fn index(State(shared): State<App>) -> Json<serde_json::Value> {
 /// Every site table, with what was declared of it.
 async fn tables(State(shared): State<App>, _: Viewer) -> Json<BTreeMap<String, TableSettings>> {
     let mut declared = table_settings::all(&shared.lake);
-    let tables = shared.lake.tables().into_keys();
-    Json(tables.map(|name| (name.to_string(), declared.remove(&name).unwrap_or_default())).collect())
+    let tables = shared.lake.tables().into_iter().filter(|(_, table)| !table.snapshot().is_forgotten());
+    Json(tables.map(|(name, _)| (name.to_string(), declared.remove(&name).unwrap_or_default())).collect())
 }
 
 async fn set_table(
@@ -327,7 +328,7 @@ async fn set_user(
     Json(request): Json<UserRequest>,
 ) -> Result<Response, ApiError> {
     let UserRequest { role, sees, strict, password } = request;
-    let made = shared.credentials.set(&name, role, sees, strict, password.as_deref()).await?;
+    let made = shared.credentials.set(&name, role, sees, strict, password.as_deref(), shared.now()).await?;
     tracing::info!(user = name, ?role, by, "a user was set");
     Ok(Json(json!({"user": name, "password": made})).into_response())
 }
@@ -445,7 +446,7 @@ async fn invite(
     Json(request): Json<InviteRequest>,
 ) -> Result<Response, ApiError> {
     let life = request.life_seconds.unwrap_or(INVITATION_LIFE_SECONDS);
-    let fingerprint = shared.authority.fingerprint()?;
+    let fingerprint = shared.authority.fingerprint();
     let site = site_id(&site)?;
     let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
     Ok(Json(invitation).into_response())

@@ -241,7 +241,7 @@ async fn set_channel(
     Path(name): Path<String>,
     Json(channel): Json<Channel>,
 ) -> Result<Json<Value>, ApiError> {
-    shared.notifiers.set(&name, Some(channel)).await?;
+    shared.notifiers.set(&name, Some(channel), shared.now()).await?;
     Ok(Json(json!({"channel": name})))
 }
 
@@ -250,7 +250,7 @@ async fn remove_channel(
     _: Admin,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if !shared.notifiers.set(&name, None).await? {
+    if !shared.notifiers.set(&name, None, shared.now()).await? {
         return Err(ApiError(StatusCode::NOT_FOUND, format!("there is no channel {name:?}")));
     }
     shared.watching.watch().set_channel(&name, None, shared.now());

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rollcall_lake::{LakeError, Part, PartOutcome, Table};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use rollcall_types::describe;
@@ -40,6 +40,9 @@ impl Default for GatherLimits {
     }
 }
 
+/// Batches of all sites that are unpacked and not in the lake yet take 512 MiB at most; the next one waits, and is not read from
+/// the line meanwhile.
+const UNPACKED_KIB_MAX: u32 = 512 * 1024;
 /// Parts waiting for one table; a session cannot have many in flight, so this bounds nothing but surprises.
 const QUEUE_PARTS: usize = 4096;
 /// Parts of backlogs waiting for one table.
@@ -82,6 +85,8 @@ pub(crate) struct Ingest {
     queues: Mutex<HashMap<String, Queues>>,
     /// Turns of sites that catch up.
     turns: Semaphore,
+    /// Room for batches that are unpacked, in KiB.
+    room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
     health: Arc<Health>,
@@ -91,7 +96,8 @@ impl Ingest {
     pub(crate) fn new(limits: GatherLimits, health: Arc<Health>, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let (queues, turns) = (Mutex::default(), Semaphore::new(processors));
-        Self { limits, queues, turns, tasks, stop, health }
+        let room = Arc::new(Semaphore::new(UNPACKED_KIB_MAX as usize));
+        Self { limits, queues, turns, room, tasks, stop, health }
     }
 
     /// Whether HQ can store what sites send: the last commit of every table could be made.
@@ -102,6 +108,12 @@ impl Ingest {
     /// A turn to decode and hand over one batch of a backlog; those who wait get theirs in the order in which they came.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.turns.acquire().await.ok()
+    }
+
+    /// Room for a batch of this many bytes once it is unpacked, until it is in the lake.
+    pub(crate) async fn room(&self, unpacked: u64) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(unpacked.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, UNPACKED_KIB_MAX);
+        self.room.clone().acquire_many_owned(kib).await.ok()
     }
 
     /// Hands a part to its table. The reply comes when the outcome is durable; it never comes when the commit's outcome
@@ -205,5 +217,26 @@ async fn append_one_by_one(table: &Arc<Table>, parts: &[Part], replies: Vec<ones
                 tracing::error!(table = %table.root(), site = %part.site_id, error = %describe(&error), "a part cannot be committed");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn batches_wait_for_room_and_the_largest_one_fits() {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let ingest = Ingest::new(GatherLimits::default(), Arc::default(), tasks, stop);
+        let largest = rollcall_wire::BATCH_BYTES_MAX as u64;
+        let mut inside = Vec::new();
+        while let Some(room) = futures::FutureExt::now_or_never(ingest.room(largest)) {
+            inside.push(room.expect("open"));
+        }
+        assert_eq!(inside.len(), 8, "512 MiB of 64 each");
+        inside.pop();
+        assert!(futures::FutureExt::now_or_never(ingest.room(u64::MAX)).is_none(), "more than all waits for all");
+        inside.clear();
+        assert!(futures::FutureExt::now_or_never(ingest.room(u64::MAX)).is_some());
     }
 }

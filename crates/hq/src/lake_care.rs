@@ -48,6 +48,14 @@ impl LakePlace {
         }
     }
 
+    /// Opens the lake for this process alone: no node may run.
+    pub(crate) async fn open_alone(&self) -> Result<Lake, HqError> {
+        if self.store.is_some() {
+            refuse_while_nodes_run(self.store()?.as_ref()).await?;
+        }
+        self.open().await
+    }
+
     async fn open(&self) -> Result<Lake, HqError> {
         Ok(match &self.store {
             Some(address) => Lake::open_shared(address, LakeOptions::default()).await?,
@@ -158,7 +166,9 @@ async fn mend_all(place: &LakePlace, findings: Vec<Finding>) -> Result<Vec<Mende
 async fn refuse_while_nodes_run(store: &dyn ObjectStore) -> Result<(), HqError> {
     match Lake::runs_elsewhere(store).await? {
         false => Ok(()),
-        true => Err(HqError::Invalid("a node of this HQ runs; stop all nodes for a minute, then repair".to_owned())),
+        true => {
+            Err(HqError::Invalid("a node of this HQ runs; stop all nodes, wait a minute, and try again".to_owned()))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, SiteState, TableName
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    authority::CaId,
     digest,
     facts::{Fact, Welcomed},
     published::arrivals::Applied,
@@ -67,6 +68,9 @@ pub(crate) struct Remembered {
     /// What it has of HQ's tables.
     #[serde(default)]
     pub(crate) applied: BTreeMap<TableName, Applied>,
+    /// Who signed the certificate that it came with last.
+    #[serde(default)]
+    pub(crate) authority: CaId,
 }
 
 impl Remembered {
@@ -164,6 +168,11 @@ impl Ledger {
     pub(crate) fn restore(&self, site: SiteId, remembered: Remembered) {
         let presence = Presence { stored: remembered.as_stored(), now: remembered, ..Presence::default() };
         self.sites().insert(site, Box::new(presence));
+    }
+
+    /// Who signed the certificate that each site came with last.
+    pub(crate) fn authorities(&self) -> HashMap<SiteId, CaId> {
+        self.sites().iter().map(|(site, presence)| (site.clone(), presence.now.authority)).collect()
     }
 
     /// Anything at all was heard of a site.
@@ -442,6 +451,7 @@ impl Presence {
         self.states_since = welcomed.states_manifests.then_some(at);
         self.takes_nothing = !welcomed.takes_published;
         self.now.applied = welcomed.applied;
+        self.now.authority = welcomed.authority;
         self.detail = welcomed.detail;
         self.agent_version = welcomed.agent_version;
         self.pending.clear();

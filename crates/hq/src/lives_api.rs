@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, State},
     routing::{get, post},
 };
-use rollcall_lake::{ColumnType, LakeError, StateView};
+use rollcall_lake::{ColumnType, LakeError, StateView, Table};
 use rollcall_types::{Epoch, SiteId, TableName};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -34,6 +34,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         )
         .route("/api/tables/{table}/columns/{column}/type", axum::routing::put(retype))
         .route("/api/tables/{table}/key", axum::routing::put(rekey))
+        .route("/api/tables/{table}", axum::routing::delete(forget))
 }
 
 /// The lives of a site's journal.
@@ -142,41 +143,81 @@ async fn rekey(
     Path(name): Path<String>,
     Json(request): Json<KeyRequest>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
-    let name = TableName::new(&name).map_err(|error| HqError::Invalid(error.to_string()))?;
-    let table = shared.lake.table(&name).filter(|table| !table.is_published());
+    let (name, table) = table_of_stores(&shared, &name)?;
+    // A wrong key is refused before anything is asked of anybody.
+    table.may_have_key(&request.key).map_err(HqError::Invalid)?;
+    let reason = format!("{by} gave {name} another key");
+    let asked = ask_again(&shared, &name, &table, reason, &by, |_| true).await?;
+    table.rekey(&request.key).await.map_err(|error| match error {
+        LakeError::Rows(text) => HqError::Invalid(text),
+        other => other.into(),
+    })?;
+    shared.misfits.forget();
+    tracing::warn!(table = %name, key = ?request.key, sites = asked, by, "a table has another key");
+    Ok(Json(json!({"key": request.key, "sites": asked})))
+}
+
+/// Takes away a table of the stores', as if no site had proposed it. Those that have it state it again.
+async fn forget(
+    State(shared): State<Arc<Shared>>,
+    Operator(by): Operator,
+    Path(name): Path<String>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let (name, table) = table_of_stores(&shared, &name)?;
+    // A site whose newest manifest is without it has nothing to state.
+    let captured = shared.reconciliation.captured();
+    let has_it = |site: &SiteId| captured.get(site).is_none_or(|(.., tables)| tables.contains(name.as_str()));
+    let reason = format!("{by} had {name} forgotten");
+    let asked = ask_again(&shared, &name, &table, reason, &by, has_it).await?;
+    let rows = table.forget().await.map_err(HqError::from)?;
+    shared.misfits.forget();
+    tracing::warn!(table = %name, rows, sites = asked, by, "a table was forgotten");
+    Ok(Json(json!({"rows": rows, "sites": asked})))
+}
+
+/// A table of the stores' whose columns and key are theirs to propose.
+fn table_of_stores(shared: &Shared, name: &str) -> Result<(TableName, Arc<Table>), HqError> {
+    let name = TableName::new(name).map_err(|error| HqError::Invalid(error.to_string()))?;
+    let table = shared.lake.table(&name).filter(|table| !table.is_published() && !table.snapshot().is_forgotten());
     let table = table.ok_or_else(|| HqError::NotFound(format!("no table of the stores' is called {name}")))?;
     let definitions = crate::published::definitions(&shared.lake.state().view());
     if crate::published::shared::stands_beside(&name, &definitions).is_some() {
-        return Err(HqError::Invalid(format!("{name} stands beside a table that HQ shares; its key is HQ's")).into());
+        return Err(HqError::Invalid(format!(
+            "{name} stands beside a table that HQ shares; what it is like is HQ's to say"
+        )));
     }
-    // A wrong key is refused before anything is asked of anybody.
-    table.may_have_key(&request.key).map_err(HqError::Invalid)?;
-    // First the wishes: until they are fulfilled, the sites are missing, whatever the key is.
+    Ok((name, table))
+}
+
+/// Asks sites that sent rows of a table to state it again; they are missing until then. Gives how many are asked.
+async fn ask_again(
+    shared: &Shared,
+    name: &TableName,
+    table: &Table,
+    reason: String,
+    by: &str,
+    is_meant: impl Fn(&SiteId) -> bool,
+) -> Result<usize, HqError> {
     let (roster, now, lake) = (shared.roster.all(), shared.now(), &shared.lake);
     let snapshot = table.snapshot();
     let tables = Some(BTreeSet::from([name.to_string()]));
-    let of_table = roster.iter().filter(|(_, record)| {
+    let of_table = roster.iter().filter(|(site, record)| {
         let life = record.journal.as_ref().map(|journal| journal.epoch).unwrap_or_default();
-        record.retired.is_none() && snapshot.cursor(rollcall_types::SiteNumber(record.number), life).is_some()
+        let has_rows = snapshot.cursor(rollcall_types::SiteNumber(record.number), life).is_some();
+        record.retired.is_none() && has_rows && is_meant(site)
     });
-    let reason = format!("{by} gave {name} another key");
     let wishes: Vec<(SiteId, Wish)> = of_table
         .map(|(site, record)| (site.clone(), Wish::new(lake, record, tables.clone(), true, reason.clone())))
         .collect();
     let update = |view: &StateView| {
         let records = wishes.iter().map(|(site, wish)| {
             let open = roster.get(site).and_then(|record| restate::open(lake, view, site, record));
-            wish.clone().with(open.map(|(_, wish)| wish)).record(view, site, now, &by)
+            wish.clone().with(open.map(|(_, wish)| wish)).record(view, site, now, by)
         });
         Ok::<_, LakeError>((records.collect::<Result<Vec<_>, _>>()?, ()))
     };
-    lake.state().update(update).await.map_err(HqError::from)?;
-    shared.quarantine.look(&roster).await.map_err(HqError::from)?;
-    table.rekey(&request.key).await.map_err(|error| match error {
-        LakeError::Rows(text) => HqError::Invalid(text),
-        other => other.into(),
-    })?;
-    shared.misfits.forget();
-    tracing::warn!(table = %name, key = ?request.key, sites = wishes.len(), by, "a table has another key");
-    Ok(Json(json!({"key": request.key, "sites": wishes.len()})))
+    // Before anything is changed: until they are fulfilled, the sites are missing.
+    lake.state().update(update).await?;
+    shared.quarantine.look(&roster).await?;
+    Ok(wishes.len())
 }

@@ -44,6 +44,8 @@ const HOURS_LEFT: Duration = Duration::from_secs(2 * 3600);
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// How often secrets that another node changed are looked for.
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
+/// What one node changed of secrets every other one knows after this time.
+pub(crate) const KNOWN_EVERYWHERE: Duration = Duration::from_secs(30);
 
 /// Takes what was remembered before a restart.
 pub(crate) fn restore(shared: &Shared) {
@@ -107,6 +109,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 if capacity::is_nearly_full(count, capacity) {
                     tracing::error!(count, capacity, "nearly as many sites as this process may open files: add a node, or raise the limit");
                 }
+                shared.health.note("renew this node's certificate", &shared.authority.reload().await);
                 shared.health.note("store what was heard of sites", &remember(&shared, false).await);
                 if shared.is_acting() {
                     shared.health.note("note how far the lake has come", &shared.lake.note_heads().await);
@@ -160,10 +163,11 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
             }
             _ = reload_tick.tick() => {
                 let reloaded = async {
+                    shared.authority.reload().await?;
                     shared.credentials.reload().await?;
                     shared.notifiers.reload().await
                 };
-                shared.health.note("read users and channels anew", &reloaded.await);
+                shared.health.note("read users, channels and certificates anew", &reloaded.await);
             }
         }
     }

@@ -4,7 +4,7 @@ use rollcall_types::describe;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
 use rollcall_query::datafusion::catalog::TableFunctionImpl;
 use rollcall_query::{Engine, EngineLimits, Extras, MakeTable};
 use rollcall_types::{SiteId, Timestamp};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -125,13 +125,6 @@ impl HqConfig {
     pub(crate) fn manifest_interval(&self) -> Duration {
         self.beacon_interval * 20
     }
-}
-
-/// What only a first start has to tell.
-#[derive(Debug, Clone)]
-pub struct FirstStart {
-    /// The admin's password; it is not stored and not shown again.
-    pub admin_password: String,
 }
 
 /// What the parts of a node share.
@@ -298,7 +291,7 @@ pub struct Node {
     sites: SocketAddr,
     http: SocketAddr,
     pg: SocketAddr,
-    first_start: Option<FirstStart>,
+    first_password: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Node {
@@ -307,24 +300,39 @@ impl std::fmt::Debug for Node {
     }
 }
 
-async fn listen(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), HqError> {
+/// A port of this node's own, which nobody is heard on yet.
+fn bind(address: SocketAddr, what: &str) -> Result<(TcpSocket, SocketAddr), HqError> {
     let failed = |source| HqError::Io { doing: format!("listening on {address} for {what}"), source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    #[cfg(unix)]
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
+}
+
+/// Callers that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, HqError> {
+    socket.listen(BACKLOG).map_err(|source| HqError::Io { doing: format!("listening on {address}"), source })
 }
 
 impl Node {
     /// Opens the lake and serves until [`Node::stop`].
     pub async fn start(config: HqConfig) -> Result<Self, HqError> {
+        // Nothing is made where a port is taken.
+        let (sites_socket, sites) = bind(config.listen_sites, "sites")?;
+        let (pg_socket, pg) = bind(config.listen_pg, "clients of PostgreSQL")?;
+        let (http_socket, http) = bind(config.listen_http, "the API")?;
         let lake = Arc::new(open_lake(&config).await?);
         let key = access::node_key(&config.data, &lake).await?;
         let vault = lake.vault(key.clone());
-        let authority = Authority::open(&vault, config.certificate_life).await?;
-        let (credentials, password) = Credentials::open(&vault, &key, &config.data).await?;
-        let (sites_listener, sites) = listen(config.listen_sites, "sites").await?;
-        let (pg_listener, pg) = listen(config.listen_pg, "clients of PostgreSQL").await?;
-        let (http_listener, http) = listen(config.listen_http, "the API").await?;
+        let settles_after = if lake.is_shared() { maintenance::KNOWN_EVERYWHERE } else { Duration::ZERO };
+        let authority = Authority::open(vault.clone(), config.certificate_life, settles_after).await?;
+        let (credentials, is_first_start) = Credentials::open(&vault, &key, &config.data).await?;
+        let (sites_listener, pg_listener) = (listen(sites_socket, sites)?, listen(pg_socket, pg)?);
+        let http_listener = listen(http_socket, http)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let roster = Roster::new(lake.clone());
         let clock = HqClock::new(config.lake.clock.clone(), watching::last_sign(&lake));
@@ -400,10 +408,10 @@ impl Node {
         shared.tasks.spawn(sites_port::serve(shared.clone(), sites_listener));
         shared.tasks.spawn(web_port::serve(shared.clone(), http::router(shared.clone()), http_listener));
         let backend = Arc::new(pg::PgBackend(shared.clone()));
-        let pg_port = PgPort::new(backend, pg::tls(&shared.authority)?, shared.tasks.clone(), shared.stop.clone());
+        let pg_port = PgPort::new(backend, shared.tasks.clone(), shared.stop.clone());
         shared.tasks.spawn(pg_port.serve(pg_listener, pg));
-        let first_start = password.map(|admin_password| FirstStart { admin_password });
-        Ok(Self { shared, sites, http, pg, first_start })
+        let first_password = is_first_start.then(|| shared.config.data.join(access::FIRST_PASSWORD_FILE));
+        Ok(Self { shared, sites, http, pg, first_password })
     }
 
     /// Where sites connect.
@@ -421,9 +429,9 @@ impl Node {
         self.pg
     }
 
-    /// What only a first start has to tell.
-    pub fn first_start(&self) -> Option<&FirstStart> {
-        self.first_start.as_ref()
+    /// After a first start: the file with the admin's first password, which only its owner can read.
+    pub fn first_password(&self) -> Option<&Path> {
+        self.first_password.as_deref()
     }
 
     /// How many sites are connected.
@@ -437,7 +445,7 @@ impl Node {
         site: &SiteId,
         attributes: &std::collections::BTreeMap<String, String>,
     ) -> Result<Invitation, HqError> {
-        let fingerprint = self.shared.authority.fingerprint()?;
+        let fingerprint = self.shared.authority.fingerprint();
         let life = INVITATION_LIFE_SECONDS;
         self.shared.roster.invite(site, attributes, &fingerprint, life, "hq", self.shared.now()).await
     }

@@ -74,8 +74,15 @@ impl Notifiers {
         self.channels.get()
     }
 
+    /// All channels (an address of one is a secret as a rule), and when each was set.
+    pub(crate) fn secrets(&self) -> BTreeMap<String, Option<Timestamp>> {
+        let channels = self.channels();
+        channels.iter().map(|(name, channel)| (name.clone(), channel.set_at)).collect()
+    }
+
     /// Adds, replaces or (with none) removes a channel.
-    pub(crate) async fn set(&self, name: &str, channel: Option<Channel>) -> Result<bool, HqError> {
+    pub(crate) async fn set(&self, name: &str, channel: Option<Channel>, now: Timestamp) -> Result<bool, HqError> {
+        let channel = channel.map(|channel| Channel { set_at: Some(now), ..channel });
         if let Some(channel) = &channel {
             channel.check()?;
         }

@@ -7,21 +7,15 @@ use async_trait::async_trait;
 use rollcall_api::pg::{Backend, ChangeFailure, PgUser};
 use rollcall_query::{Engine, Extras, datafusion::sql::sqlparser::ast::Statement};
 use rollcall_types::{Coverage, describe};
-use rustls::{ServerConfig, server::WebPkiClientVerifier};
+use rustls::ServerConfig;
 
 use crate::{
     access::{IN_DOUBT, Role},
     audit::{self, Act},
-    authority::Authority,
     error::HqError,
     node::Shared,
     published, tables,
 };
-
-/// The TLS of the port.
-pub(crate) fn tls(authority: &Authority) -> Result<Arc<ServerConfig>, HqError> {
-    Ok(Arc::new(authority.server_tls(WebPkiClientVerifier::no_client_auth(), b"postgresql")?))
-}
 
 /// The node, as the port sees it.
 pub(crate) struct PgBackend(pub(crate) Arc<Shared>);
@@ -30,6 +24,10 @@ pub(crate) struct PgBackend(pub(crate) Arc<Shared>);
 impl Backend for PgBackend {
     fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    fn tls(&self) -> Arc<ServerConfig> {
+        self.0.authority.pg_tls()
     }
 
     fn scram(&self, user: &str) -> Result<(Vec<u8>, Vec<u8>), String> {

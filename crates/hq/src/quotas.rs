@@ -131,7 +131,8 @@ impl Quotas {
                 let text = format!("quota: {site} may add {} tables in a day, and did", limits.new_tables_a_day);
                 return Self::refuse(of_site, now, text);
             }
-            if self.lake.tables().len() >= limits.tables {
+            let known = self.lake.tables().into_values().filter(|table| !table.snapshot().is_forgotten());
+            if known.count() >= limits.tables {
                 let text = format!("quota: all sites together may have {} tables, and have", limits.tables);
                 return Self::refuse(of_site, now, text);
             }

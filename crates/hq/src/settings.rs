@@ -232,6 +232,7 @@ impl Shared {
         let announced: Vec<String> =
             self.site_addresses().into_iter().filter(|known| !message.hq_addresses.contains(known)).collect();
         message.hq_addresses.extend(announced);
+        message.authorities = self.authority.fingerprints(self.now());
         message.manifest_interval_ms = millis(self.config.manifest_interval());
         if !message.bandwidth.is_empty() {
             let zone = record.map(|record| record.zone()).unwrap_or_default();

@@ -14,7 +14,7 @@ use std::{
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rollcall_wire::proto::{enrolment_server::EnrolmentServer, sites_server::SitesServer};
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,8 +27,8 @@ use crate::{
     authority::{Peer, peer_of},
     capacity,
     doors::Places,
-    error::HqError,
     gateway::Gateway,
+    lines::Lines,
     node::Shared,
     tls_line::TlsLine,
 };
@@ -82,22 +82,16 @@ impl Caller {
 }
 
 struct Services {
+    lines: Arc<Lines>,
     enrolment: EnrolmentServer<Gateway>,
     sites: SitesServer<Gateway>,
 }
 
 /// Serves sites until the node stops.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
-    let tls = match tls(&shared) {
-        Ok(tls) => tls,
-        Err(error) => {
-            tracing::error!(error = %rollcall_types::describe(&error), "the port for sites failed");
-            shared.stop.cancel();
-            return;
-        }
-    };
     let gateway = Gateway(shared.clone());
     let services = Arc::new(Services {
+        lines: Arc::default(),
         enrolment: EnrolmentServer::new(gateway.clone()),
         sites: SitesServer::new(gateway).max_decoding_message_size(MESSAGE_BYTES_MAX),
     });
@@ -120,7 +114,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 let door = Door {
                     shared: shared.clone(),
                     services: services.clone(),
-                    tls: tls.clone(),
+                    tls: shared.authority.sites_tls(),
                     handshakes: handshakes.clone(),
                 };
                 shared.tasks.spawn(door.meet(stream, address, room));
@@ -133,22 +127,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             }
         }
     }
-}
-
-/// Enrolment and renewal carry their own proof; every other call needs a certificate of our CA.
-fn tls(shared: &Shared) -> Result<Arc<ServerConfig>, HqError> {
-    let failed = |error: String| HqError::Certificate(error);
-    let mut roots = RootCertStore::empty();
-    roots.add(shared.authority.ca_certificate()?).map_err(|error| failed(error.to_string()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
-    let mut config = shared.authority.server_tls(verifier, b"h2")?;
-    // A ticket would have to be kept for each site, and a resumed session saves little of what a connection costs.
-    config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
 }
 
 /// What it takes to let a caller in.
@@ -246,7 +224,8 @@ fn talk(
     caller: Arc<Caller>,
     room: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> {
-    let (address, is_stranger) = (caller.address, caller.peer.is_none());
+    let address = caller.address;
+    let line = caller.peer.as_ref().map(|peer| services.lines.open(peer.site.clone()));
     let service = service_fn(move |request| answer(services.clone(), caller.clone(), request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -261,9 +240,10 @@ fn talk(
     let mut connection = Box::pin(connection);
     async move {
         let stays = async {
-            match is_stranger {
-                true => tokio::time::sleep(STRANGER_STAYS).await,
-                false => std::future::pending().await,
+            match &line {
+                Some(line) => line.over().await,
+                // A stranger.
+                None => tokio::time::sleep(STRANGER_STAYS).await,
             }
         };
         let ended = tokio::select! {

@@ -230,6 +230,9 @@ impl Plan {
         }
         if !accepted.is_empty() {
             let schema = plan.schema.as_ref().unwrap_or(base.schema());
+            if base.was_forgotten() {
+                accepted.iter().try_for_each(|(part, _)| has_columns_of(schema, part))?;
+            }
             plan.batches.push(assemble(schema, &accepted)?);
         }
         Ok(plan)
@@ -298,6 +301,16 @@ fn rows_after(rows: &RecordBatch, after: Seq) -> Cow<'_, RecordBatch> {
     let Some(seqs) = seqs(rows) else { return Cow::Borrowed(rows) };
     let from = seqs.values().partition_point(|seq| seq.unsigned_abs() <= after.0);
     if from == 0 { Cow::Borrowed(rows) } else { Cow::Owned(rows.slice(from, rows.num_rows() - from)) }
+}
+
+/// An error if a part has columns that the table has not: they were forgotten since it was conformed.
+fn has_columns_of(schema: &TableSchema, part: &Part) -> Result<(), LakeError> {
+    let fields = part.rows.rows.schema_ref().fields().iter();
+    let mut of_stores = fields.map(|field| field.name()).filter(|name| !name.starts_with('_'));
+    match of_stores.find(|name| !schema.columns.iter().any(|column| column.name == **name)) {
+        Some(name) => Err(LakeError::Rows(format!("column {name:?} was forgotten meanwhile; send it again"))),
+        None => Ok(()),
+    }
 }
 
 /// All accepted rows as one batch in the table's schema.

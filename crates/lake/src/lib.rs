@@ -27,6 +27,9 @@ mod digest;
 mod directory;
 mod entry;
 mod error;
+mod forget;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heads;
 mod lake;
 mod layer;

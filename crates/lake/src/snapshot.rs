@@ -161,6 +161,7 @@ pub struct Snapshot {
 pub const HQ_EPOCH: Epoch = Epoch(1);
 
 const CONFIG_KEY: &str = "rollcall.key";
+const CONFIG_FORGOTTEN: &str = "rollcall.forgotten";
 
 impl Snapshot {
     /// A table before its first entry, as its metadata describes it.
@@ -207,6 +208,16 @@ impl Snapshot {
     /// Whether its rows are HQ's own, for sites to have.
     pub fn is_published(&self) -> bool {
         self.cursors.contains_key(&(SiteNumber::HQ, HQ_EPOCH))
+    }
+
+    /// Whether it was forgotten once: what was conformed to it before has columns that it has not.
+    pub(crate) fn was_forgotten(&self) -> bool {
+        self.meta_data.configuration.contains_key(CONFIG_FORGOTTEN)
+    }
+
+    /// Whether it was forgotten, and nobody has proposed anything for it since: to people there is no such table.
+    pub fn is_forgotten(&self) -> bool {
+        self.was_forgotten() && self.schema().columns.iter().all(|column| column.name.starts_with('_'))
     }
 
     /// Where the commit ended that was made under this name by
@@ -335,6 +346,14 @@ pub(crate) fn meta_data_for(schema: &TableSchema, before: Option<&MetaData>, now
         configuration,
         created_time: before.map_or(Some(now_ms), |before| before.created_time),
     }
+}
+
+/// The metadata of a table that was forgotten: nothing of what sites proposed is in it.
+pub(crate) fn forgotten_meta_data(blank: &TableSchema, before: &MetaData, now_ms: i64) -> MetaData {
+    let mut before = before.clone();
+    before.configuration.remove(CONFIG_KEY);
+    before.configuration.insert(CONFIG_FORGOTTEN.to_owned(), "true".to_owned());
+    meta_data_for(blank, Some(&before), now_ms)
 }
 
 /// Which part of a cursor a `txn` holds. Its `appId` is `{site}.{epoch}{suffix}`, both numbers in

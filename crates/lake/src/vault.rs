@@ -157,11 +157,34 @@ impl Vault {
         }
     }
 
-    /// Stores a secret that never changes unless there is one, and returns the one that is there then.
-    pub async fn put_if_absent(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, LakeError> {
-        let sealed = self.seal(name, secret)?;
-        put_if_absent(self.store.as_ref(), &Self::path(name), sealed.into()).await?;
-        self.get(name).await?.ok_or_else(|| LakeError::damaged(format!("secret {name:?} vanished")))
+    /// Seals every secret with `new` and takes away what was sealed with this vault's key; no node may run. Begun again after it
+    /// broke off, it goes on. Gives how many secrets were sealed anew.
+    pub async fn reseal(&self, new: &VaultKey) -> Result<usize, LakeError> {
+        let resealed = Self::new(self.store.clone(), new.clone());
+        let mut count = 0;
+        for (name, version) in versions(self.store.as_ref()).await? {
+            let file = Self::file(&name, version);
+            let newest = match resealed.open(&file).await {
+                Ok(_) => version,
+                Err(LakeError::Sealed(_)) => {
+                    let Some(secret) = self.open(&file).await? else { continue };
+                    let file = Self::file(&name, version + 1);
+                    let sealed = resealed.seal(&file, &secret)?;
+                    put_if_absent(self.store.as_ref(), &Self::path(&file), sealed.into()).await?;
+                    resealed.open(&file).await?;
+                    count += 1;
+                    version + 1
+                }
+                Err(error) => return Err(error),
+            };
+            for old in newest.saturating_sub(VERSIONS_KEPT + 1)..newest {
+                match self.store.delete(&Self::path(&Self::file(&name, old))).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(source) => return Err(source).doing("deleting an old version of a secret"),
+                }
+            }
+        }
+        Ok(count)
     }
 
     fn seal(&self, file: &str, secret: &[u8]) -> Result<Vec<u8>, LakeError> {
@@ -204,6 +227,32 @@ mod tests {
         assert!(files <= 4, "{files} versions are left");
         let stranger = Vault::new(store.clone(), VaultKey::generate().expect("random"));
         assert!(matches!(stranger.get("users").await, Err(LakeError::Sealed(_))));
+    }
+
+    #[tokio::test]
+    async fn a_new_key_opens_everything_and_the_old_one_nothing() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let (old, new) = (VaultKey::generate().expect("random"), VaultKey::generate().expect("random"));
+        let vault = Vault::new(store.clone(), old);
+        for (name, changes) in [("users", 5), ("ca", 1)] {
+            for change in 0..changes {
+                let text = format!("{name} {change}");
+                let set = |_: Option<&[u8]>| Ok::<_, LakeError>((text.clone().into_bytes(), ()));
+                vault.update(name, set).await.expect("changes");
+            }
+        }
+        let never_changed = vault.seal("first", b"first").expect("seals");
+        store.put(&Vault::path("first"), never_changed.into()).await.expect("writes");
+        assert_eq!(vault.reseal(&new).await.expect("reseals"), 3);
+        assert_eq!(vault.reseal(&new).await.expect("goes on"), 0, "nothing is left to do");
+        let resealed = Vault::new(store.clone(), new);
+        for (name, text) in [("users", "users 4"), ("ca", "ca 0"), ("first", "first")] {
+            let secret = resealed.get(name).await.expect("opens").expect("is there");
+            assert_eq!(String::from_utf8(secret).expect("text"), text);
+        }
+        let files = store.list_with_delimiter(Some(&Path::from(PRIVATE))).await.expect("lists").objects;
+        assert_eq!(files.len(), 3, "nothing is left that the old key opens");
+        assert!(matches!(vault.get("users").await, Err(LakeError::Sealed(_))));
     }
 
     #[tokio::test]

@@ -158,9 +158,9 @@ fn print_what_to_try(node: &Node, data: &Path) {
     eprintln!(
         "  rollcall sql --data {data} \"SELECT _site, sku, _op, stock FROM history.items ORDER BY _received_at DESC LIMIT 10\""
     );
-    if let Some(first) = node.first_start() {
-        let pg = node.pg_address();
-        eprintln!("  PGPASSWORD={} psql -h {} -p {} -U admin hq", first.admin_password, pg.ip(), pg.port());
+    if let Some(password) = node.first_password() {
+        let (pg, password) = (node.pg_address(), password.display());
+        eprintln!("  PGPASSWORD=$(cat {password}) psql -h {} -p {} -U admin hq", pg.ip(), pg.port());
     }
     eprintln!("  (rollcall is this program; with cargo: cargo run --bin rollcall -- …)");
     eprintln!("The API is at http://{}\n", node.http_address());

@@ -84,11 +84,12 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         ..HqConfig::new(args.data.clone())
     })
     .await?;
-    if let Some(first) = node.first_start() {
+    if let Some(file) = node.first_password() {
         let place = args.store.clone().unwrap_or_else(|| args.data.display().to_string());
         eprintln!("A new HQ in {place}.");
-        eprintln!("Password of user admin (shown once): {}", first.admin_password);
-        eprintln!("Invite a site with: rollcall roster invite SITE --data {}", args.data.display());
+        eprintln!("The first password of user admin is in {}; set another:", file.display());
+        eprintln!("  rollcall users set admin --role admin --password-stdin --data {}", args.data.display());
+        eprintln!("Invite a site with:\n  rollcall roster invite SITE --data {}", args.data.display());
     }
     eprintln!(
         "sites connect to {}, clients of PostgreSQL to {}, the API is at http://{}",

@@ -40,7 +40,7 @@ enum LakeCommand {
 }
 
 #[derive(Debug, Args)]
-struct PlaceArgs {
+pub(crate) struct PlaceArgs {
     /// HQ's data directory.
     #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR")]
     data: PathBuf,

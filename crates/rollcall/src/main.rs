@@ -16,6 +16,7 @@ mod quarantine;
 mod quotas;
 mod replay;
 mod roster;
+mod secrets;
 mod settings;
 mod show;
 mod site;
@@ -83,6 +84,8 @@ enum Command {
     Quarantine(quarantine::QuarantineArgs),
     /// How much a site may have HQ keep (tables, columns, quarantine, lives): show, set.
     Quotas(quotas::QuotasArgs),
+    /// Keys, tokens and passwords: how old they are, and replacing them.
+    Secrets(secrets::SecretsArgs),
     /// Whether the lake's files are what was written: check, repair.
     Lake(lake::LakeArgs),
     /// Who may ask, and what they may see: list, set, remove.
@@ -163,6 +166,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Settings(args) => settings::run(&args),
         Command::Quarantine(args) => quarantine::run(args),
         Command::Quotas(args) => quotas::run(args),
+        Command::Secrets(args) => secrets::run(args),
         Command::Lake(args) => runtime()?.block_on(lake::run(args)),
         Command::Users(args) => users::run(args),
         Command::Channels(args) => channels::run(args),

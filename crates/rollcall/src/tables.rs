@@ -70,6 +70,17 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Take a table away with all its rows, columns and key, as if no site had proposed it. Sites that have it
+    /// state it again, and are missing until then.
+    Forget {
+        /// The table.
+        table: String,
+        /// Its name once more: what only HQ has of it (history, rows that stores deleted) does not come back.
+        #[arg(long, value_name = "TABLE")]
+        confirm: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -120,6 +131,11 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
                 key.join(", "),
                 answer["sites"]
             );
+        }
+        Some(TablesCommand::Forget { table, confirm, hq }) => {
+            anyhow::ensure!(table == confirm, "--confirm {confirm} is not {table}; nothing was done");
+            let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/tables/{table}"))?;
+            eprintln!("{table} is forgotten, with {} rows; {} sites state it again", answer["rows"], answer["sites"]);
         }
         Some(TablesCommand::Set { table, event_time, lateness, measure, history, unset, hq }) => {
             let client = Client::find(&hq)?;

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     blind::Blind,
-    dial::{DialFailed, Dialed, Trust, dial_with},
+    dial::{DialFailed, Dialed, Trust, authorities, dial_with},
     enrol::{is_renewal_due, renew},
     error::SiteError,
     feed::Feed,
@@ -258,7 +258,8 @@ impl Agent {
 
     /// Tries each address once, and serves the first that works.
     async fn attempt(&mut self, stop: &CancellationToken) -> Result<Ended, SiteError> {
-        if self.is_expired || is_renewal_due(&self.identity, self.hq_now()) {
+        let is_replaced = self.behaviour.wants_others(&authorities(&self.identity.ca_pem));
+        if self.is_expired || is_replaced || is_renewal_due(&self.identity, self.hq_now()) {
             match renew(&self.directory, &self.identity, self.hq_clock_offset).await {
                 Ok(renewed) => (self.identity, self.is_expired) = (renewed, false),
                 Err(error) => tracing::warn!(error = %describe(&error), "the certificate could not be renewed yet"),
@@ -352,6 +353,7 @@ impl Agent {
             address,
             resolved: dialed.resolved,
             behaviour: &mut self.behaviour,
+            authorities: authorities(&self.identity.ca_pem),
             event_times: &self.identity.event_times,
             hq_clock_offset: &mut self.hq_clock_offset,
         };

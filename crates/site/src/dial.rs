@@ -162,6 +162,11 @@ fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
 }
 
+/// Which authorities are believed: SHA-256 of their certificates, hex.
+pub(crate) fn authorities(ca_pem: &str) -> Vec<String> {
+    certificates(ca_pem).iter().map(fingerprint_of).collect()
+}
+
 /// Which authority is believed.
 #[derive(Debug)]
 enum Pin {

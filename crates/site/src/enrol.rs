@@ -246,6 +246,7 @@ pub(crate) async fn renew(
         let answer = answer.map_err(|status| refused(address, &status))?.into_inner();
         let renewed = Identity {
             certificate_pem: answer.certificate_pem,
+            ca_pem: answer.ca_pem,
             issued_micros: Source::clock_micros().saturating_add(hq_clock_offset),
             not_after_micros: answer.not_after_micros,
             ..identity.clone()

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
+use rand::Rng;
 use rollcall_capture::{
     Anchor, CaptureError, JOURNAL_BYTES_MAX, JournalState, KEPT_CONFIRMED, LoadProgress, PruneLimits, Source,
     TableSpec, fingerprint as look_at,
@@ -60,6 +61,8 @@ pub(crate) const GOODBYE_TIME: Duration = Duration::from_millis(200);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection is replaced after this long, so that a moved name is noticed.
 const AGE_MAX: Duration = Duration::from_secs(3600);
+/// … and within so many beacons where HQ wants the site to believe in another authority: not all sites at once.
+const RENEWAL_BEACONS: u32 = 10;
 /// How often the file is looked at for changes while the store is busy …
 const POLL_BUSY: Duration = Duration::from_millis(50);
 /// … while it is not …
@@ -102,6 +105,8 @@ pub(crate) struct Session<'a> {
     /// What the address resolved to.
     pub(crate) resolved: Option<SocketAddr>,
     pub(crate) behaviour: &'a mut Behaviour,
+    /// Whom the site believes.
+    pub(crate) authorities: Vec<String>,
     pub(crate) event_times: &'a BTreeMap<String, String>,
     /// HQ's clock less this machine's, microseconds.
     pub(crate) hq_clock_offset: &'a mut i64,
@@ -365,7 +370,7 @@ impl Session<'_> {
             timer
         };
         let (mut beacon, mut care) = (timer(self.behaviour.beacon_every()), timer(CARE_EVERY));
-        let born = Instant::now();
+        let (born, mut end) = (Instant::now(), None);
         let (mut heard, mut looked) = (Instant::now(), None);
         let (mut fingerprint, mut changed, mut next_look) = (None, Instant::now(), Instant::now());
         let (mut nudges, mut is_told) = (Nudges::of(self.database), false);
@@ -439,7 +444,10 @@ impl Session<'_> {
                         return Err(SiteError::Ended(format!("HQ said nothing for {} s", silent_hq.as_secs())));
                     }
                     if open.outbox.is_idle() {
-                        if born.elapsed() > AGE_MAX {
+                        if self.behaviour.wants_others(&self.authorities) {
+                            end.get_or_insert(Instant::now() + self.behaviour.beacon_every() * rand::rng().random_range(0..RENEWAL_BEACONS));
+                        }
+                        if end.is_some_and(|end| end <= Instant::now()) || born.elapsed() > AGE_MAX {
                             return Ok(Ended::Old);
                         }
                         open.data.rest().await.map_err(ended)?;

@@ -1,6 +1,7 @@
 //! What HQ says of how this site is to behave, and doing it.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -70,6 +71,12 @@ impl Behaviour {
 
     pub(crate) fn beacon_every(&self) -> Duration {
         Duration::from_millis(u64::from(self.told.beacon_interval_ms.max(100)))
+    }
+
+    /// Whether HQ wants the site to believe in others than these authorities, and so to get a new certificate.
+    pub(crate) fn wants_others(&self, known: &[String]) -> bool {
+        let wanted: BTreeSet<&String> = self.told.authorities.iter().collect();
+        !wanted.is_empty() && wanted != known.iter().collect()
     }
 
     /// None: HQ does not ask for manifests.

@@ -150,7 +150,7 @@ pub(crate) fn write_rows(buffer: Vec<u8>, rows: &RecordBatch) -> Result<Vec<u8>,
 }
 
 /// The chain after the batch: SHA-256 over everything the header says and the payload, cut to 63 bits.
-fn chain(header: &BatchHeader, payload: &[u8]) -> ChainHash {
+pub(crate) fn chain(header: &BatchHeader, payload: &[u8]) -> ChainHash {
     let mut context = digest::Context::new(&digest::SHA256);
     for number in [header.previous_hash, u64::from(header.epoch), header.first, header.last, header.payload_bytes] {
         context.update(&number.to_le_bytes());

@@ -10,6 +10,8 @@ pub mod batch;
 mod cause;
 mod codec;
 pub mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ipc;
 pub mod published;
 pub mod proto {

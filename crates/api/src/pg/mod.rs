@@ -57,6 +57,9 @@ pub trait Backend: Send + Sync + 'static {
     /// What answers questions.
     fn engine(&self) -> &Engine;
 
+    /// TLS for whoever connects now: certificates are made anew now and then.
+    fn tls(&self) -> Arc<rustls::ServerConfig>;
+
     /// A user's salt and salted password; an error tells nobody whether the user exists.
     fn scram(&self, user: &str) -> Result<(Vec<u8>, Vec<u8>), String>;
 

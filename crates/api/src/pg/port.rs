@@ -33,7 +33,6 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// The PostgreSQL port.
 pub struct PgPort {
     backend: SharedBackend,
-    tls: TlsAcceptor,
     running: Arc<Running>,
     numbers: Numbers,
     kept: KeptOfAll,
@@ -49,21 +48,9 @@ impl std::fmt::Debug for PgPort {
 
 impl PgPort {
     /// A port that asks `backend`; its connections are `tasks`, and end at `stop`.
-    pub fn new(
-        backend: SharedBackend,
-        tls: Arc<rustls::ServerConfig>,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        Self {
-            backend,
-            tls: TlsAcceptor::from(tls),
-            running: Arc::default(),
-            numbers: Arc::default(),
-            kept: Arc::default(),
-            tasks,
-            stop,
-        }
+    pub fn new(backend: SharedBackend, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        let (running, numbers, kept) = (Arc::default(), Arc::default(), Arc::default());
+        Self { backend, running, numbers, kept, tasks, stop }
     }
 
     /// Serves until it is stopped. `address` is where it listens: beyond loopback clients need TLS.
@@ -113,7 +100,7 @@ impl PgPort {
     ) {
         let (session, running, numbers) = (self.session(), self.running.clone(), self.numbers.clone());
         let connection = Connection::new(self.backend.clone(), session, running, numbers, needs_tls, places);
-        let (tls, stop) = (self.tls.clone(), self.stop.clone());
+        let (tls, stop) = (TlsAcceptor::from(self.backend.tls()), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}

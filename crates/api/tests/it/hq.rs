@@ -72,6 +72,7 @@ impl Hq {
             let salted = gen_salted_password(PASSWORD, SALT, ITERATIONS);
             let backend = Arc::new(Alone {
                 engine,
+                tls: Arc::new(no_certificate()),
                 sites: Arc::new(sites),
                 salted,
                 cover,
@@ -80,7 +81,7 @@ impl Hq {
             });
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("listens");
             let address = listener.local_addr().expect("an address");
-            let port = PgPort::new(backend, Arc::new(no_certificate()), tasks.clone(), stop.clone());
+            let port = PgPort::new(backend, tasks.clone(), stop.clone());
             tasks.spawn(port.serve(listener, address));
             (address, lake)
         });
@@ -149,6 +150,7 @@ fn no_certificate() -> ServerConfig {
 /// What stands for the rest of HQ: one user, who sees everything.
 struct Alone {
     engine: Engine,
+    tls: Arc<ServerConfig>,
     sites: Arc<HashMap<SiteNumber, SiteId>>,
     salted: Vec<u8>,
     cover: Arc<dyn Cover>,
@@ -160,6 +162,10 @@ struct Alone {
 impl Backend for Alone {
     fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    fn tls(&self) -> Arc<ServerConfig> {
+        self.tls.clone()
     }
 
     fn scram(&self, _: &str) -> Result<(Vec<u8>, Vec<u8>), String> {

@@ -35,6 +35,9 @@ pub struct Channel {
     /// The zone of `daily_at` and `quiet`.
     #[serde(default)]
     pub tz: Option<String>,
+    /// When it was set, by HQ's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_at: Option<Timestamp>,
 }
 
 fn one() -> u8 {

@@ -123,6 +123,38 @@ fn a_wrong_key_is_undone_and_all_sites_are_complete_again() {
 }
 
 #[test]
+fn a_forgotten_table_is_what_its_stores_say_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    // It proposes columns and a key that no other has, and then does without the table.
+    let wrong = "CREATE TABLE sale (odd TEXT PRIMARY KEY, id INTEGER); INSERT INTO sale VALUES ('x', 1)";
+    let odd = running_store(&hq, directory.path(), "boston-01", wrong, "sale");
+    odd.wait_confirmed();
+    let store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "sale");
+    store.wait_confirmed();
+    store.sql("INSERT INTO sale VALUES (2, 'two'); DELETE FROM sale WHERE id = 1");
+    assert!(odd.agent_command(&["detach", "--table", "sale"]).status().expect("runs").success());
+    wait_for("a manifest without it", || {
+        let counted = hq.value("SELECT count(*) FROM rollcall.manifests WHERE site = 'boston-01'")?;
+        (counted != "0").then_some(())
+    });
+    let refused = hq.run(&["tables", "forget", "sale", "--confirm", "sales"]);
+    assert!(!refused.status.success() && said(&refused).contains("nothing was done"), "{}", said(&refused));
+    let forgotten = hq.run(&["tables", "forget", "sale", "--confirm", "sale"]);
+    assert!(forgotten.status.success(), "{}", said(&forgotten));
+    let rows = "SELECT string_agg(_site || ' ' || id || ' ' || v, ', ') FROM sale";
+    wait_for("its rows", || (hq.value(rows)? == "seattle-01 2 two").then_some(()));
+    let columns =
+        hq.rows("SELECT column_name FROM information_schema.columns WHERE table_name = 'sale' AND column_name = 'odd'");
+    assert_eq!(columns.len(), 0, "{columns:?}");
+    store.sql("UPDATE sale SET v = 'three' WHERE id = 2");
+    wait_for("its next change", || (hq.value(rows)? == "seattle-01 2 three").then_some(()));
+    wait_for("the store's completeness", || {
+        (!hq.missing("SELECT count(*) FROM sale").iter().any(|missing| missing.starts_with("seattle-01"))).then_some(())
+    });
+}
+
+#[test]
 fn a_site_that_adds_columns_without_end_is_stopped_and_named() {
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());

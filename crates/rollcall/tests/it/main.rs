@@ -15,6 +15,7 @@ mod nodes;
 mod proof;
 mod published;
 mod quarantine;
+mod secrets;
 mod settings;
 mod shared;
 mod store_side;

@@ -237,6 +237,16 @@ impl Hq {
         Command::new(binary("rollcall")).args(arguments).arg("--data").arg(&self.data).output().expect("runs")
     }
 
+    /// The same with a line on standard input.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], line: &str) -> Output {
+        let mut command = Command::new(binary("rollcall"));
+        command.args(arguments).arg("--data").arg(&self.data);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("runs");
+        writeln!(child.stdin.take().expect("piped"), "{line}").expect("writes");
+        child.wait_with_output().expect("ends")
+    }
+
     fn try_sql(&self, sql: &str) -> Option<Value> {
         let output = self.run(&["sql", "--format", "json", sql]);
         serde_json::from_slice(&output.stdout).ok()
