@@ -167,9 +167,9 @@ impl<L: AsyncRead + AsyncWrite + Unpin> TlsLine<L> {
                 // Early data is not enabled.
                 Ok(_) => return Err(io::Error::from(ErrorKind::InvalidData)),
                 Err(error) => {
-                    while let Ok(ConnectionState::EncodeTlsData(mut alert)) =
-                        self.tls.process_tls_records(&mut []).state
-                    {
+                    // One alert at most is to be sent; and rustls relies on being shown the same bytes.
+                    let rest = &mut records[used..];
+                    if let Ok(ConnectionState::EncodeTlsData(mut alert)) = self.tls.process_tls_records(rest).state {
                         append(&mut self.outgoing.bytes, |room| alert.encode(room))?;
                     }
                     return Err(malformed(error));

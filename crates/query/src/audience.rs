@@ -196,9 +196,13 @@ impl SiteAudience {
 #[cfg(test)]
 mod tests {
     use datafusion::{
-        arrow::array::{Int64Array, StringArray},
+        arrow::{
+            array::{Int64Array, StringArray},
+            datatypes::Int64Type,
+        },
         prelude::SessionContext,
     };
+    use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
     use super::*;
 
@@ -231,6 +235,94 @@ mod tests {
         assert_eq!(of_ids.attributes(), ["id"]);
         assert!(of_ids.of(&[Some("c-3")]).expect("works out").is_nobody());
         assert!(!of_ids.of(&[Some("a-1")]).expect("works out").is_nobody());
+    }
+
+    /// A condition over the columns of [`prices`] and attributes `a` to `c`.
+    fn random_rule(random: &mut StdRng, depth: u32) -> String {
+        let mut one = |all: &[&str]| (*all.choose(random).expect("some")).to_owned();
+        let texts = ["region", "site.a", "site.b", "site.c", "'north'", "''", "NULL"];
+        let numbers = ["zone", "1", "2", "-1", "zone + 1"];
+        let compare = one(&["=", "<>", "<", ">=", "IS DISTINCT FROM"]);
+        if depth > 0 && random.random_bool(0.6) {
+            let (left, right) = (random_rule(random, depth - 1), random_rule(random, depth - 1));
+            return match random.random_range(0..3) {
+                0 => format!("({left} AND {right})"),
+                1 => format!("({left} OR {right})"),
+                _ => format!("NOT ({left})"),
+            };
+        }
+        let mut one = |all: &[&str]| (*all.choose(random).expect("some")).to_owned();
+        match one(&["texts", "numbers", "null", "in", "like"]).as_str() {
+            "texts" => format!("{} {compare} {}", one(&texts), one(&texts)),
+            "numbers" => format!("{} {compare} {}", one(&numbers), one(&numbers)),
+            "null" => format!("{} IS NULL", one(&texts)),
+            "in" => format!("{} IN ({}, {})", one(&texts), one(&texts), one(&texts)),
+            _ => format!("{} LIKE '%{}%'", one(&texts), one(&["o", "N", ""])),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rule_means_what_the_same_condition_means_in_a_question() {
+        let mut random = StdRng::seed_from_u64(23);
+        let values: [&[Option<&str>]; 3] =
+            [&[Some("north"), None, Some("")], &[None; 3], &[Some("o"), Some("south"), None]];
+        let (mut held, mut refused) = (0, 0);
+        for _ in 0..400 {
+            let rule = random_rule(&mut random, 2);
+            let Ok(parsed) = parse(&rule) else {
+                refused += 1;
+                continue;
+            };
+            for values in values {
+                let of = |name: &str| values[usize::from(name.as_bytes()[0] - b'a')];
+                let own: Vec<_> = parsed.attributes().iter().map(|name| of(name)).collect();
+                let mask = parsed.of(&own).expect("works out").mask(&prices()).expect("evaluates");
+                let mut condition = rule.clone();
+                for name in ["a", "b", "c"] {
+                    let value = of(name).map_or("CAST(NULL AS TEXT)".to_owned(), |value| format!("'{value}'"));
+                    condition = condition.replace(&format!("site.{name}"), &value);
+                }
+                let context = SessionContext::new();
+                context.register_batch("prices", prices()).expect("registers");
+                let sql = format!("SELECT zone FROM prices WHERE {condition} ORDER BY zone");
+                let found = context.sql(&sql).await.expect("plans").collect().await.expect("answers");
+                let found: Vec<i64> = found
+                    .iter()
+                    .flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().to_vec())
+                    .collect();
+                let chosen = (1..).zip(mask.iter()).filter(|(_, is_chosen)| *is_chosen == Some(true));
+                assert_eq!(found, chosen.map(|(zone, _)| zone).collect::<Vec<i64>>(), "{rule} with {values:?}");
+                held += found.len();
+            }
+        }
+        assert!(held > 300 && refused < 300, "{held} rows held, {refused} rules refused");
+    }
+
+    #[test]
+    fn no_text_whatever_is_more_than_an_error() {
+        let mut random = StdRng::seed_from_u64(7);
+        for _ in 0..2000 {
+            let mut rule: Vec<char> = random_rule(&mut random, 2).chars().collect();
+            for _ in 0..random.random_range(0..4) {
+                let at = random.random_range(0..rule.len());
+                match random.random_range(0..3) {
+                    0 => drop(rule.remove(at)),
+                    1 => rule.insert(
+                        at,
+                        *['\'', '(', ')', '\u{0}', '\u{202e}', '$', ';', '"'].choose(&mut random).expect("some"),
+                    ),
+                    _ => rule.truncate(at.max(1)),
+                }
+                if rule.is_empty() {
+                    rule.push('(');
+                }
+            }
+            let rule: String = rule.into_iter().collect();
+            if let Ok(parsed) = parse(&rule) {
+                let none = vec![None; parsed.attributes().len()];
+                let _ = parsed.of(&none).and_then(|of| of.mask(&prices()));
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,10 @@
 //! bytes there are. The format: "Arrow Columnar Format", section "Serialization and Interprocess
 //! Communication".
 
-use arrow_ipc::{Endianness, Field, Message, MessageHeader, MetadataVersion, RecordBatch, Schema, Type};
+use arrow_ipc::{
+    DateUnit, Endianness, Field, Message, MessageHeader, MetadataVersion, Precision, RecordBatch, Schema, TimeUnit,
+    Type,
+};
 use flatbuffers::VerifierOptions;
 
 use crate::BATCH_ROWS_MAX;
@@ -26,6 +29,10 @@ const NAME_BYTES_MAX: usize = 1024;
 const NAMED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// No text about a table or a column is longer.
 const ABOUT_BYTES_MAX: usize = 1024 * 1024;
+/// Buffers begin at multiples of this, as the format has it.
+const ALIGNMENT: usize = 8;
+/// Where a text ends takes so many bytes.
+const OFFSET_BYTES: usize = 4;
 /// Digits of an exact number.
 const DIGITS_MAX: i32 = 38;
 
@@ -112,8 +119,26 @@ fn message<'a>(rest: &mut &'a [u8]) -> Result<Option<Read<'a>>, Refused> {
     Ok(Some(Read { head, body }))
 }
 
-/// How many buffers each column has.
-fn check_schema(schema: &Schema<'_>) -> Result<Vec<usize>, Refused> {
+/// How a column's values are kept, beside a buffer that says which are there.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// So many bits each.
+    Fixed(usize),
+    /// Bytes, and where each value ends.
+    Text,
+}
+
+impl Kind {
+    fn buffers(self) -> usize {
+        match self {
+            Self::Fixed(_) => 2,
+            Self::Text => 3,
+        }
+    }
+}
+
+/// What kind each column is of.
+fn check_schema(schema: &Schema<'_>) -> Result<Vec<Kind>, Refused> {
     if schema.endianness() != Endianness::Little {
         return Err("another order of bytes");
     }
@@ -127,7 +152,7 @@ fn check_schema(schema: &Schema<'_>) -> Result<Vec<usize>, Refused> {
     for field in fields {
         let about = field.custom_metadata().into_iter().flatten();
         length += about.map(|pair| pair.key().map_or(0, str::len) + pair.value().map_or(0, str::len)).sum::<usize>();
-        kinds.push(buffers_of(&field)?);
+        kinds.push(kind_of(&field)?);
     }
     if length > ABOUT_BYTES_MAX {
         return Err("too long a text about the columns");
@@ -135,30 +160,57 @@ fn check_schema(schema: &Schema<'_>) -> Result<Vec<usize>, Refused> {
     Ok(kinds)
 }
 
-/// How many buffers a column has: whether values are there, the values, and where texts end.
-fn buffers_of(field: &Field<'_>) -> Result<usize, Refused> {
+/// The kind of a column. Arrow panics at what the format does not have.
+fn kind_of(field: &Field<'_>) -> Result<Kind, Refused> {
+    const OTHER: Refused = "a column of another kind than is sent";
     if field.name().is_none_or(|name| name.len() > NAME_BYTES_MAX) {
         return Err("a column without a name, or with too long a one");
     }
     if field.dictionary().is_some() || field.children().is_some_and(|children| !children.is_empty()) {
-        return Err("a column of another kind than is sent");
+        return Err(OTHER);
     }
-    match field.type_type() {
-        Type::Int | Type::FloatingPoint | Type::Bool | Type::Date | Type::Timestamp => Ok(2),
+    let bits = match field.type_type() {
+        Type::Bool => Some(1),
+        Type::Int => match field.type_as_int().map(|int| int.bitWidth()) {
+            Some(8) => Some(8),
+            Some(16) => Some(16),
+            Some(32) => Some(32),
+            Some(64) => Some(64),
+            _ => None,
+        },
+        Type::FloatingPoint => match field.type_as_floating_point().map(|float| float.precision()) {
+            Some(Precision::HALF) => Some(16),
+            Some(Precision::SINGLE) => Some(32),
+            Some(Precision::DOUBLE) => Some(64),
+            _ => None,
+        },
+        Type::Date => match field.type_as_date().map(|date| date.unit()) {
+            Some(DateUnit::DAY) => Some(32),
+            Some(DateUnit::MILLISECOND) => Some(64),
+            _ => None,
+        },
+        Type::Timestamp => {
+            let unit = field.type_as_timestamp().map(|time| time.unit());
+            unit.filter(|unit| TimeUnit::ENUM_VALUES.contains(unit)).map(|_| 64)
+        }
         Type::Decimal => {
             let decimal = field.type_as_decimal().ok_or("a column without its kind")?;
             let is_known = decimal.bitWidth() == 128
                 && (1..=DIGITS_MAX).contains(&decimal.precision())
                 && (0..=decimal.precision()).contains(&decimal.scale());
-            if is_known { Ok(2) } else { Err("exact numbers of another kind than is sent") }
+            if !is_known {
+                return Err("exact numbers of another kind than is sent");
+            }
+            Some(128)
         }
-        Type::Utf8 | Type::Binary => Ok(3),
-        _ => Err("a column of another kind than is sent"),
-    }
+        Type::Utf8 | Type::Binary => return Ok(Kind::Text),
+        _ => None,
+    };
+    bits.map(Kind::Fixed).ok_or(OTHER)
 }
 
 /// How many rows there are.
-fn check_rows(batch: &RecordBatch<'_>, kinds: &[usize], body: usize) -> Result<usize, Refused> {
+fn check_rows(batch: &RecordBatch<'_>, kinds: &[Kind], body: usize) -> Result<usize, Refused> {
     let rows = usize::try_from(batch.length()).map_err(|_| "rows without a number")?;
     if rows > BATCH_ROWS_MAX || rows.saturating_mul(kinds.len()) > CELLS_MAX {
         return Err("too many rows");
@@ -177,15 +229,30 @@ fn check_rows(batch: &RecordBatch<'_>, kinds: &[usize], body: usize) -> Result<u
         return Err("columns of different lengths");
     }
     let buffers = batch.buffers().ok_or("rows without buffers")?;
-    if buffers.len() != kinds.iter().sum::<usize>() {
+    if buffers.len() != kinds.iter().map(|kind| kind.buffers()).sum::<usize>() {
         return Err("another number of buffers than told");
     }
+    let needed = nodes.iter().zip(kinds).flat_map(|(node, kind)| {
+        let validity = if node.null_count() > 0 { rows.div_ceil(8) } else { 0 };
+        let (values, text) = match kind {
+            Kind::Fixed(bits) => ((rows * bits).div_ceil(8), None),
+            Kind::Text if rows == 0 => (0, Some((0, false))),
+            Kind::Text => ((rows + 1) * OFFSET_BYTES, Some((0, false))),
+        };
+        [(validity, false), (values, matches!(kind, Kind::Text))].into_iter().chain(text)
+    });
     let mut length = 0_usize;
-    for buffer in buffers {
+    for (buffer, (needed, is_offsets)) in buffers.iter().zip(needed) {
         let (start, own) = (usize::try_from(buffer.offset()), usize::try_from(buffer.length()));
         let (Ok(start), Ok(own)) = (start, own) else { return Err("a buffer before the body") };
         if start.checked_add(own).is_none_or(|end| end > body) {
             return Err("a buffer longer than the body");
+        }
+        if own < needed {
+            return Err("a buffer too short for its rows");
+        }
+        if start % ALIGNMENT != 0 || own % OFFSET_BYTES != 0 && is_offsets {
+            return Err("a buffer that is not aligned");
         }
         length = length.saturating_add(own);
     }
