@@ -6,8 +6,9 @@
 //! short transactions and then renamed into place; one that it has is compared first, and only what
 //! differs is written, so that the store's own programs wait for that alone.
 
-mod applied;
+pub(crate) mod applied;
 mod due;
+pub(crate) mod put;
 pub(crate) mod spec;
 mod write;
 
@@ -19,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params_from_i
 
 pub use self::spec::IncomingTable;
 use self::{
-    applied::{applied, digest_of, has_applied},
+    applied::{DIFFERING, applied, digest_of, forget_differing, has_applied},
     spec::{compare, declare, decode_spec, encode_spec, is_kind, quoted, value},
     write::Rows,
 };
@@ -47,6 +48,12 @@ pub struct AppliedTable {
     pub shared: bool,
     /// When HQ published the version, microseconds since 1970; 0 if that is not known.
     pub published_at: i64,
+    /// Rows that are not as HQ sent them: a rule of the store's changed or refused them.
+    pub differing: u64,
+    /// The first of them and why, for people; empty if there are none.
+    pub differences: String,
+    /// Rows of the store's own that name rows of this table which are not there.
+    pub dangling: u64,
 }
 
 /// A fetch that was begun.
@@ -119,7 +126,8 @@ impl Incoming {
         let conn = open_to_write(&path)?;
         // Else a view of the store's that refers to something missing, be it the very table that is
         // built aside, would forbid to rename that.
-        conn.execute_batch("PRAGMA legacy_alter_table = ON").doing(doing)?;
+        // And what HQ does to its rows does nothing to rows of the store's own that name them.
+        conn.execute_batch("PRAGMA legacy_alter_table = ON; PRAGMA foreign_keys = OFF").doing(doing)?;
         let staging = directory.join("incoming.sqlite");
         // What is attached must be there: the store's own database is never made by us.
         Connection::open(&staging)
@@ -148,12 +156,17 @@ impl Incoming {
     /// Adds what earlier versions of the agent did not note.
     fn upgrade(&self) -> Result<(), CaptureError> {
         let doing = "bringing the notes of HQ's tables up to date";
-        let lacks = "SELECT count(*) = 0 FROM pragma_table_info('_rollcall_applied') WHERE name = 'published_at'";
-        if has_applied(&self.conn)? && self.conn.query_row(lacks, [], |row| row.get(0)).doing(doing)? {
-            let more = "ALTER TABLE main._rollcall_applied ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0";
-            self.conn.execute_batch(more).doing(doing)?;
+        if !has_applied(&self.conn)? {
+            return Ok(());
         }
-        Ok(())
+        for column in ["published_at", "dangling"] {
+            let lacks = "SELECT count(*) = 0 FROM pragma_table_info('_rollcall_applied') WHERE name = ?1";
+            if self.conn.query_row(lacks, [column], |row| row.get(0)).doing(doing)? {
+                let more = format!("ALTER TABLE main._rollcall_applied ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0");
+                self.conn.execute_batch(&more).doing(doing)?;
+            }
+        }
+        self.conn.execute_batch(DIFFERING).doing(doing)
     }
 
     /// What is applied, by table.
@@ -331,7 +344,18 @@ impl Incoming {
         };
         self.checkpoint("main");
         self.clear(table)?;
+        if report.removed > 0 || known.is_some_and(|known| known.table.dangling > 0) {
+            self.count_dangling(table)?;
+        }
         Ok(report)
+    }
+
+    /// Notes how many rows of the store's own name rows that are not there.
+    fn count_dangling(&self, table: &str) -> Result<(), CaptureError> {
+        let count = put::dangling(&self.conn, table)?;
+        let note = "UPDATE main._rollcall_applied SET dangling = ?2 WHERE name = ?1 AND dangling <> ?2";
+        self.conn.execute(note, (table, count as i64)).doing("noting references of the store's")?;
+        Ok(())
     }
 
     /// Forgets a fetch under way.
@@ -468,7 +492,7 @@ impl Incoming {
         self.conn
             .execute("DELETE FROM main._rollcall_applied WHERE name = ?1", [table])
             .doing("forgetting a table that was dropped")?;
-        Ok(())
+        forget_differing(&self.conn, table)
     }
 }
 

@@ -14,7 +14,9 @@ use crate::{
     error::{CaptureError, Doing},
     incoming::{
         IncomingTable,
-        spec::{declare, declared, quoted, upsert},
+        applied::note_differing,
+        put::Put,
+        spec::{declare, declared, quoted},
     },
     shape::quote,
 };
@@ -321,13 +323,16 @@ pub(crate) fn settle(transaction: &Transaction<'_>, spec: &IncomingTable, throug
     begin(transaction, spec)?;
     let free = is_settled(spec, "r");
     let is_null = keys.iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ");
+    let (come, go) = (format!("r._op <> 'D' AND {free}"), format!("r._op = 'D' AND {free}"));
+    let settled = is_settled(spec, &held);
+    let done = Put { spec, rows: &held, come, keys: &held, go }.execute(transaction)?;
+    let keys_touched = keys.iter().map(|key| format!("quote({key})")).collect::<Vec<_>>().join(" || ', ' || ");
+    let touched = format!("SELECT {keys_touched} FROM {held} WHERE {settled}");
+    note_differing(transaction, &spec.name, Some(&touched), &done.differing)?;
     transaction
         .execute_batch(&format!(
-            "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {held} r WHERE r._op = 'D' AND {free});
-             DELETE FROM {table} WHERE ({is_null}) AND EXISTS (SELECT 1 FROM {held} WHERE {is_null});
-             {}; DELETE FROM {held} WHERE {};",
-            upsert(spec, &table, &format!("{held} r"), &format!("r._op <> 'D' AND {free}")),
-            is_settled(spec, &held),
+            "DELETE FROM {table} WHERE ({is_null}) AND EXISTS (SELECT 1 FROM {held} WHERE {is_null});
+             DELETE FROM {held} WHERE {settled};"
         ))
         .doing(DOING)?;
     end(transaction, spec)

@@ -194,6 +194,14 @@ impl Authority {
         self.ready().next.as_ref().map(|(ca, since)| Rotation { since: *since, next: ca.id })
     }
 
+    /// Whose certificate a site came with, if it says that it believes in that one too: an agent of an earlier version takes a
+    /// certificate of another authority and goes on to believe in the one before.
+    pub(crate) fn shown(&self, signed_by: CaId, believed: &[String]) -> CaId {
+        let ready = self.ready();
+        let known = ready.next.iter().map(|(ca, _)| ca).chain([&ready.now]).find(|ca| ca.id == signed_by);
+        known.filter(|ca| believed.contains(&ca.fingerprint)).map_or_else(CaId::default, |ca| ca.id)
+    }
+
     /// When the authority was made.
     pub(crate) fn made_at(&self) -> Timestamp {
         self.ready().now.made_at

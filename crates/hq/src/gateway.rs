@@ -357,7 +357,7 @@ impl Control {
                 head: Seq(hello.head),
                 confirmed,
                 instance: hello.instance.clone(),
-                authority: self.peer.authority,
+                authority: self.shared.authority.shown(self.peer.authority, &hello.authorities),
                 detail,
                 agent_version: hello.agent_version.chars().take(80).collect(),
                 states_manifests: hello.states_manifests,
@@ -701,9 +701,14 @@ fn applied(told: &[rollcall_wire::proto::Applied]) -> BTreeMap<TableName, Applie
     const TABLES_MAX: usize = 1000;
     let of_table = |told: &rollcall_wire::proto::Applied| {
         let problem = (!told.problem.is_empty()).then(|| told.problem.chars().take(1000).collect());
-        let published_at = told.published_at;
-        let applied =
-            Applied { version: Seq(told.version), audience: told.audience, problem, edits: told.edits, published_at };
+        let applied = Applied {
+            version: Seq(told.version),
+            audience: told.audience,
+            problem,
+            edits: told.edits,
+            published_at: told.published_at,
+            dangling: told.dangling,
+        };
         Some((TableName::new(&told.table).ok()?, applied))
     };
     told.iter().take(TABLES_MAX).filter_map(of_table).collect()

@@ -72,6 +72,35 @@ pub(crate) struct Definition {
     /// By which rule sites change it as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shared: Option<Rule>,
+    #[serde(default)]
+    pub(crate) at_stores: AtStores,
+}
+
+/// How HQ's rows and a store's own rules live together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AtStores {
+    /// A row that rows of a store's own name by a foreign key does not go there; else those name a row that is gone.
+    #[serde(default)]
+    pub(crate) keeps_referenced: bool,
+    /// Columns in which a store may have other values than HQ sent.
+    #[serde(default)]
+    pub(crate) rewritten: Vec<String>,
+}
+
+/// What is to change of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AtStoresChange {
+    pub(crate) keeps_referenced: Option<bool>,
+    pub(crate) rewritten: Option<Vec<String>>,
+}
+
+impl AtStores {
+    fn changed(&self, change: &AtStoresChange) -> Self {
+        Self {
+            keeps_referenced: change.keeps_referenced.unwrap_or(self.keeps_referenced),
+            rewritten: change.rewritten.clone().unwrap_or_else(|| self.rewritten.clone()),
+        }
+    }
 }
 
 /// One publication, as it is kept.
@@ -131,6 +160,7 @@ pub(crate) struct Request {
     pub(crate) mends: Option<bool>,
     /// Whether sites change it as well, and the rule; `Some(None)` ends it.
     pub(crate) shared: Option<Option<Rule>>,
+    pub(crate) at_stores: AtStoresChange,
     pub(crate) by: String,
     pub(crate) note: String,
     /// Only says what it would do.
@@ -154,6 +184,7 @@ impl Request {
             to: None,
             mends: None,
             shared: None,
+            at_stores: AtStoresChange::default(),
             by: by.to_owned(),
             note,
             dry_run: false,
@@ -285,6 +316,10 @@ fn tag_of(definition: &Definition, values: &[Option<&str>]) -> u64 {
     let text =
         serde_json::json!([definition.key, definition.to, definition.mends, definition.restated, values]).to_string();
     let text = if definition.shared.is_some() { format!("{text} shared") } else { text };
+    let text = match &definition.at_stores {
+        usual if *usual == AtStores::default() => text,
+        said => format!("{text} {}", serde_json::json!(said)),
+    };
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let mut low = [0; 8];
     low.copy_from_slice(&digest.as_ref()[..8]);

@@ -66,6 +66,16 @@ enum FileMode {
     Delete,
 }
 
+/// What becomes of references that would dangle.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum References {
+    /// They are kept, and name a row that is gone.
+    Keep,
+    /// The row does not go.
+    Refuse,
+}
+
 #[derive(Deserialize)]
 struct PublishQuery {
     format: String,
@@ -78,6 +88,10 @@ struct PublishQuery {
     mends: Option<bool>,
     /// By which rule sites change it as well: hq, site, latest, fields; or `no`.
     shared: Option<String>,
+    /// What becomes of a row that goes and that rows of a store's own name: `keep` them as they are, or `refuse`.
+    references: Option<References>,
+    /// Columns in which stores may have other values, with commas between them; empty: none.
+    rewritten: Option<String>,
     #[serde(default)]
     note: String,
     #[serde(default)]
@@ -107,7 +121,14 @@ async fn publish(
     let known = shared.lake.table(&table).map(|table| table.snapshot().schema().as_ref().clone());
     let read = tokio::task::spawn_blocking(move || rows::read(&body, form, known.as_ref())).await;
     let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
-    let key = query.key.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
+    let columns = |text: &str| -> Vec<String> {
+        text.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect()
+    };
+    let key = columns(&query.key);
+    let at_stores = published::AtStoresChange {
+        keeps_referenced: query.references.map(|references| references == References::Refuse),
+        rewritten: query.rewritten.as_deref().map(columns),
+    };
     let PublishQuery { mode, to, mends, shared: query_shared, note, dry_run, at, .. } = query;
     let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let (rows, gone, mode) = match mode {
@@ -121,8 +142,22 @@ async fn publish(
         None => None,
     };
     let (based_on, scheduled) = (None, None);
-    let request =
-        Request { table, rows, gone, mode, key, to, mends, shared: rule, by, note, dry_run, based_on, scheduled };
+    let request = Request {
+        table,
+        rows,
+        gone,
+        mode,
+        key,
+        to,
+        mends,
+        shared: rule,
+        at_stores,
+        by,
+        note,
+        dry_run,
+        based_on,
+        scheduled,
+    };
     let (outcome, scheduled_as) = match at {
         Some(at) => scheduled::schedule(&shared, &request, at).await?,
         None => (published::publish(&shared, request).await?, 0),

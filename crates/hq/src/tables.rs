@@ -205,6 +205,7 @@ pub(crate) fn arrivals(all: &[Arrival]) -> RecordBatch {
         .long("applied", all.iter().map(|arrival| arrival.applied.0 as i64))
         .text("lacks_because", all.iter().map(lack))
         .long("edits", all.iter().map(|arrival| arrival.edits as i64))
+        .long("dangling", all.iter().map(|arrival| arrival.dangling as i64))
         .finish()
 }
 

@@ -32,6 +32,12 @@ enum FileFormat {
     Parquet,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum References {
+    Keep,
+    Refuse,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
     /// The table, at HQ and at the sites.
@@ -70,6 +76,13 @@ pub(crate) struct PublishArgs {
     /// (the latest in each column); `no` ends it.
     #[arg(long, value_name = "RULE", value_parser = ["hq", "site", "latest", "fields", "no"], conflicts_with = "at")]
     shared: Option<String>,
+    /// What becomes of a row that goes while rows of a store's own name it by a foreign key: they are kept as they are and name
+    /// a row that is gone (keep, which is usual), or the row stays at that store and is told of (refuse).
+    #[arg(long)]
+    references: Option<References>,
+    /// Columns in which a store may have other values than HQ sends, by a trigger of its own, say; `none` takes it back.
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    rewritten: Vec<String>,
     /// Why, for those who read about it later.
     #[arg(long, default_value = "")]
     note: String,
@@ -165,6 +178,15 @@ fn publish_file(args: &PublishArgs, from: &Path) -> anyhow::Result<Outcome> {
     }
     parameters.extend(args.shared.clone().map(|rule| ("shared", rule)));
     parameters.extend(args.edits.map(|edits| ("mends", matches!(edits, Edits::Mend).to_string())));
+    parameters.extend(
+        args.references.map(|references| {
+            ("references", if references == References::Refuse { "refuse" } else { "keep" }.to_owned())
+        }),
+    );
+    if !args.rewritten.is_empty() {
+        let columns = args.rewritten.iter().filter(|column| *column != "none").cloned().collect::<Vec<_>>();
+        parameters.push(("rewritten", columns.join(",")));
+    }
     let path = format!("/api/published/{}", args.table);
     Client::find(&args.hq)?.post_bytes(&path, &parameters, &rows)
 }

@@ -333,6 +333,7 @@ impl Agent {
                 instance: &self.instance,
                 address,
                 resolved: dialed.resolved,
+                authorities: authorities(&self.identity.ca_pem),
                 hq_clock_offset: self.hq_clock_offset,
             };
             return blind.run(dialed.channel, stop, cause, text).await;

@@ -41,6 +41,8 @@ pub(crate) struct Blind<'a> {
     pub(crate) instance: &'a str,
     pub(crate) address: &'a str,
     pub(crate) resolved: Option<SocketAddr>,
+    /// Whom the site believes.
+    pub(crate) authorities: Vec<String>,
     /// HQ's clock less this machine's, microseconds.
     pub(crate) hq_clock_offset: i64,
 }
@@ -138,6 +140,7 @@ impl Blind<'_> {
             called: self.address.to_owned(),
             resolved: self.resolved.map_or_else(String::new, |resolved| resolved.ip().to_string()),
             blind: true,
+            authorities: self.authorities.clone(),
             ..Hello::default()
         })
     }

@@ -225,9 +225,10 @@ fn told(applied: &BTreeMap<String, AppliedTable>, problems: &BTreeMap<String, St
             table: table.clone(),
             version: known.version.0,
             audience: known.audience,
-            problem: problems.get(table).cloned().unwrap_or_default(),
+            problem: problems.get(table).unwrap_or(&known.differences).clone(),
             edits: known.edits,
             published_at: known.published_at,
+            dangling: known.dangling,
         }
     };
     tables.into_iter().map(tell).collect()
@@ -479,6 +480,8 @@ impl Task {
                         audience: begin.audience,
                         mends: begin.mends,
                         shared: begin.shared,
+                        keeps_referenced: begin.keeps_referenced,
+                        rewritten: begin.rewritten,
                     };
                     let (after, whole) = (Seq(begin.after), begin.whole);
                     let begun = self.shelf.call(move |incoming| incoming.begin(&spec, after, whole)).await;

@@ -239,6 +239,7 @@ impl Session<'_> {
             resolved: self.resolved.map_or_else(String::new, |resolved| resolved.ip().to_string()),
             replaces_site: self.notes.text(REPLACES_SITE)?.is_some(),
             blind: false,
+            authorities: self.authorities.clone(),
         })
     }
 

@@ -5,7 +5,9 @@ use rollcall_types::Seq;
 use rusqlite::{Connection, OptionalExtension, Transaction, types::ValueRef};
 
 use super::{
-    AppliedTable, seq,
+    AppliedTable,
+    put::Differing,
+    seq,
     spec::{IncomingTable, decode_spec, encode_spec},
     write::Rows,
 };
@@ -14,7 +16,12 @@ use crate::error::{CaptureError, Doing};
 const APPLIED: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_applied (
     name TEXT PRIMARY KEY, version INTEGER NOT NULL, audience INTEGER NOT NULL, digest INTEGER NOT NULL,
     made INTEGER NOT NULL, spec TEXT NOT NULL, edits INTEGER NOT NULL, at TEXT NOT NULL,
-    published_at INTEGER NOT NULL DEFAULT 0)";
+    published_at INTEGER NOT NULL DEFAULT 0, dangling INTEGER NOT NULL DEFAULT 0)";
+/// Rows that are not as HQ sent them, beside [`APPLIED`].
+pub(super) const DIFFERING: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_differing (
+    name TEXT NOT NULL, key TEXT NOT NULL, why TEXT NOT NULL, PRIMARY KEY (name, key))";
+/// Rows that are told of at most.
+const TOLD_MAX: i64 = 3;
 
 /// One row of `_rollcall_applied`.
 pub(super) struct Applied {
@@ -36,7 +43,8 @@ pub(super) fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>,
     }
     let found = conn
         .query_row(
-            "SELECT version, audience, digest, made, spec, edits, published_at FROM main._rollcall_applied WHERE name = ?1",
+            "SELECT version, audience, digest, made, spec, edits, published_at, dangling
+             FROM main._rollcall_applied WHERE name = ?1",
             [table],
             |row| {
                 let table = AppliedTable {
@@ -46,6 +54,8 @@ pub(super) fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>,
                     mends: false,
                     shared: false,
                     published_at: row.get(6)?,
+                    dangling: row.get::<_, i64>(7)?.unsigned_abs(),
+                    ..AppliedTable::default()
                 };
                 Ok((table, row.get::<_, i64>(2)? as u64, row.get::<_, bool>(3)?, row.get::<_, String>(4)?))
             },
@@ -54,8 +64,57 @@ pub(super) fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>,
         .doing("reading what is applied of one of HQ's tables")?;
     let Some((table, digest, made, spec)) = found else { return Ok(None) };
     let spec = decode_spec(&spec)?;
-    let table = AppliedTable { mends: spec.mends, shared: spec.shared, ..table };
+    let (differing, differences) = differing(conn, &spec.name)?;
+    let table = AppliedTable { mends: spec.mends, shared: spec.shared, differing, differences, ..table };
     Ok(Some(Applied { table, digest, made, spec }))
+}
+
+/// How many rows are not as HQ sent them, and the first ones in words.
+fn differing(conn: &Connection, table: &str) -> Result<(u64, String), CaptureError> {
+    let doing = "reading which rows differ from HQ's";
+    let count = "SELECT count(*) FROM main._rollcall_differing WHERE name = ?1";
+    let count: i64 = conn.query_row(count, [table], |row| row.get(0)).doing(doing)?;
+    if count == 0 {
+        return Ok((0, String::new()));
+    }
+    let sql = "SELECT key || ': ' || why FROM main._rollcall_differing WHERE name = ?1 ORDER BY key LIMIT ?2";
+    let mut statement = conn.prepare(sql).doing(doing)?;
+    let named = statement.query_map((table, TOLD_MAX), |row| row.get(0)).doing(doing)?;
+    let named: Vec<String> = named.collect::<Result<_, _>>().doing(doing)?;
+    let more = if count > TOLD_MAX { "; …" } else { "" };
+    let rows = if count == 1 { "row is" } else { "rows are" };
+    Ok((count.unsigned_abs(), format!("{count} {rows} not as HQ has them: {}{more}", named.join("; "))))
+}
+
+/// Notes which rows differ. Of others nothing is known to have changed, unless it is the `whole` table.
+pub(crate) fn note_differing(
+    transaction: &Transaction<'_>,
+    table: &str,
+    touched: Option<&str>,
+    differing: &Differing,
+) -> Result<(), CaptureError> {
+    let doing = "noting which rows differ from HQ's";
+    transaction.execute_batch(DIFFERING).doing(doing)?;
+    match touched {
+        Some(keys) => {
+            let sql = format!("DELETE FROM main._rollcall_differing WHERE name = ?1 AND key IN ({keys})");
+            transaction.execute(&sql, [table]).doing(doing)?;
+        }
+        None => forget_differing(transaction, table)?,
+    }
+    let mut note = transaction
+        .prepare("INSERT OR REPLACE INTO main._rollcall_differing (name, key, why) VALUES (?1, ?2, ?3)")
+        .doing(doing)?;
+    for (key, why) in &differing.named {
+        note.execute((table, key, why)).doing(doing)?;
+    }
+    Ok(())
+}
+
+pub(super) fn forget_differing(conn: &Connection, table: &str) -> Result<(), CaptureError> {
+    conn.execute("DELETE FROM main._rollcall_differing WHERE name = ?1", [table])
+        .doing("forgetting which rows differ from HQ's")?;
+    Ok(())
 }
 
 pub(super) fn note_applied(
@@ -69,10 +128,13 @@ pub(super) fn note_applied(
     let doing = "noting the version applied";
     let Rows { spec, published_at, .. } = rows;
     transaction.execute_batch(APPLIED).doing(doing)?;
+    transaction.execute_batch(DIFFERING).doing(doing)?;
     transaction
         .execute(
-            "INSERT OR REPLACE INTO main._rollcall_applied (name, version, audience, digest, made, spec, edits, at, published_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), ?8)",
+            "INSERT OR REPLACE INTO main._rollcall_applied
+                 (name, version, audience, digest, made, spec, edits, at, published_at, dangling)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), ?8,
+                 coalesce((SELECT dangling FROM main._rollcall_applied WHERE name = ?1), 0))",
             (
                 &spec.name,
                 version.0 as i64,

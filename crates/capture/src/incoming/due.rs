@@ -83,6 +83,9 @@ impl Incoming {
         self.lay_over(&rows, &due)?;
         let report = self.change(&rows, known.table.version, Some(&known), &missing)?;
         self.conn.execute_batch("DROP TABLE temp._rollcall_due").doing(doing)?;
+        if report.removed > 0 {
+            self.count_dangling(table)?;
+        }
         self.checkpoint("main");
         // Done twice it changes nothing.
         for (of, _) in &due {

@@ -31,6 +31,12 @@ pub struct IncomingTable {
     /// The store's programs change it as well.
     #[serde(default)]
     pub shared: bool,
+    /// A row that the store's own rows name by a foreign key does not go; else they name one that is not there.
+    #[serde(default)]
+    pub keeps_referenced: bool,
+    /// Columns in which the store may have other values than HQ sent, by a rule of its own.
+    #[serde(default)]
+    pub rewritten: Vec<String>,
 }
 
 pub(crate) fn quoted<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Vec<String> {
@@ -41,6 +47,12 @@ pub(crate) fn on_keys(keys: &[String]) -> String {
     keys.iter().map(|key| format!("t.{key} = r.{key}")).collect::<Vec<_>>().join(" AND ")
 }
 
+/// A condition: two rows have the same key, as HQ sees it.
+pub(crate) fn equal_keys(left: &str, right: &str, spec: &IncomingTable) -> String {
+    let keys = quoted(&spec.key);
+    keys.iter().map(|key| format!("{left}.{key} COLLATE BINARY = {right}.{key}")).collect::<Vec<_>>().join(" AND ")
+}
+
 /// Inserts rows of `source`, or makes the rows that have their keys equal to them.
 pub(crate) fn upsert(spec: &IncomingTable, table: &str, source: &str, condition: &str) -> String {
     let columns = quoted(spec.columns.iter().map(|(name, _)| name)).join(",");
@@ -48,10 +60,12 @@ pub(crate) fn upsert(spec: &IncomingTable, table: &str, source: &str, condition:
     let changes: Vec<String> = others.map(|(name, _)| format!("{0} = excluded.{0}", quote(name))).collect();
     let conflict = match changes.is_empty() {
         true => "NOTHING".to_owned(),
-        false => format!("UPDATE SET {}", changes.join(",")),
+        // A collation of the store's may take a key for another that it is not.
+        false => format!("UPDATE SET {} WHERE {}", changes.join(","), equal_keys(&quote(&spec.name), "excluded", spec)),
     };
     format!(
-        "INSERT INTO {table} ({columns}) SELECT {columns} FROM {source} WHERE {condition} ON CONFLICT ({}) DO {conflict}",
+        // A conflict is an error, whatever the store's table says of it.
+        "INSERT OR ABORT INTO {table} ({columns}) SELECT {columns} FROM {source} WHERE {condition} ON CONFLICT ({}) DO {conflict}",
         quoted(&spec.key).join(",")
     )
 }

@@ -7,8 +7,9 @@ use rusqlite::{Transaction, TransactionBehavior};
 
 use super::{
     Incoming, Report,
-    applied::{Applied, digest_of, note_applied},
-    spec::{IncomingTable, declare, declared, on_keys, quoted, upsert},
+    applied::{Applied, digest_of, note_applied, note_differing},
+    put::{Done, Put},
+    spec::{IncomingTable, declare, declared, equal_keys, on_keys, quoted},
 };
 use crate::{
     error::{CaptureError, Doing},
@@ -128,7 +129,7 @@ impl Incoming {
             .iter()
             .map(|column| match missing.contains(&column) {
                 true => format!("r.{} IS NULL", quote(&column.0)),
-                false => format!("t.{0} IS r.{0}", quote(&column.0)),
+                false => format!("t.{0} COLLATE BINARY IS r.{0}", quote(&column.0)),
             })
             .collect();
         let same_key = on_keys(&keys);
@@ -138,10 +139,11 @@ impl Incoming {
                  CREATE TEMP TABLE _rollcall_up AS SELECT {} FROM {rows} r WHERE r._op <> 'D'
                      AND NOT EXISTS (SELECT 1 FROM {table} t WHERE {same_key} AND {});
                  CREATE TEMP TABLE _rollcall_gone AS SELECT {} FROM {table} t
-                     WHERE NOT EXISTS (SELECT 1 FROM {rows} r WHERE {same_key} AND r._op <> 'D');",
+                     WHERE NOT EXISTS (SELECT 1 FROM {rows} r WHERE {} AND r._op <> 'D');",
                 columns.iter().map(|name| format!("r.{name}")).collect::<Vec<_>>().join(","),
                 is_same.join(" AND "),
                 keys.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(","),
+                equal_keys("t", "r", spec),
             ))
             .doing(doing)?;
         let digest = digest_of(&self.conn, &format!("SELECT {} FROM {rows} WHERE _op <> 'D'", columns.join(",")))?;
@@ -168,22 +170,20 @@ impl Incoming {
         share_or_not(&transaction, spec, known)?;
         shared::begin(&transaction, spec)?;
         let free = shared::is_settled(spec, "r");
-        let removed = transaction
-            .execute(
-                &format!(
-                    "DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM temp._rollcall_gone r WHERE {free})",
-                    keys.join(",")
-                ),
-                [],
-            )
-            .doing(doing)?;
+        let put = Put { spec, rows: "temp._rollcall_up", come: free.clone(), keys: "temp._rollcall_gone", go: free };
+        let Done { written, removed, differing } = put.execute(&transaction)?;
         let removed = match nulls {
             true => removed + transaction.execute(&format!("DELETE FROM {table} WHERE {is_null}"), []).doing(doing)?,
             false => removed,
         };
-        let written = transaction.execute(&upsert(spec, &table, "temp._rollcall_up r", &free), []).doing(doing)?;
         shared::hold(&transaction, spec, &rows, true)?;
         shared::end(&transaction, spec)?;
+        // What the store has in HQ's place is what is looked for from now on.
+        let digest = match differing.count {
+            0 => digest,
+            _ => digest_of(&transaction, &format!("SELECT {} FROM {table}", columns.join(",")))?,
+        };
+        note_differing(&transaction, &spec.name, None, &differing)?;
         note_applied(&transaction, staged, version, digest, made, edits)?;
         transaction.commit().doing(doing)?;
         let locked = began.elapsed();
@@ -206,10 +206,11 @@ impl Incoming {
         let table = format!("main.{}", quote(&spec.name));
         let columns = quoted(spec.columns.iter().map(|(name, _)| name));
         let keys = quoted(&spec.key);
+        // Each once, also where the store takes two keys of HQ's for one.
         let touched = format!(
-            "SELECT {} FROM {rows} r JOIN {table} t ON {}",
-            columns.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(","),
-            on_keys(&keys)
+            "SELECT {} FROM {table} WHERE ({1}) IN (SELECT {1} FROM {rows})",
+            columns.join(","),
+            keys.join(",")
         );
         let began = Instant::now();
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
@@ -219,17 +220,11 @@ impl Incoming {
         share_or_not(&transaction, spec, Some(known))?;
         shared::begin(&transaction, spec)?;
         let free = shared::is_settled(spec, "r");
-        let removed = transaction
-            .execute(
-                &format!(
-                    "DELETE FROM {table} WHERE ({0}) IN (SELECT {0} FROM {rows} r WHERE _op = 'D' AND {free})",
-                    keys.join(",")
-                ),
-                [],
-            )
-            .doing(doing)?;
-        let changed = upsert(spec, &table, &format!("{rows} r"), &format!("_op <> 'D' AND {free}"));
-        let written = transaction.execute(&changed, []).doing(doing)?;
+        let (come, go) = (format!("r._op <> 'D' AND {free}"), format!("r._op = 'D' AND {free}"));
+        let put = Put { spec, rows: &rows, come, keys: &rows, go };
+        let Done { written, removed, differing } = put.execute(&transaction)?;
+        let keys_touched = keys.iter().map(|key| format!("quote({key})")).collect::<Vec<_>>().join(" || ', ' || ");
+        note_differing(&transaction, &spec.name, Some(&format!("SELECT {keys_touched} FROM {rows}")), &differing)?;
         shared::hold(&transaction, spec, &rows, false)?;
         shared::end(&transaction, spec)?;
         let digest = known.digest.wrapping_sub(before).wrapping_add(digest_of(&transaction, &touched)?);

@@ -74,6 +74,8 @@ fn prices(audience: u64) -> IncomingTable {
         audience,
         mends: true,
         shared: false,
+        keeps_referenced: false,
+        rewritten: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod handles;
 mod incoming;
+mod incoming_rules;
 mod manifest;
 mod model;
 mod names;

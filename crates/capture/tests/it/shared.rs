@@ -24,6 +24,8 @@ fn customers() -> IncomingTable {
         audience: 1,
         mends: true,
         shared: true,
+        keeps_referenced: false,
+        rewritten: Vec::new(),
     }
 }
 

@@ -32,6 +32,9 @@ pub(crate) struct Applied {
     /// When HQ published what it has, microseconds since 1970; 0 if that is not known.
     #[serde(default)]
     pub(crate) published_at: i64,
+    /// Rows of the store's own that name rows of the table which are not there.
+    #[serde(default)]
+    pub(crate) dangling: u64,
 }
 
 impl Applied {
@@ -51,6 +54,8 @@ pub(crate) struct Arrival {
     /// What it has of that, 0 if nothing: what it has for another audience does not count.
     pub(crate) applied: Seq,
     pub(crate) edits: u64,
+    /// Rows of the store's own that name rows of the table which are not there.
+    pub(crate) dangling: u64,
     /// Why it lacks the newest version; none if it has it.
     pub(crate) lacks: Option<Lack>,
 }
@@ -131,6 +136,7 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
                 // What came since concerns other sites.
                 applied: if is_newest { known.image.version } else { of_class },
                 edits: has.map_or(0, |has| has.edits),
+                dangling: has.map_or(0, |has| has.dangling),
                 lacks: (!is_newest || problem.is_some()).then(|| why(problem)),
             });
         }
@@ -163,7 +169,8 @@ fn of_settings(
         }
         _ => None,
     };
-    Some(Arrival { site: site.clone(), table, wanted: Seq(settings.digest), applied: Seq(applied), edits: 0, lacks })
+    let (wanted, applied) = (Seq(settings.digest), Seq(applied));
+    Some(Arrival { site: site.clone(), table, wanted, applied, edits: 0, dangling: 0, lacks })
 }
 
 fn why(entry: Option<&RollEntry>, problem: Option<&str>, at_site: &AtSite, heard: Duration, now: Timestamp) -> Lack {

@@ -109,6 +109,8 @@ impl Known {
             rows: rows.num_rows() as u64,
             mends: self.definition().mends,
             shared: self.definition().shared.is_some(),
+            keeps_referenced: self.definition().at_stores.keeps_referenced,
+            rewritten: self.definition().at_stores.rewritten.clone(),
         };
         let mut replies = vec![reply(Fetched::Begin(begin))];
         let seqs = rows.column(0).as_primitive::<Int64Type>();

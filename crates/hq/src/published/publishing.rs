@@ -233,6 +233,7 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
             mends: request.mends.unwrap_or(known.mends),
             restated: known.restated,
             shared: request.shared.unwrap_or(known.shared),
+            at_stores: known.at_stores.changed(&request.at_stores),
         }),
         None if key.is_empty() => Err(HqError::Invalid(format!(
             "{name} was never published: say with --key which columns name a row, and with --to which sites get which rows"
@@ -243,6 +244,7 @@ fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, 
             mends: request.mends.unwrap_or(true),
             restated: 0,
             shared: request.shared.flatten(),
+            at_stores: super::AtStores::default().changed(&request.at_stores),
         }),
     }
 }

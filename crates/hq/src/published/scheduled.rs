@@ -290,6 +290,7 @@ pub(crate) async fn schedule(
             key,
             to: Some(definition.to.clone()),
             mends: Some(true),
+            at_stores: super::AtStoresChange::default(),
             shared: None,
             by: request.by.clone(),
             note: format!("for {name}, at {at} of each site's day"),

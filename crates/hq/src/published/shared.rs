@@ -262,6 +262,7 @@ async fn tell_conflicts(shared: &Arc<Shared>, name: &TableName, rows: RecordBatc
         key: ["edit_site", "edit_epoch", EDIT_NUMBER].map(str::to_owned).to_vec(),
         to: Some(NOBODY.to_owned()),
         mends: None,
+        at_stores: super::AtStoresChange::default(),
         shared: None,
         by: HQ_SITE.to_owned(),
         note: format!("edits of {name} that lost"),

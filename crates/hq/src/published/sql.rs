@@ -56,6 +56,7 @@ pub(crate) async fn change(
             key: Vec::new(),
             to: None,
             mends: None,
+            at_stores: super::AtStoresChange::default(),
             shared: None,
             by: by.to_owned(),
             note: statement.to_string().chars().take(200).collect(),

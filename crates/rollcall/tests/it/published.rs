@@ -497,3 +497,44 @@ fn a_version_that_hq_lost_is_not_taken_for_another_of_its_number() {
     let applied = store.sql("SELECT version FROM _rollcall_applied");
     assert_eq!(hq.value("SELECT max(_seq) FROM history.prices"), Some(applied));
 }
+
+#[test]
+fn what_is_the_stores_own_stays_and_what_it_makes_of_hqs_rows_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let schema = "CREATE TABLE sale (id INTEGER PRIMARY KEY, sku TEXT REFERENCES prices(sku) ON DELETE CASCADE);
+        CREATE TABLE prices (sku TEXT PRIMARY KEY, price INTEGER, label TEXT UNIQUE);
+        CREATE TRIGGER up AFTER UPDATE ON prices BEGIN UPDATE prices SET label = upper(label) WHERE sku = NEW.sku; END;";
+    let store = running_store(&hq, directory.path(), "boston-01", schema, "sale");
+    store.wait_confirmed();
+    let give = |text: &str, arguments: &[&str]| publish_to(&hq, directory.path(), "prices", "sku", text, arguments);
+    give("sku,price,label\na,1,ONE\nb,2,TWO\nc,3,THREE\n", &[]);
+    wait_for("the prices", || (store.sql("SELECT count(*) FROM prices") == "3").then_some(()));
+    store.sql("INSERT INTO sale VALUES (1, 'a'), (2, 'a'), (3, 'b')");
+    let arrival = |column: &str| {
+        hq.value(&format!("SELECT coalesce({column}, '-') FROM rollcall.arrivals WHERE table_name = 'prices'"))
+    };
+    // HQ's deletes touch no sale, and two labels may be swapped.
+    give("sku,price,label\nb,2,THREE\nc,3,TWO\n", &["--replace"]);
+    let has = "SELECT group_concat(sku || label, ' ') FROM (SELECT * FROM prices ORDER BY sku)";
+    wait_for("the next prices", || (store.sql(has) == "bTHREE cTWO").then_some(()));
+    assert_eq!(store.sql("SELECT group_concat(sku, '') FROM sale"), "aab");
+    wait_for("what names a row that is gone", || (arrival("dangling::text")? == "2").then_some(()));
+    assert_eq!(arrival("lacks_because").as_deref(), Some("-"));
+    // A row of which a rule of the store's makes another is told with both values.
+    give("sku,price,label\nb,2,low\n", &[]);
+    wait_for("the difference", || {
+        arrival("lacks_because").filter(|lacks| lacks.contains("HQ sent 'low', the store has 'LOW'"))
+    });
+    assert_eq!(hq.run(&["publications", "prices"]).status.code(), Some(1));
+    wait_for("an incident", || {
+        let evidence = hq.open_incident("publication")?;
+        evidence.contains("HQ sent 'low'").then_some(())
+    });
+    give("sku,price,label\nb,2,low\n", &["--rewritten", "label"]);
+    wait_for("it is accepted", || (arrival("lacks_because")? == "-").then_some(()));
+    // Where references are to be whole, what is named stays.
+    give("sku\nb\n", &["--delete", "--references", "refuse"]);
+    wait_for("the row that stays", || arrival("lacks_because").filter(|lacks| lacks.contains("it is there")));
+    assert_eq!(store.sql("SELECT count(*) FROM prices WHERE sku = 'b'"), "1");
+}
