@@ -3,9 +3,9 @@
 //! The messages are read here and not by the library's own loop: that one goes on reading after a
 //! login was refused, and takes the next message for a question of somebody who is let in.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use pgwire::{
     api::{ClientInfo, NoopHandler, PgWireConnectionState, query::ExtendedQueryHandler},
     error::{ErrorInfo, PgWireError},
@@ -25,6 +25,7 @@ use tokio_util::codec::Framed;
 
 use super::{
     SharedBackend,
+    answer::notice,
     protocol::Client,
     running::{Cancel, Running},
     session::Session,
@@ -84,7 +85,7 @@ impl Connection {
         }
         let Some(_place) = self.let_in(&mut socket, login_by).await? else { return Ok(()) };
         drop(stranger);
-        while let Some(Ok(message)) = socket.next().await {
+        while let Some(message) = next(&mut socket).await? {
             if matches!(message, PgWireFrontendMessage::Terminate(_)) || !self.take(&mut socket, message).await? {
                 break;
             }
@@ -95,7 +96,7 @@ impl Connection {
     /// The client's place, once it is let in.
     async fn let_in(&self, socket: &mut Socket, login_by: Instant) -> io::Result<Option<OwnedSemaphorePermit>> {
         loop {
-            let Ok(Some(Ok(message))) = timeout_at(login_by, socket.next()).await else { return Ok(None) };
+            let Ok(Ok(Some(message))) = timeout_at(login_by, next(socket)).await else { return Ok(None) };
             if !self.take(socket, message).await? {
                 return Ok(None);
             }
@@ -142,8 +143,25 @@ impl Connection {
             refuse(socket, info).await?;
             return Ok(false);
         }
+        if waits_for_sync && self.client.asking.session.state().has_changed {
+            let text = "a change before this, sent with it, took effect and stays".to_owned();
+            notice(socket, "WARNING", "25001", text, None).await.map_err(io::Error::other)?;
+        }
         process_error(socket, PgWireError::UserError(Box::new(info)), waits_for_sync).await?;
         Ok(true)
+    }
+}
+
+/// The next message; none at the end, which a message that is none is too. The library panics at some of those.
+async fn next(socket: &mut Socket) -> io::Result<Option<PgWireFrontendMessage>> {
+    match AssertUnwindSafe(socket.next()).catch_unwind().await {
+        Ok(Some(Ok(message))) => Ok(Some(message)),
+        Ok(None) | Ok(Some(Err(PgWireError::IoError(_)))) => Ok(None),
+        Ok(Some(Err(_))) | Err(_) => {
+            let text = "that is no message of the protocol".to_owned();
+            refuse(socket, ErrorInfo::from(fatal("08P01", text))).await?;
+            Ok(None)
+        }
     }
 }
 

@@ -23,7 +23,8 @@ use pgwire::{
         PgWireBackendMessage,
         copy::{CopyData, CopyDone, CopyOutResponse},
         extendedquery::{
-            Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, TARGET_TYPE_BYTE_PORTAL,
+            Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, Sync as PgSync,
+            TARGET_TYPE_BYTE_PORTAL,
         },
         response::{EmptyQueryResponse, TransactionStatus},
         simplequery::Query,
@@ -47,6 +48,9 @@ use super::{
 };
 
 /// The server's side of one connection.
+const IN_COMPANY: &str =
+    "a change takes effect at once and could not be rolled back with the statements beside it: send it by itself";
+
 pub(super) struct Client {
     pub(super) asking: Arc<Asking>,
     reader: Arc<Reader>,
@@ -120,6 +124,10 @@ impl Client {
                 "a change takes effect at once and cannot be rolled back: make it outside a transaction (autocommit)";
             return Err(error("25001", text));
         }
+        // One that was prepared in SQL shows only here.
+        if self.asking.session.state().has_company {
+            return Err(error("25001", IN_COMPANY));
+        }
         let user = user_of(client);
         let known = self.asking.backend.user(&user).ok_or_else(|| error("28000", "this user was removed"))?;
         if let Some(why) = known.may_not_change {
@@ -127,6 +135,7 @@ impl Client {
         }
         let changed = self.asking.backend.change(statement, &user).await;
         let (command, count) = changed.map_err(|failure| error(failure.code, failure.text))?;
+        self.asking.session.state().has_changed = true;
         let tag = Tag::new(command).with_rows(count);
         Ok(Reply::Done(if matches!(statement, Statement::Insert(_)) { tag.with_oid(0) } else { tag }))
     }
@@ -182,6 +191,12 @@ impl Client {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let statements = self.asking.backend.engine().read(text).await.map_err(|failure| failed(&failure))?;
+        // Statements of one text are a transaction: an error, or a ROLLBACK, would undo them all.
+        let has_company = statements.len() > 1;
+        self.asking.session.state().has_company = has_company;
+        if has_company && statements.iter().any(is_change) {
+            return Err(error("25001", IN_COMPANY));
+        }
         if statements.is_empty() {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
@@ -392,10 +407,24 @@ impl ExtendedQueryHandler for Client {
             None => return Err(PgWireError::PortalNotFound(name.to_owned())),
         };
         let rows_max = usize::try_from(message.max_rows).unwrap_or_default();
+        self.asking.session.state().has_company = false;
         let running = self.asking.running.begin(client);
         self.bounded(running, self.run_portal(client, &portal, rows_max)).await?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
         Ok(())
+    }
+
+    async fn on_sync<C>(&self, client: &mut C, _: PgSync) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        self.asking.session.state().has_changed = false;
+        client.portal_store().rm_portal(DEFAULT_NAME);
+        let status = client.transaction_status();
+        send_ready_for_query(client, status).await
     }
 
     async fn do_describe_statement<C>(

@@ -38,6 +38,10 @@ pub(super) struct State {
     pub(super) first: Option<Extras>,
     /// How many savepoints there are.
     pub(super) savepoints: usize,
+    /// Whether a change took effect since the client's last Sync: in PostgreSQL an error behind it would undo it.
+    pub(super) has_changed: bool,
+    /// Whether the statement under way was sent in one text with others.
+    pub(super) has_company: bool,
     /// Names of the statements that the client prepared.
     pub(super) statements: BTreeSet<String>,
     /// What the client bound under names of its own; those that were closed may be among them.

@@ -9,8 +9,12 @@ use std::{
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::{hq::Hq, wire::Client};
+use crate::{
+    hq::Hq,
+    wire::{Client, Prepared},
+};
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -107,4 +111,137 @@ fn silent_callers_keep_nobody_out_for_long() {
     }
     drop(callers);
     assert!(!clients[0].simple("SELECT 1").is_error());
+}
+
+#[test]
+fn a_change_that_could_not_be_rolled_back_with_what_is_beside_it_is_refused() {
+    let hq = Hq::start(HashMap::new(), async |lake: &rollcall_lake::Lake| {
+        let table = rollcall_types::TableName::new("prices").expect("a name");
+        lake.table_or_create(&table, &["id".to_owned()]).await.expect("creates");
+    });
+    let delete = "DELETE FROM prices";
+    let mut client = hq.connect();
+    for text in [
+        format!("BEGIN; {delete}; ROLLBACK"),
+        format!("BEGIN; {delete}; COMMIT"),
+        format!("{delete}; SELECT 1 / 0"),
+        format!("SELECT 1; {delete}"),
+        format!("{delete}; {delete}"),
+    ] {
+        assert!(client.simple(&text).is_error(), "{text}");
+        client.simple("ROLLBACK");
+        assert_eq!(hq.changes(), 0, "{text}");
+    }
+    client.simple("BEGIN").expect_done();
+    assert!(client.prepared(Prepared { sql: delete, types: &[], values: &[], form: 0, answer: 0 }).is_error());
+    client.simple("ROLLBACK").expect_done();
+    assert_eq!(hq.changes(), 0, "prepared, in a transaction");
+    let pipeline = |statements: [&str; 2]| {
+        written(|out| {
+            for sql in statements {
+                frontend::parse("", sql, [], out)?;
+                frontend::bind("", "", [], Vec::<()>::new(), |(), _| Ok(postgres_protocol::IsNull::Yes), [], out)
+                    .map_err(|_| std::io::Error::other("binds"))?;
+                frontend::execute("", 0, out)?;
+            }
+            frontend::sync(out);
+            frontend::terminate(out);
+            Ok(())
+        })
+    };
+    let behind_begin = hq.connect().say(&pipeline(["BEGIN", delete]));
+    assert!(has(&behind_begin, "outside a transaction"), "{}", String::from_utf8_lossy(&behind_begin));
+    assert_eq!(hq.changes(), 0, "behind BEGIN in one pipeline");
+    client.simple(delete);
+    assert_eq!(hq.changes(), 1, "alone it takes effect");
+}
+
+/// Messages of a session, each sound by itself.
+fn messages() -> Vec<Vec<u8>> {
+    let sql = [
+        "SELECT 1",
+        "SELECT name, sum(price) FROM items WHERE id > 3 GROUP BY 1 ORDER BY 2 DESC LIMIT 5",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9) SELECT * FROM n",
+        "SELECT $1::int + 1, '\u{e9}' || $2::text, DATE '2024-02-29' - INTERVAL '1 year'",
+        "BEGIN; DECLARE c CURSOR FOR SELECT 1; FETCH 5 FROM c; COMMIT",
+        "SET statement_timeout = '5s'; SHOW ALL",
+        "SELECT * FROM pg_catalog.pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace",
+    ];
+    let mut all: Vec<Vec<u8>> = sql.iter().map(|sql| written(|out| frontend::query(sql, out))).collect();
+    for sql in sql {
+        all.push(written(|out| frontend::parse("s", sql, [23, 25], out)));
+    }
+    all.push(written(|out| frontend::describe(b'S', "s", out)));
+    all.push(written(|out| {
+        let values = [Some(&b"\0\0\0\x07"[..]), None];
+        let bound = frontend::bind(
+            "p",
+            "s",
+            [1, 0],
+            values,
+            |value, out| match value {
+                Some(value) => {
+                    out.extend_from_slice(value);
+                    Ok(postgres_protocol::IsNull::No)
+                }
+                None => Ok(postgres_protocol::IsNull::Yes),
+            },
+            [1],
+            out,
+        );
+        bound.map_err(|_| std::io::Error::other("binds"))
+    }));
+    all.push(written(|out| frontend::execute("p", 2, out)));
+    all.push(written(|out| frontend::close(b'P', "p", out)));
+    for message in [frontend::sync, frontend::flush, frontend::copy_done] {
+        all.push(written(|out| {
+            message(out);
+            Ok(())
+        }));
+    }
+    all
+}
+
+#[test]
+fn whatever_is_said_behind_a_login_harms_nobody_else() {
+    let hq = Hq::start(HashMap::new(), async |_| {});
+    let mut random = StdRng::seed_from_u64(23);
+    let messages = messages();
+    let (mut errors, mut rows, mut malformed) = (0, 0, 0);
+    for round in 0..150 {
+        let mut said: Vec<u8> = Vec::new();
+        for _ in 0..random.random_range(1..6) {
+            said.extend(messages.choose(&mut random).expect("some"));
+        }
+        for _ in 0..random.random_range(0..6) {
+            let at = random.random_range(0..said.len());
+            match random.random_range(0..4) {
+                0 => said[at] = random.random(),
+                1 => said[at] ^= 1 << random.random_range(0..8),
+                2 => drop(said.remove(at)),
+                _ => said.insert(at, random.random()),
+            }
+            if said.is_empty() {
+                said.push(b'Q');
+            }
+        }
+        said.extend(written(|out| {
+            frontend::sync(out);
+            frontend::terminate(out);
+            Ok(())
+        }));
+        let client = hq.connect();
+        client.bound_by(Duration::from_millis(250));
+        let answer = client.say(&said);
+        assert!(!has(&answer, "panic"), "round {round}: {}", String::from_utf8_lossy(&answer));
+        malformed += usize::from(has(&answer, "08P01"));
+        errors += usize::from(has(&answer, "ERROR"));
+        rows += usize::from(has(&answer, "SELECT "));
+        if round % 20 == 0 {
+            assert!(!hq.connect().simple("SELECT 1").is_error(), "round {round}: somebody else is answered");
+        }
+    }
+    assert!(errors > 50 && rows > 10, "{errors} errors and {rows} answers: most are taken apart");
+    assert!(malformed > 5, "{malformed} messages that are none");
+    assert_eq!(hq.changes(), 0);
 }

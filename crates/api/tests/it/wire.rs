@@ -68,19 +68,24 @@ pub(crate) struct Prepared<'a> {
 /// A stream that bytes can be read from and written to.
 pub(crate) trait Stream: Read + Write + Send {
     /// Lets reading fail when nothing comes.
-    fn bound(&self) -> io::Result<()>;
+    fn bound(&self) -> io::Result<()> {
+        self.bound_by(ANSWERS_WITHIN)
+    }
+
+    /// The same for another time.
+    fn bound_by(&self, time: Duration) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
-    fn bound(&self) -> io::Result<()> {
+    fn bound_by(&self, time: Duration) -> io::Result<()> {
         self.set_nodelay(true)?;
-        self.set_read_timeout(Some(ANSWERS_WITHIN))
+        self.set_read_timeout(Some(time))
     }
 }
 
 impl Stream for UnixStream {
-    fn bound(&self) -> io::Result<()> {
-        self.set_read_timeout(Some(ANSWERS_WITHIN))
+    fn bound_by(&self, time: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(time))
     }
 }
 
@@ -204,6 +209,23 @@ impl Client {
     fn lost(&mut self, lost: io::Error) -> Answer {
         self.status = 0;
         Answer::Error { code: "LOST".into(), message: format!("the connection is lost: {lost}") }
+    }
+
+    /// A server that says nothing for so long has nothing to say.
+    pub(crate) fn bound_by(&self, time: Duration) {
+        self.stream.bound_by(time).expect("bounds");
+    }
+
+    /// Sends bytes as they are, and reads until the server closes the connection or says nothing for a while.
+    pub(crate) fn say(mut self, bytes: &[u8]) -> Vec<u8> {
+        // Who closes a connection need not read what was still sent.
+        let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
+        let mut said = Vec::new();
+        let mut some = [0; 4096];
+        while let Ok(count @ 1..) = self.stream.read(&mut some) {
+            said.extend_from_slice(&some[..count]);
+        }
+        said
     }
 
     fn send(&mut self, write: impl FnOnce(&mut BytesMut) -> io::Result<()>) -> io::Result<()> {

@@ -385,8 +385,16 @@ except ImportError:
     print("without psycopg: pip install psycopg[binary]"); sys.exit(0)
 host, port, password = sys.argv[1:]
 with psycopg.connect(host=host, port=port, user="ada", password=password, dbname="hq", autocommit=True) as conn:
-    changed = conn.execute("UPDATE prices SET price = %s WHERE sku = %s", (Decimal("7.25"), "b"))
-    assert changed.rowcount == 1, changed.rowcount
+    told = []
+    conn.add_notice_handler(lambda notice: told.append(notice.message_primary))
+    try:
+        with conn.pipeline():
+            conn.execute("UPDATE prices SET price = %s WHERE sku = %s", (Decimal("7.25"), "b"))
+            conn.execute("SELECT 1 / 0")
+        raise SystemExit("an error was not told")
+    except psycopg.Error:
+        pass
+    assert any("took effect and stays" in text for text in told), told
     try:
         with conn.transaction():
             conn.execute("DELETE FROM prices")
@@ -420,6 +428,10 @@ fn hqs_tables_are_changed_in_sql() {
         ("INSERT INTO prices (sku, price) VALUES ('a', 9);", "there already"),
         ("UPDATE prices SET sku = 'q' WHERE sku = 'a';", "delete a row and insert another"),
         ("BEGIN; DELETE FROM prices; COMMIT;", "outside a transaction"),
+        // As one text.
+        ("BEGIN\\; DELETE FROM prices\\; ROLLBACK;", "by itself"),
+        ("DELETE FROM prices\\; SELECT 1 / 0;", "by itself"),
+        ("PREPARE gone AS DELETE FROM prices; EXECUTE gone\\; SELECT 1 / 0;", "by itself"),
         ("DELETE FROM prices RETURNING sku;", "not yet supported"),
         ("INSERT INTO prices (sku) VALUES ('q') ON CONFLICT DO NOTHING;", "not supported"),
         ("DROP TABLE prices;", "not possible here"),
