@@ -189,7 +189,11 @@ impl Cover for Covering {
                 let flaw = flawed.get(id).copied();
                 // What it sends now is kept apart: what is shown of it ended when that began.
                 let flaw = flaw.or(times.apart_since.map(|_| Cause::CloneOrRewind));
-                let flaw = flaw.or(is_quarantined.then_some(Cause::HqRefuses));
+                let lacks = in_quarantine.and_then(|concern| {
+                    let mut tables = about.iter().map(|(scanned, _)| scanned.scan.table.as_str());
+                    tables.find(|table| concern.is_about(table)).map(|table| concern.cause(table))
+                });
+                let flaw = flaw.or(lacks);
                 let is_complete =
                     flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);
                 (!is_complete).then(|| self.missing(&watch, id, times, &about, flaw, &mut lacking))

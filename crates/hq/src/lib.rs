@@ -61,6 +61,7 @@ mod settings_api;
 mod sites_port;
 mod sql_api;
 mod standing;
+mod stopped;
 mod table_settings;
 mod tables;
 mod texts;

@@ -106,6 +106,8 @@ struct PublishedNow {
     outcome: Outcome,
     /// Under which number it is scheduled; 0 if it is not.
     scheduled_as: u64,
+    /// How the columns of the file were read: name and type.
+    columns: Vec<(String, String)>,
 }
 
 async fn publish(
@@ -124,7 +126,7 @@ async fn publish(
     let columns = |text: &str| -> Vec<String> {
         text.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect()
     };
-    let key = columns(&query.key);
+    let (key, read_as) = (columns(&query.key), rows::kinds(&rows));
     let at_stores = published::AtStoresChange {
         keeps_referenced: query.references.map(|references| references == References::Refuse),
         rewritten: query.rewritten.as_deref().map(columns),
@@ -162,7 +164,7 @@ async fn publish(
         Some(at) => scheduled::schedule(&shared, &request, at).await?,
         None => (published::publish(&shared, request).await?, 0),
     };
-    Ok(Json(PublishedNow { outcome, scheduled_as }))
+    Ok(Json(PublishedNow { outcome, scheduled_as, columns: read_as }))
 }
 
 /// What is scheduled, and who has it ahead.

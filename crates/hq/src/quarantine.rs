@@ -27,6 +27,7 @@ use crate::{
     error::HqError,
     restate,
     roster::{SiteRecord, Sites},
+    stopped,
 };
 
 /// Loads that came to their end are looked for so often.
@@ -220,6 +221,7 @@ impl Quarantine {
         }
         // Not under the lock: every question takes it.
         let wishes = restate::all_open(&self.lake, roster);
+        let stopped = stopped::open(&view, roster);
         let is_aside = table.set_aside().is_some();
         let mut known = self.known();
         let mut concerns = Concerns::new();
@@ -241,6 +243,10 @@ impl Quarantine {
                 Some(tables) => concern.tables.extend(tables),
                 None => concern.all = true,
             }
+        }
+        for (site, tables) in stopped {
+            let since = tables.into_iter().map(|(table, stopped)| (table, stopped.since));
+            concerns.entry(site).or_default().stopped.extend(since);
         }
         let is_new = *known.concerns != concerns;
         if is_new {

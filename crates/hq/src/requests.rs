@@ -10,7 +10,7 @@ use rollcall_roll::{Condition, Kind};
 use rollcall_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::HqError, node::Shared, restate, watching};
+use crate::{error::HqError, node::Shared, restate, stopped, watching};
 
 const REQUEST: &str = "request";
 /// How long a node waits for the answer of the one that acts.
@@ -92,7 +92,12 @@ async fn do_without(shared: &Shared, incident: u64, by: &str) -> Result<(), Lake
         let view = shared.lake.state().view();
         let mut tables = restate::uncaptured(&shared.lake, &view, site, record, &captured);
         // Only what the incident said: a person answers that.
-        tables.retain(|table| known.evidence.contains(table.as_str()));
+        let is_said = |table: &String| known.evidence.contains(table.as_str());
+        tables.retain(is_said);
+        let stopped = stopped::open(&view, &roster).remove(site).unwrap_or_default();
+        // What ended need not be stated again either.
+        tables.extend(stopped.into_keys().filter(is_said));
+        stopped::end(&shared.lake, (site, record), &tables, by, shared.now()).await?;
         if !tables.is_empty() {
             restate::give_up(&shared.lake, site, record, &tables, by, shared.now()).await?;
         }

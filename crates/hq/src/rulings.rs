@@ -18,6 +18,7 @@ use crate::{
     node::Shared,
     restate,
     roster::{ContestedLife, SiteRecord},
+    stopped,
     watching::Heard,
 };
 
@@ -30,6 +31,7 @@ struct Told {
     lives: BTreeSet<SiteId>,
     misfits: BTreeMap<SiteId, String>,
     quarantined: BTreeMap<SiteId, String>,
+    stopped: stopped::Looked,
     quotas: BTreeMap<SiteId, String>,
     /// What was compared, with how far both lives were here then.
     compared: HashMap<(SiteId, Epoch), (Vec<Cursor>, Vec<ComparedTable>)>,
@@ -56,7 +58,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         shared.misfits.round(&shared.lake, &shared.engine, &roster, &shared.health).await;
         let misfits = misfits::by_site(&shared.misfits.told());
         tell(&shared, Condition::Misfit, misfits, &mut told.misfits, "all values fit their columns");
-        let why = "the site stated these rows again, or a person did without them";
+        if shared.is_acting() {
+            let looked = stopped::look(&shared, &mut told.stopped).await;
+            shared.health.note("note which tables sites capture no longer", &looked);
+        }
+        let why = "the site stated these rows again or captures these tables again, or a person did without them";
         tell(&shared, Condition::Quarantined, quarantined(&shared), &mut told.quarantined, why);
         let over = "it has stayed below its quotas for an hour";
         tell(&shared, Condition::Quota, shared.quotas.told(shared.now()), &mut told.quotas, over);
@@ -170,8 +176,10 @@ fn tell(
 fn quarantined(shared: &Shared) -> BTreeMap<SiteId, String> {
     let (roster, concerns) = (shared.roster.all(), shared.quarantine.concerns());
     let (view, captured) = (shared.lake.state().view(), shared.reconciliation.captured());
-    let said = concerns.keys().filter_map(|site| {
-        let mut text = shared.quarantine.describe(site, &roster)?;
+    let said = concerns.iter().filter_map(|(site, concern)| {
+        let stopped = concern.stopped_in_words(site);
+        let text = shared.quarantine.describe(site, &roster);
+        let mut text = [text, stopped].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"))?;
         let record = roster.get(site)?;
         let tables = restate::uncaptured(&shared.lake, &view, site, record, &captured);
         if !tables.is_empty() {

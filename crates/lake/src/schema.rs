@@ -124,6 +124,7 @@ impl ColumnType {
             }
             DataType::Binary => Self::Binary,
             DataType::Timestamp(..) => Self::Timestamp,
+            DataType::Date32 => Self::Date,
             _ if upper.contains("DATETIME") || upper.contains("TIMESTAMP") => Self::Timestamp,
             _ if upper.contains("DATE") => Self::Date,
             _ => Self::String,

@@ -17,7 +17,8 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     execution::SessionState,
-    logical_expr::{Expr, ExprSchemable, Volatility, utils::split_conjunction},
+    logical_expr::{Expr, ExprSchemable, Volatility, simplify::SimplifyContext, utils::split_conjunction},
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::PhysicalExpr,
     sql::sqlparser::{
         ast::{self, Ident, visit_expressions},
@@ -111,7 +112,13 @@ impl Audience {
             }
             _ => Ok(Transformed::no(part)),
         })?;
-        let rule = with_values.data;
+        // Some functions are worked out only in a simpler form, such as coalesce.
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(self.columns.clone()))
+            .with_config_options(self.state.config_options().clone())
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        let rule = simplifier.simplify(simplifier.coerce(with_values.data, &self.columns)?)?;
         // Conditions of the site alone decide for all rows.
         let mut constant = None;
         for part in split_conjunction(&rule).into_iter().filter(|part| part.column_refs().is_empty()) {
@@ -252,10 +259,11 @@ mod tests {
             };
         }
         let mut one = |all: &[&str]| (*all.choose(random).expect("some")).to_owned();
-        match one(&["texts", "numbers", "null", "in", "like"]).as_str() {
+        match one(&["texts", "numbers", "null", "call", "in", "like"]).as_str() {
             "texts" => format!("{} {compare} {}", one(&texts), one(&texts)),
             "numbers" => format!("{} {compare} {}", one(&numbers), one(&numbers)),
             "null" => format!("{} IS NULL", one(&texts)),
+            "call" => format!("coalesce({}, {}) = {}", one(&texts), one(&texts), one(&texts)),
             "in" => format!("{} IN ({}, {})", one(&texts), one(&texts), one(&texts)),
             _ => format!("{} LIKE '%{}%'", one(&texts), one(&["o", "N", ""])),
         }

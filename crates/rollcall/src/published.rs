@@ -117,6 +117,9 @@ struct Outcome {
     published_since: u64,
     #[serde(default)]
     scheduled_as: u64,
+    /// How the columns of the file were read.
+    #[serde(default)]
+    columns: Vec<(String, String)>,
 }
 
 impl PublishArgs {
@@ -196,8 +199,12 @@ fn tell(args: &PublishArgs, outcome: Outcome) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string(&outcome)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Outcome { table, version, previous, counts, audience, sites_touched, dry_run, published_since, scheduled_as } =
-        outcome;
+    let Outcome { table, version, previous, counts, audience, sites_touched, dry_run, published_since, .. } = outcome;
+    let (columns, scheduled_as) = (outcome.columns, outcome.scheduled_as);
+    if dry_run && !columns.is_empty() {
+        let columns: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+        eprintln!("columns as they were read: {}", columns.join(", "));
+    }
     let Counts { inserted, updated, deleted, unchanged } = counts;
     let rows = format!("{inserted} rows new, {updated} changed, {deleted} gone, {unchanged} as they were");
     let sites = format!("{audience} sites have the table, for {sites_touched} of them something changes");

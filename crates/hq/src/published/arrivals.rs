@@ -118,8 +118,24 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
             all.extend(of_settings(shared, site, record, at_site, why));
         }
         for (name, known) in &tables {
-            let Ok(class) = known.class_of(site, record) else { continue };
             let has = at_site.applied.get(name);
+            let class = match known.class_of(site, record) {
+                Ok(class) => class,
+                Err(error) => {
+                    let detail =
+                        format!("HQ cannot work out which rows are for it: {}", rollcall_types::describe(&error));
+                    all.push(Arrival {
+                        site: site.clone(),
+                        table: name.clone(),
+                        wanted: known.image.version,
+                        applied: Seq(0),
+                        edits: has.map_or(0, |has| has.edits),
+                        dangling: has.map_or(0, |has| has.dangling),
+                        lacks: Some(Lack { reason: Reason::CannotTake, detail }),
+                    });
+                    continue;
+                }
+            };
             if class.rule.is_nobody() && !has.is_some_and(Applied::has_any) {
                 continue;
             }

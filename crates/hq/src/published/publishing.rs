@@ -324,9 +324,10 @@ fn touched(known: &Known, changes: &Changes, roster: &Sites, is_redefined: bool)
     let (mut audience, mut touched) = (0, 0);
     for (class, sites) in by_class.into_values().filter(|(class, _)| !class.rule.is_nobody()) {
         audience += sites;
-        let changes_it = is_redefined
-            || class.rule.mask(&changes.rows)?.true_count() > 0
-            || class.rule.mask(&changes.before)?.true_count() > 0;
+        // Worked out in any case: a rule that fails is refused now, and not when the sites ask for their rows.
+        let comes = class.rule.mask(&changes.rows)?.true_count() > 0;
+        let goes = class.rule.mask(&changes.before)?.true_count() > 0;
+        let changes_it = is_redefined || comes || goes;
         touched += if changes_it { sites } else { 0 };
     }
     Ok((audience, touched))

@@ -1,6 +1,6 @@
 //! What a batch in quarantine is, what became of it, and what a person decided.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{
     Array, RecordBatch,
@@ -8,7 +8,7 @@ use arrow_array::{
     types::{Int32Type, Int64Type, TimestampMicrosecondType},
 };
 use rollcall_lake::{DataFile, LakeError, our_columns};
-use rollcall_types::{Epoch, Seq, SiteId, Timestamp};
+use rollcall_types::{Cause, Epoch, Seq, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A batch in quarantine.
@@ -58,11 +58,31 @@ pub(crate) struct Concern {
     /// It may be any table.
     pub(super) all: bool,
     pub(super) tables: BTreeSet<String>,
+    /// The site captures them no longer, since then.
+    pub(super) stopped: BTreeMap<String, Timestamp>,
 }
 
 impl Concern {
     pub(crate) fn is_about(&self, table: &str) -> bool {
-        self.all || self.tables.contains(table)
+        self.all || self.tables.contains(table) || self.stopped.contains_key(table)
+    }
+
+    /// Why answers about a table lack the site.
+    pub(crate) fn cause(&self, table: &str) -> Cause {
+        match self.all || self.tables.contains(table) {
+            true => Cause::HqRefuses,
+            false => Cause::CaptureStuck,
+        }
+    }
+
+    /// What is said of tables that the site captures no longer.
+    pub(crate) fn stopped_in_words(&self, site: &SiteId) -> Option<String> {
+        let since = self.stopped.values().min()?;
+        let tables = self.stopped.keys().cloned().collect::<Vec<_>>().join(", ");
+        Some(format!(
+            "{site} does not capture {tables} any more (heard at {since}): what its store writes there is missing until it does again, or, if that \
+             is as it should be, until this incident is accounted for (`rollcall incidents normal`)"
+        ))
     }
 
     pub(super) fn add(&mut self, kept: &Kept) {

@@ -136,7 +136,7 @@ fn a_damaged_key_is_named_with_what_to_do() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut hq = Hq::start(directory.path());
     hq.stop();
-    for (file, said) in [("node.key", "copy it from another node"), ("private/ca", "back from a backup")] {
+    for (file, said) in [("node.key", "copy it from another node"), ("private/ca.0000000001", "back from a backup")] {
         let path = hq.data.join(file);
         let whole = fs::read(&path).expect("reads");
         fs::write(&path, &whole[..whole.len() - 1]).expect("writes");

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::{Hq, Store, wait_for};
+use crate::support::{Hq, Store, running_store, wait_for};
 
 const SHOP: &str = "PRAGMA journal_mode = WAL;
     CREATE TABLE sales (id INTEGER PRIMARY KEY, sku TEXT, note TEXT);
@@ -151,4 +151,36 @@ fn who_does_not_do_what_is_said_is_named_with_the_reason() {
         let said = text(&output.stderr);
         assert!(!output.status.success() && said.contains(why), "{wrong:?}: {said}");
     }
+}
+
+#[test]
+fn a_table_that_a_site_captures_no_longer_is_missing_until_a_person_says_that_it_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let schema = "CREATE TABLE sale (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO sale VALUES (1, 'a');
+        CREATE TABLE item (id INTEGER PRIMARY KEY); INSERT INTO item VALUES (1);";
+    let [first, other] =
+        ["boston-01", "seattle-01"].map(|id| running_store(&hq, directory.path(), id, schema, "sale,item"));
+    for store in [&first, &other] {
+        store.wait_confirmed();
+    }
+    wait_for("completeness", || hq.missing("SELECT count(*) FROM sale").is_empty().then_some(()));
+    assert!(first.agent_command(&["detach", "--table", "sale"]).status().expect("runs").success());
+    first.sql("INSERT INTO sale VALUES (2, 'nobody hears of it')");
+    wait_for("it is missing", || {
+        (hq.missing("SELECT count(*) FROM sale") == ["boston-01 capture-stuck"]).then_some(())
+    });
+    assert!(hq.missing("SELECT count(*) FROM item").is_empty(), "another table is as it was");
+    let evidence = wait_for("an incident", || hq.open_incident("quarantined"));
+    assert!(evidence.contains("boston-01 does not capture sale any more"), "{evidence}");
+    // That outlasts a restart.
+    hq.kill();
+    hq.restart();
+    wait_for("it is missing still", || {
+        (hq.missing("SELECT count(*) FROM sale") == ["boston-01 capture-stuck"]).then_some(())
+    });
+    let id =
+        hq.value("SELECT id FROM rollcall.incidents WHERE kind = 'quarantined' AND closed_at IS NULL").expect("an id");
+    assert!(hq.run(&["incidents", "normal", &id, "--by", "ada"]).status.success());
+    wait_for("it is accounted for", || hq.missing("SELECT count(*) FROM sale").is_empty().then_some(()));
 }
