@@ -188,7 +188,8 @@ impl Credentials {
         };
         let is_first = opened.stored.change(add).await?;
         if !is_first {
-            opened.forget_first_password();
+            // Another node was first, and its password counts.
+            let _ = fs::remove_file(opened.directory.join(FIRST_PASSWORD_FILE));
         }
         Ok((opened, is_first))
     }
@@ -457,13 +458,15 @@ pub(crate) async fn rotate_node_key(directory: &Path, lake: &Lake) -> Result<usi
     let Some(old) = read_key(&path)? else {
         return Err(HqError::Invalid(format!("there is no {}", path.display())));
     };
-    let next = match read_key(&next_path)? {
-        Some(next) => next,
-        None => {
+    // One that is not whole was never used: nothing is sealed before it is on disk.
+    let next = match read_key(&next_path) {
+        Ok(Some(next)) => next,
+        Ok(None) | Err(HqError::Invalid(_)) => {
             let next = VaultKey::generate()?;
             write_private(&next_path, next.as_bytes())?;
             next
         }
+        Err(error) => return Err(error),
     };
     let count = lake.vault(old).reseal(&next).await?;
     let failed = |source| HqError::Io { doing: format!("putting {} in place", path.display()), source };

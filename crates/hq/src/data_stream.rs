@@ -17,14 +17,14 @@ use rollcall_lake::{
 };
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId, TEXT_BYTES_MAX, TableName, Timestamp, columns, describe, plain};
 use rollcall_wire::{
-    BATCH_PARTS_MAX,
+    BATCH_BYTES_MAX, BATCH_PARTS_MAX,
     batch::{self, Encoded},
     framing::Assembler,
     proto::{
         AskAgain, Confirmed, Credit, DataFrame, DataReply, Mark, Quarantined, data_reply::Message as Reply, mark::Kind,
     },
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use crate::{
@@ -50,8 +50,6 @@ struct InFlight {
     lane: Lane,
     parts: Vec<(String, oneshot::Receiver<PartOutcome>)>,
     quarantined: Option<String>,
-    /// The memory that it takes.
-    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads a session's batches until the stream or the session ends, and hands them to the lake.
@@ -97,11 +95,13 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
             header.epoch, session.epoch
         )));
     }
+    // What it says of itself is not checked yet; more than this is refused.
+    let unpacked = header.payload_bytes.max(encoded.payload.len() as u64).min(BATCH_BYTES_MAX as u64);
     // Sites that catch up take turns, a batch at a time; what happens now does not wait for them.
     let enter = async {
         let lane = session.lane.enter(Seq(header.last)).await;
         let turn = if lane == Lane::Backlog { shared.ingest.turn().await } else { None };
-        (lane, turn, shared.ingest.room(header.payload_bytes.max(encoded.payload.len() as u64)).await)
+        (lane, turn, shared.ingest.room(unpacked).await)
     };
     let (lane, _turn, room) = tokio::select! {
         // Who is not connected any more waits for nothing.
@@ -117,6 +117,7 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
     let decoded = decode_apart(&shared.lake, &encoded, clock, Some(of_sender.clone())).await;
     let unreadable = |reason| unreadable(&shared.lake, &encoded, &of_sender, reason);
     let Decoded { parts, problems } = decoded.unwrap_or_else(unreadable);
+    let room = room.map(Arc::new);
     let quarantined = (!problems.is_empty()).then(|| texts(&problems).join("; "));
     if let Some(reason) = &quarantined {
         tracing::error!(site = %session.site, %first, %last, reason, "a batch goes to quarantine");
@@ -140,9 +141,9 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
             received_at,
             whole: false,
         };
-        outcomes.push((part.table, shared.ingest.submit(&table, submitted, lane).await));
+        outcomes.push((part.table, shared.ingest.submit(&table, submitted, lane, room.clone()).await));
     }
-    Ok(InFlight { first, last, bytes, lane, parts: outcomes, quarantined, room })
+    Ok(InFlight { first, last, bytes, lane, parts: outcomes, quarantined })
 }
 
 /// Where a part's rows go.
@@ -434,7 +435,6 @@ async fn answer(
             }
         }
         session.lane.leave(batch.lane);
-        drop(batch.room);
         finished.push_back(Reply::Credit(Credit { bytes: batch.bytes }));
         if let Some((table, cursor)) = gap {
             finished.push_back(Reply::AskAgain(AskAgain { table, cursor: cursor.0 }));

@@ -51,6 +51,8 @@ const BACKLOG_PARTS: usize = 128;
 struct Submission {
     part: Part,
     reply: oneshot::Sender<PartOutcome>,
+    /// The memory that its batch takes, until it is committed.
+    room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// The ways into one table.
@@ -118,7 +120,13 @@ impl Ingest {
 
     /// Hands a part to its table. The reply comes when the outcome is durable; it never comes when the commit's outcome
     /// could not be learned, and then the site must send again.
-    pub(crate) async fn submit(&self, table: &Arc<Table>, part: Part, lane: Lane) -> oneshot::Receiver<PartOutcome> {
+    pub(crate) async fn submit(
+        &self,
+        table: &Arc<Table>,
+        part: Part,
+        lane: Lane,
+        room: Option<Arc<OwnedSemaphorePermit>>,
+    ) -> oneshot::Receiver<PartOutcome> {
         let (reply, outcome) = oneshot::channel();
         let queues = self.queues(table);
         let queue = match lane {
@@ -126,7 +134,7 @@ impl Ingest {
             Lane::Backlog => queues.backlog,
         };
         // A closed queue drops the reply, which the caller sees as "unknown".
-        let _ = queue.send(Submission { part, reply }).await;
+        let _ = queue.send(Submission { part, reply, room }).await;
         outcome
     }
 
@@ -173,10 +181,17 @@ async fn gather(
         }
         // However much happens now, backlogs go on.
         submissions.extend(queue.backlog.try_recv());
-        let (parts, replies): (Vec<Part>, Vec<_>) =
-            submissions.into_iter().map(|submission| (submission.part, submission.reply)).unzip();
+        let (mut parts, mut replies, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
+        for Submission { part, reply, room } in submissions {
+            parts.push(part);
+            replies.push(reply);
+            rooms.push(room);
+        }
         let parts = Arc::new(parts);
-        match table.append(parts.clone()).await {
+        let appended = table.append(parts.clone()).await;
+        // Whoever takes no answers keeps no memory.
+        drop(rooms);
+        match appended {
             Ok(appended) => {
                 health.done(&work);
                 for (reply, outcome) in replies.into_iter().zip(appended.outcomes) {

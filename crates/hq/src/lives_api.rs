@@ -168,8 +168,10 @@ async fn forget(
     let captured = shared.reconciliation.captured();
     let has_it = |site: &SiteId| captured.get(site).is_none_or(|(.., tables)| tables.contains(name.as_str()));
     let reason = format!("{by} had {name} forgotten");
-    let asked = ask_again(&shared, &name, &table, reason, &by, has_it).await?;
+    let asked = ask_again(&shared, &name, &table, reason.clone(), &by, has_it).await?;
     let rows = table.forget().await.map_err(HqError::from)?;
+    // Once more, of all that had come by then: the cursors stay.
+    let asked = asked.max(ask_again(&shared, &name, &table, reason, &by, has_it).await?);
     shared.misfits.forget();
     tracing::warn!(table = %name, rows, sites = asked, by, "a table was forgotten");
     Ok(Json(json!({"rows": rows, "sites": asked})))

@@ -12,7 +12,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use chrono::NaiveDateTime;
-use rollcall_types::{Seq, SiteId, TableName};
+use rollcall_types::{Seq, SiteId, TableName, hq_identifier};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -129,7 +129,10 @@ async fn publish(
     let (key, read_as) = (columns(&query.key), rows::kinds(&rows));
     let at_stores = published::AtStoresChange {
         keeps_referenced: query.references.map(|references| references == References::Refuse),
-        rewritten: query.rewritten.as_deref().map(columns),
+        rewritten: query
+            .rewritten
+            .as_deref()
+            .map(|text| columns(text).iter().map(|name| hq_identifier(name)).collect()),
     };
     let PublishQuery { mode, to, mends, shared: query_shared, note, dry_run, at, .. } = query;
     let none = RecordBatch::new_empty(Arc::new(Schema::empty()));

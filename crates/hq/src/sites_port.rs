@@ -225,7 +225,11 @@ fn talk(
     room: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> {
     let address = caller.address;
-    let line = caller.peer.as_ref().map(|peer| services.lines.open(peer.site.clone()));
+    // A key that was replaced ends nobody's connection.
+    let is_known = |peer: &&Arc<Peer>| {
+        shared.roster.get(&peer.site).is_some_and(|record| record.key_hash.as_deref() == Some(peer.key_hash.as_str()))
+    };
+    let line = caller.peer.as_ref().filter(is_known).map(|peer| services.lines.open(peer.site.clone()));
     let service = service_fn(move |request| answer(services.clone(), caller.clone(), request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -242,7 +246,7 @@ fn talk(
         let stays = async {
             match &line {
                 Some(line) => line.over().await,
-                // A stranger.
+                // A stranger, or one who enrolled at another node a moment ago and calls again.
                 None => tokio::time::sleep(STRANGER_STAYS).await,
             }
         };

@@ -278,7 +278,10 @@ impl SimpleQueryHandler for Client {
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
         let running = self.asking.running.begin(client);
-        self.bounded(running, self.run_text(client, &query.query)).await?;
+        let ran = self.bounded(running, self.run_text(client, &query.query)).await;
+        // By itself it is done, whatever comes next.
+        self.asking.session.state().has_changed = false;
+        ran?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
         let status = client.transaction_status();
         send_ready_for_query(client, status).await

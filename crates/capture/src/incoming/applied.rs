@@ -77,7 +77,7 @@ fn differing(conn: &Connection, table: &str) -> Result<(u64, String), CaptureErr
     if count == 0 {
         return Ok((0, String::new()));
     }
-    let sql = "SELECT key || ': ' || why FROM main._rollcall_differing WHERE name = ?1 ORDER BY key LIMIT ?2";
+    let sql = "SELECT key || ': ' || why FROM main._rollcall_differing WHERE name = ?1 ORDER BY why = '', key LIMIT ?2";
     let mut statement = conn.prepare(sql).doing(doing)?;
     let named = statement.query_map((table, TOLD_MAX), |row| row.get(0)).doing(doing)?;
     let named: Vec<String> = named.collect::<Result<_, _>>().doing(doing)?;

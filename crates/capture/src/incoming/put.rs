@@ -1,23 +1,25 @@
 //! HQ's rows are put into a store's table, as they are; what the store does not take so is found and named.
 //!
 //! A store may have rules of its own: unique columns, checks, triggers that change or refuse a row. As a rule all rows
-//! are written at once. Where a rule stands against that, those that are written are taken out first and put
-//! back one by one: then only the end has to keep to the rules, and a row that breaks one is left out by itself. At the
-//! end every row is read back.
+//! are written at once. Where a rule stands against that they are written one by one, and those that are refused are taken
+//! out together and put back: then only the end has to keep to the rules. A row that breaks one stays as it was. At the end
+//! every row is read back.
 
 use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, ErrorCode, Transaction};
 
-use super::spec::{IncomingTable, equal_keys, on_keys, quoted, upsert};
+use super::spec::{IncomingTable, equal_keys, on_keys, quoted};
 use crate::{
     error::{CaptureError, Doing},
     shape::quote,
 };
 
 const DOING: &str = "writing rows of HQ's";
-/// Rows that are named at most.
-const NAMED_MAX: usize = 100;
+/// Rows of which it is said why at most; of others only that they differ.
+const SAID_MAX: usize = 100;
+/// Rounds in which rows are taken out and put back.
+const ROUNDS_MAX: usize = 50;
 /// A value is shown so far.
 const SHOWN_CHARS: usize = 60;
 
@@ -45,18 +47,14 @@ pub(crate) struct Done {
 /// Rows that are not as HQ has them.
 #[derive(Debug, Default)]
 pub(crate) struct Differing {
-    /// How many.
-    pub(crate) count: usize,
-    /// The first of them: its key, and why.
+    /// Their keys, and why; empty beyond the first.
     pub(crate) named: Vec<(String, String)>,
 }
 
 impl Differing {
     fn add(&mut self, key: String, why: String) {
-        self.count += 1;
-        if self.named.len() < NAMED_MAX {
-            self.named.push((key, why));
-        }
+        let why = if self.named.len() < SAID_MAX { why } else { String::new() };
+        self.named.push((key, why));
     }
 }
 
@@ -77,16 +75,13 @@ impl Put<'_> {
         let (mut done, mut refused) = (Done::default(), HashMap::new());
         let go = self.may_go(transaction)?;
         done.removed = self.remove(transaction, &go, &mut refused)?;
-        done.written = match at_once(transaction, &upsert(self.spec, &self.table(), &self.source(), &self.come))? {
+        let write = Write::new(self, transaction)?;
+        done.written = match at_once(transaction, &write.all())? {
             Some(written) => written,
-            None => self.write_each(transaction, &mut refused)?,
+            None => self.write_each(transaction, &write, &mut refused)?,
         };
         self.read_back(transaction, &refused, &mut done.differing)?;
         Ok(done)
-    }
-
-    fn source(&self) -> String {
-        format!("{} r", self.rows)
     }
 
     /// The key of `row`, as SQL writes it.
@@ -125,15 +120,16 @@ impl Put<'_> {
         let keys = quoted(&self.spec.key);
         // Another collation of the store's would take a row for one that it is not.
         let own = keys.iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",");
-        let select = format!("SELECT {} FROM {} r WHERE {go}", keys.join(","), self.keys);
-        let delete = format!("DELETE FROM {} WHERE ({own}) IN ({select})", self.table());
-        if let Some(removed) = at_once(transaction, &delete)? {
+        let delete = |which: &str| {
+            let (table, keys) = (self.table(), keys.join(","));
+            format!("DELETE FROM {table} WHERE ({own}) IN (SELECT {keys} FROM {} r WHERE {which})", self.keys)
+        };
+        if let Some(removed) = at_once(transaction, &[delete(go)])? {
             return Ok(removed);
         }
         let mut removed = 0;
         for (place, key) in self.places(transaction, self.keys, go)? {
-            let one = format!("{delete} AND ({own}) IN ({select} AND r.rowid = {place})");
-            match one_by_one(transaction, &one)? {
+            match attempt(transaction, &[delete(&format!("r.rowid = {place}"))])? {
                 Ok(count) => removed += count,
                 Err(why) => drop(refused.insert(key, why)),
             }
@@ -141,70 +137,82 @@ impl Put<'_> {
         Ok(removed)
     }
 
-    /// Takes out the rows that are to be written, and puts each back as HQ has it, or as it was if it is refused.
+    /// Writes row by row, again as long as that helps; then those that are refused by each other.
     fn write_each(
         &self,
         transaction: &Transaction<'_>,
+        write: &Write<'_>,
         refused: &mut HashMap<String, String>,
     ) -> Result<usize, CaptureError> {
-        let table = self.table();
-        let (keys, come) = (quoted(&self.spec.key), &self.come);
-        let hqs = quoted(self.spec.columns.iter().map(|(name, _)| name));
-        let all = writable_columns(transaction, &self.spec.name)?;
-        let is_hqs = |name: &&String| self.spec.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-        let others = quoted(all.iter().filter(|name| !is_hqs(name)));
-        let all = quoted(&all);
-        let of = |row: &str, names: &[String]| names.iter().map(|name| format!("{row}.{name}")).collect::<Vec<_>>();
-        transaction
-            .execute_batch(&format!(
-                "DROP TABLE IF EXISTS temp._rollcall_old;
-                 CREATE TEMP TABLE _rollcall_old AS SELECT r.rowid AS _rollcall_r, {} FROM {} r JOIN {table} t ON {} WHERE {come};",
-                of("t", &all).join(","),
-                self.rows,
-                equal_keys("t", "r", self.spec)
-            ))
-            .doing(DOING)?;
-        let places = self.places(transaction, self.rows, come)?;
-        let own = keys.iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",");
-        let had = |place: i64| format!("FROM temp._rollcall_old o WHERE o._rollcall_r = {place}");
-        let (mut out, mut rows) = (HashSet::new(), Vec::new());
-        for (place, key) in places {
-            let delete = format!("DELETE FROM {table} WHERE ({own}) IN (SELECT {} {})", keys.join(","), had(place));
-            // A store may not let a row go, and yet let it be changed.
-            if one_by_one(transaction, &delete)?.is_ok_and(|count| count > 0) {
-                out.insert(place);
-            }
-            rows.push((place, key));
-        }
-        let mut written = 0;
-        for (place, key) in rows {
-            let had = had(place);
-            let is_old: bool =
-                transaction.query_row(&format!("SELECT EXISTS (SELECT 1 {had})"), [], |row| row.get(0)).doing(DOING)?;
-            let write = match (is_old, out.contains(&place)) {
-                (true, true) => format!(
-                    "INSERT OR ABORT INTO {table} ({}) SELECT {} FROM {} r, temp._rollcall_old o
-                     WHERE r.rowid = {place} AND o._rollcall_r = {place}",
-                    hqs.iter().chain(&others).cloned().collect::<Vec<_>>().join(","),
-                    of("r", &hqs).into_iter().chain(of("o", &others)).collect::<Vec<_>>().join(","),
-                    self.rows
-                ),
-                _ => upsert(self.spec, &table, &self.source(), &format!("r.rowid = {place}")),
-            };
-            match one_by_one(transaction, &write)? {
-                Ok(count) => written += count,
-                Err(why) => {
-                    refused.insert(key, why);
-                    if out.contains(&place) {
-                        let back = format!("INSERT OR ABORT INTO {table} ({0}) SELECT {0} {had}", all.join(","));
-                        // Its place may be another row's by now; that it is not there is found below.
-                        let _ = one_by_one(transaction, &back)?;
+        let mut left = self.places(transaction, self.rows, &self.come)?;
+        let (mut written, mut before) = (0, usize::MAX);
+        while left.len() < before && !left.is_empty() {
+            before = left.len();
+            let mut still = Vec::new();
+            for (place, key) in left {
+                match attempt(transaction, &write.one(place))? {
+                    Ok(count) => {
+                        written += count;
+                        refused.remove(&key);
+                    }
+                    Err(why) => {
+                        refused.insert(key.clone(), why);
+                        still.push((place, key));
                     }
                 }
             }
+            left = still;
+        }
+        // Each round leaves out those that are refused by others than each other.
+        for _ in 0..ROUNDS_MAX {
+            if left.is_empty() {
+                break;
+            }
+            transaction.execute_batch("SAVEPOINT rollcall_out").doing(DOING)?;
+            let stuck = self.exchange(transaction, write, &left)?;
+            if stuck.is_empty() {
+                transaction.execute_batch("RELEASE rollcall_out").doing(DOING)?;
+                written += left.len();
+                left.iter().for_each(|(_, key)| drop(refused.remove(key)));
+                break;
+            }
+            transaction.execute_batch("ROLLBACK TO rollcall_out; RELEASE rollcall_out").doing(DOING)?;
+            left.retain(|(place, _)| !stuck.contains(place));
+        }
+        Ok(written)
+    }
+
+    /// Takes rows out and puts them back as HQ has them, with what the store keeps beside that. Gives those with which it
+    /// did not work.
+    fn exchange(
+        &self,
+        transaction: &Transaction<'_>,
+        write: &Write<'_>,
+        rows: &[(i64, String)],
+    ) -> Result<HashSet<i64>, CaptureError> {
+        let places = rows.iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>().join(",");
+        write.keep_old(transaction, &format!("r.rowid IN ({places})"))?;
+        let mut stuck = HashSet::new();
+        let mut old = HashSet::new();
+        for (place, _) in rows {
+            let has = format!("SELECT EXISTS (SELECT 1 FROM temp._rollcall_old WHERE _rollcall_r = {place})");
+            if !transaction.query_row(&has, [], |row| row.get(0)).doing(DOING)? {
+                continue;
+            }
+            old.insert(*place);
+            // A store may not let a row go.
+            if !attempt(transaction, &[write.take_out(*place)])?.is_ok_and(|count| count == 1) {
+                stuck.insert(*place);
+            }
+        }
+        for (place, _) in rows.iter().filter(|(place, _)| !stuck.contains(place)).collect::<Vec<_>>() {
+            let put = if old.contains(place) { vec![write.put_back(*place)] } else { write.one(*place) };
+            if !attempt(transaction, &put)?.is_ok_and(|count| count == 1) {
+                stuck.insert(*place);
+            }
         }
         transaction.execute_batch("DROP TABLE temp._rollcall_old").doing(DOING)?;
-        Ok(written)
+        Ok(stuck)
     }
 
     /// The rows of a table that a condition holds for: their numbers, and their keys as SQL writes them.
@@ -263,6 +271,98 @@ impl Put<'_> {
     }
 }
 
+/// The statements that write rows of HQ's.
+///
+/// None has a conflict clause where the store's table has none: it would take the place of those in the store's triggers
+/// (lang_createtrigger.html), and `INSERT OR REPLACE` there would fail.
+struct Write<'a> {
+    put: &'a Put<'a>,
+    /// `OR ABORT`, where the table would else replace or ignore rows by itself.
+    or: &'static str,
+    hqs: Vec<String>,
+    /// The store's own columns beside HQ's.
+    others: Vec<String>,
+}
+
+impl<'a> Write<'a> {
+    fn new(put: &'a Put<'a>, conn: &Connection) -> Result<Self, CaptureError> {
+        let name = &put.spec.name;
+        let sql = "SELECT coalesce(max(sql LIKE '%ON CONFLICT%'), 0) FROM main.sqlite_master WHERE type = 'table' AND lower(name) = lower(?1)";
+        let has_clauses: bool = conn.query_row(sql, [name], |row| row.get(0)).doing(DOING)?;
+        let is_hqs = |name: &&String| put.spec.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        let all = writable_columns(conn, name)?;
+        Ok(Self {
+            put,
+            or: if has_clauses { "OR ABORT" } else { "" },
+            hqs: quoted(put.spec.columns.iter().map(|(name, _)| name)),
+            others: quoted(all.iter().filter(|name| !is_hqs(name))),
+        })
+    }
+
+    /// Changes the rows that are there, then adds the others: of those that a condition holds for.
+    fn statements(&self, which: &str) -> Vec<String> {
+        let (table, rows, or, spec) = (self.put.table(), self.put.rows, self.or, self.put.spec);
+        let same = equal_keys("t", "r", spec);
+        let others = spec.columns.iter().filter(|(name, _)| !spec.key.contains(name));
+        let changes: Vec<String> = others.map(|(name, _)| format!("{0} = r.{0}", quote(name))).collect();
+        let columns = self.hqs.join(",");
+        let change =
+            format!("UPDATE {or} {table} AS t SET {} FROM {rows} r WHERE {same} AND {which}", changes.join(","));
+        let add = format!(
+            "INSERT {or} INTO {table} ({columns}) SELECT {} FROM {rows} r WHERE {which} AND NOT EXISTS (SELECT 1 FROM {table} t WHERE {same})",
+            of("r", &self.hqs)
+        );
+        if changes.is_empty() { vec![add] } else { vec![change, add] }
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.statements(&self.put.come)
+    }
+
+    fn one(&self, place: i64) -> Vec<String> {
+        self.statements(&format!("r.rowid = {place}"))
+    }
+
+    /// Keeps what the store has in the place of rows of HQ's.
+    fn keep_old(&self, conn: &Connection, which: &str) -> Result<(), CaptureError> {
+        let all: Vec<String> = self.hqs.iter().chain(&self.others).cloned().collect();
+        let (rows, table, same) = (self.put.rows, self.put.table(), equal_keys("t", "r", self.put.spec));
+        conn.execute_batch(&format!(
+            "DROP TABLE IF EXISTS temp._rollcall_old;
+             CREATE TEMP TABLE _rollcall_old (_rollcall_r INTEGER PRIMARY KEY, {0});
+             INSERT INTO temp._rollcall_old (_rollcall_r, {0}) SELECT r.rowid, {1} FROM {rows} r JOIN {table} t ON {same} WHERE {which};",
+            all.join(","),
+            of("t", &all)
+        ))
+        .doing(DOING)
+    }
+
+    fn take_out(&self, place: i64) -> String {
+        let keys = quoted(&self.put.spec.key);
+        let own = keys.iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",");
+        let kept = format!("SELECT {} FROM temp._rollcall_old WHERE _rollcall_r = {place}", keys.join(","));
+        format!("DELETE FROM {} WHERE ({own}) IN ({kept})", self.put.table())
+    }
+
+    fn put_back(&self, place: i64) -> String {
+        let columns = self.hqs.iter().chain(&self.others).cloned().collect::<Vec<_>>().join(",");
+        let own = if self.others.is_empty() { String::new() } else { format!(", {}", of("o", &self.others)) };
+        format!(
+            "INSERT {} INTO {} ({columns}) SELECT {}{own} FROM {} r, temp._rollcall_old o
+             WHERE r.rowid = {place} AND o._rollcall_r = {place}",
+            self.or,
+            self.put.table(),
+            of("r", &self.hqs),
+            self.put.rows
+        )
+    }
+}
+
+/// Columns of a row.
+fn of(row: &str, names: &[String]) -> String {
+    names.iter().map(|name| format!("{row}.{name}")).collect::<Vec<_>>().join(",")
+}
+
 /// Other tables' foreign keys that name rows of a table, but for HQ's own.
 fn references(conn: &Connection, table: &str) -> Result<Vec<Reference>, CaptureError> {
     let sql = "SELECT m.name, f.id, f.\"from\", coalesce(f.\"to\", (SELECT p.name FROM pragma_table_info(?1) p WHERE p.pk = f.seq + 1))
@@ -273,9 +373,14 @@ fn references(conn: &Connection, table: &str) -> Result<Vec<Reference>, CaptureE
     let rows =
         statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).doing(DOING)?;
     let rows: Vec<(String, i64, String, Option<String>)> = rows.collect::<Result<_, _>>().doing(DOING)?;
+    // While foreign keys are off, one may name a column that is not there.
+    let has: Vec<String> = writable_columns(conn, table)?.iter().map(|name| name.to_lowercase()).collect();
+    let is_there = |named: &Option<String>| named.as_ref().is_some_and(|named| has.contains(&named.to_lowercase()));
+    let broken: Vec<(String, i64)> =
+        rows.iter().filter(|row| !is_there(&row.3)).map(|row| (row.0.clone(), row.1)).collect();
     let mut all: Vec<((String, i64), Reference)> = Vec::new();
     for (child, id, own, named) in rows {
-        let Some(named) = named else { continue };
+        let Some(named) = named.filter(|_| !broken.contains(&(child.clone(), id))) else { continue };
         match all.last_mut().filter(|(known, _)| *known == (child.clone(), id)) {
             Some((_, reference)) => reference.columns.push((own, named)),
             None => {
@@ -322,26 +427,29 @@ fn writable_columns(conn: &Connection, table: &str) -> Result<Vec<String>, Captu
     rows.collect::<Result<_, _>>().doing(DOING)
 }
 
-/// Executes a statement, or none of it where a rule of the store's stands against a part.
-fn at_once(transaction: &Transaction<'_>, sql: &str) -> Result<Option<usize>, CaptureError> {
-    Ok(one_by_one(transaction, sql)?.ok())
+/// Executes statements, or none of them where a rule of the store's stands against a part.
+fn at_once(transaction: &Transaction<'_>, statements: &[String]) -> Result<Option<usize>, CaptureError> {
+    Ok(attempt(transaction, statements)?.ok())
 }
 
-/// Executes a statement; what the store's rule says against it otherwise.
-fn one_by_one(transaction: &Transaction<'_>, sql: &str) -> Result<Result<usize, String>, CaptureError> {
+/// Executes statements; what the store's rule says against them otherwise.
+fn attempt(transaction: &Transaction<'_>, statements: &[String]) -> Result<Result<usize, String>, CaptureError> {
     transaction.execute_batch("SAVEPOINT rollcall_put").doing(DOING)?;
-    match transaction.execute(sql, []) {
-        Ok(count) => {
-            transaction.execute_batch("RELEASE rollcall_put").doing(DOING)?;
-            Ok(Ok(count))
+    let mut count = 0;
+    for sql in statements {
+        match transaction.execute(sql, []) {
+            Ok(more) => count += more,
+            // A trigger may end the whole transaction; then there is nothing to go on with.
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+                    && !transaction.is_autocommit() =>
+            {
+                transaction.execute_batch("ROLLBACK TO rollcall_put; RELEASE rollcall_put").doing(DOING)?;
+                return Ok(Err(error.to_string()));
+            }
+            Err(error) => return Err(error).doing(DOING),
         }
-        // A trigger may end the whole transaction; then there is nothing to go on with.
-        Err(error)
-            if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) && !transaction.is_autocommit() =>
-        {
-            transaction.execute_batch("ROLLBACK TO rollcall_put; RELEASE rollcall_put").doing(DOING)?;
-            Ok(Err(error.to_string()))
-        }
-        Err(error) => Err(error).doing(DOING),
     }
+    transaction.execute_batch("RELEASE rollcall_put").doing(DOING)?;
+    Ok(Ok(count))
 }

@@ -53,23 +53,6 @@ pub(crate) fn equal_keys(left: &str, right: &str, spec: &IncomingTable) -> Strin
     keys.iter().map(|key| format!("{left}.{key} COLLATE BINARY = {right}.{key}")).collect::<Vec<_>>().join(" AND ")
 }
 
-/// Inserts rows of `source`, or makes the rows that have their keys equal to them.
-pub(crate) fn upsert(spec: &IncomingTable, table: &str, source: &str, condition: &str) -> String {
-    let columns = quoted(spec.columns.iter().map(|(name, _)| name)).join(",");
-    let others = spec.columns.iter().filter(|(name, _)| !spec.key.contains(name));
-    let changes: Vec<String> = others.map(|(name, _)| format!("{0} = excluded.{0}", quote(name))).collect();
-    let conflict = match changes.is_empty() {
-        true => "NOTHING".to_owned(),
-        // A collation of the store's may take a key for another that it is not.
-        false => format!("UPDATE SET {} WHERE {}", changes.join(","), equal_keys(&quote(&spec.name), "excluded", spec)),
-    };
-    format!(
-        // A conflict is an error, whatever the store's table says of it.
-        "INSERT OR ABORT INTO {table} ({columns}) SELECT {columns} FROM {source} WHERE {condition} ON CONFLICT ({}) DO {conflict}",
-        quoted(&spec.key).join(",")
-    )
-}
-
 pub(super) fn encode_spec(table: &IncomingTable) -> Result<String, CaptureError> {
     serde_json::to_string(table).map_err(|error| CaptureError::Damaged(error.to_string()))
 }

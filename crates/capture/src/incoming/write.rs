@@ -8,7 +8,7 @@ use rusqlite::{Transaction, TransactionBehavior};
 use super::{
     Incoming, Report,
     applied::{Applied, digest_of, note_applied, note_differing},
-    put::{Done, Put},
+    put::{Differing, Done, Put},
     spec::{IncomingTable, declare, declared, equal_keys, on_keys, quoted},
 };
 use crate::{
@@ -102,6 +102,7 @@ impl Incoming {
             // Edits of a table that was dropped since.
             shared::hold(&transaction, spec, &staged.source, true)?;
         }
+        note_differing(&transaction, &spec.name, None, &Differing::default())?;
         note_applied(&transaction, staged, version, digest, true, known.map_or(0, |known| known.table.edits))?;
         transaction.commit().doing(doing)?;
         report.locked = report.locked.max(began.elapsed());
@@ -178,11 +179,16 @@ impl Incoming {
         };
         shared::hold(&transaction, spec, &rows, true)?;
         shared::end(&transaction, spec)?;
-        // What the store has in HQ's place is what is looked for from now on.
-        let digest = match differing.count {
-            0 => digest,
-            _ => digest_of(&transaction, &format!("SELECT {} FROM {table}", columns.join(",")))?,
+        // What the store has in the place of what was written is what is looked for from now on.
+        let own = keys.iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",");
+        let there = |source: &str| {
+            let (columns, keys) = (columns.join(","), keys.join(","));
+            format!("SELECT {columns} FROM {table} WHERE ({own}) IN (SELECT {keys} FROM {source})")
         };
+        let sent = digest_of(&transaction, &format!("SELECT {} FROM temp._rollcall_up", columns.join(",")))?;
+        let has = digest_of(&transaction, &there("temp._rollcall_up"))?;
+        let stays = digest_of(&transaction, &there("temp._rollcall_gone"))?;
+        let digest = digest.wrapping_sub(sent).wrapping_add(has).wrapping_add(stays);
         note_differing(&transaction, &spec.name, None, &differing)?;
         note_applied(&transaction, staged, version, digest, made, edits)?;
         transaction.commit().doing(doing)?;

@@ -197,6 +197,48 @@ fn what_a_store_makes_of_a_row_is_told_with_both_values() {
     store.take(&accepted, &image(&[("a", 1, "newer"), ("b", 2, "y")]), true).expect("applies");
     assert_eq!(store.named().len(), 0);
     assert_eq!(store.incoming.applied().expect("reads")["h"].differing, 0);
+    assert!(store.incoming.is_as_applied("h").expect("reads"), "nor is that an edit");
+}
+
+#[test]
+fn triggers_of_the_stores_write_what_they_always_write() {
+    // A conflict clause of ours would take the place of theirs.
+    let mut store = Store::new(
+        "CREATE TABLE h (k TEXT PRIMARY KEY, u INTEGER UNIQUE, v TEXT, own TEXT DEFAULT 'mine');
+         CREATE TABLE cache (k TEXT PRIMARY KEY, v TEXT);
+         CREATE TRIGGER i AFTER INSERT ON h BEGIN INSERT OR REPLACE INTO cache VALUES (NEW.k, NEW.v); END;
+         CREATE TRIGGER o AFTER UPDATE ON h BEGIN INSERT OR REPLACE INTO cache VALUES (NEW.k, NEW.v); END;",
+    );
+    store.take(&spec(false), &image(&[("a", 1, "x"), ("b", 2, "y"), ("c", 3, "z")]), true).expect("applies");
+    store.conn().execute_batch("UPDATE h SET own = 'kept'").expect("updates");
+    store.take(&spec(false), &image(&[("a", 1, "x2"), ("b", 3, "y2"), ("c", 2, "z2")]), false).expect("applies");
+    assert_eq!((store.differing(), store.named()), (BTreeSet::new(), BTreeMap::new()));
+    assert_eq!(store.rows("SELECT DISTINCT own FROM h"), [["Text(\"kept\")"]]);
+    assert_eq!(store.rows("SELECT k, v FROM cache ORDER BY k").len(), 3);
+    // A store that lets no row in loses none either.
+    store
+        .conn()
+        .execute_batch("CREATE TRIGGER no BEFORE INSERT ON h BEGIN SELECT RAISE(ABORT, 'closed'); END")
+        .expect("runs");
+    store
+        .take(&spec(false), &image(&[("a", 9, "x3"), ("b", 2, "y3"), ("c", 3, "z3"), ("d", 4, "w")]), false)
+        .expect("applies");
+    assert_eq!(store.named().into_keys().collect::<Vec<_>>(), ["b", "c", "d"]);
+    assert_eq!(store.rows("SELECT own FROM h").len(), 3, "what was there is there");
+}
+
+#[test]
+fn every_row_that_differs_is_counted() {
+    let mut store = Store::new(
+        "CREATE TABLE h (k TEXT PRIMARY KEY, u INTEGER, v TEXT);
+         CREATE TRIGGER up AFTER INSERT ON h BEGIN UPDATE h SET v = 'other' WHERE k = NEW.k; END;",
+    );
+    let many: Image = (0..500).map(|key| (format!("k{key}"), (Some(key), "sent".to_owned()))).collect();
+    store.take(&spec(false), &many, true).expect("applies");
+    assert_eq!(store.incoming.applied().expect("reads")["h"].differing, 500);
+    let fewer: Image = many.iter().skip(100).map(|(key, value)| (key.clone(), value.clone())).collect();
+    store.take(&spec(false), &fewer, false).expect("applies");
+    assert_eq!(store.incoming.applied().expect("reads")["h"].differing, 400);
 }
 
 #[test]
@@ -246,6 +288,10 @@ fn schema() -> impl Strategy<Value = String> {
         1 => Just("CREATE TRIGGER abo BEFORE INSERT ON h WHEN NEW.v = 'x' BEGIN SELECT RAISE(ABORT, 'no x'); END;"),
         1 => Just("CREATE TRIGGER del BEFORE DELETE ON h WHEN OLD.u = 1 BEGIN SELECT RAISE(IGNORE); END;"),
         1 => Just("CREATE TRIGGER den BEFORE DELETE ON h WHEN OLD.u = 2 BEGIN SELECT RAISE(ABORT, 'stays'); END;"),
+        1 => Just("CREATE TRIGGER ini BEFORE INSERT ON h WHEN NEW.u = 4 BEGIN SELECT RAISE(IGNORE); END;"),
+        1 => Just("CREATE TABLE cache (k TEXT PRIMARY KEY, u INTEGER);
+            CREATE TRIGGER ca AFTER INSERT ON h BEGIN INSERT OR REPLACE INTO cache VALUES (NEW.k, NEW.u); END;
+            CREATE TRIGGER cu AFTER UPDATE ON h BEGIN INSERT OR IGNORE INTO cache VALUES (NEW.k, NEW.u); END;"),
         1 => Just("CREATE VIEW seen AS SELECT k, missing FROM h;"),
     ];
     let (gone, moved) = (prop::sample::select(&ACTIONS[..]), prop::sample::select(&ACTIONS[..]));
@@ -294,6 +340,10 @@ proptest! {
             }
             let own = ["SELECT * FROM c", "SELECT * FROM d", "SELECT * FROM p"].map(|sql| store.rows(sql));
             let before = store.version;
+            let there = |store: &Store| -> BTreeSet<String> {
+                store.rows("SELECT k FROM h").concat().iter().map(|key| key["Text(\"".len()..key.len() - 2].to_owned()).collect()
+            };
+            let had = there(&store);
             let taken = store.take(&spec, &next, whole);
             let after = ["SELECT * FROM c", "SELECT * FROM d", "SELECT * FROM p"].map(|sql| store.rows(sql));
             prop_assert_eq!(own, after, "the store's own rows: {}", &schema);
@@ -307,6 +357,9 @@ proptest! {
             }
             let named: BTreeSet<String> = store.named().into_keys().collect();
             prop_assert_eq!(store.differing(), named, "{}\nnamed {:?}", &schema, store.named());
+            let has = there(&store);
+            let lost: Vec<&String> = had.difference(&has).filter(|key| next.contains_key(*key)).collect();
+            prop_assert!(lost.is_empty(), "{:?} were there and are HQ's still\n{}", lost, &schema);
             prop_assert!(store.incoming.is_as_applied("h").expect("reads"), "what it has is known: {}", &schema);
             let applied = store.incoming.applied().expect("reads")["h"].clone();
             prop_assert_eq!(applied.differing == 0, applied.differences.is_empty());

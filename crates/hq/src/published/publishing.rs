@@ -160,6 +160,10 @@ impl WorkedOut {
             check_decimals(&conformed.rows)?;
         }
         let schema = schema.merged(&conformed.new_columns).unwrap_or(schema);
+        let is_free = |name: &&String| schema.column(name).is_some() && !key.contains(name);
+        if let Some(wrong) = definition.at_stores.rewritten.iter().find(|name| !is_free(name)) {
+            return Err(HqError::Invalid(format!("--rewritten {wrong}: no column outside the key is called so")));
+        }
         let keys = |rows: &RecordBatch| in_hqs_types(&named_only(rows, key)?, &schema, key);
         let gone = request.gone.as_ref().map(keys).transpose()?.map(|gone| gone.rows);
         let changes = Changes::new(image, &conformed.rows, gone.as_ref(), &schema, key, request.mode)?;

@@ -126,8 +126,8 @@ impl<'a> CsvFields<'a> {
                 Read::OutputFull => self.room.resize(self.room.len() * 2, 0),
                 Read::Field { record_end } => {
                     // The end of the line before is taken with the first field of this one.
-                    let start = begin.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-                    let is_quoted = start.is_some_and(|start| begin[start] == b'"');
+                    let is_end = |byte: &&u8| fields.is_empty() && matches!(byte, b'\r' | b'\n');
+                    let is_quoted = begin.iter().find(|byte| !is_end(byte)) == Some(&b'"');
                     let text = std::str::from_utf8(&self.room[..written]).map_err(|_| "it is not UTF-8")?.to_owned();
                     fields.push(CsvField { text, is_quoted });
                     (written, begin) = (0, self.rest);
@@ -405,6 +405,8 @@ mod tests {
             vec![None, some("1"), None, some("3")],
         ];
         assert_eq!(texts(csv, Form::Csv), expected);
+        let last = texts("k,v,r\n\"a1\",5,\n\"a2\",6,north\n", Form::Csv);
+        assert_eq!(last[2], [None, Some("north".to_owned())], "a quote of the next line is no quote of this one");
         for wrong in ["a,b\n1\n", "a\n\u{0}\n,\n"] {
             assert!(read(&Bytes::copy_from_slice(wrong.as_bytes()), Form::Csv, None).is_err(), "{wrong:?}");
         }
