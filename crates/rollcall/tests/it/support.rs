@@ -149,9 +149,14 @@ impl Hq {
         hq
     }
 
+    /// What HQ wrote to its log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// How many commits HQ found to have taken effect although their reply was lost.
     pub(crate) fn lost_replies(&self) -> usize {
-        std::fs::read_to_string(&self.log).unwrap_or_default().matches("although its reply was lost").count()
+        self.log().matches("although its reply was lost").count()
     }
 
     /// Where the API is.

@@ -134,6 +134,8 @@ fn what_nobody_could_be_told_before_a_stop_is_told_after_it() {
     store.kill();
     let level = |hq: &Hq| incidents(hq, &[]).iter().find(|known| known["kind"] == "silence")?["level"].as_u64();
     wait_for("an incident that calls", || level(&hq).filter(|level| *level > 0));
+    // What is told was stored before; what was not stored yet would have to be noticed anew.
+    wait_for("a call that reaches nobody", || hq.log().contains("people could not be told").then_some(()));
     hq.kill();
     assert!(receiver.got("/hook").is_empty(), "the line was cut");
     relay.mend();
