@@ -205,10 +205,14 @@ fn messages() -> Vec<Vec<u8>> {
 #[test]
 fn whatever_is_said_behind_a_login_harms_nobody_else() {
     let hq = Hq::start(HashMap::new(), async |_| {});
-    let mut random = StdRng::seed_from_u64(23);
+    // Others each time, and as many as are asked for: `ROLLCALL_RUNS=5000`.
+    let asked: Option<u64> = std::env::var("ROLLCALL_RUNS").ok().and_then(|runs| runs.parse().ok());
+    let seed = asked.map_or(23, |_| rand::rng().random());
+    eprintln!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
     let messages = messages();
     let (mut errors, mut rows, mut malformed) = (0, 0, 0);
-    for round in 0..150 {
+    for round in 0..asked.unwrap_or(150).max(150) {
         let mut said: Vec<u8> = Vec::new();
         for _ in 0..random.random_range(1..6) {
             said.extend(messages.choose(&mut random).expect("some"));
