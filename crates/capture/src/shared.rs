@@ -16,7 +16,7 @@ use crate::{
         IncomingTable,
         applied::note_differing,
         put::Put,
-        spec::{declare, declared, quoted},
+        spec::{declare, declared, key_text, quoted},
     },
     shape::quote,
 };
@@ -326,8 +326,7 @@ pub(crate) fn settle(transaction: &Transaction<'_>, spec: &IncomingTable, throug
     let (come, go) = (format!("r._op <> 'D' AND {free}"), format!("r._op = 'D' AND {free}"));
     let settled = is_settled(spec, &held);
     let done = Put { spec, rows: &held, come, keys: &held, go }.execute(transaction)?;
-    let keys_touched = keys.iter().map(|key| format!("quote({key})")).collect::<Vec<_>>().join(" || ', ' || ");
-    let touched = format!("SELECT {keys_touched} FROM {held} WHERE {settled}");
+    let touched = format!("SELECT {} FROM {held} WHERE {settled}", key_text(spec, ""));
     note_differing(transaction, &spec.name, Some(&touched), &done.differing)?;
     transaction
         .execute_batch(&format!(

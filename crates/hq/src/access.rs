@@ -194,6 +194,11 @@ impl Credentials {
         Ok((opened, is_first))
     }
 
+    /// What every node that has the key makes of a text, and nobody else can.
+    fn made_from_key(&self, about: &str) -> hmac::Tag {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.as_bytes()), about.as_bytes())
+    }
+
     /// Writes the newest of the operator's tokens for the commands on this machine.
     fn write_operator_token(&self) -> Result<(), HqError> {
         let newest = self.stored.get().operator_tokens;
@@ -205,7 +210,7 @@ impl Credentials {
             0 => "the operator's token".to_owned(),
             newest => format!("the operator's token, {newest}"),
         };
-        let token = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.as_bytes()), about.as_bytes());
+        let token = self.made_from_key(&about);
         let token = URL_SAFE_NO_PAD.encode(token);
         write_private(&self.directory.join(OPERATOR_TOKEN_FILE), token.as_bytes())?;
         *operator = (newest, token_hash(&token));
@@ -260,8 +265,7 @@ impl Credentials {
         let stored = self.stored.get();
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| HqError::Certificate(error.to_string()));
         // The same salt each time, as a real user would have; and the same work for both.
-        let made_up =
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.as_bytes()), format!("salt of {name}").as_bytes());
+        let made_up = self.made_from_key(&format!("salt of {name}"));
         let user = stored.users.get(name);
         let known = user.map_or(&self.nobody, |user| &user.password);
         let (salt, salted) = (decode(&known.scram_salt)?, decode(&known.scram_salted)?);
@@ -452,7 +456,7 @@ pub(crate) fn node_key_at(directory: &Path) -> Option<Timestamp> {
 }
 
 /// Seals all secrets of a lake that no node has open with a new key, and puts that in the place of the old one. Gives how many
-/// secrets there are. What broke off goes on when it is begun again.
+/// secrets were sealed anew. What broke off goes on when it is begun again.
 pub(crate) async fn rotate_node_key(directory: &Path, lake: &Lake) -> Result<usize, HqError> {
     let (path, next_path) = (directory.join(NODE_KEY_FILE), directory.join(NEXT_KEY_FILE));
     let Some(old) = read_key(&path)? else {

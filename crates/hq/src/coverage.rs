@@ -241,8 +241,7 @@ impl Covering {
     pub(crate) fn of_everything(&self) -> Coverage {
         let all = vec![true; self.view.ids.len()];
         let scan = |table| ScanScope { table, sites: all.clone(), until: None, from: None, columns: Vec::new() };
-        let tables = self.shared.lake.tables().into_iter().filter(|(_, table)| !table.snapshot().is_forgotten());
-        let scans = tables.map(|(name, _)| scan(name)).collect();
+        let scans = self.shared.lake.shown_tables().into_keys().map(scan).collect();
         self.coverage(&Scope { scans, grouped_by: Vec::new() })
     }
 

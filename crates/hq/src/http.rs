@@ -283,8 +283,8 @@ async fn index(State(shared): State<App>) -> Json<serde_json::Value> {
 /// Every site table, with what was declared of it.
 async fn tables(State(shared): State<App>, _: Viewer) -> Json<BTreeMap<String, TableSettings>> {
     let mut declared = table_settings::all(&shared.lake);
-    let tables = shared.lake.tables().into_iter().filter(|(_, table)| !table.snapshot().is_forgotten());
-    Json(tables.map(|(name, _)| (name.to_string(), declared.remove(&name).unwrap_or_default())).collect())
+    let tables = shared.lake.shown_tables().into_keys();
+    Json(tables.map(|name| (name.to_string(), declared.remove(&name).unwrap_or_default())).collect())
 }
 
 async fn set_table(

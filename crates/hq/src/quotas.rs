@@ -131,8 +131,7 @@ impl Quotas {
                 let text = format!("quota: {site} may add {} tables in a day, and did", limits.new_tables_a_day);
                 return Self::refuse(of_site, now, text);
             }
-            let known = self.lake.tables().into_values().filter(|table| !table.snapshot().is_forgotten());
-            if known.count() >= limits.tables {
+            if self.lake.shown_tables().len() >= limits.tables {
                 let text = format!("quota: all sites together may have {} tables, and have", limits.tables);
                 return Self::refuse(of_site, now, text);
             }

@@ -104,9 +104,9 @@ fn changed(
     let Some((epoch, through, tables)) = captured.get(site) else { return Vec::new() };
     let (number, definitions) = (SiteNumber(record.number), definitions(view));
     let is_stores = |name: &TableName, table: &rollcall_lake::Table| {
-        !table.is_published() && !table.snapshot().is_forgotten() && stands_beside(name, &definitions).is_none()
+        !table.is_published() && stands_beside(name, &definitions).is_none()
     };
-    let all = lake.tables();
+    let all = lake.shown_tables();
     let of_stores = all.iter().filter(|(name, table)| is_stores(name, table));
     let changes = of_stores.filter_map(|(name, table)| {
         let cursor = table.cursor(number, *epoch)?;

@@ -302,6 +302,13 @@ impl Lake {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Those of them that there are to people: not the forgotten ones, which only have cursors left.
+    pub fn shown_tables(&self) -> BTreeMap<TableName, Arc<Table>> {
+        let mut tables = self.tables();
+        tables.retain(|_, table| !table.snapshot().is_forgotten());
+        tables
+    }
+
     /// The table of this name, if it exists.
     pub fn table(&self, name: &TableName) -> Option<Arc<Table>> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()

@@ -66,7 +66,7 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
             schemas.entry(schema).or_default().insert(name, pinned);
         }
     };
-    for (name, table) in lake.tables().into_iter().filter(|(_, table)| !table.snapshot().is_forgotten()) {
+    for (name, table) in lake.shown_tables() {
         // What HQ itself wrote lacks no site's rows.
         let of_sites = Some(&name).filter(|_| !table.is_published());
         // The roster has this name; a table of the stores' has another here, and its own in `history`.

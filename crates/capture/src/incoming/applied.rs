@@ -86,7 +86,8 @@ fn differing(conn: &Connection, table: &str) -> Result<(u64, String), CaptureErr
     Ok((count.unsigned_abs(), format!("{count} {rows} not as HQ has them: {}{more}", named.join("; "))))
 }
 
-/// Notes which rows differ. Of others nothing is known to have changed, unless it is the `whole` table.
+/// Notes which rows differ, in the place of what was noted of those with the `touched` keys (a question for them), or of all
+/// if none are given.
 pub(crate) fn note_differing(
     transaction: &Transaction<'_>,
     table: &str,
@@ -128,7 +129,6 @@ pub(super) fn note_applied(
     let doing = "noting the version applied";
     let Rows { spec, published_at, .. } = rows;
     transaction.execute_batch(APPLIED).doing(doing)?;
-    transaction.execute_batch(DIFFERING).doing(doing)?;
     transaction
         .execute(
             "INSERT OR REPLACE INTO main._rollcall_applied

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, ErrorCode, Transaction};
 
-use super::spec::{IncomingTable, equal_keys, on_keys, quoted};
+use super::spec::{IncomingTable, equal_keys, exact_keys, key_text, on_keys, quoted};
 use crate::{
     error::{CaptureError, Doing},
     shape::quote,
@@ -84,12 +84,6 @@ impl Put<'_> {
         Ok(done)
     }
 
-    /// The key of `row`, as SQL writes it.
-    fn key_of(&self, row: &str) -> String {
-        let keys = quoted(&self.spec.key);
-        keys.iter().map(|key| format!("quote({row}.{key})")).collect::<Vec<_>>().join(" || ', ' || ")
-    }
-
     /// Which rows go: where references are to be kept whole, none that a store's row names.
     fn may_go(&self, conn: &Connection) -> Result<String, CaptureError> {
         if !self.spec.keeps_referenced {
@@ -117,11 +111,10 @@ impl Put<'_> {
         go: &str,
         refused: &mut HashMap<String, String>,
     ) -> Result<usize, CaptureError> {
-        let keys = quoted(&self.spec.key);
         // Another collation of the store's would take a row for one that it is not.
-        let own = keys.iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",");
+        let own = exact_keys(self.spec);
         let delete = |which: &str| {
-            let (table, keys) = (self.table(), keys.join(","));
+            let (table, keys) = (self.table(), quoted(&self.spec.key).join(","));
             format!("DELETE FROM {table} WHERE ({own}) IN (SELECT {keys} FROM {} r WHERE {which})", self.keys)
         };
         if let Some(removed) = at_once(transaction, &[delete(go)])? {
@@ -217,7 +210,8 @@ impl Put<'_> {
 
     /// The rows of a table that a condition holds for: their numbers, and their keys as SQL writes them.
     fn places(&self, conn: &Connection, table: &str, condition: &str) -> Result<Vec<(i64, String)>, CaptureError> {
-        let sql = format!("SELECT r.rowid, {} FROM {table} r WHERE {condition} ORDER BY r.rowid", self.key_of("r"));
+        let sql =
+            format!("SELECT r.rowid, {} FROM {table} r WHERE {condition} ORDER BY r.rowid", key_text(self.spec, "r."));
         let mut statement = conn.prepare(&sql).doing(DOING)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).doing(DOING)?;
         rows.collect::<Result<_, _>>().doing(DOING)
@@ -245,14 +239,14 @@ impl Put<'_> {
         let came = format!(
             "SELECT {}, CASE WHEN t.{first_key} IS NULL THEN 'it is not there' {} END AS why
              FROM {} r LEFT JOIN {table} t ON {same_key} WHERE {}",
-            self.key_of("r"),
+            key_text(self.spec, "r."),
             compared.collect::<Vec<_>>().join(" "),
             self.rows,
             self.come
         );
         let went = format!(
             "SELECT {}, 'HQ took it away, and it is there' AS why FROM {} r JOIN {table} t ON {} WHERE {}",
-            self.key_of("r"),
+            key_text(self.spec, "r."),
             self.keys,
             equal_keys("t", "r", self.spec),
             self.go
@@ -338,9 +332,8 @@ impl<'a> Write<'a> {
     }
 
     fn take_out(&self, place: i64) -> String {
-        let keys = quoted(&self.put.spec.key);
-        let own = keys.iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",");
-        let kept = format!("SELECT {} FROM temp._rollcall_old WHERE _rollcall_r = {place}", keys.join(","));
+        let (own, keys) = (exact_keys(self.put.spec), quoted(&self.put.spec.key).join(","));
+        let kept = format!("SELECT {keys} FROM temp._rollcall_old WHERE _rollcall_r = {place}");
         format!("DELETE FROM {} WHERE ({own}) IN ({kept})", self.put.table())
     }
 

@@ -53,6 +53,16 @@ pub(crate) fn equal_keys(left: &str, right: &str, spec: &IncomingTable) -> Strin
     keys.iter().map(|key| format!("{left}.{key} COLLATE BINARY = {right}.{key}")).collect::<Vec<_>>().join(" AND ")
 }
 
+/// The key's columns, to be compared as HQ sees them.
+pub(crate) fn exact_keys(spec: &IncomingTable) -> String {
+    quoted(&spec.key).iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",")
+}
+
+/// A row's key as SQL writes it: by this, rows are named. `row` is empty, or what the row is called with a dot behind.
+pub(crate) fn key_text(spec: &IncomingTable, row: &str) -> String {
+    quoted(&spec.key).iter().map(|key| format!("quote({row}{key})")).collect::<Vec<_>>().join(" || ', ' || ")
+}
+
 pub(super) fn encode_spec(table: &IncomingTable) -> Result<String, CaptureError> {
     serde_json::to_string(table).map_err(|error| CaptureError::Damaged(error.to_string()))
 }

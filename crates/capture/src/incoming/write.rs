@@ -9,7 +9,7 @@ use super::{
     Incoming, Report,
     applied::{Applied, digest_of, note_applied, note_differing},
     put::{Differing, Done, Put},
-    spec::{IncomingTable, declare, declared, equal_keys, on_keys, quoted},
+    spec::{IncomingTable, declare, declared, equal_keys, exact_keys, key_text, on_keys, quoted},
 };
 use crate::{
     error::{CaptureError, Doing},
@@ -180,7 +180,7 @@ impl Incoming {
         shared::hold(&transaction, spec, &rows, true)?;
         shared::end(&transaction, spec)?;
         // What the store has in the place of what was written is what is looked for from now on.
-        let own = keys.iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",");
+        let own = exact_keys(spec);
         let there = |source: &str| {
             let (columns, keys) = (columns.join(","), keys.join(","));
             format!("SELECT {columns} FROM {table} WHERE ({own}) IN (SELECT {keys} FROM {source})")
@@ -229,8 +229,8 @@ impl Incoming {
         let (come, go) = (format!("r._op <> 'D' AND {free}"), format!("r._op = 'D' AND {free}"));
         let put = Put { spec, rows: &rows, come, keys: &rows, go };
         let Done { written, removed, differing } = put.execute(&transaction)?;
-        let keys_touched = keys.iter().map(|key| format!("quote({key})")).collect::<Vec<_>>().join(" || ', ' || ");
-        note_differing(&transaction, &spec.name, Some(&format!("SELECT {keys_touched} FROM {rows}")), &differing)?;
+        let touched_keys = format!("SELECT {} FROM {rows}", key_text(spec, ""));
+        note_differing(&transaction, &spec.name, Some(&touched_keys), &differing)?;
         shared::hold(&transaction, spec, &rows, false)?;
         shared::end(&transaction, spec)?;
         let digest = known.digest.wrapping_sub(before).wrapping_add(digest_of(&transaction, &touched)?);
