@@ -8,6 +8,7 @@
 
 pub(crate) mod applied;
 mod due;
+mod left;
 pub(crate) mod put;
 pub(crate) mod spec;
 mod write;
@@ -20,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params_from_i
 
 pub use self::spec::IncomingTable;
 use self::{
-    applied::{DIFFERING, applied, digest_of, forget_differing, has_applied},
+    applied::{DIFFERING, applied, digest_of, has_applied},
     spec::{compare, declare, decode_spec, encode_spec, is_kind, quoted, value},
     write::Rows,
 };
@@ -40,7 +41,7 @@ pub struct AppliedTable {
     pub version: Seq,
     /// See [`IncomingTable::audience`].
     pub audience: u64,
-    /// Rows found changed at the site and put right, ever.
+    /// Rows found changed at the site, ever; put right, or left as HQ asks.
     pub edits: u64,
     /// Whether they are put right.
     pub mends: bool,
@@ -48,7 +49,7 @@ pub struct AppliedTable {
     pub shared: bool,
     /// When HQ published the version, microseconds since 1970; 0 if that is not known.
     pub published_at: i64,
-    /// Rows that are not as HQ sent them: a rule of the store's changed or refused them.
+    /// Rows that are not as HQ sent them: a rule of the store's changed or refused them, or its people changed them and HQ leaves that.
     pub differing: u64,
     /// The first of them and why, for people; empty if there are none.
     pub differences: String,
@@ -82,6 +83,17 @@ pub struct DueChange {
     pub at_micros: i64,
     /// The version of `next` that has them.
     pub version: Seq,
+}
+
+/// How one of HQ's tables stands in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is what was applied.
+    AsApplied,
+    /// Its rows were changed here; which, is known ([`Incoming::compare`]).
+    AsFound,
+    /// Its rows were changed here, or it is gone.
+    Changed,
 }
 
 /// What applying did.
@@ -159,10 +171,11 @@ impl Incoming {
         if !has_applied(&self.conn)? {
             return Ok(());
         }
-        for column in ["published_at", "dangling"] {
+        let number = "INTEGER NOT NULL DEFAULT 0";
+        for (column, kind) in [("published_at", number), ("dangling", number), ("found", "INTEGER")] {
             let lacks = "SELECT count(*) = 0 FROM pragma_table_info('_rollcall_applied') WHERE name = ?1";
             if self.conn.query_row(lacks, [column], |row| row.get(0)).doing(doing)? {
-                let more = format!("ALTER TABLE main._rollcall_applied ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0");
+                let more = format!("ALTER TABLE main._rollcall_applied ADD COLUMN {column} {kind}");
                 self.conn.execute_batch(&more).doing(doing)?;
             }
         }
@@ -323,7 +336,8 @@ impl Incoming {
             None if whole => self.build(&staged, version, known.as_ref())?,
             None => {
                 // Somebody dropped it: a change of it makes no table.
-                self.forget_applied(table)?;
+                self.clear(table)?;
+                self.fetch_whole_next(Some(table))?;
                 return Err(refuse("it was dropped at the site; it is fetched whole".to_owned()));
             }
             Some(shape) => {
@@ -398,9 +412,14 @@ impl Incoming {
             statement.query_map([], |row| row.get(0)).doing(doing)?.collect::<Result<_, _>>().doing(doing)?
         };
         fetches.iter().try_for_each(|table| self.clear(table))?;
-        if has_applied(&self.conn)? {
-            self.conn.execute("UPDATE main._rollcall_applied SET audience = 0", []).doing(doing)?;
-        }
+        if has_applied(&self.conn)? { self.fetch_whole_next(None) } else { Ok(()) }
+    }
+
+    /// No audience has this number, so one table, or every one, is fetched whole.
+    fn fetch_whole_next(&self, table: Option<&str>) -> Result<(), CaptureError> {
+        self.conn
+            .execute("UPDATE main._rollcall_applied SET audience = 0 WHERE name = coalesce(?1, name)", [table])
+            .doing("forgetting which versions are applied")?;
         Ok(())
     }
 
@@ -412,19 +431,34 @@ impl Incoming {
         Ok(())
     }
 
-    /// Whether the table is what was applied; reads it whole. A table that is gone is not.
-    pub fn is_as_applied(&self, table: &str) -> Result<bool, CaptureError> {
-        let Some(applied) = applied(&self.conn, table)? else { return Ok(true) };
+    /// Whether the table is what was applied; reads it whole.
+    pub fn standing(&self, table: &str) -> Result<Standing, CaptureError> {
+        let Some(applied) = applied(&self.conn, table)? else { return Ok(Standing::AsApplied) };
         if applied.spec.shared {
             // The store's programs may change it; but not unnoticed.
-            return shared::is_watched(&self.conn, table);
+            let is_watched = shared::is_watched(&self.conn, table)?;
+            return Ok(if is_watched { Standing::AsApplied } else { Standing::Changed });
         }
-        let columns = quoted(applied.spec.columns.iter().map(|(name, _)| name)).join(",");
-        match digest_of(&self.conn, &format!("SELECT {columns} FROM main.{}", quote(table))) {
-            Ok(found) => Ok(found == applied.digest),
-            // A table or a column is gone.
+        let now = self.digest_now(&applied.spec)?;
+        Ok(match applied.found {
+            Some(found) if now.unwrap_or(GONE) == found => Standing::AsFound,
+            None if now == Some(applied.digest) => Standing::AsApplied,
+            _ => Standing::Changed,
+        })
+    }
+
+    /// Whether the table is what was applied.
+    pub fn is_as_applied(&self, table: &str) -> Result<bool, CaptureError> {
+        Ok(self.standing(table)? == Standing::AsApplied)
+    }
+
+    /// The digest of a table's rows; none if the table or a column is gone.
+    fn digest_now(&self, spec: &IncomingTable) -> Result<Option<u64>, CaptureError> {
+        let columns = quoted(spec.columns.iter().map(|(name, _)| name)).join(",");
+        match digest_of(&self.conn, &format!("SELECT {columns} FROM main.{}", quote(&spec.name))) {
+            Ok(found) => Ok(Some(found)),
             Err(CaptureError::Sqlite { source, .. }) if source.sqlite_error_code().is_none_or(is_schema_error) => {
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
@@ -486,14 +520,6 @@ impl Incoming {
             .query_row(&format!("SELECT count(*) FROM main.{}", quote(table)), [], |row| row.get(0))
             .doing("counting the store's own rows")
     }
-
-    fn forget_applied(&mut self, table: &str) -> Result<(), CaptureError> {
-        self.clear(table)?;
-        self.conn
-            .execute("DELETE FROM main._rollcall_applied WHERE name = ?1", [table])
-            .doing("forgetting a table that was dropped")?;
-        forget_differing(&self.conn, table)
-    }
 }
 
 fn now_micros() -> i64 {
@@ -503,6 +529,9 @@ fn now_micros() -> i64 {
 fn seq(number: i64) -> Seq {
     Seq(number.unsigned_abs())
 }
+
+/// Stands for the digest of a table that is not there.
+const GONE: u64 = 1;
 
 fn is_schema_error(code: rusqlite::ErrorCode) -> bool {
     code == rusqlite::ErrorCode::Unknown

@@ -31,7 +31,7 @@ mod value;
 pub use error::CaptureError;
 pub use file::{Fingerprint, fingerprint};
 pub use health::{Health, Problem};
-pub use incoming::{AppliedTable, DueChange, Incoming, IncomingTable, Report, Staged};
+pub use incoming::{AppliedTable, DueChange, Incoming, IncomingTable, Report, Staged, Standing};
 pub use install::{Registration, TableSpec};
 pub use load::LoadProgress;
 pub use read::{Anchor, Changes, Heads, LoadMark, TableChanges};

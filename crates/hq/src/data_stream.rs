@@ -112,7 +112,7 @@ async fn submit(shared: &Arc<Shared>, session: &Session, encoded: Encoded) -> Re
     let (first, last) = (Seq(header.first), Seq(header.last));
     let received_at = shared.now();
     let zone = shared.roster.get(&session.site).map(|record| record.zone()).unwrap_or_default();
-    let clock = SiteClock { zone, offset_micros: session.clock_offset_micros };
+    let clock = SiteClock { zone, offset_micros: session.clock_offset_micros() };
     let of_sender = Sender { quotas: shared.quotas.clone(), site: session.site.clone(), now: received_at };
     let decoded = decode_apart(&shared.lake, &encoded, clock, Some(of_sender.clone())).await;
     let unreadable = |reason| unreadable(&shared.lake, &encoded, &of_sender, reason);

@@ -60,6 +60,9 @@ pub(crate) struct Welcomed {
     pub(crate) states_manifests: bool,
     #[serde(default)]
     pub(crate) takes_published: bool,
+    /// HQ's clock less the site's.
+    #[serde(default)]
+    pub(crate) clock_off_micros: i64,
     #[serde(default)]
     pub(crate) applied: BTreeMap<TableName, Applied>,
 }

@@ -362,6 +362,7 @@ impl Control {
                 agent_version: hello.agent_version.chars().take(80).collect(),
                 states_manifests: hello.states_manifests,
                 takes_published: hello.takes_published,
+                clock_off_micros: session.clock_offset_micros,
                 applied: applied(&hello.applied),
             }),
         );
@@ -708,6 +709,7 @@ fn applied(told: &[rollcall_wire::proto::Applied]) -> BTreeMap<TableName, Applie
             edits: told.edits,
             published_at: told.published_at,
             dangling: told.dangling,
+            differing: told.differing,
         };
         Some((TableName::new(&told.table).ok()?, applied))
     };

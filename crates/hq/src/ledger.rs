@@ -18,6 +18,7 @@ use crate::{
     authority::CaId,
     digest,
     facts::{Fact, Welcomed},
+    known_clock::KnownClock,
     published::arrivals::Applied,
     roster::Sites,
     standing::{SiteStanding, Standing},
@@ -71,6 +72,8 @@ pub(crate) struct Remembered {
     /// Who signed the certificate that it came with last.
     #[serde(default)]
     pub(crate) authority: CaId,
+    #[serde(default, skip_serializing_if = "KnownClock::is_empty")]
+    pub(crate) clock: KnownClock,
 }
 
 impl Remembered {
@@ -208,6 +211,7 @@ impl Ledger {
             Fact::Beacon { head, unconfirmed_age, capture_problem, clock_off_micros, applied } => {
                 presence.now.applied = applied;
                 presence.clock_off_micros = clock_off_micros;
+                presence.now.clock.note(at, head, clock_off_micros);
                 presence.is_behind = unconfirmed_age > Duration::from_secs(60);
                 presence.now.head = head.max(presence.now.head);
                 presence.capture_problem = capture_problem;
@@ -242,6 +246,11 @@ impl Ledger {
     /// What a site has of HQ's tables, by what it said last.
     pub(crate) fn applied(&self, site: &SiteId) -> BTreeMap<TableName, Applied> {
         self.sites().get(site).map(|presence| presence.now.applied.clone()).unwrap_or_default()
+    }
+
+    /// What is known of a site's clock.
+    pub(crate) fn clock(&self, site: &SiteId) -> KnownClock {
+        self.sites().get(site).map(|presence| presence.now.clock.clone()).unwrap_or_default()
     }
 
     /// What every site says of what HQ gave it.
@@ -445,6 +454,10 @@ const STORED_AGE_MAX: Duration = Duration::from_secs(900);
 impl Presence {
     fn welcome(&mut self, at: Timestamp, welcomed: Welcomed) {
         self.welcomed_at = Some(at);
+        if welcomed.is_new_epoch {
+            self.now.clock.begin_anew();
+        }
+        self.now.clock.note(at, welcomed.head, welcomed.clock_off_micros);
         self.now.refused = None;
         self.now.head = welcomed.head;
         self.now.confirmed = welcomed.confirmed;

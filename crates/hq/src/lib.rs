@@ -26,6 +26,7 @@ mod http;
 mod incidents_api;
 mod ingest;
 mod kept_secret;
+mod known_clock;
 mod lake_care;
 mod lanes;
 mod lease;

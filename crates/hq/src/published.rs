@@ -49,6 +49,8 @@ use crate::{
 
 const DEFINITION: &str = "published_table";
 const PUBLICATION: &str = "publication";
+/// Who published what sites' edits came to.
+const SITES: &str = "sites";
 /// The rule of a table that is HQ's alone.
 const NOBODY: &str = "false";
 /// Rows of a table's history that are read before older ones with their keys are let go.
@@ -130,6 +132,16 @@ pub(crate) struct Counts {
 impl Counts {
     fn changes(self) -> u64 {
         self.inserted + self.updated + self.deleted
+    }
+
+    /// Those of two publications together.
+    fn and(self, more: Self) -> Self {
+        Self {
+            inserted: self.inserted + more.inserted,
+            updated: self.updated + more.updated,
+            deleted: self.deleted + more.deleted,
+            unchanged: self.unchanged + more.unchanged,
+        }
     }
 }
 
@@ -469,6 +481,14 @@ fn follow_roster(shared: &Shared) -> bool {
     !same
 }
 
+/// Refuses a table of which nothing was ever published.
+pub(crate) fn check_is_published(shared: &Shared, name: &TableName) -> Result<(), HqError> {
+    match definitions(&shared.lake.state().view()).contains_key(name) {
+        true => Ok(()),
+        false => Err(HqError::Invalid(format!("{name} was never published: say with --from which rows"))),
+    }
+}
+
 /// Refuses a rule that names what no site has: more likely a slip than a wish. While there are no
 /// sites, nobody knows.
 pub(crate) fn check_attributes(audience: &Audience, roster: &Sites) -> Result<(), HqError> {
@@ -573,7 +593,8 @@ pub(crate) fn wanted(shared: &Shared, session: &Session) -> Vec<WantedTable> {
             let has = applied.get(&name).filter(|has| has.published_at != 0);
             let disowned = has.filter(is_not_ours).map_or(0, |has| has.published_at);
             let table = name.to_string();
-            Ok(Some(WantedTable { table, version, audience: class.tag, newest, next, due, decided, disowned }))
+            let leaves = class.rule.is_nobody();
+            Ok(Some(WantedTable { table, version, audience: class.tag, newest, next, due, decided, disowned, leaves }))
         };
         match want() {
             Ok(wanted) => tables.extend(wanted),

@@ -54,7 +54,7 @@ async fn tables(State(shared): State<App>, _: Viewer) -> Json<BTreeMap<TableName
 }
 
 /// What is done with the rows of a file.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum FileMode {
     /// They are added, or take the place of those with their keys.
@@ -78,7 +78,8 @@ enum References {
 
 #[derive(Deserialize)]
 struct PublishQuery {
-    format: String,
+    /// The form of the rows; without it there are none, and only what is said of the table changes.
+    format: Option<String>,
     #[serde(default)]
     mode: FileMode,
     /// Column names with commas between them.
@@ -119,10 +120,22 @@ async fn publish(
 ) -> Result<Json<PublishedNow>, ApiError> {
     let table = table_name(&table)?;
     scheduled::check_is_own(&shared, &table)?;
-    let form: Form = query.format.parse()?;
-    let known = shared.lake.table(&table).map(|table| table.snapshot().schema().as_ref().clone());
-    let read = tokio::task::spawn_blocking(move || rows::read(&body, form, known.as_ref())).await;
-    let rows = read.map_err(|error| HqError::Unavailable(error.to_string()))??;
+    let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
+    let rows = match &query.format {
+        Some(form) => {
+            let form: Form = form.parse()?;
+            let known = shared.lake.table(&table).map(|table| table.snapshot().schema().as_ref().clone());
+            let read = tokio::task::spawn_blocking(move || rows::read(&body, form, known.as_ref())).await;
+            read.map_err(|error| HqError::Unavailable(error.to_string()))??
+        }
+        None if body.is_empty() && query.mode == FileMode::Merge && query.at.is_none() => {
+            published::check_is_published(&shared, &table)?;
+            none.clone()
+        }
+        None => {
+            return Err(HqError::Invalid("say with format what the rows are: csv, json or parquet".to_owned()).into());
+        }
+    };
     let columns = |text: &str| -> Vec<String> {
         text.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect()
     };
@@ -135,7 +148,6 @@ async fn publish(
             .map(|text| columns(text).iter().map(|name| hq_identifier(name)).collect()),
     };
     let PublishQuery { mode, to, mends, shared: query_shared, note, dry_run, at, .. } = query;
-    let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let (rows, gone, mode) = match mode {
         FileMode::Merge => (rows, None, Mode::Merge),
         FileMode::Replace => (rows, None, Mode::Replace),

@@ -12,7 +12,7 @@ use std::{
 use rollcall_types::{Epoch, SiteId, SiteNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::{authority::Peer, digest, lanes::Lanes};
+use crate::{authority::Peer, digest, known_clock::STEP_MICROS, lanes::Lanes};
 
 /// One site's open control stream.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Session {
     pub(crate) confirmed_through: AtomicU64,
     /// Whether its batches are of a backlog.
     pub(crate) lane: Lanes,
-    /// To be added to the site's clock to get HQ's, microseconds.
+    /// To be added to the site's clock to get HQ's, microseconds, as it was when the session began.
     pub(crate) clock_offset_micros: i64,
     /// The same, as its newest beacon has it.
     pub(crate) clock_off: AtomicI64,
@@ -39,6 +39,18 @@ pub(crate) struct Session {
     pub(crate) has_data: AtomicBool,
     /// Ends both streams: the site was retired, or another connection speaks for it.
     pub(crate) over: CancellationToken,
+}
+
+impl Session {
+    /// To be added to the site's clock to get HQ's, microseconds. A beacon may have waited on its way; only where it says something
+    /// quite else than the beginning of the session, the clock was set meanwhile.
+    pub(crate) fn clock_offset_micros(&self) -> i64 {
+        let now = self.clock_off.load(Ordering::Relaxed);
+        match now.abs_diff(self.clock_offset_micros) < STEP_MICROS.unsigned_abs() {
+            true => self.clock_offset_micros,
+            false => now,
+        }
+    }
 }
 
 /// Two running copies of one site take turns; this many alternations of instances within the time tell.

@@ -206,6 +206,7 @@ pub(crate) fn arrivals(all: &[Arrival]) -> RecordBatch {
         .text("lacks_because", all.iter().map(lack))
         .long("edits", all.iter().map(|arrival| arrival.edits as i64))
         .long("dangling", all.iter().map(|arrival| arrival.dangling as i64))
+        .long("differing", all.iter().map(|arrival| arrival.differing as i64))
         .finish()
 }
 

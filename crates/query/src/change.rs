@@ -5,12 +5,16 @@ use datafusion::{
     arrow::record_batch::RecordBatch,
     logical_expr::{LogicalPlan, WriteOp},
     prelude::SessionContext,
-    sql::sqlparser::ast::{AssignmentTarget, Statement},
+    sql::sqlparser::ast::{AssignmentTarget, Expr, SelectItem, SetExpr, Statement, Value},
 };
 use futures::TryStreamExt;
 use rollcall_types::TableName;
 
-use crate::{error::QueryError, syntax::folded};
+use crate::{
+    error::QueryError,
+    meaning::exactly,
+    syntax::{call, folded},
+};
 
 /// What a statement does to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,39 @@ pub fn columns_set(statement: &Statement) -> Vec<String> {
     names.filter_map(|name| name.0.last()?.as_ident()).map(folded).collect()
 }
 
+/// Marks values that a statement casts itself: it says how they are rounded, while those that are cast for the column's sake are
+/// given to it exactly.
+pub(crate) fn mark_casts(statement: &mut Statement) {
+    match statement {
+        Statement::Update(update) => update.assignments.iter_mut().for_each(|of| mark(&mut of.value)),
+        Statement::Insert(insert) => {
+            let query = insert.source.as_mut().map(|source| source.body.as_mut());
+            match query {
+                Some(SetExpr::Values(values)) => {
+                    values.rows.iter_mut().for_each(|row| row.content.iter_mut().for_each(mark))
+                }
+                Some(SetExpr::Select(select)) => select.projection.iter_mut().for_each(|item| match item {
+                    SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. } => mark(value),
+                    _ => {}
+                }),
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+fn mark(value: &mut Expr) {
+    match value {
+        Expr::Nested(inner) => mark(inner),
+        Expr::Cast { .. } => {
+            let cast = std::mem::replace(value, Expr::value(Value::Null));
+            *value = call("coalesce", [cast]);
+        }
+        _ => {}
+    }
+}
+
 /// Finds the rows of a change that was planned.
 pub(crate) async fn find(context: &SessionContext, plan: LogicalPlan, rows_max: usize) -> Result<Change, QueryError> {
     let LogicalPlan::Dml(change) = plan else { return Err(QueryError::Sql("this changes no rows".to_owned())) };
@@ -63,7 +100,7 @@ pub(crate) async fn find(context: &SessionContext, plan: LogicalPlan, rows_max: 
     let table = TableName::new(name).ok().filter(|_| is_current);
     let table = table.ok_or_else(|| QueryError::Sql(format!("{} cannot be changed", change.table_name)))?;
     let state = context.state();
-    let input = state.optimize(change.input.as_ref())?;
+    let input = state.optimize(&exactly(change.input.as_ref().clone())?)?;
     let physical = state.query_planner().create_physical_plan(&input, &state).await?;
     let mut stream = datafusion::physical_plan::execute_stream(physical, context.task_ctx())?;
     let (mut rows, mut count) = (Vec::new(), 0);

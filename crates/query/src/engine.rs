@@ -272,7 +272,8 @@ impl Engine {
     pub async fn change(&self, statement: &SqlStatement, extras: Extras) -> Result<Change, QueryError> {
         let turn = self.parts.turns.take(extras.user.as_deref()).await?;
         let stop = StopOnDrop::default();
-        let (parts, statement, wanted) = (self.parts.clone(), statement.clone(), stop.wanted());
+        let (parts, mut statement, wanted) = (self.parts.clone(), statement.clone(), stop.wanted());
+        change::mark_casts(&mut statement);
         let finding = self.threads.run(async move {
             let _held = turn;
             let (context, plan) = parts.parse(&statement, extras, wanted, Allowed::Changes).await?;

@@ -38,12 +38,16 @@ enum References {
     Refuse,
 }
 
+/// Of a table that is published already, these may be said without rows.
+const SAID_ALONE: [&str; 7] = ["withdraw", "withdraw_at", "to", "edits", "shared", "references", "rewritten"];
+
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
     /// The table, at HQ and at the sites.
     table: String,
-    /// The rows: CSV with a header, JSON with one object a line, or Parquet.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["withdraw", "withdraw_at"])]
+    /// The rows: CSV with a header, JSON with one object a line, or Parquet. Of a table that is published already, --to, --edits,
+    /// --shared, --references and --rewritten may be said without.
+    #[arg(long, value_name = "FILE", required_unless_present_any = SAID_ALONE)]
     from: Option<PathBuf>,
     /// Take this version back: its rows are again what they were before, unless they were published anew since.
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["from", "key", "to", "replace", "delete"])]
@@ -58,13 +62,13 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "CONDITION")]
     to: Option<String>,
     /// The file is the whole table: rows that are not in it go.
-    #[arg(long, conflicts_with = "delete")]
+    #[arg(long, conflicts_with = "delete", requires = "from")]
     replace: bool,
     /// Rows with the keys in the file go.
-    #[arg(long)]
+    #[arg(long, requires = "from")]
     delete: bool,
     /// Let it take effect later, at this time of each site's own day: "2026-12-01 06:00".
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["withdraw", "to", "key"])]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["withdraw", "to", "key"], requires = "from")]
     at: Option<String>,
     /// Take back what is scheduled under this number.
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["from", "key", "to", "replace", "delete", "withdraw", "at"])]
@@ -146,8 +150,7 @@ pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
             let path = format!("/api/published/{}/{version}/withdraw", args.table);
             Client::find(&args.hq)?.post(&path, &serde_json::json!({"dry_run": args.dry_run}))?
         }
-        (None, Some(from)) => publish_file(args, from)?,
-        (None, None) => bail!("say with --from which rows"),
+        (None, from) => publish_file(args, from.as_deref())?,
     };
     tell(args, outcome)
 }
@@ -161,20 +164,25 @@ fn time(text: &str) -> anyhow::Result<String> {
     Ok(time.format("%Y-%m-%dT%H:%M:%S").to_string())
 }
 
-fn publish_file(args: &PublishArgs, from: &Path) -> anyhow::Result<Outcome> {
-    let rows = std::fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+fn publish_file(args: &PublishArgs, from: Option<&Path>) -> anyhow::Result<Outcome> {
+    let rows = match from {
+        Some(from) => std::fs::read(from).with_context(|| format!("reading {}", from.display()))?,
+        None => Vec::new(),
+    };
     let mode = match (args.replace, args.delete) {
         (true, _) => "replace",
         (_, true) => "delete",
         _ => "merge",
     };
     let mut parameters = vec![
-        ("format", args.format(from)?.to_owned()),
         ("mode", mode.to_owned()),
         ("key", args.key.join(",")),
         ("note", args.note.clone()),
         ("dry_run", args.dry_run.to_string()),
     ];
+    if let Some(from) = from {
+        parameters.push(("format", args.format(from)?.to_owned()));
+    }
     parameters.extend(args.to.clone().map(|to| ("to", to)));
     if let Some(at) = &args.at {
         parameters.push(("at", time(at)?));
@@ -263,6 +271,7 @@ struct Arrival {
     table: String,
     applied: Seq,
     edits: u64,
+    differing: u64,
     lacks: Option<Lack>,
 }
 
@@ -362,10 +371,18 @@ pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> 
     if args.table.is_some() {
         let mut table = Table::new();
         table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(["site", "table", "has version", "rows put right", "why it lacks the newest"]);
+        table.set_header([
+            "site",
+            "table",
+            "has version",
+            "rows that differ",
+            "rows changed there",
+            "why it lacks the newest",
+        ]);
         for of in &arrivals.arrivals {
             let why = of.lacks.as_ref().map_or("", |lack| lack.detail.as_str());
-            let cells = [&of.site, &of.table, &of.applied.to_string(), &of.edits.to_string(), why];
+            let numbers = [of.applied.to_string(), of.differing.to_string(), of.edits.to_string()];
+            let cells = [&of.site, &of.table, &numbers[0], &numbers[1], &numbers[2], why];
             table.add_row(cells.map(str::to_owned));
         }
         println!("{table}");

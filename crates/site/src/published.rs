@@ -12,7 +12,7 @@ use std::{
 };
 
 use rollcall_capture::{
-    AppliedTable, CaptureError, DueChange, Fingerprint, Incoming, IncomingTable, Report, Source, Staged,
+    AppliedTable, CaptureError, DueChange, Fingerprint, Incoming, IncomingTable, Report, Source, Staged, Standing,
     fingerprint as look_at,
 };
 use rollcall_types::{Seq, describe, shared::EDITS_SUFFIX};
@@ -229,6 +229,7 @@ fn told(applied: &BTreeMap<String, AppliedTable>, problems: &BTreeMap<String, St
             edits: known.edits,
             published_at: known.published_at,
             dangling: known.dangling,
+            differing: known.differing,
         }
     };
     tables.into_iter().map(tell).collect()
@@ -253,7 +254,17 @@ impl Updates {
     ) -> Self {
         let (wanted, hears_wanted) = watch::channel(Vec::new());
         let (tells_applied, applied) = watch::channel(applied);
-        let task = Task { client, shelf, wanted: hears_wanted, applied: tells_applied, check_every, pace, seen: None };
+        let (seen, refused_again) = (None, Instant::now() + check_every * REFUSED_CHECKS);
+        let task = Task {
+            client,
+            shelf,
+            wanted: hears_wanted,
+            applied: tells_applied,
+            check_every,
+            pace,
+            seen,
+            refused_again,
+        };
         Self { wanted, applied, task: tokio::spawn(task.run()) }
     }
 
@@ -293,12 +304,16 @@ struct Task {
     pace: Pace,
     /// The store's file as it was when all tables were what was applied.
     seen: Option<Fingerprint>,
+    /// When rows that the store refused are tried again.
+    refused_again: Instant,
 }
 
 /// The clock is looked at so often.
 const CLOCK_LOOK: Duration = Duration::from_secs(30);
 /// What could not be done is tried again after so long.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
+/// Rows that the store refused are tried again every so many checks, where its file changed since.
+const REFUSED_CHECKS: u32 = 12;
 /// Looking whether tables are what was applied may take so much of a processor, one part in so many.
 const CHECK_SHARE: u32 = 200;
 
@@ -316,6 +331,10 @@ enum Why {
     Changed,
     /// HQ has a newer version, and rows that it changed or not were changed here: it is fetched whole.
     Edited,
+    /// Its rows were changed here, and are left so: it is fetched to find which.
+    Compared,
+    /// Rows that the store refused are tried once more.
+    Refused,
 }
 
 impl Task {
@@ -375,6 +394,12 @@ impl Task {
     /// Brings a table up to date, and lets HQ's decisions on the store's edits take effect.
     async fn bring(&mut self, wanted: &WantedTable) -> Result<(), SiteError> {
         self.bring_rows(wanted).await?;
+        if wanted.leaves {
+            let name = wanted.table.clone();
+            if self.shelf.call(move |incoming| incoming.leave(&name)).await? {
+                tracing::info!(table = wanted.table, "HQ's table is for this site no more");
+            }
+        }
         if wanted.decided > 0 {
             let (name, decided) = (wanted.table.clone(), wanted.decided);
             self.shelf.call(move |incoming| incoming.settle(&name, decided)).await?;
@@ -387,6 +412,9 @@ impl Task {
         let name = wanted.table.clone();
         let applied = self.shelf.call(|incoming| incoming.applied()).await?;
         let applied = applied.get(&name);
+        if wanted.leaves && applied.is_none() {
+            return Ok(());
+        }
         let is_wanted = |known: &AppliedTable| {
             known.audience == wanted.audience
                 && !is_disowned(wanted, known)
@@ -409,9 +437,13 @@ impl Task {
         if self.seen == Some(now) {
             return;
         }
+        let tries_refused = Instant::now() >= self.refused_again;
+        if tries_refused {
+            self.refused_again = Instant::now() + self.check_every * REFUSED_CHECKS;
+        }
         let mut are_as_applied = true;
         for table in wanted {
-            are_as_applied &= match self.check(table).await {
+            are_as_applied &= match self.check(table, tries_refused).await {
                 Ok(is_as_applied) => is_as_applied,
                 Err(error) => {
                     self.note(table, &error);
@@ -422,31 +454,24 @@ impl Task {
         self.seen = are_as_applied.then_some(now);
     }
 
-    /// Looks whether a table is what was applied, and puts it right if that is wanted; true if it was.
-    async fn check(&mut self, wanted: &WantedTable) -> Result<bool, SiteError> {
+    /// Looks whether a table is what was applied, and puts it right if that is wanted; true if it was, or if what differs is known.
+    async fn check(&mut self, wanted: &WantedTable, tries_refused: bool) -> Result<bool, SiteError> {
         let name = wanted.table.clone();
-        let (applied, is_as_applied) = self
-            .shelf
-            .call(move |incoming| Ok((incoming.applied()?.remove(&name), incoming.is_as_applied(&name)?)))
-            .await?;
-        if is_as_applied {
-            let mut problems = self.shelf.problems();
-            if problems.get(&wanted.table).is_some_and(|problem| problem == CHANGED_HERE) {
-                problems.remove(&wanted.table);
-            }
-            return Ok(true);
-        }
-        tracing::warn!(table = wanted.table, "rows of HQ's were changed here");
-        match applied {
+        let (applied, standing) =
+            self.shelf.call(move |incoming| Ok((incoming.applied()?.remove(&name), incoming.standing(&name)?))).await?;
+        let Some(applied) = applied else { return Ok(true) };
+        let why = match standing {
+            Standing::AsApplied if tries_refused && applied.differing > 0 => Why::Refused,
+            Standing::AsApplied | Standing::AsFound => return Ok(true),
             // What is noted of a shared table is no matter of taste.
-            Some(applied) if applied.mends || applied.shared => {
-                self.fetch(wanted, Some(&applied), Why::Changed).await?
-            }
-            _ => {
-                self.shelf.problems().insert(wanted.table.clone(), CHANGED_HERE.to_owned());
-            }
+            Standing::Changed if applied.mends || applied.shared => Why::Changed,
+            Standing::Changed => Why::Compared,
+        };
+        if why != Why::Refused {
+            tracing::warn!(table = wanted.table, "rows of HQ's were changed here");
         }
-        Ok(false)
+        self.fetch(wanted, Some(&applied), why).await?;
+        Ok(why == Why::Refused)
     }
 
     async fn fetch(&mut self, wanted: &WantedTable, applied: Option<&AppliedTable>, why: Why) -> Result<(), SiteError> {
@@ -505,6 +530,10 @@ impl Task {
                 }
                 Some(Fetched::End(end)) => {
                     let (version, published_at) = (Seq(end.version), end.published_at);
+                    // What came since is no edit of the store's.
+                    if why == Why::Compared && end.version <= wanted.newest {
+                        return self.shelf.call(move |incoming| incoming.compare(&name)).await;
+                    }
                     let mending = why == Why::Changed;
                     let Report { written, removed, locked } =
                         self.shelf.call(move |incoming| incoming.apply(&name, version, published_at, mending)).await?;
@@ -519,5 +548,3 @@ impl Task {
         Err(SiteError::Ended("HQ did not send the table to its end".to_owned()))
     }
 }
-
-const CHANGED_HERE: &str = "rows were changed at the site, and are left so as HQ asks";

@@ -27,8 +27,11 @@ pub const EDIT_AT: &str = "edit_at";
 /// How many of the table's columns the store's table had: the first so many, in HQ's order.
 pub const EDIT_COLUMNS: &str = "edit_columns";
 
+/// In a conflict: the site's clock was wrong when the edit was made, in a way that HQ does not know.
+pub const EDIT_IN_DOUBT: &str = "edit_in_doubt";
+
 /// Column names that the tables beside a shared one need for themselves; those of conflicts first.
-pub const RESERVED_COLUMNS: [&str; 13] = [
+pub const RESERVED_COLUMNS: [&str; 14] = [
     "edit_site",
     "edit_epoch",
     "edited_at",
@@ -36,6 +39,7 @@ pub const RESERVED_COLUMNS: [&str; 13] = [
     "lost",
     "lost_columns",
     "lost_deletion",
+    EDIT_IN_DOUBT,
     EDIT_NUMBER,
     EDIT_BASE,
     EDIT_GONE,

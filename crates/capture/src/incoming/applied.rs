@@ -16,7 +16,7 @@ use crate::error::{CaptureError, Doing};
 const APPLIED: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_applied (
     name TEXT PRIMARY KEY, version INTEGER NOT NULL, audience INTEGER NOT NULL, digest INTEGER NOT NULL,
     made INTEGER NOT NULL, spec TEXT NOT NULL, edits INTEGER NOT NULL, at TEXT NOT NULL,
-    published_at INTEGER NOT NULL DEFAULT 0, dangling INTEGER NOT NULL DEFAULT 0)";
+    published_at INTEGER NOT NULL DEFAULT 0, dangling INTEGER NOT NULL DEFAULT 0, found INTEGER)";
 /// Rows that are not as HQ sent them, beside [`APPLIED`].
 pub(super) const DIFFERING: &str = "CREATE TABLE IF NOT EXISTS main._rollcall_differing (
     name TEXT NOT NULL, key TEXT NOT NULL, why TEXT NOT NULL, PRIMARY KEY (name, key))";
@@ -27,6 +27,8 @@ const TOLD_MAX: i64 = 3;
 pub(super) struct Applied {
     pub(super) table: AppliedTable,
     pub(super) digest: u64,
+    /// The digest of what the store's people made of it, if they did and that was compared with HQ's rows.
+    pub(super) found: Option<u64>,
     /// Whether the table was made here, and so may be given further columns.
     pub(super) made: bool,
     pub(super) spec: IncomingTable,
@@ -43,7 +45,7 @@ pub(super) fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>,
     }
     let found = conn
         .query_row(
-            "SELECT version, audience, digest, made, spec, edits, published_at, dangling
+            "SELECT version, audience, digest, made, spec, edits, published_at, dangling, found
              FROM main._rollcall_applied WHERE name = ?1",
             [table],
             |row| {
@@ -57,16 +59,17 @@ pub(super) fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>,
                     dangling: row.get::<_, i64>(7)?.unsigned_abs(),
                     ..AppliedTable::default()
                 };
-                Ok((table, row.get::<_, i64>(2)? as u64, row.get::<_, bool>(3)?, row.get::<_, String>(4)?))
+                let digests = (row.get::<_, i64>(2)? as u64, row.get::<_, Option<i64>>(8)?.map(|found| found as u64));
+                Ok((table, digests, row.get::<_, bool>(3)?, row.get::<_, String>(4)?))
             },
         )
         .optional()
         .doing("reading what is applied of one of HQ's tables")?;
-    let Some((table, digest, made, spec)) = found else { return Ok(None) };
+    let Some((table, (digest, found), made, spec)) = found else { return Ok(None) };
     let spec = decode_spec(&spec)?;
     let (differing, differences) = differing(conn, &spec.name)?;
     let table = AppliedTable { mends: spec.mends, shared: spec.shared, differing, differences, ..table };
-    Ok(Some(Applied { table, digest, made, spec }))
+    Ok(Some(Applied { table, digest, found, made, spec }))
 }
 
 /// How many rows are not as HQ sent them, and the first ones in words.

@@ -20,6 +20,8 @@ const DOING: &str = "writing rows of HQ's";
 const SAID_MAX: usize = 100;
 /// Rounds in which rows are taken out and put back.
 const ROUNDS_MAX: usize = 50;
+/// Before the reason for which a row is refused.
+pub(super) const REFUSED: &str = "the store refuses it: ";
 /// A value is shown so far.
 const SHOWN_CHARS: usize = 60;
 
@@ -59,7 +61,7 @@ impl Differing {
 }
 
 /// A foreign key of another table's that names rows of HQ's.
-struct Reference {
+pub(super) struct Reference {
     child: String,
     /// The child's columns, and those that they name.
     columns: Vec<(String, String)>,
@@ -122,7 +124,7 @@ impl Put<'_> {
         }
         let mut removed = 0;
         for (place, key) in self.places(transaction, self.keys, go)? {
-            match attempt(transaction, &[delete(&format!("r.rowid = {place}"))])? {
+            match attempt(transaction, &[delete(&format!("r._rowid_ = {place}"))])? {
                 Ok(count) => removed += count,
                 Err(why) => drop(refused.insert(key, why)),
             }
@@ -184,7 +186,7 @@ impl Put<'_> {
         rows: &[(i64, String)],
     ) -> Result<HashSet<i64>, CaptureError> {
         let places = rows.iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>().join(",");
-        write.keep_old(transaction, &format!("r.rowid IN ({places})"))?;
+        write.keep_old(transaction, &format!("r._rowid_ IN ({places})"))?;
         let mut stuck = HashSet::new();
         let mut old = HashSet::new();
         for (place, _) in rows {
@@ -210,15 +212,17 @@ impl Put<'_> {
 
     /// The rows of a table that a condition holds for: their numbers, and their keys as SQL writes them.
     fn places(&self, conn: &Connection, table: &str, condition: &str) -> Result<Vec<(i64, String)>, CaptureError> {
-        let sql =
-            format!("SELECT r.rowid, {} FROM {table} r WHERE {condition} ORDER BY r.rowid", key_text(self.spec, "r."));
+        let sql = format!(
+            "SELECT r._rowid_, {} FROM {table} r WHERE {condition} ORDER BY r._rowid_",
+            key_text(self.spec, "r.")
+        );
         let mut statement = conn.prepare(&sql).doing(DOING)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).doing(DOING)?;
         rows.collect::<Result<_, _>>().doing(DOING)
     }
 
-    /// Compares every row with what HQ sent.
-    fn read_back(
+    /// Compares every row with what HQ sent, by what was said of those that are refused.
+    pub(super) fn read_back(
         &self,
         conn: &Connection,
         refused: &HashMap<String, String>,
@@ -245,7 +249,7 @@ impl Put<'_> {
             self.come
         );
         let went = format!(
-            "SELECT {}, 'HQ took it away, and it is there' AS why FROM {} r JOIN {table} t ON {} WHERE {}",
+            "SELECT {}, 'HQ has no such row, and it is there' AS why FROM {} r JOIN {table} t ON {} WHERE {}",
             key_text(self.spec, "r."),
             self.keys,
             equal_keys("t", "r", self.spec),
@@ -257,7 +261,7 @@ impl Put<'_> {
             let mut rows = statement.query([]).doing(DOING)?;
             while let Some(row) = rows.next().doing(DOING)? {
                 let (key, why): (String, String) = (row.get(0).doing(DOING)?, row.get(1).doing(DOING)?);
-                let why = refused.get(&key).map_or(why, |refused| format!("the store refuses it: {refused}"));
+                let why = refused.get(&key).map_or(why, |refused| format!("{REFUSED}{refused}"));
                 differing.add(key, why);
             }
         }
@@ -314,7 +318,7 @@ impl<'a> Write<'a> {
     }
 
     fn one(&self, place: i64) -> Vec<String> {
-        self.statements(&format!("r.rowid = {place}"))
+        self.statements(&format!("r._rowid_ = {place}"))
     }
 
     /// Keeps what the store has in the place of rows of HQ's.
@@ -324,7 +328,7 @@ impl<'a> Write<'a> {
         conn.execute_batch(&format!(
             "DROP TABLE IF EXISTS temp._rollcall_old;
              CREATE TEMP TABLE _rollcall_old (_rollcall_r INTEGER PRIMARY KEY, {0});
-             INSERT INTO temp._rollcall_old (_rollcall_r, {0}) SELECT r.rowid, {1} FROM {rows} r JOIN {table} t ON {same} WHERE {which};",
+             INSERT INTO temp._rollcall_old (_rollcall_r, {0}) SELECT r._rowid_, {1} FROM {rows} r JOIN {table} t ON {same} WHERE {which};",
             all.join(","),
             of("t", &all)
         ))
@@ -342,7 +346,7 @@ impl<'a> Write<'a> {
         let own = if self.others.is_empty() { String::new() } else { format!(", {}", of("o", &self.others)) };
         format!(
             "INSERT {} INTO {} ({columns}) SELECT {}{own} FROM {} r, temp._rollcall_old o
-             WHERE r.rowid = {place} AND o._rollcall_r = {place}",
+             WHERE r._rowid_ = {place} AND o._rollcall_r = {place}",
             self.or,
             self.put.table(),
             of("r", &self.hqs),
@@ -357,7 +361,7 @@ fn of(row: &str, names: &[String]) -> String {
 }
 
 /// Other tables' foreign keys that name rows of a table, but for HQ's own.
-fn references(conn: &Connection, table: &str) -> Result<Vec<Reference>, CaptureError> {
+pub(super) fn references(conn: &Connection, table: &str) -> Result<Vec<Reference>, CaptureError> {
     let sql = "SELECT m.name, f.id, f.\"from\", coalesce(f.\"to\", (SELECT p.name FROM pragma_table_info(?1) p WHERE p.pk = f.seq + 1))
         FROM main.sqlite_master m, pragma_foreign_key_list(m.name) f
         WHERE m.type = 'table' AND lower(f.\"table\") = lower(?1) AND lower(m.name) <> lower(?1)

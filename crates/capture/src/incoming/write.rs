@@ -59,7 +59,7 @@ impl Incoming {
                 .conn
                 .query_row(
                     &format!(
-                        "SELECT max(rowid) FROM (SELECT rowid FROM {} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
+                        "SELECT max(place) FROM (SELECT _rowid_ AS place FROM {} WHERE _rowid_ > ?1 ORDER BY 1 LIMIT ?2)",
                         staged.source
                     ),
                     (after, rows),
@@ -73,7 +73,7 @@ impl Incoming {
                 .execute(
                     &format!(
                         "INSERT INTO main.{ASIDE} ({columns}) SELECT {columns} FROM {}
-                         WHERE rowid > ?1 AND rowid <= ?2 AND _op <> 'D'",
+                         WHERE _rowid_ > ?1 AND _rowid_ <= ?2 AND _op <> 'D'",
                         staged.source
                     ),
                     (after, last),
@@ -103,28 +103,22 @@ impl Incoming {
             shared::hold(&transaction, spec, &staged.source, true)?;
         }
         note_differing(&transaction, &spec.name, None, &Differing::default())?;
-        note_applied(&transaction, staged, version, digest, true, known.map_or(0, |known| known.table.edits))?;
+        // Where it was there before, somebody took it away, with all its rows.
+        let edits = known.map_or(0, |known| known.table.edits + report.written.max(1));
+        note_applied(&transaction, staged, version, digest, true, edits)?;
         transaction.commit().doing(doing)?;
         report.locked = report.locked.max(began.elapsed());
         Ok(report)
     }
 
-    /// Makes a table that is there equal to what is staged. What differs is found before anything is locked.
-    pub(super) fn replace(
-        &mut self,
-        staged: &Rows<'_>,
-        version: Seq,
-        known: Option<&Applied>,
-        missing: &[&(String, String)],
-        mending: bool,
-    ) -> Result<Report, CaptureError> {
-        let doing = "comparing one of HQ's tables";
-        let spec = staged.spec;
-        let rows = staged.source.clone();
+    /// Finds, in two temporary tables, the rows that are staged and not so in the table (`_rollcall_up`), and the keys of those that are
+    /// in the table alone (`_rollcall_gone`).
+    pub(super) fn find_differing(&self, staged: &Rows<'_>, missing: &[&(String, String)]) -> Result<(), CaptureError> {
+        let Rows { source: rows, spec, .. } = staged;
         let table = format!("main.{}", quote(&spec.name));
         let columns = quoted(spec.columns.iter().map(|(name, _)| name));
         let keys = quoted(&spec.key);
-        // A column that the table lacks is given to it below; nothing in it can be equal yet.
+        // A column that the table lacks is given to it later; nothing in it can be equal yet.
         let is_same: Vec<String> = spec
             .columns
             .iter()
@@ -146,7 +140,25 @@ impl Incoming {
                 keys.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(","),
                 equal_keys("t", "r", spec),
             ))
-            .doing(doing)?;
+            .doing("comparing one of HQ's tables")
+    }
+
+    /// Makes a table that is there equal to what is staged. What differs is found before anything is locked.
+    pub(super) fn replace(
+        &mut self,
+        staged: &Rows<'_>,
+        version: Seq,
+        known: Option<&Applied>,
+        missing: &[&(String, String)],
+        mending: bool,
+    ) -> Result<Report, CaptureError> {
+        let doing = "comparing one of HQ's tables";
+        let spec = staged.spec;
+        let rows = staged.source.clone();
+        let table = format!("main.{}", quote(&spec.name));
+        let columns = quoted(spec.columns.iter().map(|(name, _)| name));
+        let keys = quoted(&spec.key);
+        self.find_differing(staged, missing)?;
         let digest = digest_of(&self.conn, &format!("SELECT {} FROM {rows} WHERE _op <> 'D'", columns.join(",")))?;
         let differing: i64 = self
             .conn
@@ -156,7 +168,9 @@ impl Incoming {
                 |row| row.get(0),
             )
             .doing(doing)?;
-        let edits = known.map_or(0, |known| known.table.edits) + if mending { differing.unsigned_abs() } else { 0 };
+        // Something was changed here, though it may be as HQ has it by now.
+        let mended = if mending { differing.unsigned_abs().max(1) } else { 0 };
+        let edits = known.map_or(0, |known| known.table.edits) + mended;
         // A key of HQ's is never null, and a null is found by no comparison.
         let is_null = keys.iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ");
         let nulls: bool = self

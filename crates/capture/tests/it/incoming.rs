@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use arrow_array::{Array, Decimal128Array, RecordBatch, StringArray};
 use proptest::{collection::vec, prelude::*};
-use rollcall_capture::{CaptureError, Incoming, IncomingTable};
+use rollcall_capture::{CaptureError, Incoming, IncomingTable, Standing};
 use rollcall_types::Seq;
 use rusqlite::Connection;
 
@@ -136,7 +136,101 @@ fn what_the_store_changed_itself_is_noticed_counted_and_put_right() {
         assert!(store.incoming.is_as_applied("prices").expect("reads"));
         assert_eq!(store.prices(), expected(&[("a", "1.00"), ("b", "2.50"), ("c", "0.07")]));
     }
-    assert_eq!(store.incoming.applied().expect("reads")["prices"].edits, 2);
+    // Two rows, then all three.
+    assert_eq!(store.incoming.applied().expect("reads")["prices"].edits, 5);
+    // Where HQ's next change finds no table, it is fetched whole, and what was counted stays.
+    store.sql("ALTER TABLE prices RENAME TO elsewhere");
+    store.take(&prices(1), false, 3, &[row(4, "a", Some(101))], 4).expect_err("there is no table");
+    let applied = store.incoming.applied().expect("reads")["prices"].clone();
+    assert_eq!((applied.audience, applied.edits), (0, 5));
+    let rows = [row(4, "a", Some(101)), row(2, "b", Some(250)), row(3, "c", Some(7))];
+    store.take(&prices(1), true, 0, &rows, 4).expect("applies");
+    assert_eq!(store.incoming.applied().expect("reads")["prices"].edits, 8);
+}
+
+#[test]
+fn what_hq_leaves_changed_is_named_and_counted_once() {
+    let mut store = Store::new("");
+    let (spec, rows) = (IncomingTable { mends: false, ..prices(1) }, [row(1, "a", Some(100)), row(2, "b", Some(250))]);
+    store.take(&spec, true, 0, &rows, 2).expect("applies");
+    let compare = |store: &mut Store| {
+        store.incoming.begin(&spec, Seq(0), true).expect("begins");
+        store.incoming.stage("prices", &batch(&rows), Seq(2)).expect("stages");
+        store.incoming.compare("prices").expect("compares");
+        let applied = store.incoming.applied().expect("reads")["prices"].clone();
+        (applied.differing, applied.edits, applied.differences)
+    };
+    let standing = |store: &Store| store.incoming.standing("prices").expect("looks");
+    store.sql("UPDATE prices SET price = 9.5 WHERE sku = 'a'; INSERT INTO prices VALUES ('own', 1)");
+    assert_eq!(standing(&store), Standing::Changed);
+    let (differing, edits, said) = compare(&mut store);
+    assert_eq!((differing, edits), (2, 2));
+    assert!(said.contains("HQ sent 1, the store has 9.5") && said.contains("HQ has no such row"), "{said}");
+    assert_eq!(standing(&store), Standing::AsFound);
+    store.sql("DELETE FROM prices WHERE sku = 'b'");
+    assert_eq!(standing(&store), Standing::Changed);
+    assert_eq!(compare(&mut store).1, 3);
+    // Its people put it right.
+    store.sql("DELETE FROM prices; INSERT INTO prices VALUES ('a', 1), ('b', 2.5)");
+    assert_eq!(standing(&store), Standing::Changed);
+    assert_eq!(compare(&mut store), (0, 3, String::new()));
+    assert_eq!(standing(&store), Standing::AsApplied);
+    store.sql("DROP TABLE prices");
+    let (differing, edits, said) = compare(&mut store);
+    assert_eq!((differing, edits), (1, 4));
+    assert!(said.contains("is not there"), "{said}");
+    assert_eq!(standing(&store), Standing::AsFound);
+}
+
+#[test]
+fn a_table_that_is_not_for_the_site_any_more_goes() {
+    let has = |store: &Store| {
+        let conn = Connection::open(store.path()).expect("opens");
+        let sql = "SELECT count(*) FROM sqlite_master WHERE name = 'prices'";
+        conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("reads") == 1
+    };
+    for (on_it, goes) in [
+        ("", true),
+        ("CREATE VIEW dear AS SELECT sku FROM prices WHERE price > 9", false),
+        ("CREATE INDEX by_price ON prices (price)", false),
+        ("CREATE TABLE sale (id INTEGER PRIMARY KEY, sku TEXT REFERENCES prices(sku))", false),
+        ("ALTER TABLE prices ADD COLUMN own TEXT", false),
+    ] {
+        let mut store = Store::new("");
+        store.take(&prices(1), true, 0, &[row(1, "a", Some(100))], 1).expect("applies");
+        assert!(!store.incoming.leave("prices").expect("looks"), "it has rows");
+        store.sql(on_it);
+        store.take(&prices(2), true, 0, &[], 2).expect("applies");
+        assert!(store.incoming.leave("prices").expect("leaves"));
+        assert_eq!(has(&store), !goes, "{on_it}");
+        assert!(store.incoming.applied().expect("reads").is_empty());
+        assert!(!store.incoming.leave("prices").expect("leaves"), "once");
+        // It is for the site again.
+        store.take(&prices(1), true, 0, &[row(1, "a", Some(100))], 3).expect("applies");
+        assert_eq!(store.prices(), expected(&[("a", "1.00")]));
+    }
+}
+
+#[test]
+fn a_column_may_have_the_name_of_sqlites_row_number() {
+    let mut store = Store::new("");
+    let mut spec = prices(1);
+    spec.columns[1].0 = "rowid".to_owned();
+    let renamed = |rows: &[Row]| {
+        let rows = batch(rows);
+        let names = ["_op", "sku", "rowid"].map(str::to_owned);
+        RecordBatch::try_from_iter(names.into_iter().zip(rows.columns().iter().cloned())).expect("rows")
+    };
+    for (version, cents) in [(1, 100), (2, 100_000)] {
+        let rows = [row(1, "a", Some(cents)), row(2, "b", Some(cents + 1)), row(3, "c", Some(cents + 2))];
+        spec.audience = version;
+        store.incoming.begin(&spec, Seq(0), true).expect("begins");
+        store.incoming.stage("prices", &renamed(&rows), Seq(version)).expect("stages");
+        store.incoming.apply("prices", Seq(version), 0, false).expect("applies");
+        let conn = Connection::open(store.path()).expect("opens");
+        let sum: f64 = conn.query_row("SELECT sum(rowid) FROM prices", [], |row| row.get(0)).expect("reads");
+        assert!((sum - (cents * 3 + 3) as f64 / 100.0).abs() < 1e-9, "{sum}");
+    }
 }
 
 #[test]

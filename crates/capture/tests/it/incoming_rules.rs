@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use arrow_array::{Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{Array, BooleanArray, Int64Array, RecordBatch, StringArray};
 use proptest::{collection::vec, prelude::*};
-use rollcall_capture::{CaptureError, Incoming, IncomingTable};
+use rollcall_capture::{CaptureError, DueChange, Incoming, IncomingTable, Standing};
 use rollcall_types::Seq;
 use rusqlite::Connection;
 
@@ -54,6 +54,16 @@ impl Store {
 
     /// Makes the table what `next` is: whole, or by what differs from what was applied.
     fn take(&mut self, spec: &IncomingTable, next: &Image, whole: bool) -> Result<(), CaptureError> {
+        self.take_dying(spec, next, whole, 0)
+    }
+
+    /// The same, with an agent that dies after the steps that have a bit in `deaths`, and is started again.
+    fn take_dying(&mut self, spec: &IncomingTable, next: &Image, whole: bool, deaths: u8) -> Result<(), CaptureError> {
+        let dies = |own: &mut Self, step: u8| {
+            if deaths & 1 << step != 0 {
+                own.restart();
+            }
+        };
         let whole = whole || self.version == 0;
         let mut rows: Vec<(String, Option<(Option<i64>, String)>)> = Vec::new();
         for (key, value) in next {
@@ -67,11 +77,15 @@ impl Store {
         let after = if whole { 0 } else { self.version };
         let spec = IncomingTable { audience: if whole { self.version + 1 } else { self.audience() }, ..spec.clone() };
         self.incoming.begin(&spec, Seq(after), whole)?;
+        dies(self, 0);
         let version = self.version + 1;
-        if !rows.is_empty() {
-            self.incoming.stage("h", &batch(&rows), Seq(version))?;
+        for (place, chunk) in rows.chunks(2).enumerate() {
+            self.incoming.stage("h", &batch(chunk), Seq(version))?;
+            dies(self, 1 + (place as u8).min(2));
         }
+        dies(self, 4);
         self.incoming.apply("h", Seq(version), 0, false)?;
+        dies(self, 5);
         (self.version, self.image) = (version, next.clone());
         Ok(())
     }
@@ -295,11 +309,20 @@ fn schema() -> impl Strategy<Value = String> {
         1 => Just("CREATE VIEW seen AS SELECT k, missing FROM h;"),
     ];
     let (gone, moved) = (prop::sample::select(&ACTIONS[..]), prop::sample::select(&ACTIONS[..]));
-    (collation, unique, more, vec(triggers, 0..2), gone, moved).prop_map(|(collation, unique, more, mut triggers, gone, moved)| {
+    let has_table = prop::bool::weighted(0.8);
+    let all = (collation, unique, more, vec(triggers, 0..2), gone, moved, has_table);
+    all.prop_map(|(collation, unique, more, mut triggers, gone, moved, has_table)| {
         triggers.dedup();
+        let table = match has_table {
+            true => format!("CREATE TABLE h (k TEXT PRIMARY KEY {collation}, u {unique}, v TEXT{more});"),
+            // It is made for HQ's rows.
+            false => {
+                triggers.clear();
+                String::new()
+            }
+        };
         format!(
-            "CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES (1);
-             CREATE TABLE h (k TEXT PRIMARY KEY {collation}, u {unique}, v TEXT{more});
+            "CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES (1); {table}
              CREATE TABLE c (id INTEGER PRIMARY KEY, k TEXT DEFAULT 'a' REFERENCES h(k) ON DELETE {gone} ON UPDATE {moved});
              CREATE TABLE d (id INTEGER PRIMARY KEY, h TEXT REFERENCES h ON DELETE {gone} DEFERRABLE INITIALLY DEFERRED); {}",
             triggers.concat()
@@ -307,12 +330,45 @@ fn schema() -> impl Strategy<Value = String> {
     })
 }
 
-/// What HQ has next, and whether it is fetched whole.
-fn publication() -> impl Strategy<Value = (Image, bool)> {
+/// What HQ has next.
+fn next_image() -> impl Strategy<Value = Image> {
     let key = prop::sample::select(&["a", "A", "b", "c", "d"][..]);
     let value = (prop::option::weighted(0.9, 1..5_i64), prop::sample::select(&["x", "y", "Z"][..]));
     let row = (key, value).prop_map(|(key, (number, text))| (key.to_owned(), (number, text.to_owned())));
-    (vec(row, 0..5), any::<bool>()).prop_map(|(rows, whole)| (rows.into_iter().collect(), whole))
+    vec(row, 0..5).prop_map(|rows| rows.into_iter().collect())
+}
+
+/// What happens at a store.
+#[derive(Debug, Clone)]
+enum Step {
+    /// HQ publishes, and the agent fetches the change, or the whole table; before some of its steps it dies.
+    Publish { next: Image, whole: bool, deaths: u8 },
+    /// Rows take effect at their time.
+    At(Image),
+    /// The store's people change HQ's rows.
+    Edit(&'static str),
+    /// The site belongs to another audience, which has no row of the table.
+    Leave,
+}
+
+/// What a store's people may do to HQ's rows. Each is one statement: some of them fail by the store's rules.
+const EDITS: [&str; 7] = [
+    "UPDATE h SET v = 'mine' WHERE k = 'a'",
+    "UPDATE h SET u = NULL",
+    "DELETE FROM h WHERE k IN ('b', 'c')",
+    "INSERT INTO h (k, u, v) VALUES ('q', 7, 'own')",
+    "DELETE FROM h",
+    "DROP TABLE h",
+    "ALTER TABLE h RENAME TO elsewhere",
+];
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => (next_image(), any::<bool>(), any::<u8>()).prop_map(|(next, whole, deaths)| Step::Publish { next, whole, deaths }),
+        1 => next_image().prop_map(Step::At),
+        2 => prop::sample::select(&EDITS[..]).prop_map(Step::Edit),
+        1 => Just(Step::Leave),
+    ]
 }
 
 /// Runs are many where nobody waits: `ROLLCALL_RUNS=2000 cargo test --release`.
@@ -320,49 +376,174 @@ fn runs() -> u32 {
     std::env::var("ROLLCALL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(100)
 }
 
+/// The tables of the store's own.
+fn own_rows(store: &Store) -> [Vec<Vec<String>>; 3] {
+    ["SELECT * FROM c", "SELECT * FROM d", "SELECT * FROM p"].map(|sql| store.rows(sql))
+}
+
+fn is_there(store: &Store) -> bool {
+    !store.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'h'").is_empty()
+}
+
+/// Keys that the table has; none if it is not there.
+fn keys_there(store: &Store) -> BTreeSet<String> {
+    if !is_there(store) {
+        return BTreeSet::new();
+    }
+    let plain = |key: &String| key["Text(\"".len()..key.len() - 2].to_owned();
+    store.rows("SELECT k FROM h").concat().iter().map(plain).collect()
+}
+
+/// The table is as HQ has it, or the very rows that are not are named; and the agent knows what is there.
+fn check_told(store: &Store, schema: &str, step: &Step) -> Result<(), TestCaseError> {
+    let named: BTreeSet<String> = store.named().into_keys().collect();
+    if named.contains("all of it") {
+        prop_assert!(!is_there(store), "it is named as gone: {:?}\n{}", step, schema);
+        return Ok(());
+    }
+    prop_assert_eq!(store.differing(), named, "{}\n{:?}\nnamed {:?}", schema, step, store.named());
+    let applied = store.incoming.applied().expect("reads")["h"].clone();
+    prop_assert_eq!(applied.differing == 0, applied.differences.is_empty());
+    Ok(())
+}
+
+/// HQ's table as it is fetched to be compared or put right.
+fn stage_all(store: &mut Store, spec: &IncomingTable) {
+    let spec = IncomingTable { audience: store.audience(), ..spec.clone() };
+    store.incoming.begin(&spec, Seq(0), true).expect("begins");
+    let rows: Vec<_> = store.image.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+    if !rows.is_empty() {
+        store.incoming.stage("h", &batch(&rows), Seq(store.version)).expect("stages");
+    }
+}
+
+/// The agent's look at a table that people may have changed.
+fn look(store: &mut Store, spec: &IncomingTable, schema: &str, step: &Step) -> Result<(), TestCaseError> {
+    let edits = |store: &Store| store.incoming.applied().expect("reads")["h"].edits;
+    let (before, differed) = (edits(store), store.named());
+    match store.incoming.standing("h").expect("looks") {
+        Standing::AsApplied | Standing::AsFound => return check_told(store, schema, step),
+        Standing::Changed if spec.mends => {
+            stage_all(store, spec);
+            let version = Seq(store.version);
+            match store.incoming.apply("h", version, 0, true) {
+                Ok(_) => {}
+                Err(error) => {
+                    prop_assert!(matches!(error, CaptureError::Differs { .. }), "{:?}\n{}", error, schema);
+                    store.incoming.clear("h").expect("clears");
+                    return Ok(());
+                }
+            }
+            prop_assert!(edits(store) > before, "counted: {:?}\n{}", step, schema);
+            prop_assert_eq!(store.incoming.standing("h").expect("looks"), Standing::AsApplied);
+        }
+        Standing::Changed => {
+            stage_all(store, spec);
+            store.incoming.compare("h").expect("compares");
+            let more = store.named().keys().filter(|key| !differed.contains_key(*key)).count() as u64;
+            prop_assert_eq!(edits(store), before + more, "{:?}\n{}", step, schema);
+            prop_assert!(store.incoming.standing("h").expect("looks") != Standing::Changed, "it is known now");
+        }
+    }
+    check_told(store, schema, step)
+}
+
+/// Rows that are there beside the table take effect now.
+fn take_effect(store: &mut Store, spec: &IncomingTable, rows: &Image) {
+    let mut next = spec.clone();
+    next.name = "h_next".to_owned();
+    next.columns.extend([("scheduled_as", "long"), ("is_gone", "boolean")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    next.key = vec!["scheduled_as".to_owned(), "k".to_owned()];
+    store.incoming.begin(&next, Seq(0), true).expect("begins");
+    let plain = batch(&rows.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect::<Vec<_>>());
+    let mut columns: Vec<(String, Arc<dyn Array>)> =
+        plain.schema().fields().iter().map(|field| field.name().clone()).zip(plain.columns().iter().cloned()).collect();
+    columns.push(("scheduled_as".to_owned(), Arc::new(Int64Array::from(vec![1; rows.len()]))));
+    columns.push(("is_gone".to_owned(), Arc::new(BooleanArray::from(vec![false; rows.len()]))));
+    if !rows.is_empty() {
+        store.incoming.stage("h_next", &RecordBatch::try_from_iter(columns).expect("rows"), Seq(9)).expect("stages");
+    }
+    store.incoming.apply("h_next", Seq(9), 0, false).expect("applies");
+    let due = DueChange { table: "h".to_owned(), next: "h_next".to_owned(), number: 1, at_micros: 1, version: Seq(9) };
+    store.incoming.schedule(&[due]).expect("notes");
+    store.restart();
+    assert_eq!(store.incoming.due_tables().expect("looks"), ["h"]);
+    store.incoming.take_effect("h").expect("takes effect");
+    store.incoming.schedule(&[]).expect("notes");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: runs(), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn a_store_is_unharmed_and_what_differs_is_named(
         schema in schema(),
-        publications in vec((publication(), any::<bool>()), 1..6),
+        steps in vec(step(), 1..8),
         keeps_referenced in any::<bool>(),
+        mends in prop::bool::weighted(0.7),
     ) {
         let mut store = Store::new(&schema);
-        let spec = spec(keeps_referenced);
-        for ((next, whole), restarts) in publications {
+        let spec = IncomingTable { mends, ..spec(keeps_referenced) };
+        for step in &steps {
+            let is_applied = store.incoming.applied().expect("reads").contains_key("h");
             // The store's own rows name whatever is there now, and what is not.
-            let conn = store.conn();
-            conn.execute_batch("PRAGMA foreign_keys = OFF; INSERT INTO c (k) SELECT k FROM h LIMIT 2; INSERT INTO d (h) VALUES ('nobody')").expect("inserts");
-            drop(conn);
-            if restarts {
-                store.restart();
+            let of_table = if keys_there(&store).is_empty() { "" } else { "INSERT INTO c (k) SELECT k FROM h LIMIT 2;" };
+            store.conn().execute_batch(&format!("PRAGMA foreign_keys = OFF; {of_table} INSERT INTO d (h) VALUES ('nobody')")).expect("inserts");
+            match step {
+                Step::Edit(_) | Step::At(_) | Step::Leave if !is_applied => {}
+                Step::Edit(sql) => {
+                    // By a program that minds no foreign key: what those do is its own affair.
+                    let _ = store.conn().execute_batch(&format!("PRAGMA foreign_keys = OFF; {sql}"));
+                    let own = own_rows(&store);
+                    look(&mut store, &spec, &schema, step)?;
+                    prop_assert_eq!(own, own_rows(&store), "the store's own rows: {}", &schema);
+                }
+                Step::At(rows) => {
+                    if store.incoming.standing("h").expect("looks") == Standing::Changed {
+                        continue;
+                    }
+                    let own = own_rows(&store);
+                    take_effect(&mut store, &spec, rows);
+                    prop_assert_eq!(own, own_rows(&store), "the store's own rows: {}", &schema);
+                    store.image.extend(rows.clone());
+                    if mends {
+                        check_told(&store, &schema, step)?;
+                    }
+                }
+                Step::Leave => {
+                    let own = own_rows(&store);
+                    let taken = store.take(&spec, &Image::new(), true);
+                    if taken.is_ok() && store.incoming.leave("h").expect("leaves") {
+                        prop_assert!(keys_there(&store).is_empty(), "nothing of HQ's is left");
+                        prop_assert!(!store.incoming.applied().expect("reads").contains_key("h"));
+                        (store.version, store.image) = (0, Image::new());
+                    } else if taken.is_ok() {
+                        prop_assert!(!store.named().is_empty(), "it says which rows it cannot give up: {}", &schema);
+                    } else {
+                        store.incoming.clear("h").expect("clears");
+                    }
+                    prop_assert_eq!(own, own_rows(&store), "the store's own rows: {}", &schema);
+                }
+                Step::Publish { next, whole, deaths } => {
+                    let (own, had, before) = (own_rows(&store), keys_there(&store), store.version);
+                    // Where edits are left, a change comes with the whole table.
+                    let is_left = is_applied && !store.incoming.is_as_applied("h").expect("looks");
+                    let taken = store.take_dying(&spec, next, *whole || is_left, *deaths);
+                    prop_assert_eq!(own, own_rows(&store), "the store's own rows: {}", &schema);
+                    if let Err(error) = taken {
+                        // Told as a whole, and nothing was done. A rule of the store's about rows is no reason for that.
+                        prop_assert!(matches!(error, CaptureError::Differs { .. }), "{:?}\n{}", error, &schema);
+                        let applied = store.incoming.applied().expect("reads").get("h").map_or(0, |known| known.version.0);
+                        prop_assert_eq!(applied, before);
+                        store.incoming.clear("h").expect("clears");
+                        continue;
+                    }
+                    check_told(&store, &schema, step)?;
+                    let has = keys_there(&store);
+                    let lost: Vec<&String> = had.difference(&has).filter(|key| next.contains_key(*key)).collect();
+                    prop_assert!(lost.is_empty(), "{:?} were there and are HQ's still\n{}", lost, &schema);
+                    prop_assert!(store.incoming.is_as_applied("h").expect("reads"), "what it has is known: {}", &schema);
+                }
             }
-            let own = ["SELECT * FROM c", "SELECT * FROM d", "SELECT * FROM p"].map(|sql| store.rows(sql));
-            let before = store.version;
-            let there = |store: &Store| -> BTreeSet<String> {
-                store.rows("SELECT k FROM h").concat().iter().map(|key| key["Text(\"".len()..key.len() - 2].to_owned()).collect()
-            };
-            let had = there(&store);
-            let taken = store.take(&spec, &next, whole);
-            let after = ["SELECT * FROM c", "SELECT * FROM d", "SELECT * FROM p"].map(|sql| store.rows(sql));
-            prop_assert_eq!(own, after, "the store's own rows: {}", &schema);
-            if let Err(error) = taken {
-                // Told as a whole, and nothing was done. A rule of the store's about rows is no reason for that.
-                prop_assert!(matches!(error, CaptureError::Differs { .. }), "{:?}\n{}", error, &schema);
-                let applied = store.incoming.applied().expect("reads").get("h").map_or(0, |known| known.version.0);
-                prop_assert_eq!(applied, before);
-                store.incoming.clear("h").expect("clears");
-                continue;
-            }
-            let named: BTreeSet<String> = store.named().into_keys().collect();
-            prop_assert_eq!(store.differing(), named, "{}\nnamed {:?}", &schema, store.named());
-            let has = there(&store);
-            let lost: Vec<&String> = had.difference(&has).filter(|key| next.contains_key(*key)).collect();
-            prop_assert!(lost.is_empty(), "{:?} were there and are HQ's still\n{}", lost, &schema);
-            prop_assert!(store.incoming.is_as_applied("h").expect("reads"), "what it has is known: {}", &schema);
-            let applied = store.incoming.applied().expect("reads")["h"].clone();
-            prop_assert_eq!(applied.differing == 0, applied.differences.is_empty());
         }
     }
 }

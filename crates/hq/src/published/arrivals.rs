@@ -27,7 +27,7 @@ pub(crate) struct Applied {
     pub(crate) audience: u64,
     /// Why it has no newer one, if it cannot take it.
     pub(crate) problem: Option<String>,
-    /// Rows found changed there and put right, ever.
+    /// Rows found changed there, ever; put right, or left as HQ asks.
     pub(crate) edits: u64,
     /// When HQ published what it has, microseconds since 1970; 0 if that is not known.
     #[serde(default)]
@@ -35,6 +35,9 @@ pub(crate) struct Applied {
     /// Rows of the store's own that name rows of the table which are not there.
     #[serde(default)]
     pub(crate) dangling: u64,
+    /// Rows that are not as HQ has them now.
+    #[serde(default)]
+    pub(crate) differing: u64,
 }
 
 impl Applied {
@@ -56,6 +59,8 @@ pub(crate) struct Arrival {
     pub(crate) edits: u64,
     /// Rows of the store's own that name rows of the table which are not there.
     pub(crate) dangling: u64,
+    /// Rows of the version applied that are not as HQ has them.
+    pub(crate) differing: u64,
     /// Why it lacks the newest version; none if it has it.
     pub(crate) lacks: Option<Lack>,
 }
@@ -89,7 +94,7 @@ pub(crate) struct Arrived {
     pub(crate) publication: Publication,
     /// Sites that should have it.
     pub(crate) audience: usize,
-    /// Those that have it, or a newer one.
+    /// Those that have it, or a newer one, in every row.
     pub(crate) have: usize,
 }
 
@@ -131,6 +136,7 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
                         applied: Seq(0),
                         edits: has.map_or(0, |has| has.edits),
                         dangling: has.map_or(0, |has| has.dangling),
+                        differing: has.map_or(0, |has| has.differing),
                         lacks: Some(Lack { reason: Reason::CannotTake, detail }),
                     });
                     continue;
@@ -153,6 +159,7 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
                 applied: if is_newest { known.image.version } else { of_class },
                 edits: has.map_or(0, |has| has.edits),
                 dangling: has.map_or(0, |has| has.dangling),
+                differing: has.map_or(0, |has| has.differing),
                 lacks: (!is_newest || problem.is_some()).then(|| why(problem)),
             });
         }
@@ -186,7 +193,7 @@ fn of_settings(
         _ => None,
     };
     let (wanted, applied) = (Seq(settings.digest), Seq(applied));
-    Some(Arrival { site: site.clone(), table, wanted, applied, edits: 0, dangling: 0, lacks })
+    Some(Arrival { site: site.clone(), table, wanted, applied, edits: 0, dangling: 0, differing: 0, lacks })
 }
 
 fn why(entry: Option<&RollEntry>, problem: Option<&str>, at_site: &AtSite, heard: Duration, now: Timestamp) -> Lack {
@@ -213,7 +220,8 @@ fn why(entry: Option<&RollEntry>, problem: Option<&str>, at_site: &AtSite, heard
 pub(crate) fn arrived(shared: &Shared, arrivals: &[Arrival]) -> Vec<Arrived> {
     let mut by_table: BTreeMap<&TableName, Vec<Seq>> = BTreeMap::new();
     for arrival in arrivals {
-        by_table.entry(&arrival.table).or_default().push(arrival.applied);
+        let in_full = if arrival.differing > 0 { Seq(0) } else { arrival.applied };
+        by_table.entry(&arrival.table).or_default().push(in_full);
     }
     by_table.values_mut().for_each(|versions| versions.sort_unstable());
     let nobody = Vec::new();

@@ -8,15 +8,18 @@ use std::{
 use arrow_array::{Array, Decimal128Array, RecordBatch, cast::AsArray};
 use arrow_schema::DataType;
 use rollcall_lake::{Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, TableSchema, conform};
-use rollcall_types::{ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, columns, hq_identifier};
+use rollcall_types::{ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, hq_identifier};
 use tokio::task::block_in_place;
 
 use super::{
     ATTEMPTS, Class, Counts, DEFINITION, Definition, Known, NOBODY, Outcome, PUBLICATION, Publication, Request, Rules,
-    changes::Changes, check_attributes, definitions, failed, image::Image, publication_id, publications, refresh,
-    scheduled, shared,
+    SITES, changes::Changes, check_attributes, definitions, failed, image::Image, publication_id, publications,
+    refresh, scheduled, shared,
 };
 use crate::{error::HqError, node::Shared, roster::Sites};
+
+/// SQLite's tables have no more columns than 2,000 (limits.html), and staged rows one more than the table.
+const COLUMNS_MAX: usize = 1_900;
 
 /// Publishes rows: works out what they change, commits that, and says so to every node and site. What was begun is done to
 /// its end, though nobody may wait for it any more.
@@ -192,6 +195,32 @@ async fn note(shared: &Shared, publication: &Publication) -> Result<(), LakeErro
     shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
 }
 
+/// Notes that sites' edits made versions of a shared table. Those of an hour with no other publication between are noted as one: there may
+/// be some each second.
+pub(super) async fn note_edits(
+    shared: &Shared,
+    table: &TableName,
+    previous: Seq,
+    version: Seq,
+    counts: Counts,
+) -> Result<(), LakeError> {
+    const HOUR_MICROS: i64 = 3_600_000_000;
+    let now = shared.now();
+    let hour = |at: Timestamp| at.as_micros().div_euclid(HOUR_MICROS);
+    let record = |view: &StateView| {
+        let of_table = publications(view).into_iter().filter(|of| of.table == *table);
+        let newest = of_table.max_by_key(|of| (of.version, of.at));
+        let goes_on = newest.filter(|of| of.by == SITES && of.version == previous && hour(of.at) == hour(now));
+        let (first, before) = goes_on.map_or((previous, Counts::default()), |of| (of.previous, of.counts));
+        let (table, note) = (table.clone(), "edits of sites".to_owned());
+        let counts = before.and(counts);
+        let publication = Publication { table, version, previous: first, at: now, by: SITES.to_owned(), note, counts };
+        let id = format!("{}/{:020}/{SITES}", publication.table, first.0);
+        view.next(PUBLICATION, &id, &publication, now, SITES)
+    };
+    shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
+}
+
 /// Notes what is there without a record of it, since the node that published it died before it could. What was found so at
 /// the last look is; what is new may be noted in this moment.
 pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName, Seq>) -> Result<(), HqError> {
@@ -200,10 +229,7 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
     let before = std::mem::take(found);
     for (name, definition) in definitions(&view) {
         let Some(table) = shared.lake.table(&name) else { continue };
-        // Edits of sites are versions that nobody published.
-        if definition.shared.is_some() || table.snapshot().schema().column(shared::ORIGIN).is_some() {
-            continue;
-        }
+        let is_shared = definition.shared.is_some() || table.snapshot().schema().column(shared::ORIGIN).is_some();
         let version = table.cursor(SiteNumber::HQ, HQ_EPOCH).unwrap_or_default().seq;
         let newest = noted.iter().filter(|known| known.table == name).map(|known| known.version).max();
         let previous = newest.unwrap_or_default();
@@ -211,9 +237,12 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
             found.insert(name.clone(), version);
         }
         if version > previous && before.get(&name) == Some(&version) {
-            let note_text = "the node that published this stopped before it could say who asked for it".to_owned();
+            let (by, note_text) = match is_shared {
+                true => (SITES, "edits of sites"),
+                false => ("unknown", "the node that published this stopped before it could say who asked for it"),
+            };
             let counts = Counts::default();
-            let (at, by) = (shared.now(), "unknown".to_owned());
+            let (at, by, note_text) = (shared.now(), by.to_owned(), note_text.to_owned());
             note(shared, &Publication { table: name, version, previous, at, by, note: note_text, counts }).await?;
         }
     }
@@ -222,8 +251,11 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
 
 fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, HqError> {
     let name = &request.table;
-    if name.as_str().starts_with("rollcall.") {
-        return Err(HqError::Invalid(format!("{name}: names that begin with rollcall. are Rollcall's own")));
+    let kept = [("rollcall.", "Rollcall"), ("_", "Rollcall"), ("sqlite_", "SQLite")];
+    if let Some((prefix, owner)) = kept.iter().find(|(prefix, _)| name.as_str().starts_with(prefix)) {
+        return Err(HqError::Invalid(format!(
+            "{name}: names that begin with {prefix} are {owner}'s own; choose another"
+        )));
     }
     let key: Vec<String> = request.key.iter().map(|column| hq_identifier(column)).collect();
     match before {
@@ -264,6 +296,11 @@ fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Res
     let rows = RecordBatch::try_new(Arc::new(given), rows.columns().to_vec()).map_err(failed)?;
     let conformed =
         conform(&rows, schema, SiteClock::default()).map_err(|error| HqError::Invalid(error.to_string()))?;
+    let width = schema.columns.len() + conformed.new_columns.len();
+    if width > COLUMNS_MAX {
+        let text = format!("the table would have {width} columns; a store's database takes {COLUMNS_MAX}");
+        return Err(HqError::Invalid(text));
+    }
     if let Some(column) = conformed.new_columns.iter().find(|column| column.name.starts_with('_')) {
         let text = format!("a column cannot be called {}: names that begin with _ are Rollcall's own", column.name);
         return Err(HqError::Invalid(text));

@@ -17,9 +17,10 @@ use std::{
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use rollcall_lake::{Column, ColumnType, Conformed, HQ_EPOCH, Part, PartOutcome};
+use rollcall_roll::Condition;
 use rollcall_types::{
     ChainHash, Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp,
-    shared::{CONFLICTS_SUFFIX, EDIT_NUMBER, EDITS_SUFFIX, RESERVED_COLUMNS},
+    shared::{CONFLICTS_SUFFIX, EDIT_IN_DOUBT, EDIT_NUMBER, EDITS_SUFFIX, RESERVED_COLUMNS},
 };
 use rollcall_wire::FETCH_BYTES_MAX;
 
@@ -27,8 +28,8 @@ use self::{
     decided::Decided,
     edits::{Edits, Undecided},
 };
-use super::{Definition, Mode, NOBODY, Request, failed, image, publish, refresh};
-use crate::{error::HqError, node::Shared};
+use super::{Definition, Mode, NOBODY, Request, failed, image, publish, publishing::note_edits, refresh};
+use crate::{error::HqError, node::Shared, watching::Heard};
 
 /// The column of a shared table that says who made a version of a row, see [`rollcall_types::shared::Version`]. Sites do not get it.
 pub(crate) const ORIGIN: &str = "_origin";
@@ -209,7 +210,7 @@ async fn round(
     let _one = shared.published.publishing.lock().await;
     let now = shared.now();
     let previous = known.image.version;
-    let mut parts = Vec::new();
+    let (mut parts, mut published) = (Vec::new(), None);
     let part = |site, site_id, epoch, previous, last, rows, whole| Part {
         site,
         site_id,
@@ -228,7 +229,8 @@ async fn round(
         let table = shared.lake.table(name).ok_or(HqError::Outdated)?;
         conformed.new_columns = new_columns(&table);
         let hq = SiteId::new(HQ_SITE).map_err(|error| HqError::Invalid(error.to_string()))?;
-        let last = Seq(previous.0 + count as u64);
+        let last = Seq(previous.0 + count.changes());
+        published = Some((last, count));
         parts.push(part(SiteNumber::HQ, hq, HQ_EPOCH, previous, last, conformed, true));
     }
     for ((site, epoch), (id, before, after)) in numbers {
@@ -239,9 +241,25 @@ async fn round(
     if appended.outcomes.iter().any(|outcome| matches!(outcome, PartOutcome::Gap { .. })) {
         return Err(HqError::Outdated);
     }
+    if let Some((version, counts)) = published {
+        note_edits(shared, name, previous, version, counts).await?;
+    }
+    for (site, count) in decided_on.doubtful() {
+        tell_doubt(shared, name, site, count);
+    }
     tracing::info!(table = %name, edits = count, conflicts = decided_on.losses.len(), "sites' edits are decided on");
     refresh(shared).await;
     Ok(left)
+}
+
+/// An edit that is in conflict with another may have won or lost by a clock that was wrong.
+fn tell_doubt(shared: &Shared, name: &TableName, site: &SiteId, count: usize) {
+    let text = format!(
+        "{count} edits of {name} were made while the clock of {site} was wrong, HQ does not know by how much, and count as made when \
+         that can have been first: SELECT * FROM {name}{CONFLICTS_SUFFIX} WHERE {EDIT_IN_DOUBT}"
+    );
+    tracing::warn!(%site, table = %name, count, "edits are in conflict that were made by a wrong clock");
+    shared.found(site, Heard::Condition(Condition::Clock, Some(text)));
 }
 
 /// The column that says who made a version, if the table has it not yet.

@@ -19,6 +19,7 @@ mod compare;
 mod convert;
 mod date_text;
 mod decimal;
+mod exactly;
 mod interval;
 mod moments;
 mod numbers;
@@ -58,6 +59,7 @@ use crate::{
     nullable::ForgetBelowOuterJoins,
 };
 
+pub(crate) use exactly::exactly;
 pub(crate) use order::order_key;
 pub(crate) use question::prepare;
 pub(crate) use same::same_key;

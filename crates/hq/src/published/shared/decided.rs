@@ -1,7 +1,7 @@
 //! What becomes of edits: the versions that the shared table gets, and what is put aside.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -15,7 +15,7 @@ use arrow_select::{filter::filter_record_batch, interleave::interleave};
 use rollcall_lake::ColumnType;
 use rollcall_types::{
     HQ_SITE, Seq, SiteId, TableName, Timestamp, columns,
-    shared::{Decision, EDIT_NUMBER, Rule, Version, decide, stamp},
+    shared::{Decision, EDIT_IN_DOUBT, EDIT_NUMBER, Rule, Version, decide, stamp},
 };
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::HqError,
     node::Shared,
-    published::{Known, failed, image},
+    published::{Counts, Known, failed, image},
     roster::SiteRecord,
 };
 
@@ -204,7 +204,7 @@ impl<'a> Decided<'a> {
         let since: Vec<Version> = versions.iter().filter(|of| !is_known(of)).map(|(_, of)| of.clone()).collect();
         let mut version = Version {
             by: site.to_string(),
-            at: stamp(edits.clocks[edit], edits.heard[edit], known_at),
+            at: stamp(edits.made[edit].at, edits.heard[edit], known_at),
             changed: edits.changed[edit].clone(),
             gone: edits.gone[edit],
             restated: false,
@@ -320,8 +320,9 @@ impl<'a> Decided<'a> {
         interleave(&[hqs.as_ref(), edits.as_ref(), null.as_ref()], &from).map_err(failed)
     }
 
-    /// The versions that the shared table gets, and how many; none if nothing changes.
-    pub(super) fn rows(&self, previous: Seq, now: Timestamp) -> Result<Option<(RecordBatch, usize)>, HqError> {
+    /// The versions that the shared table gets, and how many of which kind; none if nothing changes.
+    pub(super) fn rows(&self, previous: Seq, now: Timestamp) -> Result<Option<(RecordBatch, Counts)>, HqError> {
+        let mut counts = Counts::default();
         let (mut ops, mut picked, mut origins) = (Vec::new(), Vec::new(), Vec::new());
         for key in &self.order {
             let changed = &self.changed[key];
@@ -329,9 +330,19 @@ impl<'a> Decided<'a> {
             let is_there = place.is_some_and(|place| self.live.value(*place));
             match (&changed.row, place) {
                 (None, _) if !is_there => continue,
-                (None, _) => ops.push(b'D'),
-                (Some(_), Some(_)) => ops.push(b'U'),
-                (Some(_), None) => ops.push(b'I'),
+                (None, _) => {
+                    ops.push(b'D');
+                    counts.deleted += 1;
+                }
+                (Some(_), Some(_)) => {
+                    ops.push(b'U');
+                    counts.updated += u64::from(is_there);
+                    counts.inserted += u64::from(!is_there);
+                }
+                (Some(_), None) => {
+                    ops.push(b'I');
+                    counts.inserted += 1;
+                }
             }
             picked.push(changed);
             origins.push(serde_json::to_string(&changed.version).unwrap_or_default());
@@ -366,7 +377,17 @@ impl<'a> Decided<'a> {
             given.push((column.name.clone(), self.gather(index, &from)?, true));
         }
         given.push((ORIGIN.to_owned(), Arc::new(StringArray::from(origins)), true));
-        Ok(Some((RecordBatch::try_from_iter_with_nullable(given).map_err(failed)?, count)))
+        Ok(Some((RecordBatch::try_from_iter_with_nullable(given).map_err(failed)?, counts)))
+    }
+
+    /// Sites whose edits are in a conflict, and were made while their clock was wrong in a way that HQ does not know: how many of
+    /// each.
+    pub(super) fn doubtful(&self) -> BTreeMap<&SiteId, usize> {
+        let mut all = BTreeMap::new();
+        for loss in self.losses.iter().filter(|loss| self.edits.made[loss.edit].is_doubtful) {
+            *all.entry(&self.edits.sites[loss.edit]).or_default() += 1;
+        }
+        all
     }
 
     /// What was put aside, with the rows as they were in the versions that lost.
@@ -378,7 +399,8 @@ impl<'a> Decided<'a> {
         let texts = |of: &dyn Fn(&Loss) -> String| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(losses.iter().map(of)))
         };
-        let times: ArrayRef = Arc::new(Int64Array::from_iter_values(losses.iter().map(|loss| edits.clocks[loss.edit])));
+        let times: ArrayRef =
+            Arc::new(Int64Array::from_iter_values(losses.iter().map(|loss| edits.made[loss.edit].at)));
         let mut given: Vec<(String, ArrayRef, bool)> = vec![
             ("edit_site".to_owned(), texts(&|loss| edits.sites[loss.edit].to_string()), true),
             (
@@ -395,6 +417,11 @@ impl<'a> Decided<'a> {
             ("kept".to_owned(), texts(&|loss| loss.kept.clone()), true),
             ("lost".to_owned(), texts(&|loss| loss.lost.clone()), true),
             ("lost_columns".to_owned(), texts(&|loss| loss.columns.join(",")), true),
+            (
+                EDIT_IN_DOUBT.to_owned(),
+                Arc::new(BooleanArray::from_iter(losses.iter().map(|loss| Some(edits.made[loss.edit].is_doubtful)))),
+                true,
+            ),
             (
                 "lost_deletion".to_owned(),
                 Arc::new(BooleanArray::from_iter(

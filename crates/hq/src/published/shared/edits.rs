@@ -21,6 +21,7 @@ use rollcall_types::{
 use super::too_wide;
 use crate::{
     error::HqError,
+    known_clock::{KnownClock, Made},
     node::Shared,
     published::{Known, failed},
 };
@@ -76,8 +77,8 @@ pub(super) struct Edits {
     pub(super) epochs: Vec<Epoch>,
     pub(super) numbers: Vec<u64>,
     pub(super) bases: Vec<Seq>,
-    /// Microseconds since 1970, on HQ's clock as far as that is known.
-    pub(super) clocks: Vec<i64>,
+    /// When they were made, by HQ's time.
+    pub(super) made: Vec<Made>,
     pub(super) heard: Vec<i64>,
     pub(super) changed: Vec<Vec<String>>,
     pub(super) gone: Vec<bool>,
@@ -86,7 +87,7 @@ pub(super) struct Edits {
     /// It has a value that HQ's column cannot hold, or is wider than can be sent to sites.
     pub(super) misfit: Vec<bool>,
     /// [`EDIT_AT`].
-    made: Vec<i64>,
+    shown: Vec<i64>,
     /// They were decided on in an earlier epoch.
     pub(super) is_done: Vec<bool>,
 }
@@ -114,16 +115,25 @@ impl Edits {
         let epochs = cast(&rows, "_epoch", &DataType::Int32)?.as_primitive::<Int32Type>().clone();
         let (numbers, bases, gone) = (longs(EDIT_NUMBER)?, longs(EDIT_BASE)?, longs(EDIT_GONE)?);
         let known_columns = longs(EDIT_COLUMNS)?;
-        let (by_journal, by_site, heard) = (times("_changed_at")?, longs(EDIT_AT)?, times("_received_at")?);
+        let (shown, heard) = (longs(EDIT_AT)?, times("_received_at")?);
+        let seqs = longs("_seq")?;
         let fields: Vec<Field> =
             columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
         let arrays = columns.iter().map(|column| cast(&rows, &column.name, &column.kind.arrow()));
         let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
-        let clock = |row: usize| match (ops.value(row), by_journal[row]) {
-            ("I" | "U", Some(micros)) => micros,
-            // When it was stated is not when it was made.
-            _ => by_site.value(row).saturating_mul(1000),
-        };
+        let sites: Vec<SiteId> = sites
+            .iter()
+            .map(|id| SiteId::new(id.unwrap_or_default()).map_err(|error| HqError::Invalid(error.to_string())))
+            .collect::<Result<_, _>>()?;
+        let heard: Vec<i64> = heard.into_iter().map(Option::unwrap_or_default).collect();
+        let mut clocks: HashMap<&SiteId, KnownClock> = HashMap::new();
+        let mut made = Vec::with_capacity(count);
+        for (row, site) in sites.iter().enumerate() {
+            let clock = clocks.entry(site).or_insert_with(|| shared.ledger.clock(site));
+            // Where it was stated is not where it was made.
+            let seq = matches!(ops.value(row), "I" | "U").then(|| Seq(seqs.value(row).unsigned_abs()));
+            made.push(clock.made(seq, shown.value(row).saturating_mul(1000), heard[row]));
+        }
         let split = |text: Option<&str>| {
             text.unwrap_or_default().split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
         };
@@ -133,15 +143,12 @@ impl Edits {
         let misfit = misfits.as_string::<i32>().iter().zip(&is_too_wide).map(|(of, wide)| of.is_some() || *wide);
         Ok(Self {
             rows: batch,
-            sites: sites
-                .iter()
-                .map(|id| SiteId::new(id.unwrap_or_default()).map_err(|error| HqError::Invalid(error.to_string())))
-                .collect::<Result<_, _>>()?,
+            sites,
             epochs: epochs.values().iter().map(|epoch| Epoch(epoch.unsigned_abs())).collect(),
             numbers: numbers.values().iter().map(|number| number.unsigned_abs()).collect(),
             bases: bases.values().iter().map(|base| Seq(base.unsigned_abs())).collect(),
-            clocks: (0..count).map(clock).collect(),
-            heard: heard.into_iter().map(Option::unwrap_or_default).collect(),
+            made,
+            heard,
             changed: changed.iter().map(split).collect(),
             gone: gone.values().iter().map(|gone| *gone != 0).collect(),
             columns: known_columns
@@ -149,7 +156,7 @@ impl Edits {
                 .map(|of| of.map_or(usize::MAX, |of| usize::try_from(of).unwrap_or_default()))
                 .collect(),
             misfit: misfit.collect(),
-            made: by_site.values().to_vec(),
+            shown: shown.values().to_vec(),
             is_done: vec![false; count],
         })
     }
@@ -188,13 +195,13 @@ impl Edits {
             epochs: pick(&self.epochs, &order),
             numbers: pick(&self.numbers, &order),
             bases: pick(&self.bases, &order),
-            clocks: pick(&self.clocks, &order),
+            made: pick(&self.made, &order),
             heard: pick(&self.heard, &order),
             changed: pick(&self.changed, &order),
             gone: pick(&self.gone, &order),
             columns: pick(&self.columns, &order),
             misfit: pick(&self.misfit, &order),
-            made: pick(&self.made, &order),
+            shown: pick(&self.shown, &order),
             is_done: pick(&self.is_done, &order),
         };
         Ok(left_out)
@@ -223,7 +230,7 @@ impl Edits {
         }
         self.is_done = (0..self.len())
             .map(|row| {
-                let of = (self.sites[row].as_str(), self.numbers[row], self.made[row]);
+                let of = (self.sites[row].as_str(), self.numbers[row], self.shown[row]);
                 decided_on.get(&of).is_some_and(|epoch| *epoch < self.epochs[row])
             })
             .collect();
