@@ -16,7 +16,7 @@ use prost::Message;
 use ring::digest;
 use rollcall_lake::StateView;
 use rollcall_query::Audience;
-use rollcall_types::{SiteId, Timestamp};
+use rollcall_types::{SiteId, TableName, Timestamp};
 use rollcall_wire::proto::{self, Captured};
 use serde::{Deserialize, Serialize};
 
@@ -273,10 +273,29 @@ pub(crate) fn refresh(shared: &Shared) -> bool {
 }
 
 /// What became of a rule.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Told {
     /// Sites of which it speaks.
     pub(crate) sites: usize,
+    /// Columns that are to be left out and that no site ever sent: as it should be, or misspelt.
+    pub(crate) unknown_columns: Vec<String>,
+}
+
+/// Of the columns that a rule leaves out, those that HQ's tables do not have.
+fn unknown_columns(shared: &Shared, rule: &Rule) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (table, capture) in &rule.capture {
+        let known = TableName::at_hq(table).ok().and_then(|name| shared.lake.table(&name));
+        let schema = known.map(|known| known.snapshot().schema().clone());
+        let is_known = |column: &&String| {
+            let name = rollcall_types::columns::at_hq(column);
+            schema.as_ref().is_some_and(|schema| schema.column(&name).is_some())
+        };
+        unknown.extend(
+            capture.excluded.iter().filter(|column| !is_known(column)).map(|column| format!("{table}.{column}")),
+        );
+    }
+    unknown
 }
 
 /// Says a rule, in the place of what was said under its name, or takes it back.
@@ -308,5 +327,6 @@ pub(crate) async fn set(shared: &Shared, name: &str, rule: Option<&Rule>, by: &s
     shared.lake.state().update(change).await?;
     published::refresh(shared).await;
     tracing::info!(rule = name, by, sites, "settings changed");
-    Ok(Told { sites })
+    let unknown_columns = rule.map(|rule| unknown_columns(shared, rule)).unwrap_or_default();
+    Ok(Told { sites, unknown_columns })
 }

@@ -110,6 +110,8 @@ struct Capture {
 #[derive(Deserialize)]
 struct Told {
     sites: usize,
+    #[serde(default)]
+    unknown_columns: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -180,6 +182,11 @@ fn set(args: &SetArgs) -> anyhow::Result<()> {
     let told: Told =
         Client::find(&args.hq)?.put(&format!("/api/settings/{}", args.rule), &serde_json::to_value(rule)?)?;
     eprintln!("{}: said of {} sites", args.rule, told.sites);
+    for column in &told.unknown_columns {
+        eprintln!(
+            "{column}: no site ever sent such a column; is it spelt as at the sites? One that lacks it will say so"
+        );
+    }
     Ok(())
 }
 

@@ -229,11 +229,15 @@ fn narrowest(column: &Texts) -> ColumnType {
     const DIGITS_MIN: usize = 18;
     let values = column.values.iter().flatten().map(String::as_str);
     // A text of nothing is nothing where the others are numbers or times.
-    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
-    if column.is_text || values.is_empty() {
+    let values: Vec<&str> = values.filter(|value| column.is_text || !value.is_empty()).collect();
+    if values.is_empty() {
         return ColumnType::String;
     }
     let all = |is: fn(&str) -> bool| values.iter().all(|value| is(value));
+    // A form that knows texts from numbers has no other way to write a day.
+    if column.is_text {
+        return moment(&values).unwrap_or(ColumnType::String);
+    }
     if all(|value| value == "true" || value == "false") {
         return ColumnType::Boolean;
     }
@@ -249,13 +253,16 @@ fn narrowest(column: &Texts) -> ColumnType {
             return ColumnType::Decimal { digits: digits as u8, fraction };
         }
     }
-    if all(|value| value.len() == 10 && chrono::NaiveDate::from_str(value).is_ok()) {
-        return ColumnType::Date;
+    moment(&values).unwrap_or(ColumnType::String)
+}
+
+/// Days or times, if all values are that.
+fn moment(values: &[&str]) -> Option<ColumnType> {
+    if values.iter().all(|value| value.len() == 10 && chrono::NaiveDate::from_str(value).is_ok()) {
+        return Some(ColumnType::Date);
     }
-    if all(|value| chrono::DateTime::parse_from_rfc3339(value).is_ok()) {
-        return ColumnType::Timestamp;
-    }
-    ColumnType::String
+    let is_time = values.iter().all(|value| chrono::DateTime::parse_from_rfc3339(value).is_ok());
+    is_time.then_some(ColumnType::Timestamp)
 }
 
 fn convert(name: &str, values: &[Option<String>], kind: ColumnType) -> Result<ArrayRef, HqError> {

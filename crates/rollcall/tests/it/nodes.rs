@@ -163,3 +163,66 @@ fn a_node_without_the_key_is_told_where_to_get_it() {
     assert!(!stranger.status.success() && said.contains("copy node.key"), "{said}");
     assert!(!directory.path().join("stranger/node.key").exists(), "no wrong key is left behind");
 }
+
+#[test]
+fn what_is_scheduled_takes_effect_once_though_the_acting_node_dies() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bucket = Bucket::start(directory.path());
+    let mut nodes: Vec<Hq> =
+        ["node-1", "node-2"].map(|name| Hq::start_node(directory.path(), name, &bucket)).into_iter().collect();
+    let first = wait_for("one to act", || acting(&nodes[0]));
+    assert_eq!(first, nodes[0].sites.to_string(), "the first one");
+    let mut stores: Vec<Store> =
+        (0..3).map(|number| join(directory.path(), &format!("shop-{number}"), &nodes, 0)).collect();
+    // Published at the first node; the stores are at the second.
+    for store in &mut stores {
+        store.run(Some(nodes[1].sites));
+    }
+    let roster = directory.path().join("roster.csv");
+    std::fs::write(&roster, "id,tz\nshop-0,UTC\nshop-1,UTC\nshop-2,UTC\n").expect("writes");
+    assert!(nodes[0].run(&["roster", "import", roster.to_str().expect("text")]).status.success());
+    publish_to(&nodes[0], directory.path(), "rates", "code", "code,rate\na,1\nb,2\n", &[]);
+    let has = |wanted: &str| {
+        for store in &stores {
+            wait_for(&format!("{} to have {wanted}", store.id), || {
+                let there = store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'rates'") == "1";
+                let rates = "SELECT group_concat(code || rate, ' ') FROM (SELECT * FROM rates ORDER BY code)";
+                (there && store.sql(rates) == wanted).then_some(())
+            });
+        }
+    };
+    has("a1 b2");
+    let changed = directory.path().join("changed.csv");
+    std::fs::write(&changed, "code,rate\na,10\nc,30\n").expect("writes");
+    let at = chrono::Utc::now() + chrono::TimeDelta::seconds(10);
+    let at = at.format("%Y-%m-%d %H:%M:%S").to_string();
+    let from = changed.to_str().expect("text");
+    let scheduled = nodes[0].run(&["publish", "rates", "--from", from, "--at", &at]);
+    assert!(scheduled.status.success(), "{}", String::from_utf8_lossy(&scheduled.stderr));
+    wait_for("the stores to hold it", || {
+        let held = |store: &Store| {
+            let is_there = store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'rates_next'") == "1";
+            is_there && store.sql("SELECT count(*) FROM rates_next") == "2"
+        };
+        stores.iter().all(held).then_some(())
+    });
+    // The node that would publish it dies before the time, and while the other one may be about it.
+    nodes[0].kill();
+    has("a10 b2 c30");
+    let published = "SELECT count(*) FROM rates WHERE rate >= 10";
+    wait_for("the other node to publish it", || (nodes[1].value(published)? == "2").then_some(()));
+    nodes[0].restart();
+    nodes[1].kill();
+    nodes[1].restart();
+    for node in &nodes {
+        wait_for("both to know", || (node.value(published)? == "2").then_some(()));
+        let versions = node.value("SELECT count(*) FROM history.rates WHERE rate >= 10");
+        assert_eq!(versions.as_deref(), Some("2"), "once");
+        wait_for("nothing to wait any more", || (node.value("SELECT count(*) FROM rates_next")? == "0").then_some(()));
+    }
+    has("a10 b2 c30");
+    wait_for("every store to say so", || {
+        let lacking = "SELECT count(*) FROM rollcall.arrivals WHERE lacks_because IS NOT NULL";
+        (nodes[0].value(lacking)? == "0").then_some(())
+    });
+}

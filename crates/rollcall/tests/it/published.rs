@@ -435,6 +435,14 @@ fn hqs_tables_are_changed_in_sql() {
         ("DELETE FROM prices RETURNING sku;", "not yet supported"),
         ("INSERT INTO prices (sku) VALUES ('q') ON CONFLICT DO NOTHING;", "not supported"),
         ("DROP TABLE prices;", "not possible here"),
+        // Exactly, or not: as in a file.
+        ("UPDATE prices SET price = price * 1.055 WHERE sku = 'a';", "cannot be kept exactly"),
+        ("UPDATE prices SET price = 0.123456 WHERE sku = 'a';", "cannot be kept exactly"),
+        ("UPDATE prices SET price = '0.125' WHERE sku = 'a';", "cannot be kept exactly"),
+        ("UPDATE prices SET price = 0.125::float8 WHERE sku = 'a';", "cannot be kept exactly"),
+        ("INSERT INTO prices (sku, price) VALUES ('q', 1), ('r', 0.125);", "cannot be kept exactly"),
+        ("INSERT INTO prices (price, sku) SELECT price / 7, sku || '2' FROM prices;", "cannot be kept exactly"),
+        ("UPDATE prices SET price = 1e40 WHERE sku = 'a';", "numeric"),
     ] {
         let refused = ask(statement);
         assert!(!refused.status.success() && err(&refused).contains(why), "{statement}: {}", err(&refused));
@@ -447,6 +455,14 @@ fn hqs_tables_are_changed_in_sql() {
          DELETE FROM prices WHERE note = 'z';");
     assert!(changed.status.success(), "{}", err(&changed));
     assert_eq!(out(&ask("SELECT sku, price, note FROM prices ORDER BY sku;")), "a|3.00|x\nb|2.25|y\nd|8.00|\ne|5.50|");
+    // Who says how it is rounded is heard.
+    let rounded = ask("INSERT INTO prices (sku, price) VALUES ('r', 3.125::numeric(10,2)), ('s', '1.50'), ('t', 2);
+         UPDATE prices SET price = CAST(price * 1.055 AS NUMERIC(10,2)) WHERE sku = 'r';
+         UPDATE prices SET price = round(price / 1.055, 2) WHERE sku = 's';");
+    assert!(rounded.status.success(), "{}", err(&rounded));
+    let three = out(&ask("SELECT price FROM prices WHERE sku IN ('r', 's', 't') ORDER BY sku;"));
+    assert_eq!(three, "3.30\n1.42\n2.00");
+    assert!(ask("DELETE FROM prices WHERE sku IN ('r', 's', 't');").status.success());
     let driver = std::process::Command::new("python3")
         .args(["-c", DRIVER, &hq.pg.ip().to_string(), &hq.pg.port().to_string(), &password])
         .output()
@@ -470,7 +486,7 @@ fn hqs_tables_are_changed_in_sql() {
     assert!(back.status.success(), "{}", err(&back));
     assert_eq!(out(&ask("SELECT sku, price FROM prices ORDER BY sku;")), format!("a|1.50\nb|{of_b}\nd|4.00\ne|1.00"));
     let by = "SELECT count(*) FROM rollcall.publications WHERE published_by = 'ada'";
-    assert_eq!(hq.value(by), Some(if is_there { "5" } else { "4" }.to_owned()));
+    assert_eq!(hq.value(by), Some(if is_there { "9" } else { "8" }.to_owned()));
 }
 
 #[test]
@@ -549,4 +565,176 @@ fn what_is_the_stores_own_stays_and_what_it_makes_of_hqs_rows_is_told() {
     give("sku\nb\n", &["--delete", "--references", "refuse"]);
     wait_for("the row that stays", || arrival("lacks_because").filter(|lacks| lacks.contains("it is there")));
     assert_eq!(store.sql("SELECT count(*) FROM prices WHERE sku = 'b'"), "1");
+}
+
+#[test]
+fn what_a_store_does_to_its_table_is_counted_and_one_that_is_not_for_it_goes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("writes");
+        path.to_str().expect("text").to_owned()
+    };
+    let import = |of_tacoma: &str| {
+        let roster =
+            file("roster.csv", &format!("id,format,hours\nboston-01,outlet,24/7\ntacoma-01,{of_tacoma},24/7\n"));
+        assert!(hq.run(&["roster", "import", &roster]).status.success());
+    };
+    import("outlet");
+    let mut stores = ["boston-01", "tacoma-01"].map(|id| {
+        let sql = "PRAGMA journal_mode = WAL; CREATE TABLE sales (id INTEGER PRIMARY KEY)";
+        let store = Store::new(directory.path(), id, sql);
+        store.join(hq.sites, &invitation(&hq, id), "sales");
+        store
+    });
+    stores.iter_mut().for_each(|store| store.run(None));
+    let prices = file("prices.csv", "sku,price\na,1\nb,2\nc,3\n");
+    let refused = hq.run(&["publish", "prices", "--to", "site.format = 'outlet'"]);
+    assert!(err(&refused).contains("never published"), "{}", err(&refused));
+    for (name, why) in [("sqlite_prices", "SQLite's own"), ("rollcall.prices", "Rollcall's own")] {
+        let refused = hq.run(&["publish", name, "--from", &prices, "--key", "sku"]);
+        assert!(!refused.status.success() && err(&refused).contains(why), "{}", err(&refused));
+    }
+    let published = hq.run(&["publish", "prices", "--from", &prices, "--key", "sku", "--to", "site.format = 'outlet'"]);
+    assert!(published.status.success(), "{}", err(&published));
+    let has = |store: &Store, sql: &str, wanted: &str| {
+        wait_for(&format!("{} to have {wanted:?}", store.id), || {
+            let there = store.sql("SELECT count(*) FROM sqlite_master WHERE name = 'prices'") == "1";
+            (there && store.sql(sql) == wanted).then_some(())
+        });
+    };
+    const ALL: &str = "SELECT group_concat(sku || price, ' ') FROM (SELECT * FROM prices ORDER BY sku)";
+    stores.iter().for_each(|store| has(store, ALL, "a1 b2 c3"));
+    let arrival = |column: &str| {
+        hq.value(&format!(
+            "SELECT coalesce({column}::text, '-') FROM rollcall.arrivals WHERE table_name = 'prices' AND site = 'boston-01'"
+        ))
+    };
+    // A table that is dropped, and one that is renamed away, come back, and all their rows are counted.
+    for (statement, edits) in [("DROP TABLE prices", "3"), ("ALTER TABLE prices RENAME TO elsewhere", "6")] {
+        stores[0].sql(statement);
+        has(&stores[0], ALL, "a1 b2 c3");
+        wait_for("HQ to count it", || (arrival("edits")? == edits).then_some(()));
+    }
+    // A publication that finds no table changes nothing of that.
+    stores[0].sql("DROP TABLE prices");
+    let changed = file("changed.csv", "sku,price\na,10\n");
+    assert!(hq.run(&["publish", "prices", "--from", &changed]).status.success());
+    has(&stores[0], ALL, "a10 b2 c3");
+    wait_for("HQ to count it", || (arrival("edits")? == "9").then_some(()));
+    // Edits that are left are named and counted; the site has not what HQ has.
+    let said = hq.run(&["publish", "prices", "--edits", "report"]);
+    assert!(said.status.success(), "{}", err(&said));
+    wait_for("the rule to be there", || (arrival("lacks_because")? == "-").then_some(()));
+    stores[0].sql("UPDATE prices SET price = 99 WHERE sku = 'b'");
+    let lacks = wait_for("HQ to say so", || arrival("lacks_because").filter(|lacks| lacks.contains("'b'")));
+    assert!(lacks.contains("price: HQ sent 2, the store has 99"), "{lacks}");
+    assert_eq!((arrival("edits").as_deref(), arrival("differing").as_deref()), (Some("10"), Some("1")));
+    let have = "SELECT have || ' of ' || sites FROM rollcall.publications WHERE table_name = 'prices' ORDER BY published_at DESC LIMIT 1";
+    assert_eq!(hq.value(have).as_deref(), Some("1 of 2"));
+    let named = hq.run(&["publications", "prices"]);
+    assert!(named.status.code() == Some(1) && out(&named).contains("boston-01"), "{}", out(&named));
+    assert_eq!(stores[0].sql("SELECT price FROM prices WHERE sku = 'b'"), "99", "left as HQ asks");
+    stores[0].sql("UPDATE prices SET price = 2 WHERE sku = 'b'");
+    wait_for("it to be right again", || {
+        (arrival("lacks_because")? == "-" && arrival("differing")? == "0").then_some(())
+    });
+    // A store of another kind has no such table; one that is of the kind again has it.
+    import("mall");
+    wait_for("the table to go", || {
+        (stores[1].sql("SELECT count(*) FROM sqlite_master WHERE name = 'prices'") == "0").then_some(())
+    });
+    let sites = "SELECT string_agg(site, ' ') FROM rollcall.arrivals WHERE table_name = 'prices'";
+    wait_for("HQ to know", || (hq.value(sites)? == "boston-01").then_some(()));
+    import("outlet");
+    has(&stores[1], ALL, "a10 b2 c3");
+    // What is said of the table is said by itself.
+    let said = hq.run(&["publish", "prices", "--to", "site.format = 'outlet' AND price > 2"]);
+    assert!(said.status.success(), "{}", err(&said));
+    stores.iter().for_each(|store| has(store, ALL, "a10 c3"));
+    let coverage = hq.run(&["sql", "SELECT count(*) FROM rollcall.coverage('SELECT count(*) FROM sales')"]);
+    assert!(coverage.status.success(), "{}", err(&coverage));
+}
+
+/// Writes a Parquet file with a column of each type.
+const PARQUET: &str = r#"
+import sys, datetime, decimal, pyarrow as pa, pyarrow.parquet as pq
+utc = datetime.timezone.utc
+pq.write_table(pa.table({
+    "n": pa.array([42, -7], pa.int32()),
+    "price": pa.array([decimal.Decimal("9.99"), decimal.Decimal("-0.05")], pa.decimal128(10, 2)),
+    "ratio": pa.array([0.1, 1e300], pa.float64()),
+    "flag": pa.array([True, False]),
+    "day": pa.array([datetime.date(2026, 1, 31), None]),
+    "at": pa.array([datetime.datetime(2026, 1, 31, 9, 0, 0, 250000, utc), None], pa.timestamp("ns", "UTC")),
+    "note": pa.array(["hello", ""]).dictionary_encode(),
+    "code": pa.array(["00123", " k "], pa.large_string()),
+    "bytes": pa.array([b"\x00\xff", None]),
+}), sys.argv[1])
+"#;
+
+#[test]
+fn every_type_of_every_form_is_the_same_at_hq_and_at_the_store() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let sql = "PRAGMA journal_mode = WAL; CREATE TABLE sales (id INTEGER PRIMARY KEY)";
+    let store = running_store(&hq, directory.path(), "boston-01", sql, "sales");
+    let file = |name: &str| directory.path().join(name).to_str().expect("text").to_owned();
+    let csv = "n,price,flag,day,at,note,code\n42,9.99,true,2026-01-31,2026-01-31T10:00:00.25+01:00,hello,00123\n-7,-0.05,false,,,\"\",\" k \"\n";
+    std::fs::write(file("of_csv.csv"), csv).expect("writes");
+    let json = r#"{"n":4.2e1,"price":9.99,"flag":true,"day":"2026-01-31","at":"2026-01-31T10:00:00.25+01:00","note":"hello","code":"00123"}
+{"n":-7,"price":-0.05,"flag":false,"day":null,"note":"","code":" k "}"#;
+    std::fs::write(file("of_json.json"), json).expect("writes");
+    let mut forms = vec!["of_csv.csv", "of_json.json"];
+    let python = std::process::Command::new("python3").args(["-c", PARQUET, &file("of_parquet.parquet")]).output();
+    match python.expect("python3 runs") {
+        made if made.status.success() => forms.push("of_parquet.parquet"),
+        failed => eprintln!("pyarrow is not installed: Parquet is left out: {}", err(&failed)),
+    }
+    for form in forms {
+        let table = form.split('.').next().expect("a name");
+        let published = hq.run(&["publish", table, "--from", &file(form), "--key", "code"]);
+        assert!(published.status.success(), "{form}: {}", err(&published));
+        let of_hq = format!(
+            "SELECT concat_ws('|', n, price, flag, day, to_char(at, 'YYYY-MM-DD HH24:MI:SS.MS'), note, code) FROM {table} WHERE n = 42"
+        );
+        assert_eq!(
+            hq.value(&of_hq).as_deref(),
+            Some("42|9.99|t|2026-01-31|2026-01-31 09:00:00.250|hello|00123"),
+            "{form}"
+        );
+        let other = format!(
+            "SELECT count(*) FROM {table} WHERE n = -7 AND price = -0.05 AND NOT flag AND day IS NULL AND at IS NULL \
+             AND note = '' AND code = ' k '"
+        );
+        assert_eq!(hq.value(&other).as_deref(), Some("1"), "{form}");
+        wait_for("the store to have it", || {
+            (store.sql(&format!("SELECT count(*) FROM sqlite_master WHERE name = '{table}'")) == "1").then_some(())
+        });
+        let all =
+            ["n", "price", "flag", "day", "at", "note", "code"].map(|name| format!("typeof({name}) || ' ' || {name}"));
+        let row = store.sql(&format!("SELECT {} FROM {table} WHERE n = 42", all.join(" || '|' || ")));
+        let wanted =
+            "integer 42|real 9.99|integer 1|text 2026-01-31|text 2026-01-31 09:00:00.250Z|text hello|text 00123";
+        assert_eq!(row, wanted, "{form}");
+        let types = format!(
+            "SELECT group_concat(name || ' ' || type, '|') FROM (SELECT * FROM pragma_table_info('{table}') ORDER BY name)"
+        );
+        let digits = if form == "of_parquet.parquet" { "10" } else { "18" };
+        let declared = store.sql(&types);
+        for wanted in
+            ["n INTEGER", &format!("price DECIMAL({digits},2)"), "flag BOOLEAN", "day DATE", "at DATETIME", "code TEXT"]
+        {
+            assert!(declared.split('|').any(|declared| declared == wanted), "{form}: {declared}");
+        }
+        let wrong = file("wrong.csv");
+        std::fs::write(&wrong, "code,day\n00123,2026-02-30\n").expect("writes");
+        let refused = hq.run(&["publish", table, "--from", &wrong]);
+        assert!(!refused.status.success() && err(&refused).contains("2026-02-30"), "{form}: {}", err(&refused));
+        if form == "of_parquet.parquet" {
+            let more = "SELECT typeof(ratio) || ' ' || ratio || ' ' || typeof(bytes) || ' ' || hex(bytes) FROM of_parquet WHERE n = 42";
+            assert_eq!(store.sql(more), "real 0.1 blob 00FF");
+        }
+    }
 }

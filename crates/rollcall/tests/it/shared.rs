@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,7 @@ use rand::Rng;
 use crate::{
     chaos::random,
     published::publish_to,
-    support::{Hq, Store, running_store, wait_for},
+    support::{Hq, Store, faketime, off_by, running_store, wait_for},
 };
 
 const ROWS: &str = "SELECT id, name, phone FROM customers ORDER BY id";
@@ -238,4 +239,96 @@ fn what_hq_refuses_leaves_the_store_and_holds_up_nothing_else() {
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(!ended.status.success() && said.contains("must stay whole"), "{table}: {said}");
     }
+}
+
+#[test]
+fn a_clock_that_was_wrong_wins_against_nobody() {
+    let Some(library) = faketime() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    publish(&hq, directory.path(), "id,name,phone\nc1,Ann,1\nc2,Bob,2\n", &["--shared", "latest"]);
+    let mut stores = ["boston-01", "tacoma-01"].map(|id| store(&hq, directory.path(), id));
+    wait_same(&hq, &stores);
+    // Two years ahead while nobody listens, as after a battery was changed; then it is put right.
+    stores[0].kill();
+    let edit_ahead = |store: &Store, sql: &str| {
+        let mut shell = Command::new("sqlite3");
+        shell.arg(&store.database).arg(sql);
+        assert!(off_by("+2y", &library, shell).status().expect("runs").success());
+    };
+    edit_ahead(&stores[0], "UPDATE customers SET phone = '10' WHERE id = 'c1'");
+    let shown = stores[0].sql("SELECT edit_at / 1000 - unixepoch() > 365 * 86400 FROM customers_edits");
+    assert_eq!(shown, "1", "the clock is ahead");
+    std::thread::sleep(Duration::from_millis(500));
+    stores[1].sql("UPDATE customers SET phone = '11' WHERE id = 'c1'");
+    wait_for("the later edit to be at HQ", || at_hq(&hq)?.contains("c1|Ann|11").then_some(()));
+    stores[0].run(None);
+    wait_same(&hq, &stores);
+    assert!(stores[0].sql(ROWS).contains("c1|Ann|11"), "what was truly later stays: {}", stores[0].sql(ROWS));
+    let conflict = "SELECT concat(kept, ' over ', lost, ' ', phone, ' ', edit_in_doubt::text) FROM customers_conflicts";
+    assert_eq!(hq.value(conflict).as_deref(), Some("tacoma-01 over boston-01 10 true"));
+    let evidence =
+        wait_for("people to hear of it", || hq.open_incident("clock").or_else(|| hq.ended_incident("clock")));
+    assert!(evidence.contains("customers"), "{evidence}");
+    // Where HQ heard the site while its clock was ahead, it knows when the edit was made.
+    stores[0].kill();
+    let ahead = off_by("+2y", &library, stores[0].agent_command(&["run"]));
+    stores[0].run_as(ahead);
+    wait_for("HQ to know the clock", || hq.open_incident("clock").filter(|evidence| evidence.contains("is off by")));
+    stores[0].kill();
+    stores[1].sql("UPDATE customers SET phone = '21' WHERE id = 'c2'");
+    wait_for("the earlier edit to be at HQ", || at_hq(&hq)?.contains("c2|Bob|21").then_some(()));
+    edit_ahead(&stores[0], "UPDATE customers SET phone = '20' WHERE id = 'c2'");
+    stores[0].run(None);
+    wait_same(&hq, &stores);
+    assert!(stores[1].sql(ROWS).contains("c2|Bob|20"), "what was truly later stays: {}", stores[1].sql(ROWS));
+    let conflict =
+        "SELECT concat(kept, ' over ', lost, ' ', edit_in_doubt::text) FROM customers_conflicts WHERE id = 'c2'";
+    assert_eq!(hq.value(conflict).as_deref(), Some("boston-01 over tacoma-01 false"));
+}
+
+#[test]
+fn a_store_that_rewrites_shared_rows_says_so_and_all_ends_come_to_rest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    publish(&hq, directory.path(), "id,name,phone\nc1,ANN,1\nc2,BOB,2\n", &["--shared", "fields"]);
+    let stores = ["boston-01", "tacoma-01"].map(|id| store(&hq, directory.path(), id));
+    let arrival = |column: &str| {
+        let of_boston = "FROM rollcall.arrivals WHERE table_name = 'customers' AND site = 'boston-01'";
+        hq.value(&format!("SELECT coalesce({column}::text, '-') {of_boston}"))
+    };
+    stores[0].sql(
+        "CREATE TRIGGER upper_u AFTER UPDATE ON customers BEGIN UPDATE customers SET name = upper(name) WHERE id = NEW.id; END;
+         CREATE TRIGGER upper_i AFTER INSERT ON customers BEGIN UPDATE customers SET name = upper(name) WHERE id = NEW.id; END",
+    );
+    // What its people write is what its trigger makes of it, everywhere.
+    stores[0]
+        .sql("UPDATE customers SET name = 'annie' WHERE id = 'c1'; INSERT INTO customers VALUES ('c3', 'cid', '3')");
+    wait_for("the edits to be at HQ", || (at_hq(&hq)? == "c1|ANNIE|1\nc2|BOB|2\nc3|CID|3").then_some(()));
+    wait_same(&hq, &stores);
+    // What others write becomes another value there: that is told, with both, and nothing goes back and forth.
+    stores[1].sql("UPDATE customers SET name = 'rob' WHERE id = 'c2'");
+    let lacks = wait_for("the difference", || arrival("lacks_because").filter(|lacks| lacks.contains("'c2'")));
+    assert!(lacks.contains("HQ sent 'rob', the store has 'ROB'"), "{lacks}");
+    stores[0].sql("UPDATE customers SET phone = '22' WHERE id = 'c2'");
+    wait_for("the phone at HQ, and no other name", || at_hq(&hq)?.contains("c2|rob|22").then_some(()));
+    let versions = "SELECT max(_seq) FROM history.customers";
+    let settled = wait_for("the edits to be settled", || {
+        let waits = stores.iter().any(|store| store.sql("SELECT count(*) FROM customers_edits") != "0");
+        if waits { None } else { hq.value(versions) }
+    });
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(hq.value(versions), Some(settled), "nothing goes back and forth");
+    assert_eq!(
+        stores.each_ref().map(|store| store.sql("SELECT name || phone FROM customers WHERE id = 'c2'")),
+        ["ROB22", "rob22"]
+    );
+    assert!(arrival("lacks_because").is_some_and(|lacks| lacks.contains("'c2'")), "it is still told");
+    // A person accepts it.
+    publish(&hq, directory.path(), "id\nc1\n", &["--rewritten", "name"]);
+    wait_for("it to be accepted", || (arrival("lacks_because")? == "-").then_some(()));
+    // Versions of sites' edits are among the publications.
+    let by_sites = "SELECT sum(inserted + updated)::text FROM rollcall.publications WHERE published_by = 'sites'";
+    assert_eq!(hq.value(by_sites).as_deref(), Some("4"));
+    assert!(String::from_utf8_lossy(&hq.run(&["publications", "customers"]).stdout).contains("edits of sites"));
 }

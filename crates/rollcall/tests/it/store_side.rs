@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Hq, Store, binary, running_store, wait_for};
+use crate::support::{Hq, Store, faketime, off_by, running_store, wait_for};
 
 /// Runs Python, which has SQLite's backup, serialize and collations; what follows the script is
 /// `sys.argv[1…]`.
@@ -363,19 +363,14 @@ fn a_link_that_is_switched_is_noticed_and_the_agent_is_still_who_it_was() {
 
 #[test]
 fn a_clock_that_is_years_off_locks_no_store_out() {
-    if Command::new("faketime").arg("--version").output().is_err() {
-        eprintln!("faketime is not installed: the test of a wrong clock is left out");
-        return;
-    }
+    let Some(library) = faketime() else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
     let schema = "PRAGMA journal_mode = WAL; CREATE TABLE sales (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO sales VALUES (1, 'a')";
     let mut store = Store::new(directory.path(), "seattle-01", schema);
     store.join(hq.sites, &hq.invite("seattle-01"), "sales");
     for years in ["-9y", "+9y"] {
-        let mut command = Command::new("faketime");
-        command.args(["-f", years]).arg(binary("rollcall-site")).arg("run").arg("--db").arg(&store.database);
-        store.run_as(command);
+        store.run_as(off_by(years, &library, store.agent_command(&["run"])));
         store.sql(&format!("INSERT INTO sales VALUES ({}, 'b')", if years == "-9y" { 2 } else { 3 }));
         same_rows(&hq, &store, "sales", "id,v");
         let evidence = wait_for("HQ to say that it is the clock", || hq.open_incident("clock"));

@@ -334,6 +334,25 @@ impl Hq {
     }
 }
 
+/// The library by which a process sees another time; none, and a word of it, where it is not installed.
+pub(crate) fn faketime() -> Option<PathBuf> {
+    let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
+        .map(|directory| Path::new(directory).join("faketime/libfaketimeMT.so.1"))
+        .into_iter()
+        .find(|path| path.exists());
+    if library.is_none() {
+        eprintln!("faketime is not installed: a test of a wrong clock is left out");
+    }
+    library
+}
+
+/// A command whose clock is off by `shift`, such as `+2y`. The wrapper of that name would be a process between.
+pub(crate) fn off_by(shift: &str, library: &Path, mut command: Command) -> Command {
+    let environment = [("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    command.envs(environment).env("LD_PRELOAD", library);
+    command
+}
+
 /// A store: its database, and the agent beside it.
 pub(crate) struct Store {
     pub(crate) id: String,
