@@ -344,6 +344,8 @@ fn next_image() -> impl Strategy<Value = Image> {
 enum Step {
     /// HQ publishes, and the agent fetches the change, or the whole table; before some of its steps it dies.
     Publish { next: Image, whole: bool, deaths: u8 },
+    /// HQ lets the rows exchange their numbers, which may have to be unique.
+    Rotate { whole: bool },
     /// Rows take effect at their time.
     At(Image),
     /// The store's people change HQ's rows.
@@ -366,6 +368,7 @@ const EDITS: [&str; 7] = [
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (next_image(), any::<bool>(), any::<u8>()).prop_map(|(next, whole, deaths)| Step::Publish { next, whole, deaths }),
+        2 => any::<bool>().prop_map(|whole| Step::Rotate { whole }),
         1 => next_image().prop_map(Step::At),
         2 => prop::sample::select(&EDITS[..]).prop_map(Step::Edit),
         1 => Just(Step::Leave),
@@ -406,6 +409,14 @@ fn check_told(store: &Store, schema: &str, step: &Step) -> Result<(), TestCaseEr
     let applied = store.incoming.applied().expect("reads")["h"].clone();
     prop_assert_eq!(applied.differing == 0, applied.differences.is_empty());
     Ok(())
+}
+
+/// The same rows, each with the number of the one before.
+fn rotated(image: &Image) -> Image {
+    let mut numbers: Vec<Option<i64>> = image.values().map(|(number, _)| *number).collect();
+    let by = numbers.len().min(1);
+    numbers.rotate_right(by);
+    image.iter().zip(numbers).map(|((key, (_, text)), number)| (key.clone(), (number, text.clone()))).collect()
 }
 
 /// Whether the rules of the store's table alone allow these rows, whatever was there before; false where its triggers may have a say.
@@ -497,7 +508,12 @@ proptest! {
     ) {
         let mut store = Store::new(&schema);
         let spec = IncomingTable { mends, ..spec(keeps_referenced) };
-        for step in &steps {
+        for step in steps {
+            let step = match step {
+                Step::Rotate { whole } => Step::Publish { next: rotated(&store.image), whole, deaths: 0 },
+                step => step,
+            };
+            let step = &step;
             let is_applied = store.incoming.applied().expect("reads").contains_key("h");
             // The store's own rows name whatever is there now, and what is not.
             let of_table = if keys_there(&store).is_empty() { "" } else { "INSERT INTO c (k) SELECT k FROM h LIMIT 2;" };
@@ -537,6 +553,7 @@ proptest! {
                     }
                     prop_assert_eq!(own, own_rows(&store), "the store's own rows: {}", &schema);
                 }
+                Step::Rotate { .. } => unreachable!("it is a publication"),
                 Step::Publish { next, whole, deaths } => {
                     let (own, had, before) = (own_rows(&store), keys_there(&store), store.version);
                     // Where edits are left, a change comes with the whole table.
