@@ -338,6 +338,7 @@ impl Control {
             clock_off: AtomicI64::new(now.as_micros().saturating_sub(hello.clock_micros)),
             is_clock_off: AtomicBool::new(true),
             has_data: AtomicBool::new(false),
+            is_taken: AtomicBool::new(false),
             over: self.shared.stop.child_token(),
         });
         self.shared.sessions.open(session.clone());
@@ -372,7 +373,6 @@ impl Control {
         if !hello.blind {
             self.shared.heard(site, Heard::Condition(Condition::CloneOrRewind, None));
         }
-        self.shared.heard(site, Heard::Condition(Condition::Refused, None));
         self.judge_clock(&session);
         self.send(ToSite::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
@@ -576,6 +576,10 @@ impl Control {
         let Some(message) = texts::clean_message(message) else { return true };
         match message {
             FromSite::Beacon(beacon) => {
+                // Only now both have taken each other.
+                if !session.is_taken.swap(true, Ordering::Relaxed) {
+                    self.shared.heard(site, Heard::Condition(Condition::Refused, None));
+                }
                 let problem = (!beacon.capture_ok).then(|| beacon.capture_problem.clone());
                 let full = full_disk(site, beacon.disk_free_bytes);
                 let (capture, disk) = match beacon.capture_cause() {
@@ -611,6 +615,13 @@ impl Control {
                 tracing::info!(%site, reason = goodbye.reason, "goodbye");
                 self.shared.learned(site, Fact::Goodbye { head: Seq(goodbye.head), reason: goodbye.reason });
                 self.shared.heard(site, Heard::Goodbye);
+                return false;
+            }
+            FromSite::Refuses(refuses) => {
+                tracing::warn!(%site, reason = refuses.reason, "the site refuses this HQ");
+                let detail = format!("{site} refuses HQ: {}", refuses.reason);
+                self.shared.learned(site, Fact::Refused { cause: Cause::HqRefuses, detail: detail.clone() });
+                self.shared.heard(site, Heard::Condition(Condition::Refused, Some(detail)));
                 return false;
             }
             FromSite::EpochWanted(wanted) => {

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use chrono::NaiveTime;
 use rollcall_lake::{LakeError, StateView};
 use rollcall_roll::{Decision, Incident, Kind, Notice};
-use rollcall_types::{Timestamp, describe};
+use rollcall_types::{SiteState, Timestamp, describe, roll_sentence};
 use serde::{Deserialize, Serialize};
 
 use channel::time_of;
@@ -169,6 +169,7 @@ pub(crate) fn tell_what_was_not_told(shared: &Arc<Shared>) {
             let known = view.get(DELIVERED, &delivered_id(incident.id, name));
             let notice = match (incident.is_open(), known.and_then(|record| record.parse::<Delivered>().ok())) {
                 (true, None) => Notice::Opened,
+                (true, Some(known)) if known.resolved => Notice::Again,
                 (true, Some(known)) if known.level < incident.told_level => Notice::Louder,
                 (false, Some(known)) if !known.resolved => Notice::Resolved,
                 _ => continue,
@@ -303,13 +304,10 @@ fn daily(shared: &Arc<Shared>, name: &str, channel: &Channel) {
 /// The daily roll call.
 fn roll_call(roll: &[RollEntry]) -> (String, String) {
     const NAMED: usize = 50;
-    let expected: Vec<&RollEntry> =
-        roll.iter().filter(|entry| entry.state != rollcall_types::SiteState::Retired).collect();
+    let expected: Vec<&RollEntry> = roll.iter().filter(|entry| entry.state != SiteState::Retired).collect();
     let missing: Vec<&&RollEntry> = expected.iter().filter(|entry| entry.state.is_finding()).collect();
-    let title = match missing.len() {
-        0 => format!("Roll call: all {} sites are accounted for", expected.len()),
-        count => format!("Roll call: {count} of {} sites are missing", expected.len()),
-    };
+    let title = format!("Roll call: {}", roll_sentence(expected.iter().map(|entry| entry.state)));
+    let outside = expected.iter().filter(|entry| entry.state == SiteState::OutsideAssumedHours).count();
     let mut text = String::new();
     for entry in missing.iter().take(NAMED) {
         let since = entry.since.map_or_else(|| "ever".to_owned(), |since| since.to_string());
@@ -319,8 +317,14 @@ fn roll_call(roll: &[RollEntry]) -> (String, String) {
     if missing.len() > NAMED {
         text.push_str(&format!("and {} more\n", missing.len() - NAMED));
     }
-    if missing.is_empty() {
+    if missing.is_empty() && outside == 0 {
         text.push_str("Every site was heard, or is closed as expected.\n");
+    }
+    if outside > 0 {
+        text.push_str(&format!(
+            "{outside} sites are quiet like most of their kind, without a goodbye. Nobody declared when they are open (hours in the \
+             roster), and it is not learned yet: whether they are closed is not known.\n"
+        ));
     }
     (title, text)
 }

@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) is_clock_off: AtomicBool,
     /// Whether a data stream was opened; a session has one.
     pub(crate) has_data: AtomicBool,
+    /// Whether the site took HQ as it is, and went on.
+    pub(crate) is_taken: AtomicBool,
     /// Ends both streams: the site was retired, or another connection speaks for it.
     pub(crate) over: CancellationToken,
 }

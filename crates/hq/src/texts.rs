@@ -53,6 +53,7 @@ pub(crate) fn clean_message(mut message: FromSite) -> Option<FromSite> {
         FromSite::Heads(_) => {}
         FromSite::Goodbye(goodbye) => clean(&mut goodbye.reason, TEXT_BYTES_MAX),
         FromSite::EpochWanted(wanted) => clean(&mut wanted.reason, TEXT_BYTES_MAX),
+        FromSite::Refuses(refuses) => clean(&mut refuses.reason, TEXT_BYTES_MAX),
         FromSite::Attempts(attempts) => {
             attempts.attempts.truncate(ATTEMPTS_MAX);
             for attempt in &mut attempts.attempts {

@@ -18,7 +18,7 @@ use crate::{
     surprise::{Tail, Tails, cusum, expected_for, surprise},
 };
 
-/// 68 bytes: there may be four million.
+/// 72 bytes: there may be four million.
 #[derive(Debug, Clone, Copy)]
 struct Stream {
     shape: u32,
@@ -28,6 +28,7 @@ struct Stream {
     evidence: f32,
     tails: u32,
     rows_per_event: f32,
+    longest: f32,
     /// Seconds after [`EPOCH`].
     last: u32,
     /// Up to here `expected` is counted.
@@ -85,6 +86,8 @@ pub struct Clock {
     turned: i64,
     now: i64,
     hearing: bool,
+    /// Cohorts without known hours that fell quiet as a whole since this was asked for.
+    fallen_quiet: Vec<CohortId>,
 }
 
 impl Clock {
@@ -105,6 +108,7 @@ impl Clock {
             turned: now / BUCKET,
             now,
             hearing: true,
+            fallen_quiet: Vec::new(),
         }
     }
 
@@ -159,6 +163,7 @@ impl Clock {
             evidence: pace.evidence,
             tails,
             rows_per_event: pace.rows_per_event,
+            longest: pace.longest,
             last: small(last),
             checked: small(self.now),
             flow,
@@ -186,7 +191,7 @@ impl Clock {
         let known = &mut self.streams[stream.0 as usize];
         (known.shape, known.level) = (pace.shape.0, pace.level);
         (known.evidence, known.tails) = (pace.evidence, tails);
-        known.rows_per_event = pace.rows_per_event;
+        (known.rows_per_event, known.longest) = (pace.rows_per_event, pace.longest);
         self.weigh(stream.0, 1.0, !quiet, !red);
         if self.streams[stream.0 as usize].due != 0 {
             self.arm(stream.0);
@@ -210,6 +215,7 @@ impl Clock {
             evidence: stream.evidence,
             tails: self.tails[stream.tails as usize],
             rows_per_event: stream.rows_per_event,
+            longest: stream.longest,
         }
     }
 
@@ -414,13 +420,17 @@ impl Clock {
         const BEFORE: std::ops::Range<usize> = 5..15;
         let (mut seen, mut expected, mut low, mut judged, mut sites) = (0.0, 0.0, 0.0, 0.0, 0);
         let (mut seen_before, mut expected_before) = (0.0, 0.0);
+        let is_by_day = |cohort: &&Cohort| {
+            let hour = self.calendars[cohort.calendar as usize].local(self.now).second / 3600;
+            !cohort.assumed || (9..18).contains(&hour)
+        };
         // At opening and closing time a cohort's expectation is a mixture of all or nothing; it says nothing of HQ.
         let is_steady = |cohort: &&Cohort| {
             let (shape, peak) = &self.shapes[cohort.shape as usize];
             let before = || shape.rate(&self.calendars[cohort.calendar as usize], self.now - SLOT);
             cohort.unit == Unit::ContactMinutes && cohort.rate >= f64::from(0.8 * peak) && before() >= 0.8 * peak
         };
-        for cohort in self.cohorts.iter().filter(is_steady) {
+        for cohort in self.cohorts.iter().filter(is_steady).filter(is_by_day) {
             let (cohort_seen, cohort_expected) = (cohort.sum(NOW, SEEN), cohort.sum(NOW, EXPECTED_HEARD));
             seen += cohort_seen;
             expected += cohort_expected;
@@ -436,7 +446,8 @@ impl Clock {
         Heard {
             expected,
             ratio: ratio(seen, expected),
-            ratio_before: ratio(seen_before, expected_before),
+            // What was not expected before cannot have fallen: a fleet that does not open on a holiday never spoke.
+            ratio_before: if expected_before >= expected { ratio(seen_before, expected_before) } else { 0.0 },
             low_cohorts: if judged > 0.0 { low / judged } else { 0.0 },
             sites,
         }
@@ -447,6 +458,34 @@ impl Clock {
         let stream = &self.streams[id.0 as usize];
         let cohort = &self.cohorts[stream.cohort as usize];
         stream.left_out || if stream.in_company { cohort.is_speaking() } else { cohort.rho >= COHORT_QUIET }
+    }
+
+    /// Whether the hours of a stream's cohort are neither declared nor learned.
+    pub fn is_assumed(&self, id: StreamId) -> bool {
+        self.cohorts[self.streams[id.0 as usize].cohort as usize].assumed
+    }
+
+    /// Says so of a cohort: from then on its members are missed as long as most of it is heard as it was lately.
+    pub(crate) fn set_assumed(&mut self, cohort: CohortId, assumed: bool) {
+        self.cohorts[cohort.0 as usize].assumed = assumed;
+    }
+
+    /// Streams of cohorts that fell quiet as a whole since the last call, at hours that nobody knew: those that went first went with
+    /// the others. What is red already stays so.
+    pub(crate) fn take_fallen_quiet(&mut self) -> Vec<StreamId> {
+        let cohorts = std::mem::take(&mut self.fallen_quiet);
+        if cohorts.is_empty() {
+            return Vec::new();
+        }
+        let streams = self.streams.iter().enumerate();
+        let of_cohorts = streams.filter(|(_, stream)| cohorts.contains(&CohortId(stream.cohort)));
+        let of_cohorts = of_cohorts.filter(|(_, stream)| stream.loudness < Loudness::Red);
+        of_cohorts.map(|(id, _)| StreamId(id as u32)).collect()
+    }
+
+    /// Whether so much of a stream's cohort is quiet that its own silence says nothing.
+    pub(crate) fn is_in_quiet_cohort(&self, id: StreamId) -> bool {
+        self.cohorts[self.streams[id.0 as usize].cohort as usize].rho < COHORT_QUIET
     }
 
     /// The cohort of a stream.
@@ -502,6 +541,12 @@ impl Clock {
         self.tails[stream.tails as usize].of(self.is_over_closed(stream, at))
     }
 
+    /// Expected events that are told however little they surprise: half a business day's, beyond the longest healthy silence.
+    fn lasting(&self, stream: &Stream) -> f64 {
+        let half_a_day = f64::from(stream.level) * self.shapes[stream.shape as usize].0.day_hours() / 2.0;
+        if half_a_day > 0.0 { half_a_day + f64::from(stream.longest) } else { f64::INFINITY }
+    }
+
     /// Expected events at which a loudness is reached.
     fn needed(&self, stream: &Stream, tail: &Tail, loudness: Loudness) -> f64 {
         let limits = &self.thresholds;
@@ -516,9 +561,9 @@ impl Clock {
             Loudness::Normal => 0.0,
             // Whatever the evidence; but a night that is no rarer than others is nobody's cause.
             Loudness::Suspect => (limits.suspect / std::f64::consts::LOG10_E).max(tail.needed(limits.suspect)),
-            Loudness::Amber => nines(limits.amber),
-            Loudness::Red => nines(limits.red).max(minutes),
-            Loudness::Page => nines(limits.page).max(minutes),
+            Loudness::Amber => nines(limits.amber).min(self.lasting(stream)),
+            Loudness::Red => nines(limits.red).max(minutes).min(self.lasting(stream)),
+            Loudness::Page => nines(limits.page).max(minutes).min(self.lasting(stream)),
         }
     }
 
@@ -609,7 +654,12 @@ impl Clock {
         if !cohort.is_at(now) {
             let shape = &self.shapes[cohort.shape as usize].0;
             let rate = f64::from(shape.rate(&self.calendars[cohort.calendar as usize], now));
+            let was_quiet = self.cohorts[index].rho < COHORT_QUIET;
             self.cohorts[index].advance(now, rate, self.hearing);
+            let cohort = &self.cohorts[index];
+            if cohort.assumed && !was_quiet && cohort.rho < COHORT_QUIET {
+                self.fallen_quiet.push(CohortId(index as u32));
+            }
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Cohort {
     /// The greatest level of one stream: a stream's own silence must not slow its own clock.
     level_max: f64,
     pub(crate) streams_heard: usize,
+    /// Its hours are neither declared nor learned: its own present is all that is known of them.
+    pub(crate) assumed: bool,
     /// Both levels when the running minute began: who came during it is expected from the next one on.
     begun: (f64, f64),
     /// Per minute: seen, expected of those not left out, expected of those not red.
@@ -66,6 +68,7 @@ impl Cohort {
             level_heard: 0.0,
             level_max: 0.0,
             streams_heard: 0,
+            assumed: false,
             begun: (0.0, 0.0),
             minutes: Box::new([[0.0; 3]; MEMORY]),
             minute: now / 60,
@@ -150,7 +153,30 @@ impl Cohort {
             let (seen, expected) = (self.sum(0..MEMORY - 1, SEEN), self.sum(0..MEMORY - 1, EXPECTED));
             // Whoever is silent is one of those expected: leave the largest out, so that it cannot excuse itself.
             let others = (1.0 - self.level_max / self.level.max(1e-9)).max(0.0);
-            self.rho = ((seen + RHO_PRIOR) / (expected * others + RHO_PRIOR)).clamp(RHO_MIN, 1.0);
+            self.rho = match self.assumed {
+                true if self.is_as_lately() => 1.0,
+                true => RHO_MIN,
+                false => ((seen + RHO_PRIOR) / (expected * others + RHO_PRIOR)).clamp(RHO_MIN, 1.0),
+            };
         }
+    }
+
+    /// Whether it is heard as it was within the last hour, and more than half of it is, but for a few: sites that close one after the
+    /// other, at hours that nobody said, are not missed one after the other.
+    fn is_as_lately(&self) -> bool {
+        const WINDOW: usize = 5;
+        const MISSING_MAX: f64 = 0.05;
+        const FEW: f64 = 2.5;
+        let windows = (0..MEMORY - WINDOW).map(|back| self.sum(back..back + WINDOW, SEEN));
+        let (mut now, mut most) = (0.0, 0.0_f64);
+        for (back, seen) in windows.enumerate() {
+            now = if back == 0 { seen } else { now };
+            most = most.max(seen);
+        }
+        let hours = WINDOW as f64 / 60.0;
+        let few = (MISSING_MAX * most).max(FEW * self.level_max * hours);
+        // Where nobody is heard, nobody is missed; of one alone that cannot be asked.
+        let is_heard = now > 0.0 || self.streams_heard <= 1;
+        is_heard && now + few >= most.max(self.sum(0..WINDOW, EXPECTED) / 2.0)
     }
 }

@@ -6,9 +6,9 @@ use rollcall_types::{Cause, Timestamp};
 
 use crate::{
     group::{self, Group},
-    incident::{Attribute, Kind, Member},
+    incident::{Attribute, GRACE_MINUTES, Kind, Member},
     stream::StreamId,
-    watch::{Watch, instant},
+    watch::{Question, Watch, instant},
 };
 
 impl Watch {
@@ -16,21 +16,13 @@ impl Watch {
     pub(crate) fn quiet_with_cohort(&mut self, own: u64, number: u32, stream: StreamId, now: Timestamp) {
         let family = self.family_names[self.family_of(stream)].clone();
         let question = match self.quiet_families.get(&family) {
-            Some((question, _)) => *question,
-            None => {
-                let question = self.new_incident(Kind::CohortQuiet, self.incidents[&own].since, now);
-                if let Some(incident) = self.incidents.get_mut(&question) {
-                    incident.stream = Some(self.names[self.owners[stream.0 as usize].name as usize].to_string());
-                    incident.evidence =
-                        format!("most sites like {family} are quiet where they should be open: a closing day?");
-                }
-                self.quiet_families.insert(family.clone(), (question, BTreeSet::new()));
-                question
-            }
+            Some(question) => question.incident,
+            None => self.ask(&family, stream, now),
         };
         let cohort = self.clock.cohort_of(stream);
-        if let Some((_, cohorts)) = self.quiet_families.get_mut(&family) {
-            cohorts.insert(cohort);
+        if let Some(question) = self.quiet_families.get_mut(&family) {
+            question.cohorts.insert(cohort);
+            question.answered_since = None;
         }
         let site = self.sites[number as usize].id.clone();
         let (since, calls) = self.incidents.get(&own).map_or((now, false), |own| (own.since, own.calls));
@@ -45,17 +37,46 @@ impl Watch {
         self.changed.insert(question);
     }
 
-    /// Ends questions about cohorts that speak again; who is silent still, speaks for itself.
-    pub(crate) fn close_questions(&mut self, now: Timestamp) {
-        for (_, cohorts) in self.quiet_families.values_mut() {
-            // Each zone answers in its own daytime.
-            cohorts.retain(|cohort| !self.clock.is_cohort_speaking(*cohort));
+    /// Asks whether a family's quiet is a closing day; a question of the last day is asked again.
+    fn ask(&mut self, family: &str, stream: StreamId, now: Timestamp) -> u64 {
+        let evidence = format!("most sites like {family} are quiet where they should be open: a closing day?");
+        let recent = self
+            .incidents
+            .values()
+            .rev()
+            .find(|known| known.kind == Kind::CohortQuiet && known.evidence == evidence && known.is_recent(now));
+        let id = match recent.map(|known| known.id) {
+            Some(id) => id,
+            None => self.new_incident(Kind::CohortQuiet, now, now),
+        };
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            if !incident.is_open() {
+                incident.reopen(now, "they are quiet together");
+            }
+            incident.stream = Some(self.names[self.owners[stream.0 as usize].name as usize].to_string());
+            incident.evidence = evidence;
         }
-        let asked = self.quiet_families.iter();
-        let over: Vec<String> =
-            asked.filter(|(_, (_, cohorts))| cohorts.is_empty()).map(|(family, _)| family.clone()).collect();
+        self.open.insert(id);
+        let question = Question { incident: id, cohorts: BTreeSet::new(), answered_since: None };
+        self.quiet_families.insert(family.to_owned(), question);
+        id
+    }
+
+    /// Ends questions about cohorts that speak again for some time; who is silent still, speaks for itself.
+    pub(crate) fn close_questions(&mut self, now: Timestamp) {
+        const SPEAKS_FOR: i64 = 900;
+        let mut over = Vec::new();
+        for (family, question) in &mut self.quiet_families {
+            // Each zone answers in its own daytime.
+            question.cohorts.retain(|cohort| !self.clock.is_cohort_speaking(*cohort));
+            let is_answered = question.cohorts.is_empty();
+            question.answered_since = if is_answered { question.answered_since.or(Some(self.now)) } else { None };
+            if question.answered_since.is_some_and(|since| self.now - since >= SPEAKS_FOR) {
+                over.push(family.clone());
+            }
+        }
         for family in over {
-            let Some((id, _)) = self.quiet_families.remove(&family) else { continue };
+            let Some(Question { incident: id, .. }) = self.quiet_families.remove(&family) else { continue };
             self.release(id);
             self.close(id, "most of these sites are heard again", now);
         }
@@ -68,6 +89,7 @@ impl Watch {
                 && incident.held_by == Some(id)
             {
                 incident.held_by = None;
+                incident.quiet_until = Some(instant(self.now).plus_micros(GRACE_MINUTES * 60_000_000));
                 self.changed.insert(held);
             }
         }
@@ -138,9 +160,12 @@ impl Watch {
         for number in members {
             self.join(id, number);
         }
-        if let Some(incident) = self.incidents.get_mut(&id).filter(|_| again.is_none()) {
-            incident.since = incident.members.values().map(|member| member.since).min().unwrap_or(now);
-            incident.counted_to = incident.since;
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            // It began when half of them were gone: one that was away for weeks has little to do with it.
+            let mut since: Vec<Timestamp> = incident.absent().map(|(_, member)| member.since).collect();
+            since.sort_unstable();
+            incident.since = since.get(since.len() / 2).copied().unwrap_or(now);
+            incident.counted_to = now;
         }
     }
 

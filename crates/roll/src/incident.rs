@@ -210,6 +210,9 @@ pub struct Incident {
     pub counted_to: Timestamp,
     /// The group that speaks for it.
     pub held_by: Option<u64>,
+    /// The group that spoke for it is over: who is heard again until then is not told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_until: Option<Timestamp>,
     /// Whether a group or a cohort ever spoke for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_held: bool,
@@ -244,6 +247,8 @@ pub struct Incident {
 pub enum Notice {
     /// For the first time.
     Opened,
+    /// It was over for a while, and is back.
+    Again,
     /// It reached a higher level.
     Louder,
     /// Nobody acted.
@@ -273,6 +278,10 @@ impl Default for Ladder {
 }
 
 const HOUR: i64 = 3_600_000_000;
+/// Whoever was well for so long had been heard for an hour: what comes then is another fall.
+const OVER_FOR: i64 = 45 * 60_000_000;
+/// Members of a group that is over are not told of for so long: most are heard within it.
+pub(crate) const GRACE_MINUTES: i64 = 30;
 /// People are told at most so often in a day, unless the level of a silence that lasts rises.
 const TOLD_PER_DAY: usize = 2;
 
@@ -322,6 +331,7 @@ impl Incident {
             missed_minutes: 0.0,
             counted_to: since,
             held_by: None,
+            quiet_until: None,
             was_held: false,
             lease: None,
             told: Vec::new(),
@@ -365,7 +375,8 @@ impl Incident {
 
     /// What is to be told now, if anything. The level is a ratchet: it never falls, whatever happens.
     pub fn review(&mut self, ladder: &Ladder, day_minutes: f64, now: Timestamp) -> Option<Notice> {
-        if !self.is_open() || !self.calls || self.held_by.is_some() {
+        let is_held = self.held_by.is_some() || self.quiet_until.is_some_and(|until| now < until);
+        if !self.is_open() || !self.calls || is_held {
             return None;
         }
         let before = self.level;
@@ -384,7 +395,11 @@ impl Incident {
         self.raise(level, now);
         if self.level > self.told_level && notice.is_none() {
             // A taken incident still reaches the next level's audience: they do not know yet.
-            notice = Some(if self.told_level == 0 { Notice::Opened } else { Notice::Louder });
+            notice = Some(match self.told_level {
+                0 if self.told.is_empty() => Notice::Opened,
+                0 => Notice::Again,
+                _ => Notice::Louder,
+            });
         }
         if notice.is_none() && self.lease.is_none() {
             let last_level = self.levels.last().map_or(self.opened_at, |reached| reached.at);
@@ -414,6 +429,8 @@ impl Incident {
         match notice {
             Notice::LeaseExpired => true,
             Notice::Louder => !is_often || !is_flapping,
+            // Many sites at once are no line that flaps.
+            Notice::Again => !is_often || self.kind == Kind::Group,
             _ => !is_often,
         }
     }
@@ -443,9 +460,15 @@ impl Incident {
         self.closed_at.is_some_and(|closed| now.as_micros() - closed.as_micros() < 24 * HOUR)
     }
 
-    /// It is back within a day: the same incident, as loud as it was.
+    /// It is back within a day: the same incident, with its story. If it was over for a while, this is another fall: it gets loud
+    /// by its own time, and is told again; else it goes on as it was.
     pub fn reopen(&mut self, now: Timestamp, reason: &str) {
+        let was_over = self.closed_at.is_some_and(|closed| now.as_micros() - closed.as_micros() >= OVER_FOR);
+        if was_over {
+            (self.level, self.told_level, self.missed_minutes) = (0, 0, 0.0);
+        }
         self.closed_at = None;
+        self.quiet_until = None;
         self.reopened_at = Some(now);
         self.was_held = false;
         self.counted_to = now;
@@ -512,6 +535,25 @@ mod tests {
         }
         assert_eq!(incident.review(&Ladder::default(), 720.0, until), Some(Notice::LeaseExpired));
         assert_eq!(incident.level, 2);
+    }
+
+    #[test]
+    fn a_fall_after_an_hour_is_told_again_and_gets_loud_by_its_own_time() {
+        let mut incident = Incident::new(1, Kind::Group, at(0), at(0));
+        incident.calls = true;
+        incident.missed_minutes = 8_000.0;
+        assert_eq!(incident.review(&Ladder::default(), 720.0, at(10)), Some(Notice::Opened));
+        assert_eq!(incident.level, 5);
+        for fall in 1..6 {
+            incident.close("back", at(fall * 180));
+            incident.reopen(at(fall * 180 + 60), "gone");
+            assert_eq!(incident.review(&Ladder::default(), 720.0, at(fall * 180 + 60)), Some(Notice::Again));
+            assert_eq!(incident.level, 1);
+        }
+        // A relapse within minutes is the same fall.
+        incident.close("back", at(2_000));
+        incident.reopen(at(2_010), "gone");
+        assert_eq!(incident.review(&Ladder::default(), 720.0, at(2_010)), None);
     }
 
     #[test]

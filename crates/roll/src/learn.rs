@@ -46,6 +46,8 @@ pub struct Family {
     pub level: f32,
     /// The healthy gaps of all.
     pub tails: Tails,
+    /// The longest of them, in expected events.
+    pub longest: f32,
     /// Whether anything was learned.
     pub learned: bool,
     /// Of how many streams: one alone teaches itself nothing.
@@ -59,7 +61,12 @@ impl Family {
             Unit::ContactMinutes => (contact_level, Tails::OF_CONTACT),
             Unit::Rows => (0.0, Tails::OF_ROWS),
         };
-        Self { unit, shape: Arc::new(Shape::unlearned(unit)), level, tails, learned: false, members: 0 }
+        // Of contact nothing is assumed: sites that are heard at night are missed at night.
+        let shape = match unit {
+            Unit::ContactMinutes => Shape::flat(unit),
+            Unit::Rows => Shape::unlearned(unit),
+        };
+        Self { unit, shape: Arc::new(shape), level, tails, longest: 0.0, learned: false, members: 0 }
     }
 
     /// What all members together teach.
@@ -74,7 +81,8 @@ impl Family {
             streams += 1;
         }
         self.members = streams;
-        let fallback = Shape::unlearned(self.unit);
+        let fallback = Family::new(self.unit, 0.0).shape;
+        self.longest = gaps.longest().max(closed_gaps.longest()) as f32;
         if let Some(shape) = counts.shape(self.unit, &fallback) {
             self.shape = Arc::new(shape);
             self.learned = true;
@@ -106,13 +114,15 @@ pub struct Learned {
     pub tails: Tails,
     /// Rows that an event brings, on average.
     pub rows_per_event: f32,
+    /// See [`Pace::longest`].
+    pub longest: f32,
 }
 
 impl Learned {
     /// The same with the week as the clock knows it.
     pub(crate) fn pace(&self, shape: ShapeId) -> Pace {
-        let Self { shape: _, level, evidence, tails, rows_per_event } = *self;
-        Pace { shape, level, evidence, tails, rows_per_event }
+        let Self { shape: _, level, evidence, tails, rows_per_event, longest } = *self;
+        Pace { shape, level, evidence, tails, rows_per_event, longest }
     }
 }
 
@@ -295,7 +305,19 @@ pub fn pace(past: Option<&Past>, family: &Family, calendar: &Calendar) -> Learne
         + if unit == Unit::ContactMinutes { EVIDENCE_OF_CONTACT } else { 0.0 };
     let tails = past.map_or(family.tails, |past| tails(&past.gaps, &past.closed_gaps, &family.tails));
     let rows_per_event = past.map_or(1.0, Past::rows_per_event);
-    Learned { shape, level, evidence, tails, rows_per_event }
+    // Beacons are told to come: a site that was away once has no right to be so again.
+    let longest = match unit {
+        Unit::ContactMinutes => 0.0,
+        Unit::Rows => longest(past, family),
+    };
+    Learned { shape, level, evidence, tails, rows_per_event, longest }
+}
+
+/// The longest healthy silence of a stream, of its family as long as it is new.
+fn longest(past: Option<&Past>, family: &Family) -> f32 {
+    let own = past.map_or(0.0, |past| past.longest_gap() as f32);
+    let is_new = past.is_none_or(|past| past.hours() < (LEARNING_DAYS * 24) as f32);
+    if is_new { own.max(family.longest) } else { own }
 }
 
 /// Families by key.

@@ -10,7 +10,7 @@ use crate::{
     learn::{Family, Past},
     shape::Unit,
     stream::{Loudness, StreamId},
-    watch::{Watch, instant, seconds},
+    watch::{KNOWN_AFTER, Watch, instant, seconds},
 };
 
 /// What survives a restart of HQ, for one site.
@@ -88,6 +88,7 @@ impl Watch {
         for stream in 0..self.pasts.len() as u32 {
             members[self.family_of(StreamId(stream))].push(stream);
         }
+        self.find_known();
         for (key, members) in self.family_names.iter().zip(members) {
             if let Some(family) = self.families.get_mut(key) {
                 family.learn(members.into_iter().filter_map(|stream| self.pasts[stream as usize].as_deref()));
@@ -98,6 +99,23 @@ impl Watch {
                     }
                 }
             }
+        }
+    }
+
+    /// Which cohorts' hours are known by now: declared ones, and those of families that were heard for long enough.
+    fn find_known(&mut self) {
+        let mut born: Vec<Option<i64>> = vec![None; self.family_names.len()];
+        for stream in 0..self.pasts.len() {
+            let Some(past) = self.pasts[stream].as_deref() else { continue };
+            let first = &mut born[self.family_of(StreamId(stream as u32))];
+            *first = Some(first.map_or(past.born, |first| first.min(past.born)));
+        }
+        for ((key, zone), cohort) in &self.cohorts {
+            let Some(family) = self.family_names.iter().position(|known| known == key) else { continue };
+            let is_known = born[family].is_some_and(|born| self.now - born >= KNOWN_AFTER);
+            let is_contact = self.families.get(key).is_some_and(|family| family.unit == Unit::ContactMinutes);
+            let is_declared = !zone.ends_with('|');
+            self.clock.set_assumed(*cohort, self.config.learns && is_contact && !is_declared && !is_known);
         }
     }
 

@@ -10,7 +10,7 @@ use rollcall_types::{Cause, SiteId, Timestamp};
 use crate::{
     incident::{Condition, Incident, Kind, Member, Notice, deafness_text},
     site::{CONTACT, Decision},
-    stream::{Change, Loudness, StreamId, Transition},
+    stream::{Change, Loudness, Measure, StreamId, Transition},
     watch::{Watch, instant, seconds},
 };
 
@@ -33,7 +33,10 @@ impl Watch {
                 // A timer that comes up late may jump over levels.
                 self.quiet_streams.insert((number, transition.stream.0));
                 // Sites that are quiet with their whole cohort have no cause of their own to look for.
-                if self.clock.is_alone(transition.stream) && self.suspects.insert(number) {
+                // Nor have, as long as nobody knows their hours, those that only open a little later than others.
+                let is_suspect = self.clock.is_alone(transition.stream)
+                    && (loudness >= Loudness::Red || !self.clock.is_assumed(transition.stream));
+                if is_suspect && self.suspects.insert(number) {
                     self.suspects_changed = true;
                 }
                 if loudness >= Loudness::Red {
@@ -66,7 +69,7 @@ impl Watch {
         let now = instant(at);
         let id = match self.sites[number as usize].trouble().incident {
             Some(id) => id,
-            None => self.open_silence(number, &name, measure.last, now),
+            None => self.open_silence(number, &name, &measure, now),
         };
         let is_relapse = self.sites[number as usize].take_back_since().is_some();
         self.recovering.remove(&number);
@@ -108,7 +111,7 @@ impl Watch {
     }
 
     /// Opens an incident for a site's silence, or takes up the one it relapses into.
-    fn open_silence(&mut self, number: u32, stream: &str, since: i64, now: Timestamp) -> u64 {
+    fn open_silence(&mut self, number: u32, stream: &str, measure: &Measure, now: Timestamp) -> u64 {
         let site = self.sites[number as usize].id.clone();
         let recent = self.incidents.values().rev().find(|incident| {
             incident.kind == Kind::Silence && incident.members.contains_key(&site) && incident.is_recent(now)
@@ -117,13 +120,12 @@ impl Watch {
             Some(id) => {
                 if let Some(incident) = self.incidents.get_mut(&id) {
                     incident.reopen(now, &format!("{stream} is silent"));
-                    incident.counted_to = instant(since);
                 }
                 self.open.insert(id);
                 id
             }
             None => {
-                let id = self.new_incident(Kind::Silence, instant(since), now);
+                let id = self.new_incident(Kind::Silence, instant(measure.last), now);
                 let contact_known = self.contact(number).is_some();
                 if let Some(incident) = self.incidents.get_mut(&id) {
                     incident.stream = Some(stream.to_owned());
@@ -141,6 +143,9 @@ impl Watch {
         });
         if let Some(incident) = self.incidents.get_mut(&id) {
             (incident.held_by, incident.was_held) = (group, incident.was_held || group.is_some());
+            // What was missed until now the clock knows best: it stood still while nobody could be missed.
+            incident.missed_minutes += measure.missed_minutes;
+            incident.counted_to = now;
             incident.is_chronic = is_chronic;
         }
         id
@@ -517,6 +522,9 @@ impl Watch {
         let stream = self.sites[number as usize].streams.first().copied();
         let Some(stream) = stream else { return plain };
         let day = self.clock.business_day(stream);
+        if self.clock.is_assumed(stream) && self.clock.is_in_quiet_cohort(stream) {
+            return (0.0, day);
+        }
         (self.clock.business_minutes(stream, from, to), day)
     }
 

@@ -70,6 +70,8 @@ pub struct Pace {
     pub tails: Tails,
     /// Rows that an event brings, on average.
     pub rows_per_event: f32,
+    /// The longest healthy silence that a lasting one is to be longer than, in expected events.
+    pub longest: f32,
 }
 
 /// A stream became louder, or dropped without stopping.

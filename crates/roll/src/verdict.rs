@@ -79,7 +79,9 @@ impl Watch {
         if loudness >= Loudness::Red {
             return Some(verdict(SiteState::Silent, last_heard, known_cause.or(Some(Cause::PowerOrLink))));
         }
-        if loudness >= Loudness::Amber {
+        // Where most of its kind went as well, being late says nothing more.
+        let is_assumed = quiet_units > 3 && self.clock.is_assumed(stream);
+        if loudness >= Loudness::Amber && !(is_assumed && self.clock.is_in_quiet_cohort(stream)) {
             return Some(verdict(SiteState::Late, last_heard, Some(Cause::PowerOrLink)));
         }
         if let Some(condition) = trouble.conditions.keys().next() {
@@ -88,7 +90,11 @@ impl Watch {
         if site.said_goodbye && self.now < site.excused_until {
             return Some(verdict(SiteState::QuietExpected, last_heard, Some(Cause::Closed)));
         }
-        if quiet_units > 3 && self.clock.busyness(stream, self.now) < BUSY {
+        let is_quiet_time = self.clock.busyness(stream, self.now) < BUSY;
+        if is_assumed && (is_quiet_time || self.clock.is_in_quiet_cohort(stream)) {
+            return Some(verdict(SiteState::OutsideAssumedHours, last_heard, None));
+        }
+        if quiet_units > 3 && is_quiet_time {
             return Some(verdict(SiteState::QuietExpected, last_heard, Some(Cause::Closed)));
         }
         if let Some(incident) = incident.filter(|_| trouble.back_since.is_none())

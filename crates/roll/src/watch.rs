@@ -19,11 +19,14 @@ use crate::{
     guard::{Guard, Signs},
     incident::Incident,
     learn::{Families, Family, Past, pace},
-    shape::Unit,
+    shape::{Shape, Unit},
     site::{CONTACT, Decision, Owner, Site, SiteSpec, WatchConfig},
     stream::{CalendarId, CohortId, Loudness, Measure, ShapeId, StreamId, Thresholds},
     tuning::Tuning,
 };
+
+/// A week after the first of its sites was heard, the hours of a kind of site are learned; until then they are nobody's knowledge.
+pub(crate) const KNOWN_AFTER: i64 = 7 * 86_400;
 
 /// All sites, watched.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ pub struct Watch {
     pub(crate) quiet_streams: BTreeSet<(u32, u32)>,
     pub(crate) suspects_changed: bool,
     /// Open questions about whole cohorts, by family: one, in however many zones the day comes.
-    pub(crate) quiet_families: BTreeMap<String, (u64, BTreeSet<CohortId>)>,
+    pub(crate) quiet_families: BTreeMap<String, Question>,
     pub(crate) recovering: BTreeSet<u32>,
     /// Sites not heard yet, by the instant at which that becomes an incident.
     pub(crate) awaited: BinaryHeap<Reverse<(i64, u32)>>,
@@ -72,6 +75,16 @@ pub struct Watch {
     pub(crate) tuning: Tuning,
     /// Sites that fall silent again and again.
     pub(crate) chronic: BTreeSet<u32>,
+}
+
+/// An open question about a family: is this a closing day?
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) incident: u64,
+    /// Its cohorts that are quiet.
+    pub(crate) cohorts: BTreeSet<CohortId>,
+    /// Since when none is.
+    pub(crate) answered_since: Option<i64>,
 }
 
 /// The number of each site, by its id. The ids themselves are in the sites, not here once more.
@@ -186,8 +199,9 @@ impl Watch {
     fn never_heard_due(&self, number: u32, attributes: &BTreeMap<String, String>) -> i64 {
         let site = &self.sites[number as usize];
         let calendar = self.clock.calendar(site.calendar);
-        let family = self.families.get(&family_key(CONTACT, attributes, &self.config));
-        let fresh = Family::new(Unit::ContactMinutes, self.config.contacts_per_hour);
+        let family = self.families.get(&family_key(CONTACT, attributes, &self.config)).filter(|family| family.learned);
+        let by_day = Arc::new(Shape::unlearned(Unit::ContactMinutes));
+        let fresh = Family { shape: by_day, ..Family::new(Unit::ContactMinutes, self.config.contacts_per_hour) };
         let pace = pace(None, family.unwrap_or(&fresh), calendar);
         let day = pace.shape.day_hours();
         pace.shape.reach(calendar, site.expected_from, day, site.expected_from + 14 * 86_400)
@@ -348,6 +362,10 @@ impl Watch {
                 let cohort = self.clock.add_cohort(shape, plain);
                 self.family_of_cohorts.push(family_number);
                 debug_assert_eq!(self.family_of_cohorts.len(), cohort.0 as usize + 1, "cohorts are made here alone");
+                // A family that is known already says so at the end of the day.
+                let is_assumed =
+                    self.config.learns && unit == Unit::ContactMinutes && hours.is_empty() && !family.learned;
+                self.clock.set_assumed(cohort, is_assumed);
                 self.cohorts.insert((key, zone), cohort);
                 cohort
             }
@@ -480,6 +498,10 @@ impl Watch {
         self.now = now_s;
         let mut transitions = Vec::new();
         self.clock.tick(now_s, hearing, &mut transitions);
+        for stream in self.clock.take_fallen_quiet() {
+            self.heard_again(self.owners[stream.0 as usize].site, stream);
+            self.clock.excuse(stream, now_s);
+        }
         self.tell_of_deafness(was_deaf.is_some(), instant(now_s));
         for transition in transitions {
             self.take(transition);

@@ -19,6 +19,9 @@ pub(crate) struct IncidentsArgs {
     /// Also those that ended in the last week.
     #[arg(long)]
     all: bool,
+    /// Also the incidents of single sites for which a group speaks.
+    #[arg(long)]
+    members: bool,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -32,6 +35,9 @@ enum IncidentsCommand {
     Show {
         /// Its number.
         id: u64,
+        /// All its sites; else the ten that have been away for the longest.
+        #[arg(long)]
+        members: bool,
         /// For programs.
         #[arg(long)]
         json: bool,
@@ -102,8 +108,8 @@ enum IncidentsCommand {
 
 pub(crate) fn run(args: IncidentsArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        None => return list(&Client::find(&args.hq)?, args.all, args.json),
-        Some(IncidentsCommand::Show { id, json, hq }) => show(&Client::find(&hq)?, id, json)?,
+        None => return list(&Client::find(&args.hq)?, &args),
+        Some(IncidentsCommand::Show { id, members, json, hq }) => show(&Client::find(&hq)?, id, members, json)?,
         Some(IncidentsCommand::Ack { id, reason, by, hours, hq }) => {
             let body = json!({"by": by, "reason": reason, "hours": hours});
             let answer: Value = Client::find(&hq)?.post(&format!("/api/incidents/{id}/ack"), &body)?;
@@ -158,16 +164,23 @@ fn budget(client: &Client, is_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(client: &Client, all: bool, is_json: bool) -> anyhow::Result<ExitCode> {
-    let text = client.get(if all { "/api/incidents?all=true" } else { "/api/incidents" })?;
-    let incidents: Vec<Value> = serde_json::from_str(&text)?;
-    let open = incidents.iter().filter(|incident| incident["closed_at"].is_null()).count();
-    if is_json {
+fn list(client: &Client, args: &IncidentsArgs) -> anyhow::Result<ExitCode> {
+    let text = client.get(if args.all { "/api/incidents?all=true" } else { "/api/incidents" })?;
+    let mut incidents: Vec<Value> = serde_json::from_str(&text)?;
+    if args.json {
         println!("{text}");
-    } else if !incidents.is_empty() {
+    }
+    let is_held = |incident: &Value| incident["closed_at"].is_null() && !incident["held_by"].is_null();
+    let held = incidents.iter().filter(|incident| is_held(incident)).count();
+    let open = incidents.iter().filter(|incident| incident["closed_at"].is_null()).count() - held;
+    incidents.retain(|incident| args.members || !is_held(incident));
+    if !args.json && !incidents.is_empty() {
         println!("{}", table(&incidents));
     }
-    eprintln!("{open} open incidents");
+    match held {
+        0 => eprintln!("{open} open incidents"),
+        held => eprintln!("{open} open incidents, which speak for {held} of single sites (--members shows them)"),
+    }
     Ok(if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
 }
 
@@ -213,7 +226,10 @@ fn time(value: &Value) -> String {
     value.as_str().and_then(|text| text.parse().ok()).map_or_else(|| "-".to_owned(), short)
 }
 
-fn show(client: &Client, id: u64, is_json: bool) -> anyhow::Result<()> {
+/// Sites that are named of an incident, unless all are asked for.
+const WORST: usize = 10;
+
+fn show(client: &Client, id: u64, all: bool, is_json: bool) -> anyhow::Result<()> {
     let text = client.get(&format!("/api/incidents/{id}"))?;
     if is_json {
         println!("{text}");
@@ -221,14 +237,24 @@ fn show(client: &Client, id: u64, is_json: bool) -> anyhow::Result<()> {
     }
     let incident: Value = serde_json::from_str(&text)?;
     println!("{}", table(std::slice::from_ref(&incident)));
-    for (site, member) in incident["members"].as_object().into_iter().flatten() {
+    println!("\nWhat happened:");
+    for entry in incident["timeline"].as_array().into_iter().flatten() {
+        println!("  {}  {}", time(&entry["at"]), entry["text"].as_str().unwrap_or_default());
+    }
+    let mut members: Vec<(&String, &Value)> = incident["members"].as_object().into_iter().flatten().collect();
+    // Those that are away first, the longest before the others.
+    let order = |member: &Value| (!member["until"].is_null(), member["since"].as_str().unwrap_or_default().to_owned());
+    members.sort_by_cached_key(|(_, member)| order(member));
+    let absent = members.iter().filter(|(_, member)| member["until"].is_null()).count();
+    println!("\n{} sites, {absent} of them still:", members.len());
+    let named = if all { members.len() } else { WORST };
+    for (site, member) in members.iter().take(named) {
         let until =
             if member["until"].is_null() { "still".to_owned() } else { format!("to {}", time(&member["until"])) };
         println!("  {site}: from {} {until}", time(&member["since"]));
     }
-    println!("\nWhat happened:");
-    for entry in incident["timeline"].as_array().into_iter().flatten() {
-        println!("  {}  {}", time(&entry["at"]), entry["text"].as_str().unwrap_or_default());
+    if members.len() > named {
+        println!("  and {} more (--members)", members.len() - named);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use rollcall_types::{Cause, SiteId, SiteState, Timestamp};
+use rollcall_types::{Cause, SiteId, SiteState, Timestamp, roll_sentence};
 use serde::Deserialize;
 
 use crate::FINDING;
@@ -43,13 +43,17 @@ pub(crate) fn roll(text: &str, json: bool) -> anyhow::Result<ExitCode> {
             short(last)
         );
     }
-    let findings = lines.iter().filter(|line| line.state.is_finding()).count();
-    if findings == 0 {
-        eprintln!("{} sites, none missing", lines.len());
-        return Ok(ExitCode::SUCCESS);
+    eprintln!("{}", roll_sentence(lines.iter().map(|line| line.state)));
+    if lines.iter().any(|line| line.state == SiteState::OutsideAssumedHours) {
+        eprintln!(
+            "outside-assumed-hours: quiet like most of their kind, and nobody declared when they are open (`hours` in the roster): \
+             whether they are closed is not known"
+        );
     }
-    eprintln!("{} sites, {findings} missing", lines.len());
-    Ok(ExitCode::from(FINDING))
+    match lines.iter().any(|line| line.state.is_finding()) {
+        true => Ok(ExitCode::from(FINDING)),
+        false => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// The roll as a drawn table.
@@ -63,7 +67,10 @@ pub(crate) fn roll_table(lines: &[RollLine]) -> Table {
             SiteState::Ok => Color::Green,
             SiteState::Silent | SiteState::NeverHeard => Color::Red,
             SiteState::Late | SiteState::Recovering | SiteState::Unknown => Color::Yellow,
-            SiteState::QuietExpected | SiteState::DeclaredClosed | SiteState::Retired => Color::Grey,
+            SiteState::QuietExpected
+            | SiteState::OutsideAssumedHours
+            | SiteState::DeclaredClosed
+            | SiteState::Retired => Color::Grey,
         };
         table.add_row([
             Cell::new(&line.site),
@@ -72,9 +79,13 @@ pub(crate) fn roll_table(lines: &[RollLine]) -> Table {
             Cell::new(line.cause.map_or_else(String::new, |cause| cause.to_string())),
             Cell::new(time(line.last_heard)),
             Cell::new(time(line.complete_through)),
-            Cell::new(match line.caught_up_by {
-                Some(by) => format!("{}, here by {}", line.unconfirmed_rows, short(by)),
-                None => line.unconfirmed_rows.to_string(),
+            Cell::new(match (line.caught_up_by, line.state) {
+                (Some(by), _) => format!("{}, here by {}", line.unconfirmed_rows, short(by)),
+                // Nobody can say what a site that is not heard has by now.
+                (None, SiteState::NeverHeard | SiteState::Late | SiteState::Silent | SiteState::Unknown) => {
+                    "unknown".to_owned()
+                }
+                (None, _) => line.unconfirmed_rows.to_string(),
             }),
             Cell::new(match line.learning_day {
                 Some(day) => format!("learning (day {day} of 14). {}", line.detail),

@@ -13,8 +13,8 @@ use rollcall_wire::{
     batch::{Encoded, Encoder},
     framing::frames,
     proto::{
-        self, Attempts, Beacon, EpochWanted, Goodbye, Heads, Hello, HqControl, Refused, SiteControl, TableHead,
-        Welcome, data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
+        self, Attempts, Beacon, EpochWanted, Goodbye, Heads, Hello, HqControl, Refused, SiteControl, SiteRefuses,
+        TableHead, Welcome, data_reply::Message as Reply, hq_control::Message as FromHq, site_control::Message as ToHq,
         sites_client::SitesClient,
     },
 };
@@ -302,6 +302,7 @@ impl Session<'_> {
                     "HQ confirmed table {table:?} up to {confirmed} and now has less of it: was it restored from a backup? \
                      If so, run `rollcall-site resend`"
                 );
+                refuse(control, &message).await;
                 return Err(SiteError::Refused { code: "older-lake".to_owned(), message });
             }
         }
@@ -715,8 +716,17 @@ impl Session<'_> {
 /// Tells HQ that this journal is not the one it knows. The connection ends now either way; the next one
 /// learns the new epoch.
 async fn want_epoch(control: &mpsc::Sender<SiteControl>, reason: &str) {
-    let wanted = ToHq::EpochWanted(EpochWanted { reason: reason.to_owned() });
-    let _ = control.send(SiteControl { message: Some(wanted) }).await;
+    part_with(control, ToHq::EpochWanted(EpochWanted { reason: reason.to_owned() })).await;
+}
+
+/// Tells HQ why the site does not go on with it: else HQ would see one that comes and goes.
+async fn refuse(control: &mpsc::Sender<SiteControl>, reason: &str) {
+    part_with(control, ToHq::Refuses(SiteRefuses { reason: reason.to_owned() })).await;
+}
+
+async fn part_with(control: &mpsc::Sender<SiteControl>, last: ToHq) {
+    // Where HQ is gone there is nobody to tell.
+    let _ = control.send(SiteControl { message: Some(last) }).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
 }
 

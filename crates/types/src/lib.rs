@@ -26,5 +26,5 @@ pub use load_reason::LoadReason;
 pub use manifest::{Manifest, Stated};
 pub use plain::{TEXT_BYTES_MAX, plain, steers};
 pub use position::{ChainHash, Epoch, Seq};
-pub use state::{Cause, SiteState};
+pub use state::{Cause, SiteState, roll_sentence};
 pub use time::{InvalidTime, Timestamp};

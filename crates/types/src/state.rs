@@ -12,8 +12,10 @@ pub enum SiteState {
     NeverHeard,
     /// Heard from as expected, nothing outstanding.
     Ok,
-    /// Quiet, and it said so or its hours say so.
+    /// Quiet, and it said so, or its hours say so: declared ones, or learned ones.
     QuietExpected,
+    /// Quiet like most of its kind, without a goodbye; nobody declared its hours, and they are not learned yet.
+    OutsideAssumedHours,
     /// Later than expected; not yet called silent.
     Late,
     /// Absent without an explanation.
@@ -29,9 +31,44 @@ pub enum SiteState {
 }
 
 impl SiteState {
-    /// Whether a person should look: the site is missing without an explanation.
+    /// All of them, those that a person should look at first.
+    pub const ALL: [Self; 10] = [
+        Self::NeverHeard,
+        Self::Silent,
+        Self::Late,
+        Self::Unknown,
+        Self::Recovering,
+        Self::Ok,
+        Self::OutsideAssumedHours,
+        Self::QuietExpected,
+        Self::DeclaredClosed,
+        Self::Retired,
+    ];
+
+    /// Whether the site is missing: what happened there of late is not known here, and nothing explains that. An answer about now is not
+    /// complete without it.
     pub fn is_finding(self) -> bool {
-        matches!(self, Self::NeverHeard | Self::Late | Self::Silent)
+        matches!(self, Self::NeverHeard | Self::Late | Self::Silent | Self::Recovering | Self::Unknown)
+    }
+}
+
+/// The roll in a sentence: how many sites are missing, and how many are in which state. Retired sites do not count.
+pub fn roll_sentence(states: impl IntoIterator<Item = SiteState>) -> String {
+    let mut counts = std::collections::BTreeMap::new();
+    for state in states.into_iter().filter(|state| *state != SiteState::Retired) {
+        *counts.entry(state).or_insert(0_usize) += 1;
+    }
+    let sum =
+        |of: &dyn Fn(SiteState) -> bool| counts.iter().filter(|(state, _)| of(**state)).map(|(_, count)| count).sum();
+    let (all, missing): (usize, usize) = (sum(&|_| true), sum(&SiteState::is_finding));
+    let missing = if missing == 0 { "none".to_owned() } else { missing.to_string() };
+    let named = SiteState::ALL.iter().filter_map(|state| Some(format!("{} {state}", counts.get(state)?)));
+    let named: Vec<String> = named.collect();
+    let sites = if all == 1 { "site" } else { "sites" };
+    if named.is_empty() {
+        format!("{all} {sites}")
+    } else {
+        format!("{all} {sites}, {missing} missing: {}", named.join(", "))
     }
 }
 
@@ -41,6 +78,7 @@ impl fmt::Display for SiteState {
             Self::NeverHeard => "never-heard",
             Self::Ok => "ok",
             Self::QuietExpected => "quiet-expected",
+            Self::OutsideAssumedHours => "outside-assumed-hours",
             Self::Late => "late",
             Self::Silent => "silent",
             Self::Recovering => "recovering",
@@ -106,5 +144,20 @@ impl fmt::Display for Cause {
             Self::Misfit => "values do not fit",
             Self::NotUpdated => "has not taken an update",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_the_roll_add_up_to_it() {
+        let mut states = vec![SiteState::Ok; 3];
+        assert_eq!(roll_sentence(states.clone()), "3 sites, none missing: 3 ok");
+        states.extend([SiteState::Silent, SiteState::OutsideAssumedHours, SiteState::Recovering, SiteState::Retired]);
+        let said = roll_sentence(states);
+        assert_eq!(said, "6 sites, 2 missing: 1 silent, 1 recovering, 3 ok, 1 outside-assumed-hours");
+        assert_eq!(roll_sentence([]), "0 sites");
     }
 }

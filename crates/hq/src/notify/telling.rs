@@ -24,6 +24,7 @@ impl Telling {
         let what = match self.notice {
             Notice::Resolved => "over".to_owned(),
             Notice::Opened => format!("level {}", self.level),
+            Notice::Again => format!("again, level {}", self.level),
             Notice::Louder => format!("now level {}", self.level),
             Notice::Repeated => format!("still level {}", self.level),
             Notice::LeaseExpired => format!("nobody mended it: now level {}", self.level),

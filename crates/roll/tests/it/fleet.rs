@@ -23,6 +23,14 @@ pub(crate) struct Shop {
     rows: f64,
     opens: i64,
     closes: i64,
+    always: bool,
+}
+
+impl Shop {
+    /// Its till is on day and night.
+    pub(crate) fn always_open(&mut self) {
+        self.always = true;
+    }
 }
 
 /// Decides whether a shop that is open can be heard.
@@ -41,7 +49,12 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// `sites` shops in these zones, with ten providers and a region for every fifty.
     pub(crate) fn new(sites: usize, zones: &[Tz], config: WatchConfig) -> Self {
-        let mut watch = Watch::new(config, at(0));
+        Self::begun_at(0, sites, zones, config)
+    }
+
+    /// The same, with an HQ that is started at a minute.
+    pub(crate) fn begun_at(minute: i64, sites: usize, zones: &[Tz], config: WatchConfig) -> Self {
+        let mut watch = Watch::new(config, at(minute));
         let (mut shops, mut specs) = (Vec::new(), Vec::new());
         for number in 0..sites {
             let zone = zones[number % zones.len()];
@@ -52,11 +65,18 @@ impl Fleet {
                 id: id.clone(),
                 calendar: Calendar { zone, ..Calendar::default() },
                 attributes: attributes.into(),
-                expected_from: at(0),
+                expected_from: at(minute),
                 enrolled: true,
             });
             watch.set_site(specs[number].clone());
-            shops.push(Shop { id, zone, rows: 5.0 + (number % 7) as f64, opens: 9 * 60, closes: 20 * 60 });
+            shops.push(Shop {
+                id,
+                zone,
+                rows: 5.0 + (number % 7) as f64,
+                opens: 9 * 60,
+                closes: 20 * 60,
+                always: false,
+            });
         }
         let random = SmallRng::seed_from_u64(7);
         Self { shops, specs, watch, told: Vec::new(), incidents: BTreeMap::new(), random, holidays: BTreeSet::new() }
@@ -69,7 +89,7 @@ impl Fleet {
         let is_closed = local.weekday() == chrono::Weekday::Sun || self.holidays.contains(&local.date_naive());
         // Opening and closing vary by some minutes from day to day.
         let jitter = (local.ordinal() as i64 * 7919 + shop.rows as i64 * 31) % 9 - 4;
-        !is_closed && of_day >= shop.opens + jitter && of_day < shop.closes + jitter
+        shop.always || !is_closed && of_day >= shop.opens + jitter && of_day < shop.closes + jitter
     }
 
     /// Lets the minutes `from..to` pass.

@@ -152,11 +152,17 @@ fn a_lake_older_than_what_it_confirmed_is_refused_until_told() {
     hq.restart();
     wait_for("the site to refuse", || (store.status().0 == Some(2)).then_some(()));
     assert_eq!(names(&hq).as_deref(), Some("one two"), "nothing is merged silently");
+    // Both ends say so, and what to do: it is no power cut, and nothing is on its way.
+    let evidence = wait_for("HQ to say that it is refused", || hq.open_incident("refused"));
+    assert!(evidence.contains("rollcall-site resend"), "{evidence}");
+    let line = hq.state_of("seattle-01");
+    assert!(line["state"] == "silent" && line["cause"] == "hq-refuses", "{line}");
     let told = store.agent_command(&["resend"]).output().expect("runs");
     assert!(told.status.success());
     wait_for("the lost change to come back", || (names(&hq)? == "one two three").then_some(()));
     store.wait_confirmed();
     assert_eq!(store.status().0, Some(0));
+    wait_for("the incident to end", || hq.open_incident("refused").is_none().then_some(()));
 }
 
 #[test]

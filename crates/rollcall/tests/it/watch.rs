@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Hq, Process, Store, free_address, running_store, wait_for};
+use crate::support::{Hq, Process, Store, binary, faketime, free_address, off_by, running_store, wait_for};
 
 const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a')";
 
@@ -316,4 +316,60 @@ fn a_declared_closure_explains_silence_and_ends_its_incident() {
     wait_for("its incident to end", || incidents(&hq, &[]).is_empty().then_some(()));
     let all = incidents(&hq, &["--all"]);
     assert!(all.iter().any(|incident| incident["members"]["boston-01"].is_object()), "it is remembered");
+}
+
+#[test]
+fn what_goes_without_a_word_on_the_first_evening_is_named_and_nobody_else() {
+    // Method: it is ten in the evening where HQ and 200 sites are; nobody declared hours, nothing is learned. Five sites go without a
+    // goodbye.
+    let Some(library) = faketime() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let now = chrono::Utc::now();
+    let evening = now.date_naive().and_hms_opt(22, 0, 0).expect("a time").and_utc();
+    let shift = (evening - now).num_seconds();
+    let environment = [
+        ("FAKETIME", format!("{shift:+}s")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("LD_PRELOAD", library.display().to_string()),
+    ];
+    let hq = Hq::start_in(directory.path(), environment.map(|(name, value)| (name.to_owned(), value)).into());
+    let receiver = Receiver::start(directory.path());
+    let hook = json!({"kind": "webhook", "url": format!("{}/hook", receiver.http), "daily_at": "22:01", "tz": "UTC"});
+    set_channel(&hq, directory.path(), "desk", &hook);
+    let mut fleet = Command::new(binary("rollcall"));
+    fleet.arg("fleet").arg("--against").arg(&hq.data);
+    fleet.args(["--sites", "200", "--fall-silent", "5", "--rate", "100", "--batch-rows", "5", "--seconds", "80"]);
+    let fleet = off_by(&format!("{shift:+}s"), &library, fleet);
+    let _fleet = Process::start(fleet, &directory.path().join("fleet.log"));
+    let is_in = |state: &str| -> Vec<String> {
+        let roll = hq.roll();
+        let of_state = roll.iter().filter(|line| line["state"] == state);
+        of_state.filter_map(|line| line["site"].as_str().map(str::to_owned)).collect()
+    };
+    wait_for("all to be there", || (is_in("ok").len() == 200).then_some(()));
+    let silent = wait_for("five to be named", || Some(is_in("silent")).filter(|silent| silent.len() == 5));
+    let called = hq.run(&["call"]);
+    assert_eq!(called.status.code(), Some(1));
+    assert!(said(&called).contains("5 missing: 5 silent"), "{}", said(&called));
+    wait_for("answers to lack them", || {
+        let mut missing = hq.missing("SELECT count(*) FROM sales");
+        missing.retain(|missing| missing.contains("power-or-link"));
+        (missing.len() == 5 && silent.iter().all(|site| missing.iter().any(|missing| missing.contains(site))))
+            .then_some(())
+    });
+    let told = wait_for("people to be told", || {
+        let told: Vec<Value> =
+            receiver.got("/hook").into_iter().filter(|got| got["body"]["notice"] == "opened").collect();
+        let sites: Vec<&str> =
+            told.iter().flat_map(|told| told["body"]["sites"].as_array()).flatten().filter_map(Value::as_str).collect();
+        silent.iter().all(|site| sites.contains(&site.as_str())).then(|| sites.len())
+    });
+    assert_eq!(told, 5, "nobody else is called about");
+    let daily = wait_for("the daily roll call", || {
+        let mut all = receiver.got("/hook").into_iter();
+        all.find_map(|got| {
+            Some(got["body"]["title"].as_str()?.to_owned()).filter(|title| title.starts_with("Roll call"))
+        })
+    });
+    assert!(daily.contains("5 missing: 5 silent"), "{daily}");
 }

@@ -1,0 +1,197 @@
+//! The watch calls: whatever is missing for half a day, by night as by day, and again when it falls again.
+
+use std::collections::BTreeSet;
+
+use rollcall_roll::{Kind, Notice, Thresholds, WatchConfig};
+use rollcall_types::SiteState;
+
+use crate::fleet::{DAY, Fleet, at, everyday};
+
+const UTC: &[chrono_tz::Tz] = &[chrono_tz::UTC];
+/// Noon of the day after learning.
+const NOON: i64 = 21 * DAY + 12 * 60;
+
+/// Minutes from `from` to the first time that people were told of an incident with this shop among its members.
+fn told_after(fleet: &Fleet, shop: usize, from: i64) -> Option<i64> {
+    let id = &fleet.shops[shop].id;
+    let is_about = |incident: &u64| fleet.incidents.get(incident).is_some_and(|known| known.members.contains_key(id));
+    let told = fleet.told.iter().filter(|said| said.notice != Notice::Resolved && said.at >= at(from));
+    told.filter(|said| is_about(&said.incident))
+        .map(|said| (said.at.as_micros() - at(from).as_micros()) / 60_000_000)
+        .next()
+}
+
+#[test]
+fn a_silence_that_never_surprises_is_told_after_half_a_business_day() {
+    // Method: with thresholds that nothing reaches, only missed business time can call. A shop is open for eleven hours.
+    let thresholds = Thresholds { red: 90.0, page: 99.0, ..Thresholds::default() };
+    let mut fleet = Fleet::new(12, UTC, WatchConfig { thresholds, ..WatchConfig::default() });
+    fleet.run(0, NOON, &|_, _| true);
+    let mut fleet = fleet.settled();
+    fleet.run(NOON, NOON + 2 * DAY, &|shop, _| shop != 3);
+    let minutes = told_after(&fleet, 3, NOON).expect("people are told");
+    assert!((5 * 60..6 * 60).contains(&minutes), "{minutes} minutes: {}", fleet.summary());
+    let others: BTreeSet<usize> = (0..12).filter(|shop| told_after(&fleet, *shop, NOON).is_some()).collect();
+    assert_eq!(others, BTreeSet::from([3]), "{}", fleet.summary());
+    assert_eq!(fleet.watch.verdict(&fleet.shops[3].id).expect("watched").state, SiteState::Silent);
+}
+
+#[test]
+fn a_table_with_few_rows_is_told_of_half_a_day_beyond_its_longest_healthy_silence() {
+    // Method: sites that are heard all the time sell once every three days or so, for ten weeks; then one sells no more.
+    let mut fleet = Fleet::new(6, UTC, WatchConfig::default());
+    let sells = |shop: usize, day: i64| (day * 7 + shop as i64 * 3) % 5 < 2 && (day / 6 + shop as i64) % 4 != 0;
+    let quiet_from = 70;
+    let mut longest = 0;
+    let mut last = 0;
+    for day in 0..quiet_from + 21 {
+        if sells(3, day) && day < quiet_from {
+            longest = longest.max(day - last);
+            last = day;
+        }
+        for quarter in 0..96 {
+            let minute = day * DAY + quarter * 15;
+            fleet.watch.tick(at(minute));
+            for shop in 0..fleet.shops.len() {
+                let id = fleet.shops[shop].id.clone();
+                for tick in 0..15 {
+                    fleet.watch.event(&id, "contact", at(minute + tick), 1.0);
+                }
+                if quarter == 48 && sells(shop, day) && (shop != 3 || day < quiet_from) {
+                    fleet.watch.event(&id, "sales", at(minute), 1.0);
+                }
+            }
+            for minute in minute..minute + 15 {
+                fleet.watch.tick(at(minute));
+            }
+            let now = fleet.watch.take_decisions();
+            if day >= quiet_from {
+                fleet.told.extend(now);
+            }
+            for incident in fleet.watch.take_changed() {
+                fleet.incidents.insert(incident.id, incident);
+            }
+        }
+    }
+    let days = told_after(&fleet, 3, last * DAY).expect("people are told") as f64 / DAY as f64;
+    assert!(days <= longest as f64 * 1.6 + 2.0, "after {days} days, the longest was {longest}: {}", fleet.summary());
+}
+
+/// The first minute of an evening.
+const EVENING: i64 = 22 * 60;
+
+/// A fleet whose hours nobody declared and that is heard round the clock, on its first evening; `fate` begins a quarter of an hour later.
+fn first_evening(sites: usize, until: i64, fate: &dyn Fn(usize, i64) -> bool) -> Fleet {
+    let mut fleet = Fleet::begun_at(EVENING, sites, UTC, WatchConfig::default());
+    for shop in &mut fleet.shops {
+        shop.always_open();
+    }
+    fleet.run(EVENING, until, &|shop, minute| minute < EVENING + 15 || fate(shop, minute));
+    fleet
+}
+
+#[test]
+fn sites_that_go_without_a_word_on_the_first_evening_are_named_within_a_quarter_of_an_hour() {
+    let is_cut = |shop: usize| shop % 40 == 7;
+    let mut fleet = first_evening(200, EVENING + 29, &|shop, _| !is_cut(shop));
+    for shop in 0..200 {
+        let state = fleet.watch.verdict(&fleet.shops[shop].id).expect("watched").state;
+        let wanted = if is_cut(shop) { SiteState::Silent } else { SiteState::Ok };
+        assert_eq!(state, wanted, "shop {shop}: {}", fleet.summary());
+    }
+    fleet.run(EVENING + 29, EVENING + 36, &|shop, _| !is_cut(shop));
+    for shop in 0..200 {
+        assert_eq!(told_after(&fleet, shop, EVENING).is_some(), is_cut(shop), "shop {shop}: {}", fleet.summary());
+    }
+}
+
+#[test]
+fn sites_that_close_at_hours_nobody_said_are_neither_missed_nor_called_closed() {
+    // Over an hour all close, each at a minute of its own; one of them is not back in the morning.
+    let closes = |shop: usize| EVENING + 20 + (shop as i64 * 37) % 60;
+    let opens = |shop: usize| DAY + 8 * 60 + (shop as i64 * 13) % 20;
+    let fate = |shop: usize, minute: i64| minute < closes(shop) || minute >= opens(shop) && shop != 5;
+    let fleet = first_evening(200, DAY + 4 * 60, &fate);
+    let told = fleet.told.iter().filter(|said| said.notice != Notice::Resolved).count();
+    assert_eq!(told, 0, "{}", fleet.summary());
+    for shop in &fleet.shops {
+        assert_eq!(fleet.watch.verdict(&shop.id).expect("watched").state, SiteState::OutsideAssumedHours);
+    }
+    let mut fleet = fleet;
+    fleet.run(DAY + 4 * 60, DAY + 9 * 60, &fate);
+    assert_eq!(
+        fleet.watch.verdict(&fleet.shops[5].id).expect("watched").state,
+        SiteState::Silent,
+        "{}",
+        fleet.summary()
+    );
+    assert!(told_after(&fleet, 5, DAY).is_some(), "{}", fleet.summary());
+    assert_eq!((0..200).filter(|shop| told_after(&fleet, *shop, DAY).is_some()).count(), 1, "{}", fleet.summary());
+}
+
+#[test]
+fn an_outage_that_comes_back_every_day_is_told_every_day() {
+    let mut fleet = everyday(300, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    for day in 0..5 {
+        let from = NOON + day * DAY;
+        let is_dark = |shop: usize, minute: i64| (100..150).contains(&shop) && minute < from + 180;
+        let before = fleet.told.len();
+        fleet.run(from, from + DAY, &|shop, minute| !is_dark(shop, minute));
+        let is_group = |id: &u64| fleet.incidents[id].kind == Kind::Group;
+        let told: Vec<_> = fleet.told[before..].iter().filter(|said| is_group(&said.incident)).collect();
+        let first = told.first().unwrap_or_else(|| panic!("day {day}: nobody is told: {}", fleet.summary()));
+        let minutes = (first.at.as_micros() - at(from).as_micros()) / 60_000_000;
+        assert!(minutes <= 20 && first.level == 1, "day {day}: after {minutes} minutes at level {}", first.level);
+        assert!(matches!(first.notice, Notice::Opened | Notice::Again));
+    }
+}
+
+#[test]
+fn a_site_that_was_away_for_weeks_makes_no_group_loud() {
+    // One shop of the region is away for two weeks, far up on the ladder.
+    let gone = NOON - 14 * DAY;
+    let mut fleet = Fleet::new(300, UTC, WatchConfig::default());
+    fleet.run(0, gone, &|_, _| true);
+    fleet.run(gone, NOON, &|shop, _| shop != 120);
+    let mut fleet = fleet.settled();
+    fleet.run(NOON, NOON + 30, &|shop, _| !(100..150).contains(&shop));
+    let groups = fleet.of_kind(Kind::Group);
+    assert_eq!(groups.len(), 1, "{}", fleet.summary());
+    assert_eq!(groups[0].level, 1, "{}", fleet.summary());
+    assert!(groups[0].members.contains_key(&fleet.shops[120].id));
+}
+
+#[test]
+fn who_is_heard_soon_after_the_others_is_not_told_of() {
+    let mut fleet = everyday(300, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let back = |shop: usize| NOON + 300 + if (100..110).contains(&shop) { 25 } else { 0 };
+    let is_dark = |shop: usize, minute: i64| (100..150).contains(&shop) && minute < back(shop);
+    fleet.run(NOON, NOON + 360, &|shop, minute| !is_dark(shop, minute));
+    assert_eq!(fleet.pages(Kind::Silence), 0, "{}", fleet.summary());
+    // One that stays away is told of.
+    fleet.run(NOON + 360, NOON + 420, &|_, _| true);
+    let stays = |shop: usize, minute: i64| shop == 100 || (100..150).contains(&shop) && minute < NOON + DAY + 120;
+    let before = fleet.told.len();
+    fleet.run(NOON + 420, NOON + DAY, &|_, _| true);
+    fleet.run(NOON + DAY, NOON + DAY + 300, &|shop, minute| !stays(shop, minute));
+    let id = fleet.shops[100].id.clone();
+    let own = fleet.told[before..].iter().any(|said| {
+        let incident = &fleet.incidents[&said.incident];
+        incident.kind == Kind::Silence && incident.members.contains_key(&id) && said.notice != Notice::Resolved
+    });
+    assert!(own, "{}", fleet.summary());
+}
+
+#[test]
+fn a_holiday_is_no_deaf_hq() {
+    let mut fleet = everyday(100, UTC);
+    fleet.run(21 * DAY, 22 * DAY, &|_, _| true);
+    fleet.holidays.insert(chrono::NaiveDate::from_ymd_opt(2026, 1, 27).expect("a day"));
+    fleet.run(22 * DAY, 23 * DAY, &|_, _| true);
+    assert_eq!(fleet.pages(Kind::HqBlind), 0, "{}", fleet.summary());
+    assert_eq!(fleet.pages(Kind::Silence) + fleet.pages(Kind::Group), 0, "{}", fleet.summary());
+    let questions = fleet.of_kind(Kind::CohortQuiet);
+    assert!(questions.len() <= 2, "one question for each stream: {}", fleet.summary());
+}
