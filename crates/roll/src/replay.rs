@@ -108,9 +108,7 @@ pub fn replay(
         pages: told.iter().filter(is_page).count(),
         screens: incidents
             .values()
-            .filter(|incident| {
-                counts(incident.opened_at) && incident.held_by.is_none() && incident.kind != Kind::HqBlind
-            })
+            .filter(|incident| counts(incident.opened_at) && !incident.was_held && incident.kind != Kind::HqBlind)
             .count(),
     };
     Replayed { incidents: incidents.into_values().collect(), told, rate }

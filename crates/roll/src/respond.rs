@@ -16,6 +16,8 @@ use crate::{
 
 /// Business minutes of contact before a site that came back is well.
 const WELL_AFTER_MINUTES: f64 = 15.0;
+/// A stream that was learned from for less than that goes by its family.
+const YOUNG_HOURS: f32 = 48.0;
 /// Closed incidents are kept in memory this long: relapses join them, and their story can be corrected.
 const KEPT_AFTER: i64 = 7 * 86_400;
 
@@ -85,13 +87,16 @@ impl Watch {
         }
         incident.members.entry(site.clone()).or_insert(Member { since: instant(measure.last), until: None }).until =
             None;
-        let worst = if longest > 0.0 {
+        // One that is no shorter would only speak against the alarm, and one of less than one row says nothing.
+        let worst = if longest * per_event >= 0.5 && longest < measure.expected {
             format!("; its worst healthy silence was {:.0}", longest * per_event)
         } else {
             String::new()
         };
+        let is_young = self.pasts[stream.0 as usize].as_ref().is_some_and(|past| past.hours() < YOUNG_HOURS);
+        let by_whom = if is_young { ", by what is usual at sites like it" } else { "" };
         let text = format!(
-            "{:.0} {unit} should have come from {site} since {}{worst}",
+            "{:.0} {unit} should have come from {site} since {}{by_whom}{worst}",
             measure.expected * per_event,
             instant(measure.last)
         );

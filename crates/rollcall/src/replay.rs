@@ -1,8 +1,14 @@
 //! `rollcall replay`: what the watch would have said about your own history.
 
-use std::{collections::HashSet, path::PathBuf, process::ExitCode, str::FromStr};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+};
 
 use anyhow::{Context, bail};
+use chrono::{Datelike, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use rollcall_hq::roster_from_csv;
@@ -12,7 +18,8 @@ use serde_json::{Value, json};
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// CSV with the columns at (RFC 3339, UTC), site, stream, count; a row with stream `contact` is a beacon.
+    /// CSV with the columns at (2026-01-31T10:00:00Z, or 2026-01-31 10:00 for UTC), site, stream, count; a row with stream `contact` is
+    /// a beacon. Separated by commas or semicolons.
     #[arg(long)]
     events: PathBuf,
     /// CSV with the column id and attributes such as tz, hours, isp, region; as for `rollcall roster import`.
@@ -33,8 +40,17 @@ pub(crate) struct ReplayArgs {
 }
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let (history, until) = read_events(&args.events)?;
-    let roster = std::fs::read_to_string(&args.roster).with_context(|| format!("reading {}", args.roster.display()))?;
+    if let (Some(red), Some(page)) = (args.red, args.page)
+        && page < red
+    {
+        bail!("--page {page} is below --red {red}: people would be called about what is not on the screen");
+    }
+    let mut folded = false;
+    let (history, until) = read_events(&args.events, &mut folded)?;
+    let roster = roster_text(&args.roster, &mut folded)?;
+    if folded {
+        eprintln!("ids of sites are in lower case: those of the files were taken so");
+    }
     let sites = roster_from_csv(&roster, history.first().map_or(until, |first| first.at))
         .with_context(|| format!("reading {}", args.roster.display()))?;
     let listed: HashSet<&SiteId> = sites.iter().map(|site| &site.id).collect();
@@ -107,31 +123,149 @@ fn line(incident: &Incident) -> Value {
         "levels": incident.levels,
         "attribute": incident.attribute,
         "cause": incident.cause,
+        "evidence": incident.evidence,
+        "members": incident.members,
+        "peak_nines": incident.peak_nines,
+        "was_held": incident.was_held,
+        "told": incident.told,
+        "timeline": incident.timeline,
     })
 }
 
-fn read_events(path: &std::path::Path) -> anyhow::Result<(Vec<HistoryEvent>, Timestamp)> {
-    let mut reader = csv::Reader::from_path(path).with_context(|| format!("reading {}", path.display()))?;
+/// A CSV file's text, with the separator that its header has: spreadsheets of some countries write `;`.
+fn open_csv(path: &Path) -> anyhow::Result<csv::Reader<std::io::Cursor<String>>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned);
+    let header = text.lines().next().unwrap_or_default();
+    let separator = if header.contains(';') && !header.contains(',') { b';' } else { b',' };
+    Ok(csv::ReaderBuilder::new().delimiter(separator).flexible(false).from_reader(std::io::Cursor::new(text)))
+}
+
+/// An id in the form that sites have: lower case.
+fn site_id(text: &str, folded: &mut bool) -> anyhow::Result<SiteId> {
+    let lower = text.to_lowercase();
+    *folded |= lower != text;
+    Ok(SiteId::new(&lower)?)
+}
+
+/// The roster as `rollcall roster import` takes it: separated by commas, ids in lower case.
+fn roster_text(path: &Path, folded: &mut bool) -> anyhow::Result<String> {
+    let mut reader = open_csv(path)?;
+    let header = reader.headers()?.clone();
+    let id = header.iter().position(|column| column.trim().eq_ignore_ascii_case("id"));
+    let id = id.with_context(|| format!("{} needs a column `id`", path.display()))?;
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(header.iter().map(|column| column.trim().to_lowercase()))?;
+    for (line, row) in (2..).zip(reader.records()) {
+        let row = row.with_context(|| format!("{}, line {line}", path.display()))?;
+        let own = site_id(row.get(id).unwrap_or_default().trim(), folded);
+        let own = own.with_context(|| format!("{}, line {line}: id", path.display()))?;
+        let fields = row.iter().enumerate().map(|(place, field)| if place == id { own.as_str() } else { field });
+        writer.write_record(fields)?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
+/// A time of a history. One of another century is a wrong unit or a wrong column, and would be replayed minute by minute.
+fn time(text: &str) -> anyhow::Result<Timestamp> {
+    const FORMS: [&str; 4] = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"];
+    let plain = || FORMS.iter().find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok());
+    let at = match text.parse::<Timestamp>() {
+        Ok(at) => at,
+        Err(_) => match plain() {
+            Some(time) => Timestamp::from_micros(time.and_utc().timestamp_micros()),
+            None => bail!("{text:?} is no time: write 2026-01-31T10:00:00Z, or 2026-01-31 10:00 for UTC"),
+        },
+    };
+    let year = at.to_chrono().year();
+    let latest = Utc::now().year() + 1;
+    if !(YEAR_MIN..=latest).contains(&year) {
+        bail!("{text:?} is in the year {year}, and histories lie between {YEAR_MIN} and {latest}");
+    }
+    Ok(at)
+}
+
+const YEAR_MIN: i32 = 1990;
+
+fn read_events(path: &Path, folded: &mut bool) -> anyhow::Result<(Vec<HistoryEvent>, Timestamp)> {
+    let mut reader = open_csv(path)?;
     let header = reader.headers()?.clone();
     let column = |name: &str| {
-        let found = header.iter().position(|column| column.trim() == name);
+        let found = header.iter().position(|column| column.trim().eq_ignore_ascii_case(name));
         found.with_context(|| format!("{} needs a column `{name}`", path.display()))
     };
     let (at, site, stream) = (column("at")?, column("site")?, column("stream")?);
     let count = column("count").ok();
-    let mut events = Vec::new();
+    let spinner = ProgressBar::new_spinner().with_message("reading");
+    let (mut events, mut empty) = (Vec::new(), 0);
     for (line, row) in (2..).zip(reader.records()) {
         let row = row.with_context(|| format!("line {line}"))?;
         let field = |index: usize| row.get(index).unwrap_or_default().trim();
         let counted = count.map(field).filter(|text| !text.is_empty());
+        let counted = counted.map_or(Ok(1.0), f32::from_str).with_context(|| format!("line {line}: count"))?;
+        if !counted.is_finite() || counted < 0.0 {
+            bail!("line {line}: count is {counted}, and must be a number of events");
+        }
+        if counted == 0.0 {
+            empty += 1;
+            continue;
+        }
         events.push(HistoryEvent {
-            at: field(at).parse().with_context(|| format!("line {line}: at"))?,
-            site: SiteId::new(field(site)).with_context(|| format!("line {line}: site"))?,
+            at: time(field(at)).with_context(|| format!("line {line}: at"))?,
+            site: site_id(field(site), folded).with_context(|| format!("line {line}: site"))?,
             stream: field(stream).to_owned(),
-            count: counted.map_or(Ok(1.0), f32::from_str).with_context(|| format!("line {line}: count"))?,
+            count: counted,
         });
+        if events.len() % 100_000 == 0 {
+            spinner.set_message(format!("reading: {} events", events.len()));
+            spinner.tick();
+        }
+    }
+    spinner.finish_and_clear();
+    if empty > 0 {
+        eprintln!("{empty} lines with a count of 0 are no events, and are left out");
     }
     events.sort_by_key(|event| event.at);
     let until = events.last().with_context(|| format!("{} has no events", path.display()))?.at;
     Ok((events, until))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("writes");
+        (directory, path)
+    }
+
+    #[test]
+    fn histories_are_taken_as_spreadsheets_write_them() {
+        let text = "\u{feff}At;Site;Stream;Count\n2026-01-31 10:00;Store-7;sales;3\n2026-01-31T09:00:00Z;store-7;sales;\n2026-01-31 11:00;store-7;sales;0\n";
+        let (_directory, path) = file("events.csv", text);
+        let mut folded = false;
+        let (events, until) = read_events(&path, &mut folded).expect("reads");
+        assert!(folded && events.len() == 2 && events.iter().all(|event| event.site.as_str() == "store-7"));
+        assert_eq!(until.to_string(), "2026-01-31T10:00:00Z");
+        let (_directory, path) = file("roster.csv", "ID;TZ\nStore-7;UTC\n");
+        assert_eq!(roster_text(&path, &mut folded).expect("reads"), "id,tz\nstore-7,UTC\n");
+    }
+
+    #[test]
+    fn what_cannot_be_an_event_is_refused_with_its_line() {
+        for (row, why) in [
+            ("1970-01-01T00:00:00Z,s,sales,1", "1970"),
+            ("2123-01-01T00:00:00Z,s,sales,1", "2123"),
+            ("31/01/2026 10:00,s,sales,1", "write 2026-01-31T10:00:00Z"),
+            ("2026-01-31T10:00:00Z,s,sales,-1", "count is -1"),
+            ("2026-01-31T10:00:00Z,s,sales,NaN", "count is NaN"),
+            ("2026-01-31T10:00:00Z,,sales,1", "site"),
+        ] {
+            let (_directory, path) = file("events.csv", &format!("at,site,stream,count\n{row}\n"));
+            let error = format!("{:#}", read_events(&path, &mut false).expect_err(row));
+            assert!(error.contains("line 2") && error.contains(why), "{row}: {error}");
+        }
+    }
 }
