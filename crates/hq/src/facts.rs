@@ -63,6 +63,9 @@ pub(crate) struct Welcomed {
     /// HQ's clock less the site's.
     #[serde(default)]
     pub(crate) clock_off_micros: i64,
+    /// It cannot read its journal: positions are the last ones known.
+    #[serde(default)]
+    pub(crate) is_blind: bool,
     #[serde(default)]
     pub(crate) applied: BTreeMap<TableName, Applied>,
 }

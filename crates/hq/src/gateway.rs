@@ -364,6 +364,7 @@ impl Control {
                 states_manifests: hello.states_manifests,
                 takes_published: hello.takes_published,
                 clock_off_micros: session.clock_offset_micros,
+                is_blind: hello.blind,
                 applied: applied(&hello.applied),
             }),
         );

@@ -54,6 +54,8 @@ impl KnownClock {
                 return;
             }
         }
+        // A journal does not get shorter; a site that cannot read its own says too little.
+        let head = self.spans.last().map_or(head, |last| head.max(last.until.1));
         self.spans.push(Span { from: (at, head), until: (at, head), off });
         if self.spans.len() > SPANS_MAX {
             self.spans.remove(0);
@@ -70,6 +72,12 @@ impl KnownClock {
     /// When the change at `seq` of the journal was made, by the site's clock at `clock`, of which HQ heard at `heard`. Without a
     /// position nothing is known but that.
     pub(crate) fn made(&self, seq: Option<Seq>, clock: i64, heard: i64) -> Made {
+        // What HQ had heard of before a contact was not made after it: the position is one of another count.
+        let is_of_other_count = |seq: &Seq| {
+            let last = self.spans.iter().rev().find(|span| span.from.1 < *seq);
+            last.is_some_and(|span| span.until.1 < *seq && span.until.0.as_micros() > heard)
+        };
+        let seq = seq.filter(|seq| !is_of_other_count(seq));
         let before = seq.and_then(|seq| self.spans.iter().rev().find(|span| span.from.1 < seq));
         // The first moment at which it was there, if it is known.
         let after = seq.and_then(|seq| {
@@ -96,8 +104,9 @@ impl KnownClock {
             (Some(first), Some(last)) => last.abs_diff(first) >= STEP_MICROS.unsigned_abs(),
             _ => true,
         };
-        // What HQ cannot date was made when it can have been made first.
-        let at = first.or(lower).unwrap_or(upper);
+        // What HQ cannot date was made when it can have been made first; where not even that is known, the version that the editor knew
+        // says it.
+        let at = first.or(lower).unwrap_or(0);
         Made { at: at.max(lowest).min(upper), is_doubtful }
     }
 }
@@ -153,6 +162,10 @@ mod tests {
         assert_eq!(clock.made(Some(Seq(2)), YEAR, 2_001 * SECOND), Made { at: 1_000 * SECOND, is_doubtful: true });
         let stated = clock.made(None, 100 * SECOND, 2_001 * SECOND);
         assert_eq!(stated, Made { at: 100 * SECOND, is_doubtful: false });
+        // Nothing is known before it, and the clock shows what cannot be.
+        assert_eq!(clock.made(None, YEAR, 2_001 * SECOND), Made { at: 0, is_doubtful: true });
+        // A position of another count says nothing.
+        assert_eq!(clock.made(Some(Seq(400)), 1_500 * SECOND, 1_600 * SECOND).at, 1_500 * SECOND);
     }
 
     /// What happens at a site, each some seconds after the one before.

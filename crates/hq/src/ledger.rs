@@ -136,6 +136,8 @@ struct Presence {
     agent_version: String,
     /// Since when it is connected, if it states manifests.
     states_since: Option<Timestamp>,
+    /// Its newest session cannot read its journal.
+    is_blind: bool,
     /// When its newest session began.
     welcomed_at: Option<Timestamp>,
     /// Its agent is too old to take HQ's tables.
@@ -211,7 +213,9 @@ impl Ledger {
             Fact::Beacon { head, unconfirmed_age, capture_problem, clock_off_micros, applied } => {
                 presence.now.applied = applied;
                 presence.clock_off_micros = clock_off_micros;
-                presence.now.clock.note(at, head, clock_off_micros);
+                if !presence.is_blind {
+                    presence.now.clock.note(at, head, clock_off_micros);
+                }
                 presence.is_behind = unconfirmed_age > Duration::from_secs(60);
                 presence.now.head = head.max(presence.now.head);
                 presence.capture_problem = capture_problem;
@@ -457,7 +461,10 @@ impl Presence {
         if welcomed.is_new_epoch {
             self.now.clock.begin_anew();
         }
-        self.now.clock.note(at, welcomed.head, welcomed.clock_off_micros);
+        self.is_blind = welcomed.is_blind;
+        if !welcomed.is_blind {
+            self.now.clock.note(at, welcomed.head, welcomed.clock_off_micros);
+        }
         self.now.refused = None;
         self.now.head = welcomed.head;
         self.now.confirmed = welcomed.confirmed;

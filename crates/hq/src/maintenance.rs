@@ -122,7 +122,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// Decides on what sites change in shared tables, until the node stops. Much of that takes its
 /// time; nothing else waits for it.
 pub(crate) async fn decide_on_edits(shared: Arc<Shared>) {
-    let (mut timer, mut seen) = (tokio::time::interval(PUBLISHED_EVERY), edits::Seen::new());
+    let (mut timer, mut seen) = (tokio::time::interval(PUBLISHED_EVERY), edits::Seen::default());
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -6,7 +6,10 @@
 //! Whatever slows the clock meanwhile (ρ, closures, a deaf HQ, an event) makes that instant too early, never too late, and
 //! the stream is armed again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     calendar::{Calendar, DAY, Stretch},
@@ -473,7 +476,7 @@ impl Clock {
     /// Streams of cohorts that fell quiet as a whole since the last call, at hours that nobody knew: those that went first went with
     /// the others. What is red already stays so.
     pub(crate) fn take_fallen_quiet(&mut self) -> Vec<StreamId> {
-        let cohorts = std::mem::take(&mut self.fallen_quiet);
+        let cohorts: HashSet<CohortId> = self.fallen_quiet.drain(..).collect();
         if cohorts.is_empty() {
             return Vec::new();
         }

@@ -52,6 +52,7 @@ impl Watch {
         if let Some(incident) = self.incidents.get_mut(&id) {
             if !incident.is_open() {
                 incident.reopen(now, "they are quiet together");
+                incident.calls = false;
             }
             incident.stream = Some(self.names[self.owners[stream.0 as usize].name as usize].to_string());
             incident.evidence = evidence;
@@ -77,6 +78,9 @@ impl Watch {
         }
         for family in over {
             let Some(Question { incident: id, .. }) = self.quiet_families.remove(&family) else { continue };
+            if let Some(incident) = self.incidents.get_mut(&id) {
+                incident.members.values_mut().for_each(|member| member.until = member.until.or(Some(now)));
+            }
             self.release(id);
             self.close(id, "most of these sites are heard again", now);
         }

@@ -367,13 +367,17 @@ impl Incident {
 
     fn raise(&mut self, level: u8, now: Timestamp) {
         if level > self.level {
+            const LEVELS_MAX: usize = 100;
             self.level = level.min(5);
+            if self.levels.len() >= LEVELS_MAX {
+                self.levels.remove(0);
+            }
             self.levels.push(Reached { level: self.level, at: now });
             self.tell(now, format!("level {}", self.level));
         }
     }
 
-    /// What is to be told now, if anything. The level is a ratchet: it never falls, whatever happens.
+    /// What is to be told now, if anything. The level is a ratchet: as long as the incident lasts, it never falls.
     pub fn review(&mut self, ladder: &Ladder, day_minutes: f64, now: Timestamp) -> Option<Notice> {
         let is_held = self.held_by.is_some() || self.quiet_until.is_some_and(|until| now < until);
         if !self.is_open() || !self.calls || is_held {

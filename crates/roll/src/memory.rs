@@ -214,7 +214,7 @@ impl Watch {
 
     /// Takes incidents that were kept, before the first tick.
     pub fn restore_incident(&mut self, mut incident: Incident) {
-        if incident.told_level == 0 && !incident.told.is_empty() {
+        if incident.told_level == 0 && !incident.told.is_empty() && incident.reopened_at.is_none() {
             // Kept before the level told was.
             incident.told_level = incident.level;
         }

@@ -271,6 +271,7 @@ struct Arrival {
     table: String,
     applied: Seq,
     edits: u64,
+    #[serde(default)]
     differing: u64,
     lacks: Option<Lack>,
 }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashSet,
+    fs::File,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::ExitCode,
     str::FromStr,
@@ -40,10 +42,11 @@ pub(crate) struct ReplayArgs {
 }
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    if let (Some(red), Some(page)) = (args.red, args.page)
-        && page < red
-    {
-        bail!("--page {page} is below --red {red}: people would be called about what is not on the screen");
+    let usual = Thresholds::default();
+    let (red, page) =
+        (args.red.unwrap_or(usual.red), args.page.unwrap_or_else(|| usual.page.max(args.red.unwrap_or(0.0))));
+    if page < red {
+        bail!("page {page} is below red {red}: people would be called about what is not on the screen");
     }
     let mut folded = false;
     let (history, until) = read_events(&args.events, &mut folded)?;
@@ -58,15 +61,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     if unknown > 0 {
         eprintln!("{unknown} events are of sites that the roster does not list; they are left out");
     }
-    let usual = Thresholds::default();
-    let mut config = WatchConfig {
-        thresholds: Thresholds {
-            red: args.red.unwrap_or(usual.red),
-            page: args.page.unwrap_or(usual.page).max(args.red.unwrap_or(0.0)),
-            ..usual
-        },
-        ..WatchConfig::default()
-    };
+    let mut config = WatchConfig { thresholds: Thresholds { red, page, ..usual }, ..WatchConfig::default() };
     if args.tune {
         let spinner = ProgressBar::new_spinner().with_message("replaying with other thresholds");
         let found = tune(&sites, &history, until, &config, || spinner.tick());
@@ -133,12 +128,16 @@ fn line(incident: &Incident) -> Value {
 }
 
 /// A CSV file's text, with the separator that its header has: spreadsheets of some countries write `;`.
-fn open_csv(path: &Path) -> anyhow::Result<csv::Reader<std::io::Cursor<String>>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let text = text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned);
-    let header = text.lines().next().unwrap_or_default();
-    let separator = if header.contains(';') && !header.contains(',') { b';' } else { b',' };
-    Ok(csv::ReaderBuilder::new().delimiter(separator).flexible(false).from_reader(std::io::Cursor::new(text)))
+fn open_csv(path: &Path) -> anyhow::Result<csv::Reader<BufReader<File>>> {
+    const BOM: &[u8] = b"\xef\xbb\xbf";
+    let mut file = BufReader::new(File::open(path).with_context(|| format!("reading {}", path.display()))?);
+    let start = file.fill_buf()?;
+    let header = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let separator = if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' };
+    if start.starts_with(BOM) {
+        file.consume(BOM.len());
+    }
+    Ok(csv::ReaderBuilder::new().delimiter(separator).from_reader(file))
 }
 
 /// An id in the form that sites have: lower case.

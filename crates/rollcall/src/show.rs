@@ -82,9 +82,8 @@ pub(crate) fn roll_table(lines: &[RollLine]) -> Table {
             Cell::new(match (line.caught_up_by, line.state) {
                 (Some(by), _) => format!("{}, here by {}", line.unconfirmed_rows, short(by)),
                 // Nobody can say what a site that is not heard has by now.
-                (None, SiteState::NeverHeard | SiteState::Late | SiteState::Silent | SiteState::Unknown) => {
-                    "unknown".to_owned()
-                }
+                (None, SiteState::NeverHeard | SiteState::Silent | SiteState::Unknown) => "unknown".to_owned(),
+                (None, SiteState::Late) if line.cause == Some(Cause::PowerOrLink) => "unknown".to_owned(),
                 (None, _) => line.unconfirmed_rows.to_string(),
             }),
             Cell::new(match line.learning_day {

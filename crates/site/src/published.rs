@@ -322,6 +322,13 @@ fn is_disowned(wanted: &WantedTable, known: &AppliedTable) -> bool {
     wanted.disowned != 0 && known.published_at == wanted.disowned
 }
 
+/// Whether what the site has is what HQ wants it to have.
+fn is_wanted(wanted: &WantedTable, known: &AppliedTable) -> bool {
+    known.audience == wanted.audience
+        && !is_disowned(wanted, known)
+        && (wanted.version..=wanted.newest).contains(&known.version.0)
+}
+
 /// Why a table is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
@@ -349,9 +356,12 @@ impl Task {
                 retry_at = Some(Instant::now() + RETRY_AFTER);
             }
             for table in &wanted {
-                if let Err(error) = self.bring(table).await {
-                    self.note(table, &error);
-                    retry_at = Some(Instant::now() + RETRY_AFTER);
+                match self.bring(table).await {
+                    Ok(()) => drop(self.shelf.problems().remove(&table.table)),
+                    Err(error) => {
+                        self.note(table, &error);
+                        retry_at = Some(Instant::now() + RETRY_AFTER);
+                    }
                 }
                 self.tell().await;
             }
@@ -415,12 +425,7 @@ impl Task {
         if wanted.leaves && applied.is_none() {
             return Ok(());
         }
-        let is_wanted = |known: &AppliedTable| {
-            known.audience == wanted.audience
-                && !is_disowned(wanted, known)
-                && (wanted.version..=wanted.newest).contains(&known.version.0)
-        };
-        if applied.is_some_and(is_wanted) {
+        if applied.is_some_and(|known| is_wanted(wanted, known)) {
             return Ok(());
         }
         // A change is one of rows as HQ has them. Where edits are left, the table may not be that.
@@ -465,6 +470,8 @@ impl Task {
             Standing::AsApplied | Standing::AsFound => return Ok(true),
             // What is noted of a shared table is no matter of taste.
             Standing::Changed if applied.mends || applied.shared => Why::Changed,
+            // What HQ changed since is no edit of the store's: it is compared once that is here.
+            Standing::Changed if !is_wanted(wanted, &applied) => return Ok(false),
             Standing::Changed => Why::Compared,
         };
         if why != Why::Refused {

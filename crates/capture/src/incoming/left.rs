@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use rusqlite::TransactionBehavior;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::{
     GONE, Incoming,
     applied::{Applied, applied, forget_differing, note_differing},
     put::{self, Differing, Put, REFUSED},
-    spec::IncomingTable,
+    spec::{IncomingTable, quoted},
     write::Rows,
 };
 use crate::{
@@ -24,7 +24,7 @@ impl Incoming {
         let doing = "comparing one of HQ's tables";
         let (number, spec) = self.staging(table)?;
         let Some(known) = applied(&self.conn, table)? else { return self.clear(table) };
-        let (now, differing) = match self.digest_now(&spec)? {
+        let (now, differing) = match self.digest_now(&known.spec)? {
             Some(now) => (now, self.differing_from(&spec, &format!("incoming.r{number}"), known.table.published_at)?),
             None => {
                 let why = "the table is not there, or lacks a column".to_owned();
@@ -66,6 +66,12 @@ impl Incoming {
         let put = Put { spec, rows: "temp._rollcall_up", come: all.clone(), keys: "temp._rollcall_gone", go: all };
         let mut differing = Differing::default();
         put.read_back(&self.conn, &refused, &mut differing)?;
+        // A null is found by no comparison, and no key of HQ's is one.
+        let is_null = quoted(&spec.key).iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ");
+        let nulls = format!("SELECT EXISTS (SELECT 1 FROM temp._rollcall_gone WHERE {is_null})");
+        if self.conn.query_row(&nulls, [], |row| row.get(0)).doing(doing)? {
+            differing.add("NULL".to_owned(), "HQ has no such row, and it is there".to_owned());
+        }
         self.conn.execute_batch("DROP TABLE temp._rollcall_up; DROP TABLE temp._rollcall_gone").doing(doing)?;
         Ok(differing)
     }
@@ -79,42 +85,43 @@ impl Incoming {
         if known.spec.shared || known.table.differing > 0 || shared::has_edits_table(&self.conn, table)? {
             return Ok(false);
         }
-        let shape = match Shape::read(&self.conn, table) {
+        // Else HQ could have the store's later rows of that name.
+        self.conn.execute("DELETE FROM incoming.adopted WHERE name = ?1", [table]).doing(doing)?;
+        // From here on the store's programs write nothing more.
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let shape = match Shape::read(&transaction, table) {
             Ok(shape) => Some(shape),
             Err(CaptureError::NoSuchTable(_)) => None,
             Err(error) => return Err(error),
         };
-        if shape.is_some() && self.count(table)? > 0 {
-            return Ok(false);
-        }
-        let goes = match &shape {
-            Some(shape) => self.is_ours_alone(shape, &known)?,
-            None => false,
-        };
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        if goes {
-            transaction.execute_batch(&format!("DROP TABLE main.{}", quote(table))).doing(doing)?;
+        if let Some(shape) = shape {
+            let has_rows = format!("SELECT EXISTS (SELECT 1 FROM main.{})", quote(table));
+            if transaction.query_row(&has_rows, [], |row| row.get(0)).doing(doing)? {
+                return Ok(false);
+            }
+            if is_ours_alone(&transaction, &shape, &known)? {
+                transaction.execute_batch(&format!("DROP TABLE main.{}", quote(table))).doing(doing)?;
+            }
         }
         transaction.execute("DELETE FROM main._rollcall_applied WHERE name = ?1", [table]).doing(doing)?;
         forget_differing(&transaction, table)?;
         transaction.commit().doing(doing)?;
-        self.conn.execute("DELETE FROM incoming.adopted WHERE name = ?1", [table]).doing(doing)?;
         self.clear(table)?;
         self.checkpoint("main");
         Ok(true)
     }
+}
 
-    /// Whether a table was made here and nothing of the store's own stands on it: no column, index, trigger, view or reference.
-    fn is_ours_alone(&self, shape: &Shape, known: &Applied) -> Result<bool, CaptureError> {
-        let is_hqs = |name: &str| known.spec.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-        if !known.made || !shape.columns.iter().all(|column| is_hqs(&column.name)) {
-            return Ok(false);
-        }
-        let beside = "SELECT count(*) = 0 FROM main.sqlite_master
-            WHERE sql IS NOT NULL AND (type IN ('view', 'trigger') AND instr(lower(sql), lower(?1)) > 0
-                OR type IN ('index', 'trigger') AND lower(tbl_name) = lower(?1))";
-        let doing = "looking what stands on one of HQ's tables";
-        let is_alone: bool = self.conn.query_row(beside, [&shape.name], |row| row.get(0)).doing(doing)?;
-        Ok(is_alone && put::references(&self.conn, &shape.name)?.is_empty())
+/// Whether a table was made here and nothing of the store's own stands on it: no column, index, trigger, view or reference.
+fn is_ours_alone(conn: &Connection, shape: &Shape, known: &Applied) -> Result<bool, CaptureError> {
+    let is_hqs = |name: &str| known.spec.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    if !known.made || !shape.columns.iter().all(|column| is_hqs(&column.name)) {
+        return Ok(false);
     }
+    let beside = "SELECT count(*) = 0 FROM main.sqlite_master
+        WHERE sql IS NOT NULL AND (type IN ('view', 'trigger') AND instr(lower(sql), lower(?1)) > 0
+            OR type IN ('index', 'trigger') AND lower(tbl_name) = lower(?1))";
+    let doing = "looking what stands on one of HQ's tables";
+    let is_alone: bool = conn.query_row(beside, [&shape.name], |row| row.get(0)).doing(doing)?;
+    Ok(is_alone && put::references(conn, &shape.name)?.is_empty())
 }

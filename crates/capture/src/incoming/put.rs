@@ -54,7 +54,7 @@ pub(crate) struct Differing {
 }
 
 impl Differing {
-    fn add(&mut self, key: String, why: String) {
+    pub(super) fn add(&mut self, key: String, why: String) {
         let why = if self.named.len() < SAID_MAX { why } else { String::new() };
         self.named.push((key, why));
     }

@@ -208,7 +208,9 @@ pub(super) async fn note_edits(
     let now = shared.now();
     let hour = |at: Timestamp| at.as_micros().div_euclid(HOUR_MICROS);
     let record = |view: &StateView| {
-        let of_table = publications(view).into_iter().filter(|of| of.table == *table);
+        let prefix = format!("{table}/");
+        let of_table = view.of_kind(PUBLICATION).filter(|record| record.id.starts_with(&prefix));
+        let of_table = of_table.filter_map(|record| record.parse::<Publication>().ok());
         let newest = of_table.max_by_key(|of| (of.version, of.at));
         let goes_on = newest.filter(|of| of.by == SITES && of.version == previous && hour(of.at) == hour(now));
         let (first, before) = goes_on.map_or((previous, Counts::default()), |of| (of.previous, of.counts));
@@ -252,7 +254,8 @@ pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName
 fn define(request: &Request, before: Option<&Definition>) -> Result<Definition, HqError> {
     let name = &request.table;
     let kept = [("rollcall.", "Rollcall"), ("_", "Rollcall"), ("sqlite_", "SQLite")];
-    if let Some((prefix, owner)) = kept.iter().find(|(prefix, _)| name.as_str().starts_with(prefix)) {
+    let is_kept = |(prefix, _): &&(&str, &str)| before.is_none() && name.as_str().starts_with(prefix);
+    if let Some((prefix, owner)) = kept.iter().find(is_kept) {
         return Err(HqError::Invalid(format!(
             "{name}: names that begin with {prefix} are {owner}'s own; choose another"
         )));
@@ -297,7 +300,7 @@ fn in_hqs_types(rows: &RecordBatch, schema: &TableSchema, key: &[String]) -> Res
     let conformed =
         conform(&rows, schema, SiteClock::default()).map_err(|error| HqError::Invalid(error.to_string()))?;
     let width = schema.columns.len() + conformed.new_columns.len();
-    if width > COLUMNS_MAX {
+    if width > COLUMNS_MAX && !conformed.new_columns.is_empty() {
         let text = format!("the table would have {width} columns; a store's database takes {COLUMNS_MAX}");
         return Err(HqError::Invalid(text));
     }

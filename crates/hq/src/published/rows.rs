@@ -205,6 +205,15 @@ fn typed(columns: Vec<(String, Texts)>, known: Option<&TableSchema>) -> Result<R
         let at_hq = hq_identifier(&name);
         let kind = known.and_then(|schema| schema.column(&at_hq)).map(|column| column.kind);
         let kind = kind.unwrap_or_else(|| narrowest(&texts));
+        // A form that knows nulls means something else by a text of nothing.
+        let nothing = texts.values.iter().position(|value| value.as_deref() == Some(""));
+        if let (true, Some(row)) = (texts.is_text && kind != ColumnType::String, nothing) {
+            return Err(invalid(format!(
+                "row {}: {name} is an empty text, which is no {}; write null",
+                row + 1,
+                kind.delta()
+            )));
+        }
         let array = convert(&name, &texts.values, kind)?;
         fields.push(Field::new(name, array.data_type().clone(), true));
         arrays.push(array);

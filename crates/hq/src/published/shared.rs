@@ -40,8 +40,17 @@ pub(crate) const ROW_BYTES_MAX: usize = FETCH_BYTES_MAX / 2;
 /// A commit may become visible so much later than it was made.
 const LATE: Duration = Duration::from_secs(20 * 60);
 
-/// By shared table: how far its edits were looked at by this node: the log's version, and when HQ had heard of the newest.
-pub(crate) type Seen = HashMap<TableName, (u64, Timestamp)>;
+/// What this node looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// By shared table: how far its edits were: the log's version, and when HQ had heard of the newest.
+    tables: HashMap<TableName, (u64, Timestamp)>,
+    /// Sites of whose edits it was told that they are in doubt, and when.
+    doubted: BTreeMap<SiteId, Timestamp>,
+}
+
+/// So long it is told that edits are in doubt, unless the site's clock is off still.
+const DOUBT_TOLD: Duration = Duration::from_secs(15 * 60);
 
 /// Decides on what sites changed since, in every shared table.
 pub(crate) async fn look(shared: &Arc<Shared>, seen: &mut Seen) {
@@ -54,8 +63,14 @@ pub(crate) async fn look(shared: &Arc<Shared>, seen: &mut Seen) {
         shared.health.note(format!("decide on edits of {name}"), &looked);
         if looked.is_err() {
             // What was looked at last may not have been decided on.
-            seen.remove(&name);
+            seen.tables.remove(&name);
         }
+    }
+    let now = shared.now();
+    let over = seen.doubted.extract_if(.., |_, told| now.since(*told) >= DOUBT_TOLD);
+    for (site, _) in over {
+        // If its clock is off still, its next beacon says so again.
+        shared.found(&site, Heard::Condition(Condition::Clock, None));
     }
 }
 
@@ -64,7 +79,7 @@ async fn look_at(shared: &Arc<Shared>, name: &TableName, seen: &mut Seen) -> Res
     let Some(table) = shared.lake.table(&edits_table) else { return Ok(()) };
     let snapshot = table.snapshot();
     let version = snapshot.version();
-    let before = seen.get(name).copied();
+    let before = seen.tables.get(name).copied();
     if before.is_some_and(|(known, _)| known == version) {
         return Ok(());
     }
@@ -86,11 +101,11 @@ async fn look_at(shared: &Arc<Shared>, name: &TableName, seen: &mut Seen) -> Res
         edits.find_done(shared, &known, &edits_table).await?;
         let mut pending: Vec<usize> = (0..edits.len()).collect();
         while !pending.is_empty() {
-            pending = round(shared, name, &edits, pending).await?;
+            pending = round(shared, name, &edits, pending, &mut seen.doubted).await?;
         }
     }
     let heard = heard.map(Timestamp::from_micros).or(before.map(|(_, heard)| heard));
-    seen.insert(name.clone(), (version, heard.unwrap_or(Timestamp::from_micros(0))));
+    seen.tables.insert(name.clone(), (version, heard.unwrap_or(Timestamp::from_micros(0))));
     Ok(())
 }
 
@@ -162,6 +177,7 @@ async fn round(
     name: &TableName,
     edits: &Edits,
     mut pending: Vec<usize>,
+    doubted: &mut BTreeMap<SiteId, Timestamp>,
 ) -> Result<Vec<usize>, HqError> {
     shared.lake.follow().await?;
     refresh(shared).await;
@@ -241,11 +257,15 @@ async fn round(
     if appended.outcomes.iter().any(|outcome| matches!(outcome, PartOutcome::Gap { .. })) {
         return Err(HqError::Outdated);
     }
-    if let Some((version, counts)) = published {
-        note_edits(shared, name, previous, version, counts).await?;
+    if let Some((version, counts)) = published
+        && let Err(error) = note_edits(shared, name, previous, version, counts).await
+    {
+        // The rows are there; that they are is noted later.
+        tracing::warn!(table = %name, %error, "a version that sites' edits made is not noted yet");
     }
     for (site, count) in decided_on.doubtful() {
         tell_doubt(shared, name, site, count);
+        doubted.insert(site.clone(), now);
     }
     tracing::info!(table = %name, edits = count, conflicts = decided_on.losses.len(), "sites' edits are decided on");
     refresh(shared).await;

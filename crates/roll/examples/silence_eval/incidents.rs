@@ -75,13 +75,15 @@ fn told_of_faults(seed: u64) {
         faults.len()
     );
     println!(
-        "| fault | noticed after, open minutes, median / 90th percentile | not within 1 / 24 open hours | times people were told of one |"
+        "| fault | noticed after, open minutes, median / 90th percentile | not within 1 / 24 open hours | people were told after, median / 90th percentile (never) | times people were told of one |"
     );
-    println!("|---|---|---|---|");
+    println!("|---|---|---|---|---|");
     let mut explained: BTreeSet<u64> = BTreeSet::new();
     for trouble in [Trouble::Outage, Trouble::Void, Trouble::DroppedTriggers] {
         let of: Vec<Fault> = faults.iter().filter(|(kind, _)| *kind == trouble).map(|(_, fault)| *fault).collect();
         let noticed = delays(&run, Kind::Silence, &of);
+        let mut calls: Vec<f64> = of.iter().map(|fault| first_call(&run, fault)).collect();
+        calls.sort_by(f64::total_cmp);
         let mut told = 0;
         for fault in &of {
             let id = &run.world.sites[fault.site].spec.id;
@@ -100,12 +102,15 @@ fn told_of_faults(seed: u64) {
             noticed.iter().filter(|minutes| **minutes > hours * 60.0).count() as f64 * 100.0 / noticed.len() as f64
         };
         println!(
-            "| {} | {:.0} / {:.0} | {:.0} % / {:.0} % | {:.1} |",
+            "| {} | {:.0} / {:.0} | {:.0} % / {:.0} % | {:.0} / {:.0} ({}) | {:.1} |",
             trouble.name(),
             quantile(&noticed, 0.5),
             quantile(&noticed, 0.9),
             late(1.0),
             late(24.0),
+            quantile(&calls, 0.5),
+            quantile(&calls, 0.9),
+            calls.iter().filter(|minutes| minutes.is_infinite()).count(),
             told as f64 / of.len() as f64
         );
     }
@@ -115,6 +120,17 @@ fn told_of_faults(seed: u64) {
         "\nbesides: {:.2} calls a site-month that no fault explains",
         opened as f64 / (SITES as f64 * 28.0 / 30.44)
     );
+}
+
+/// Open minutes from a fault until people were first told of an incident of its site; infinite if they were not within a day of its end.
+fn first_call(run: &Run, fault: &Fault) -> f64 {
+    let id = &run.world.sites[fault.site].spec.id;
+    let is_about = |incident: u64| run.incidents.get(&incident).is_some_and(|known| known.members.contains_key(id));
+    let told = run.told.iter().filter(|said| said.notice != Notice::Resolved && is_about(said.incident));
+    let first = told.map(|said| said.at).filter(|told| (at(fault.from)..at(fault.to + DAY)).contains(told)).min();
+    let Some(first) = first else { return f64::INFINITY };
+    let minutes = (fault.from..).take_while(|minute| at(*minute) < first);
+    minutes.filter(|minute| run.world.is_planned_open(fault.site, *minute)).count() as f64
 }
 
 /// Two causes at once, day after day: is each named, and nothing else?
