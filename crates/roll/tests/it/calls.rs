@@ -106,6 +106,21 @@ fn sites_that_go_without_a_word_on_the_first_evening_are_named_within_a_quarter_
 }
 
 #[test]
+fn an_outage_of_many_on_the_first_evening_is_told_of_once_it_lasts_for_an_hour() {
+    // A provider's 20 sites of 200: it might be closing time, until those that are left have been heard for an hour.
+    let is_cut = |shop: usize| shop % 10 == 7;
+    let fleet = first_evening(200, EVENING + 120, &|shop, _| !is_cut(shop));
+    let first = (0..200).filter(|shop| is_cut(*shop)).filter_map(|shop| told_after(&fleet, shop, EVENING + 15)).min();
+    assert!(first.is_some_and(|minutes| minutes <= 90), "{first:?}: {}", fleet.summary());
+    assert!(
+        (0..200).filter(|shop| !is_cut(*shop)).all(|shop| told_after(&fleet, shop, EVENING).is_none()),
+        "{}",
+        fleet.summary()
+    );
+    assert!(fleet.told.iter().filter(|said| said.notice == Notice::Opened).count() <= 2, "as one: {}", fleet.summary());
+}
+
+#[test]
 fn sites_that_close_at_hours_nobody_said_are_neither_missed_nor_called_closed() {
     // Over an hour all close, each at a minute of its own; one of them is not back in the morning.
     let closes = |shop: usize| EVENING + 20 + (shop as i64 * 37) % 60;
