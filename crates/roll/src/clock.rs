@@ -14,7 +14,7 @@ use std::{
 use crate::{
     calendar::{Calendar, DAY, Stretch},
     cohort::{COHORT_QUIET, Cohort, EXPECTED_HEARD, Flow, SEEN},
-    shape::{Shape, Unit},
+    shape::{BY_DAY, Shape, Unit},
     stream::{
         CalendarId, Change, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
     },
@@ -69,6 +69,24 @@ fn large(at: u32) -> i64 {
     i64::from(at) + EPOCH
 }
 
+/// A shape, and what is asked of it at every timer.
+#[derive(Debug)]
+struct Week {
+    shape: Arc<Shape>,
+    /// The rate of its busiest slot.
+    peak: f32,
+    /// See [`Shape::day_hours`].
+    day_hours: f64,
+}
+
+impl Week {
+    fn new(shape: Arc<Shape>) -> Self {
+        let peak = shape.rates().into_iter().fold(0.0, f32::max);
+        let day_hours = shape.day_hours();
+        Self { shape, peak, day_hours }
+    }
+}
+
 /// All streams' clocks.
 #[derive(Debug)]
 pub struct Clock {
@@ -76,7 +94,7 @@ pub struct Clock {
     /// Seconds of a contact "minute": 60, less where silence must show within seconds.
     contact_unit: i64,
     streams: Vec<Stream>,
-    shapes: Vec<(Arc<Shape>, f32)>,
+    shapes: Vec<Week>,
     /// Tails, each once: streams alike share theirs.
     tails: Vec<Tails>,
     tail_numbers: HashMap<[u32; 6], u32>,
@@ -129,25 +147,23 @@ impl Clock {
 
     /// Makes a shape known.
     pub fn add_shape(&mut self, shape: Arc<Shape>) -> ShapeId {
-        let peak = shape.rates().into_iter().fold(0.0, f32::max);
-        self.shapes.push((shape, peak));
+        self.shapes.push(Week::new(shape));
         ShapeId(self.shapes.len() as u32 - 1)
     }
 
     /// Replaces a shape for all that go by it.
     pub fn set_shape(&mut self, id: ShapeId, shape: Arc<Shape>) {
-        let peak = shape.rates().into_iter().fold(0.0, f32::max);
-        self.shapes[id.0 as usize] = (shape, peak);
+        self.shapes[id.0 as usize] = Week::new(shape);
     }
 
     /// A shape made known.
     pub fn shape(&self, id: ShapeId) -> &Shape {
-        &self.shapes[id.0 as usize].0
+        &self.shapes[id.0 as usize].shape
     }
 
     /// A cohort, with the shape and calendar its traffic is expected by.
     pub fn add_cohort(&mut self, shape: ShapeId, calendar: CalendarId) -> CohortId {
-        let known = &self.shapes[shape.0 as usize].0;
+        let known = &self.shapes[shape.0 as usize].shape;
         let rate = f64::from(known.rate(&self.calendars[calendar.0 as usize], self.now));
         self.cohorts.push(Cohort::new(known.unit(), shape.0, calendar.0, self.now, rate));
         CohortId(self.cohorts.len() as u32 - 1)
@@ -269,7 +285,8 @@ impl Clock {
     fn gap(&self, id: StreamId, stream: &Stream, at: i64) -> Gap {
         let (from, expected) = (large(stream.last), self.expected(stream, at));
         const START: i64 = 1800;
-        let busiest = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].1) * START as f64 / 3600.0;
+        let busiest =
+            f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].peak) * START as f64 / 3600.0;
         let with_cohort = stream.loudness > Loudness::Normal
             && expected < COHORT_QUIET * self.expected_between(id, from, at)
             && self.expected_between(id, from, from + START) < 0.25 * busiest;
@@ -281,7 +298,7 @@ impl Clock {
 
     /// Whether the time since the last event touches a closed time or its edge.
     fn is_over_closed(&self, stream: &Stream, at: i64) -> bool {
-        let (shape, peak) = &self.shapes[stream.shape as usize];
+        let Week { shape, peak, .. } = &self.shapes[stream.shape as usize];
         // Contact is even while a site is open, and an edge shows; rows have their own ups and downs.
         let busy = peak * if shape.unit() == Unit::ContactMinutes { 0.9 } else { 0.1 };
         let (calendar, step) = (&self.calendars[stream.calendar as usize], shape.unit().slot_seconds());
@@ -382,7 +399,7 @@ impl Clock {
     /// Business minutes between two instants by this stream's week: 1 a minute where it is busiest.
     pub fn business_minutes(&self, id: StreamId, from: i64, to: i64) -> f64 {
         let stream = &self.streams[id.0 as usize];
-        let (shape, peak) = &self.shapes[stream.shape as usize];
+        let Week { shape, peak, .. } = &self.shapes[stream.shape as usize];
         if *peak <= 0.0 {
             return 0.0;
         }
@@ -391,14 +408,14 @@ impl Clock {
 
     /// Business minutes of a mean open day.
     pub fn business_day(&self, id: StreamId) -> f64 {
-        let (shape, peak) = &self.shapes[self.streams[id.0 as usize].shape as usize];
-        if *peak > 0.0 { shape.day_hours() / f64::from(*peak) * 60.0 } else { 720.0 }
+        let Week { peak, day_hours, .. } = &self.shapes[self.streams[id.0 as usize].shape as usize];
+        if *peak > 0.0 { day_hours / f64::from(*peak) * 60.0 } else { 720.0 }
     }
 
     /// How busy a stream's week is at `at`, relative to its busiest slot: 0 to 1.
     pub fn busyness(&self, id: StreamId, at: i64) -> f32 {
         let stream = &self.streams[id.0 as usize];
-        let (shape, peak) = &self.shapes[stream.shape as usize];
+        let Week { shape, peak, .. } = &self.shapes[stream.shape as usize];
         if *peak <= 0.0 { 0.0 } else { shape.rate(&self.calendars[stream.calendar as usize], at) / peak }
     }
 
@@ -410,7 +427,7 @@ impl Clock {
 
     /// Hours at relative rate 1 of a stream's week between two instants.
     fn open_hours(&self, stream: &Stream, from: i64, to: i64) -> f64 {
-        let (shape, calendar) = (&self.shapes[stream.shape as usize].0, stream.calendar as usize);
+        let (shape, calendar) = (&self.shapes[stream.shape as usize].shape, stream.calendar as usize);
         match self.todays[calendar].seconds(from, to) {
             Some((weekday, from, to)) => shape.between_seconds(weekday, from, to),
             None => shape.between(&self.calendars[calendar], from, to),
@@ -425,11 +442,11 @@ impl Clock {
         let (mut seen_before, mut expected_before) = (0.0, 0.0);
         let is_by_day = |cohort: &&Cohort| {
             let hour = self.calendars[cohort.calendar as usize].local(self.now).second / 3600;
-            !cohort.assumed || (9..18).contains(&hour)
+            !cohort.assumed || BY_DAY.contains(&hour)
         };
         // At opening and closing time a cohort's expectation is a mixture of all or nothing; it says nothing of HQ.
         let is_steady = |cohort: &&Cohort| {
-            let (shape, peak) = &self.shapes[cohort.shape as usize];
+            let Week { shape, peak, .. } = &self.shapes[cohort.shape as usize];
             let before = || shape.rate(&self.calendars[cohort.calendar as usize], self.now - SLOT);
             cohort.unit == Unit::ContactMinutes && cohort.rate >= f64::from(0.8 * peak) && before() >= 0.8 * peak
         };
@@ -502,7 +519,7 @@ impl Clock {
     }
 
     fn missed_minutes(&self, stream: &Stream, expected: f64) -> f64 {
-        let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].1);
+        let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].peak);
         if rate > 0.0 { expected / rate * 60.0 } else { 0.0 }
     }
 
@@ -546,7 +563,7 @@ impl Clock {
 
     /// Expected events that are told however little they surprise: half a business day's, beyond the longest healthy silence.
     fn lasting(&self, stream: &Stream) -> f64 {
-        let half_a_day = f64::from(stream.level) * self.shapes[stream.shape as usize].0.day_hours() / 2.0;
+        let half_a_day = f64::from(stream.level) * self.shapes[stream.shape as usize].day_hours / 2.0;
         if half_a_day > 0.0 { half_a_day + f64::from(stream.longest) } else { f64::INFINITY }
     }
 
@@ -555,7 +572,7 @@ impl Clock {
         let limits = &self.thresholds;
         let nines = |nines| expected_for(nines, f64::from(stream.evidence), tail);
         let minutes = if self.unit(stream) == Unit::ContactMinutes {
-            let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].1);
+            let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].peak);
             limits.contact_minutes * self.contact_unit as f64 / 3600.0 * rate
         } else {
             0.0
@@ -655,7 +672,7 @@ impl Clock {
     fn advance_cohort(&mut self, index: usize, now: i64) {
         let cohort = &self.cohorts[index];
         if !cohort.is_at(now) {
-            let shape = &self.shapes[cohort.shape as usize].0;
+            let shape = &self.shapes[cohort.shape as usize].shape;
             let rate = f64::from(shape.rate(&self.calendars[cohort.calendar as usize], now));
             let was_quiet = self.cohorts[index].rho < COHORT_QUIET;
             self.cohorts[index].advance(now, rate, self.hearing);
@@ -687,7 +704,7 @@ impl Clock {
         } else if stream.level <= 0.0 || from >= horizon {
             horizon
         } else {
-            let shape = &self.shapes[stream.shape as usize].0;
+            let shape = &self.shapes[stream.shape as usize].shape;
             let need = missing.max(0.0) / f64::from(stream.level);
             shape.reach(&self.calendars[stream.calendar as usize], from, need, horizon)
         };

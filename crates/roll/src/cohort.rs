@@ -150,15 +150,20 @@ impl Cohort {
         if passed > 0 {
             self.minute = now / 60;
             self.begun = (self.level, self.level_heard);
-            let (seen, expected) = (self.sum(0..MEMORY - 1, SEEN), self.sum(0..MEMORY - 1, EXPECTED));
-            // Whoever is silent is one of those expected: leave the largest out, so that it cannot excuse itself.
-            let others = (1.0 - self.level_max / self.level.max(1e-9)).max(0.0);
             self.rho = match self.assumed {
                 true if self.is_as_lately() => 1.0,
                 true => RHO_MIN,
-                false => ((seen + RHO_PRIOR) / (expected * others + RHO_PRIOR)).clamp(RHO_MIN, 1.0),
+                false => self.heard_share(),
             };
         }
+    }
+
+    /// What was heard in the last hour of what was expected.
+    fn heard_share(&self) -> f64 {
+        let (seen, expected) = (self.sum(0..MEMORY - 1, SEEN), self.sum(0..MEMORY - 1, EXPECTED));
+        // Whoever is silent is one of those expected: leave the largest out, so that it cannot excuse itself.
+        let others = (1.0 - self.level_max / self.level.max(1e-9)).max(0.0);
+        ((seen + RHO_PRIOR) / (expected * others + RHO_PRIOR)).clamp(RHO_MIN, 1.0)
     }
 
     /// Whether it is heard as it was within the last hour, and more than half of it is, but for a few: sites that close one after the
@@ -167,12 +172,8 @@ impl Cohort {
         const WINDOW: usize = 5;
         const MISSING_MAX: f64 = 0.05;
         const FEW: f64 = 2.5;
-        let windows = (0..MEMORY - WINDOW).map(|back| self.sum(back..back + WINDOW, SEEN));
-        let (mut now, mut most) = (0.0, 0.0_f64);
-        for (back, seen) in windows.enumerate() {
-            now = if back == 0 { seen } else { now };
-            most = most.max(seen);
-        }
+        let seen = |back: usize| self.sum(back..back + WINDOW, SEEN);
+        let (now, most) = (seen(0), (0..MEMORY - WINDOW).map(seen).fold(0.0, f64::max));
         let hours = WINDOW as f64 / 60.0;
         let few = (MISSING_MAX * most).max(FEW * self.level_max * hours);
         // Where nobody is heard, nobody is missed; of one alone that cannot be asked.

@@ -49,12 +49,13 @@ impl Watch {
             Some(id) => id,
             None => self.new_incident(Kind::CohortQuiet, now, now),
         };
+        let name = self.name(stream).to_owned();
         if let Some(incident) = self.incidents.get_mut(&id) {
             if !incident.is_open() {
                 incident.reopen(now, "they are quiet together");
                 incident.calls = false;
             }
-            incident.stream = Some(self.names[self.owners[stream.0 as usize].name as usize].to_string());
+            incident.stream = Some(name);
             incident.evidence = evidence;
         }
         self.open.insert(id);

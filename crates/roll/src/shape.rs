@@ -4,6 +4,9 @@ use chrono::Weekday;
 
 use crate::calendar::{Calendar, DAY, Hours};
 
+/// The local hours in which a site is taken to be open where nothing better is known.
+pub(crate) const BY_DAY: std::ops::Range<i64> = 9..18;
+
 /// What a stream counts, and with it how its week is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
@@ -100,7 +103,7 @@ impl Shape {
     /// What is assumed while nothing was learned: little is expected at night.
     pub fn unlearned(unit: Unit) -> Self {
         let per_hour = unit.slots() / 24;
-        let by_day = |slot: usize| (9..18).contains(&(slot / per_hour));
+        let by_day = |slot: usize| BY_DAY.contains(&((slot / per_hour) as i64));
         // Rates are relative to the daytime, not to the week's mean: a level is what the site does while it speaks.
         let rates: Vec<f32> = (0..unit.bins()).map(|bin| if by_day(bin % unit.slots()) { 1.0 } else { 0.01 }).collect();
         Self::of_relative(unit, &rates)
