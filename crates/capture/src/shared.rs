@@ -16,7 +16,7 @@ use crate::{
         IncomingTable,
         applied::note_differing,
         put::Put,
-        spec::{declare, declared, key_text, quoted},
+        spec::{declare, declared, has_null_key, key_text, quoted},
     },
     shape::quote,
 };
@@ -322,7 +322,7 @@ pub(crate) fn settle(transaction: &Transaction<'_>, spec: &IncomingTable, throug
     }
     begin(transaction, spec)?;
     let free = is_settled(spec, "r");
-    let is_null = keys.iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ");
+    let is_null = has_null_key(spec);
     let (come, go) = (format!("r._op <> 'D' AND {free}"), format!("r._op = 'D' AND {free}"));
     let settled = is_settled(spec, &held);
     let done = Put { spec, rows: &held, come, keys: &held, go }.execute(transaction)?;

@@ -8,7 +8,7 @@ use super::{
     GONE, Incoming,
     applied::{Applied, applied, forget_differing, note_differing},
     put::{self, Differing, Put, REFUSED},
-    spec::{IncomingTable, quoted},
+    spec::{IncomingTable, has_null_key},
     write::Rows,
 };
 use crate::{
@@ -66,9 +66,7 @@ impl Incoming {
         let put = Put { spec, rows: "temp._rollcall_up", come: all.clone(), keys: "temp._rollcall_gone", go: all };
         let mut differing = Differing::default();
         put.read_back(&self.conn, &refused, &mut differing)?;
-        // A null is found by no comparison, and no key of HQ's is one.
-        let is_null = quoted(&spec.key).iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ");
-        let nulls = format!("SELECT EXISTS (SELECT 1 FROM temp._rollcall_gone WHERE {is_null})");
+        let nulls = format!("SELECT EXISTS (SELECT 1 FROM temp._rollcall_gone WHERE {})", has_null_key(spec));
         if self.conn.query_row(&nulls, [], |row| row.get(0)).doing(doing)? {
             differing.add("NULL".to_owned(), "HQ has no such row, and it is there".to_owned());
         }

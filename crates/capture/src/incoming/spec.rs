@@ -58,6 +58,11 @@ pub(crate) fn exact_keys(spec: &IncomingTable) -> String {
     quoted(&spec.key).iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",")
 }
 
+/// A condition: the key is null. A store's own row may have such a one, and no comparison finds it; a key of HQ's is never null.
+pub(crate) fn has_null_key(spec: &IncomingTable) -> String {
+    quoted(&spec.key).iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ")
+}
+
 /// A row's key as SQL writes it: by this, rows are named. `row` is empty, or what the row is called with a dot behind.
 pub(crate) fn key_text(spec: &IncomingTable, row: &str) -> String {
     quoted(&spec.key).iter().map(|key| format!("quote({row}{key})")).collect::<Vec<_>>().join(" || ', ' || ")

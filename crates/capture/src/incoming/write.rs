@@ -9,7 +9,7 @@ use super::{
     Incoming, Report,
     applied::{Applied, digest_of, note_applied, note_differing},
     put::{Differing, Done, Put},
-    spec::{IncomingTable, declare, declared, equal_keys, exact_keys, key_text, on_keys, quoted},
+    spec::{IncomingTable, declare, declared, equal_keys, exact_keys, has_null_key, key_text, on_keys, quoted},
 };
 use crate::{
     error::{CaptureError, Doing},
@@ -171,8 +171,7 @@ impl Incoming {
         // Something was changed here, though it may be as HQ has it by now.
         let mended = if mending { differing.unsigned_abs().max(1) } else { 0 };
         let edits = known.map_or(0, |known| known.table.edits) + mended;
-        // A key of HQ's is never null, and a null is found by no comparison.
-        let is_null = keys.iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ");
+        let is_null = has_null_key(spec);
         let nulls: bool = self
             .conn
             .query_row(&format!("SELECT count(*) > 0 FROM temp._rollcall_gone WHERE {is_null}"), [], |row| row.get(0))

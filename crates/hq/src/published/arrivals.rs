@@ -124,6 +124,7 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
         }
         for (name, known) in &tables {
             let has = at_site.applied.get(name);
+            let (edits, dangling, differing) = has.map_or((0, 0, 0), |has| (has.edits, has.dangling, has.differing));
             let class = match known.class_of(site, record) {
                 Ok(class) => class,
                 Err(error) => {
@@ -134,9 +135,9 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
                         table: name.clone(),
                         wanted: known.image.version,
                         applied: Seq(0),
-                        edits: has.map_or(0, |has| has.edits),
-                        dangling: has.map_or(0, |has| has.dangling),
-                        differing: has.map_or(0, |has| has.differing),
+                        edits,
+                        dangling,
+                        differing,
                         lacks: Some(Lack { reason: Reason::CannotTake, detail }),
                     });
                     continue;
@@ -157,9 +158,9 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
                 wanted: known.image.version,
                 // What came since concerns other sites.
                 applied: if is_newest { known.image.version } else { of_class },
-                edits: has.map_or(0, |has| has.edits),
-                dangling: has.map_or(0, |has| has.dangling),
-                differing: has.map_or(0, |has| has.differing),
+                edits,
+                dangling,
+                differing,
                 lacks: (!is_newest || problem.is_some()).then(|| why(problem)),
             });
         }

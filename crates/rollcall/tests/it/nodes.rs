@@ -30,6 +30,22 @@ fn acting(asked: &Hq) -> Option<String> {
     Some(acting["sites"].as_str()?.to_owned())
 }
 
+fn two_nodes(directory: &Path, bucket: &Bucket) -> Vec<Hq> {
+    ["node-1", "node-2"].map(|name| Hq::start_node(directory, name, bucket)).into_iter().collect()
+}
+
+/// Waits until a node acts, which is the first.
+fn first_acts(nodes: &[Hq]) -> String {
+    let first = wait_for("one to act", || acting(&nodes[0]));
+    assert_eq!(first, nodes[0].sites.to_string(), "the first one");
+    first
+}
+
+/// Shops that were joined at the first node.
+fn three_shops(directory: &Path, nodes: &[Hq]) -> Vec<Store> {
+    (0..3).map(|number| join(directory, &format!("shop-{number}"), nodes, 0)).collect()
+}
+
 #[test]
 fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
     // Method: two nodes on one bucket, four stores with writers; nodes are killed in turn and agents are restarted at either;
@@ -37,8 +53,7 @@ fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let bucket = Bucket::start(directory.path());
     let mut random = random();
-    let mut nodes: Vec<Hq> =
-        ["node-1", "node-2"].map(|name| Hq::start_node(directory.path(), name, &bucket)).into_iter().collect();
+    let mut nodes = two_nodes(directory.path(), &bucket);
     let writer = write_script(directory.path());
     let mut stores = Vec::new();
     let mut writers = Vec::new();
@@ -95,13 +110,10 @@ fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
 fn the_watch_goes_on_when_its_node_dies_and_a_node_that_slept_has_no_say() {
     let directory = tempfile::tempdir().expect("a directory");
     let bucket = Bucket::start(directory.path());
-    let mut nodes: Vec<Hq> =
-        ["node-1", "node-2"].map(|name| Hq::start_node(directory.path(), name, &bucket)).into_iter().collect();
-    let first = wait_for("one to act", || acting(&nodes[0]));
-    assert_eq!(first, nodes[0].sites.to_string(), "the first one");
+    let mut nodes = two_nodes(directory.path(), &bucket);
+    let first = first_acts(&nodes);
     wait_for("the other to know", || (acting(&nodes[1])? == first).then_some(()));
-    let mut stores: Vec<Store> =
-        (0..3).map(|number| join(directory.path(), &format!("shop-{number}"), &nodes, 0)).collect();
+    let mut stores = three_shops(directory.path(), &nodes);
     // All at the second node, so that the first knows of them by telling alone.
     for store in &mut stores {
         store.run(Some(nodes[1].sites));
@@ -168,12 +180,9 @@ fn a_node_without_the_key_is_told_where_to_get_it() {
 fn what_is_scheduled_takes_effect_once_though_the_acting_node_dies() {
     let directory = tempfile::tempdir().expect("a directory");
     let bucket = Bucket::start(directory.path());
-    let mut nodes: Vec<Hq> =
-        ["node-1", "node-2"].map(|name| Hq::start_node(directory.path(), name, &bucket)).into_iter().collect();
-    let first = wait_for("one to act", || acting(&nodes[0]));
-    assert_eq!(first, nodes[0].sites.to_string(), "the first one");
-    let mut stores: Vec<Store> =
-        (0..3).map(|number| join(directory.path(), &format!("shop-{number}"), &nodes, 0)).collect();
+    let mut nodes = two_nodes(directory.path(), &bucket);
+    first_acts(&nodes);
+    let mut stores = three_shops(directory.path(), &nodes);
     // Published at the first node; the stores are at the second.
     for store in &mut stores {
         store.run(Some(nodes[1].sites));
