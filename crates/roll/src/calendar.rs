@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 pub(crate) const DAY: i64 = 86_400;
 
 /// Opening hours of a week, in minutes of the local day. An interval may end after midnight: its end is above 1440.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Hours([Vec<(u16, u16)>; 7]);
 
 /// Why opening hours were not understood.
@@ -109,7 +109,7 @@ impl Hours {
 }
 
 /// A time for which a person declared a site closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Closure {
     /// From this instant, Unix seconds …
     pub from: i64,
@@ -118,7 +118,7 @@ pub struct Closure {
 }
 
 /// When a site is expected to be there.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Calendar {
     /// Its zone.
     pub zone: Tz,

@@ -10,6 +10,7 @@ use rollcall_types::Timestamp;
 
 use crate::{
     incident::{Kind, Member},
+    sites::SiteNumber,
     watch::Watch,
 };
 
@@ -23,37 +24,38 @@ const NAMED: usize = 5;
 
 impl Watch {
     /// A site's silence is over, whose incident this is. One that a group or a cohort spoke for says nothing of its line.
-    pub(crate) fn count_silence(&mut self, number: u32, incident: u64, at: i64) {
+    pub(crate) fn count_silence(&mut self, number: SiteNumber, incident: u64, at: i64) {
         if self.incidents.get(&incident).is_none_or(|known| known.was_held) {
             return;
         }
         let day = at.div_euclid(86_400);
-        self.sites[number as usize].trouble_mut().silences.push(day);
+        self.sites[number].trouble_mut().silences.push(day);
     }
 
     /// A day is over: who is chronic?
     pub(crate) fn find_chronic(&mut self, day: i64, now: Timestamp) {
-        let mut found: Vec<(usize, u32)> = Vec::new();
-        for (number, site) in self.sites.iter_mut().enumerate().filter(|(_, site)| !site.retired) {
+        let mut found: Vec<(usize, SiteNumber)> = Vec::new();
+        let was_chronic = std::mem::take(&mut self.sites.chronic);
+        for (number, site) in self.sites.iter_mut().filter(|(_, site)| !site.retired) {
             site.forget_before(day - DAYS + 1);
             let times = site.trouble().silences.len();
-            let was = self.chronic.contains(&(number as u32));
+            let was = was_chronic.contains(&number);
             if times >= TIMES_MIN || was && times >= TIMES_OVER {
-                found.push((times, number as u32));
+                found.push((times, number));
             }
         }
         found.sort_by(|a, b| b.cmp(a));
-        self.chronic = found.iter().map(|(_, number)| *number).collect();
-        let open = self.open.iter().copied().find(|id| self.incidents[id].kind == Kind::Chronic);
+        self.sites.chronic = found.iter().map(|(_, number)| *number).collect();
+        let open = self.incidents.open_of(Kind::Chronic);
         if found.is_empty() {
             if let Some(id) = open {
-                self.close(id, "these lines hold again", now);
+                self.incidents.close(id, "these lines hold again", now);
             }
             return;
         }
-        let id = open.unwrap_or_else(|| self.new_incident(Kind::Chronic, now, now));
-        let id_of = |number: u32| self.sites[number as usize].id.clone();
-        let members: BTreeSet<_> = self.chronic.iter().map(|number| id_of(*number)).collect();
+        let id = open.unwrap_or_else(|| self.incidents.add(Kind::Chronic, now, now));
+        let id_of = |number: SiteNumber| self.sites[number].id.clone();
+        let members: BTreeSet<_> = self.sites.chronic.iter().map(|number| id_of(*number)).collect();
         let named: Vec<String> =
             found.iter().take(NAMED).map(|(times, number)| format!("{} {times} times", id_of(*number))).collect();
         let more = found.len().saturating_sub(NAMED);
@@ -72,6 +74,6 @@ impl Watch {
         }
         incident.evidence = text;
         incident.calls = true;
-        self.changed.insert(id);
+        self.incidents.note(id);
     }
 }

@@ -5,26 +5,29 @@ use std::collections::BTreeSet;
 use rollcall_types::{Cause, Timestamp};
 
 use crate::{
-    group::{self, Group},
-    incident::{Attribute, GRACE_MINUTES, Kind, Member},
+    cohorts::FamilyNumber,
+    group::{self, Group, Trait},
+    groups::Question,
+    incident::{Attribute, GRACE_MINUTES, Incident, Kind, Member},
+    sites::SiteNumber,
     stream::StreamId,
-    watch::{Question, Watch, instant},
+    watch::{Watch, instant},
 };
 
 impl Watch {
     /// Not one site's silence but its whole cohort's: one question speaks for all of them.
-    pub(crate) fn quiet_with_cohort(&mut self, own: u64, number: u32, stream: StreamId, now: Timestamp) {
-        let family = self.family_names[self.family_of(stream)].clone();
-        let question = match self.quiet_families.get(&family) {
+    pub(crate) fn quiet_with_cohort(&mut self, own: u64, number: SiteNumber, stream: StreamId, now: Timestamp) {
+        let family = self.family_of(stream);
+        let question = match self.groups.questions.get(&family) {
             Some(question) => question.incident,
-            None => self.ask(&family, stream, now),
+            None => self.ask(family, stream, now),
         };
         let cohort = self.clock.cohort_of(stream);
-        if let Some(question) = self.quiet_families.get_mut(&family) {
+        if let Some(question) = self.groups.questions.get_mut(&family) {
             question.cohorts.insert(cohort);
             question.answered_since = None;
         }
-        let site = self.sites[number as usize].id.clone();
+        let site = self.sites[number].id.clone();
         let (since, calls) = self.incidents.get(&own).map_or((now, false), |own| (own.since, own.calls));
         if let Some(incident) = self.incidents.get_mut(&question) {
             incident.members.insert(site, Member { since, until: None });
@@ -34,12 +37,13 @@ impl Watch {
         if let Some(own) = self.incidents.get_mut(&own) {
             (own.held_by, own.was_held) = (Some(question), true);
         }
-        self.changed.insert(question);
+        self.incidents.note(question);
     }
 
     /// Asks whether a family's quiet is a closing day; a question of the last day is asked again.
-    fn ask(&mut self, family: &str, stream: StreamId, now: Timestamp) -> u64 {
-        let evidence = format!("most sites like {family} are quiet where they should be open: a closing day?");
+    fn ask(&mut self, family: FamilyNumber, stream: StreamId, now: Timestamp) -> u64 {
+        let kind = self.cohorts.name(family);
+        let evidence = format!("most sites like {kind} are quiet where they should be open: a closing day?");
         let recent = self
             .incidents
             .values()
@@ -47,20 +51,20 @@ impl Watch {
             .find(|known| known.kind == Kind::CohortQuiet && known.evidence == evidence && known.is_recent(now));
         let id = match recent.map(|known| known.id) {
             Some(id) => id,
-            None => self.new_incident(Kind::CohortQuiet, now, now),
+            None => self.incidents.add(Kind::CohortQuiet, now, now),
         };
-        let name = self.name(stream).to_owned();
+        let name = self.streams.name(stream).to_owned();
+        let is_asked_again = !self.incidents[&id].is_open();
+        if is_asked_again {
+            self.incidents.reopen(id, now, "they are quiet together");
+        }
         if let Some(incident) = self.incidents.get_mut(&id) {
-            if !incident.is_open() {
-                incident.reopen(now, "they are quiet together");
-                incident.calls = false;
-            }
+            incident.calls &= !is_asked_again;
             incident.stream = Some(name);
             incident.evidence = evidence;
         }
-        self.open.insert(id);
         let question = Question { incident: id, cohorts: BTreeSet::new(), answered_since: None };
-        self.quiet_families.insert(family.to_owned(), question);
+        self.groups.questions.insert(family, question);
         id
     }
 
@@ -68,34 +72,34 @@ impl Watch {
     pub(crate) fn close_questions(&mut self, now: Timestamp) {
         const SPEAKS_FOR: i64 = 900;
         let mut over = Vec::new();
-        for (family, question) in &mut self.quiet_families {
+        for (family, question) in &mut self.groups.questions {
             // Each zone answers in its own daytime.
             question.cohorts.retain(|cohort| !self.clock.is_cohort_speaking(*cohort));
             let is_answered = question.cohorts.is_empty();
             question.answered_since = if is_answered { question.answered_since.or(Some(self.now)) } else { None };
             if question.answered_since.is_some_and(|since| self.now - since >= SPEAKS_FOR) {
-                over.push(family.clone());
+                over.push(*family);
             }
         }
         for family in over {
-            let Some(Question { incident: id, .. }) = self.quiet_families.remove(&family) else { continue };
+            let Some(Question { incident: id, .. }) = self.groups.questions.remove(&family) else { continue };
             if let Some(incident) = self.incidents.get_mut(&id) {
                 incident.members.values_mut().for_each(|member| member.until = member.until.or(Some(now)));
             }
             self.release(id);
-            self.close(id, "most of these sites are heard again", now);
+            self.incidents.close(id, "most of these sites are heard again", now);
         }
     }
 
     /// Whom an incident held, speaks for itself again.
     pub(crate) fn release(&mut self, id: u64) {
-        for held in self.open.clone() {
+        for held in self.incidents.open_ids() {
             if let Some(incident) = self.incidents.get_mut(&held)
                 && incident.held_by == Some(id)
             {
                 incident.held_by = None;
                 incident.quiet_until = Some(instant(self.now).plus_micros(GRACE_MINUTES * 60_000_000));
-                self.changed.insert(held);
+                self.incidents.note(held);
             }
         }
     }
@@ -108,42 +112,39 @@ impl Watch {
             self.join_group(*id, *shared, now);
         }
         // Sites already explained take no part in looking for another explanation.
-        let explained = |number: &u32| {
-            let site = &self.sites[*number as usize].id;
+        let explained = |number: &SiteNumber| {
+            let site = &self.sites[*number].id;
             open.iter().any(|(id, _)| self.incidents[id].members.contains_key(site))
         };
-        let left: Vec<u32> = self.suspects.iter().copied().filter(|number| !explained(number)).collect();
+        let left: Vec<SiteNumber> = self.groups.suspects().filter(|number| !explained(number)).collect();
         if left.len() < 3 {
             return;
         }
-        let named: Vec<Vec<u32>> = left
+        let named: Vec<Vec<Trait>> = left
             .iter()
             .map(|number| {
-                let traits = self.sites[*number as usize].shares().iter().copied();
-                traits.filter(|shared| !self.traits[*shared as usize].0.is_empty()).collect()
+                let traits = self.sites[*number].shares().iter().copied();
+                traits.filter(|shared| !self.sites.traits.get(*shared).0.is_empty()).collect()
             })
             .collect();
-        let silent: Vec<&[u32]> = named.iter().map(Vec::as_slice).collect();
-        let measurable = self.sites.iter().filter(|site| !site.retired).count();
-        let found = group::groups(measurable, &|shared| self.trait_sites[shared as usize], &silent);
+        let silent: Vec<&[Trait]> = named.iter().map(Vec::as_slice).collect();
+        let measurable = self.sites.watched().count();
+        let found = group::groups(measurable, &|shared| self.sites.traits.sites(shared), &silent);
         for found in found {
             self.open_group(&found, &left, now);
         }
     }
 
-    fn open_group(&mut self, found: &Group, suspects: &[u32], now: Timestamp) {
-        let (name, value) = self.traits[found.shared as usize].clone();
-        let members: Vec<u32> = suspects
-            .iter()
-            .copied()
-            .filter(|number| self.sites[*number as usize].shares().contains(&found.shared))
-            .collect();
+    fn open_group(&mut self, found: &Group, suspects: &[SiteNumber], now: Timestamp) {
+        let (name, value) = self.sites.traits.get(found.shared).clone();
+        let members: Vec<SiteNumber> =
+            suspects.iter().copied().filter(|number| self.sites[*number].shares().contains(&found.shared)).collect();
         let shared = Attribute { name: name.clone(), value: value.clone() };
         let again = self.incidents.values().rev().find(|known| {
             known.kind == Kind::Group && known.attribute.as_ref() == Some(&shared) && known.is_recent(now)
         });
         let again = again.map(|known| known.id);
-        let id = again.unwrap_or_else(|| self.new_incident(Kind::Group, now, now));
+        let id = again.unwrap_or_else(|| self.incidents.add(Kind::Group, now, now));
         let text = format!(
             "{} of {} silent sites share {name} = {value}; {} of {} others are silent",
             found.silent,
@@ -151,11 +152,10 @@ impl Watch {
             found.silent_elsewhere,
             found.sites_elsewhere
         );
+        if again.is_some() {
+            self.incidents.reopen(id, now, "they are silent together");
+        }
         if let Some(incident) = self.incidents.get_mut(&id) {
-            if again.is_some() {
-                incident.reopen(now, "they are silent together");
-                self.open.insert(id);
-            }
             incident.attribute = Some(shared);
             incident.cause = Some(Cause::PowerOrLink);
             incident.evidence.clone_from(&text);
@@ -174,8 +174,8 @@ impl Watch {
         }
     }
 
-    fn join(&mut self, group: u64, number: u32) {
-        let site = &self.sites[number as usize];
+    fn join(&mut self, group: u64, number: SiteNumber) {
+        let site = &self.sites[number];
         let last = site.streams.first().map_or(self.now, |stream| self.clock.last(*stream));
         let (id, own) = (site.id.clone(), site.trouble().incident);
         if let Some(incident) = self.incidents.get_mut(&group) {
@@ -183,29 +183,29 @@ impl Watch {
         }
         if let Some(own) = own.and_then(|own| self.incidents.get_mut(&own)) {
             (own.held_by, own.was_held) = (Some(group), true);
-            self.changed.insert(own.id);
+            let own = own.id;
+            self.incidents.note(own);
         }
-        self.changed.insert(group);
+        self.incidents.note(group);
     }
 
     /// Open groups, and the trait each is about.
-    fn open_groups(&self) -> Vec<(u64, u32)> {
-        let groups = self.open.iter().filter(|id| self.incidents[id].kind == Kind::Group);
-        let shared = |id: &u64| {
-            let attribute = self.incidents[id].attribute.clone()?;
-            Some((*id, *self.trait_numbers.get(&(attribute.name, attribute.value))?))
+    fn open_groups(&self) -> Vec<(u64, Trait)> {
+        let groups = self.incidents.open().filter(|incident| incident.kind == Kind::Group);
+        let shared = |incident: &Incident| {
+            let attribute = incident.attribute.clone()?;
+            Some((incident.id, self.sites.traits.known(attribute.name, attribute.value)?))
         };
         groups.filter_map(shared).collect()
     }
 
     /// Suspects that share what an open group shares belong to it.
-    fn join_group(&mut self, id: u64, shared: u32, now: Timestamp) {
-        let joining: Vec<u32> = self
-            .suspects
-            .iter()
-            .copied()
+    fn join_group(&mut self, id: u64, shared: Trait, now: Timestamp) {
+        let joining: Vec<SiteNumber> = self
+            .groups
+            .suspects()
             .filter(|number| {
-                let site = &self.sites[*number as usize];
+                let site = &self.sites[*number];
                 let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
                 site.shares().contains(&shared) && !absent
             })
@@ -224,34 +224,38 @@ impl Watch {
     /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
     fn close_groups(&mut self, now: Timestamp) {
         for (id, shared) in self.open_groups() {
-            let has_it = |number: &u32| self.sites[*number as usize].shares().contains(&shared);
-            let suspects = self.suspects.iter().copied().filter(has_it);
+            let has_it = |number: &SiteNumber| self.sites[*number].shares().contains(&shared);
+            let suspects = self.groups.suspects().filter(has_it);
             // After a restart of HQ a member's clock has yet to say so again: who was not heard since is silent.
             let unheard = self.incidents[&id].absent().filter_map(|(site, member)| {
                 let number = self.number(site)?;
-                let last = self.sites[number as usize].streams.first().map_or(0, |stream| self.clock.last(*stream));
+                let last = self.sites[number].streams.first().map_or(0, |stream| self.clock.last(*stream));
                 (instant(last) <= member.since).then_some(number)
             });
-            let silent = suspects.chain(unheard).collect::<BTreeSet<u32>>().len();
-            if (silent as f64) < group::SHARE_OVER * self.trait_sites[shared as usize].max(1) as f64 {
+            let silent = suspects.chain(unheard).collect::<BTreeSet<SiteNumber>>().len();
+            if (silent as f64) < group::SHARE_OVER * self.sites.traits.sites(shared).max(1) as f64 {
                 self.release(id);
-                self.close(id, &format!("{silent} of its sites are still silent, each with its own incident"), now);
+                self.incidents.close(
+                    id,
+                    &format!("{silent} of its sites are still silent, each with its own incident"),
+                    now,
+                );
             }
         }
     }
 
-    pub(crate) fn leave_groups(&mut self, number: u32, now: Timestamp) {
-        let site = self.sites[number as usize].id.clone();
-        for id in self.open.clone() {
+    pub(crate) fn leave_groups(&mut self, number: SiteNumber, now: Timestamp) {
+        let site = self.sites[number].id.clone();
+        for id in self.incidents.open_ids() {
             if let Some(incident) = self.incidents.get_mut(&id)
                 && incident.kind == Kind::Group
                 && let Some(member) = incident.members.get_mut(&site)
                 && member.until.is_none()
             {
                 member.until = Some(now);
-                self.changed.insert(id);
+                self.incidents.note(id);
             }
         }
-        self.suspects_changed = true;
+        self.groups.look_again();
     }
 }

@@ -1,6 +1,6 @@
 //! Keeps what streams did until it may be learned from, and turns it into paces: own rates drawn towards those of the family.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use rollcall_types::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -319,9 +319,6 @@ fn longest(past: Option<&Past>, family: &Family) -> f32 {
     let is_new = past.is_none_or(|past| past.hours() < (LEARNING_DAYS * 24) as f32);
     if is_new { own.max(family.longest) } else { own }
 }
-
-/// Families by key.
-pub type Families = BTreeMap<String, Family>;
 
 #[cfg(test)]
 mod tests {

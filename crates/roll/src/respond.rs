@@ -1,15 +1,13 @@
 //! What the watch does about silence: opens, joins, groups, holds, ends incidents, and has people told.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rollcall_types::{Cause, SiteId, Timestamp};
 
 use crate::{
-    incident::{Condition, Incident, Kind, Member, Notice, deafness_text},
+    incident::{Condition, Incident, Kind, Member, deafness_text},
     site::{CONTACT, Decision},
+    sites::SiteNumber,
     stream::{Change, Loudness, Measure, StreamId, Transition},
     watch::{Watch, instant, seconds},
 };
@@ -18,28 +16,25 @@ use crate::{
 const WELL_AFTER_MINUTES: f64 = 15.0;
 /// A stream that was learned from for less than that goes by its family.
 const YOUNG_HOURS: f32 = 48.0;
-/// Closed incidents are kept in memory this long: relapses join them, and their story can be corrected.
-const KEPT_AFTER: i64 = 7 * 86_400;
 
 impl Watch {
     /// A stream became louder, or its volume dropped or returned.
     pub(crate) fn take(&mut self, transition: Transition) {
-        let owner = self.owners[transition.stream.0 as usize];
-        let (number, at) = (owner.site, transition.at);
-        if self.sites[number as usize].retired {
+        let (number, at) = (self.streams.site(transition.stream), transition.at);
+        if self.sites[number].retired {
             return;
         }
         match transition.what {
             Change::Louder(Loudness::Normal) => {}
             Change::Louder(loudness) => {
                 // A timer that comes up late may jump over levels.
-                self.quiet_streams.insert((number, transition.stream.0));
+                self.groups.note_quiet(number, transition.stream);
                 // Sites that are quiet with their whole cohort have no cause of their own to look for.
                 // Nor have, as long as nobody knows their hours, those that only open a little later than others.
                 let is_suspect = self.clock.is_alone(transition.stream)
                     && (loudness >= Loudness::Red || !self.clock.is_assumed(transition.stream));
-                if is_suspect && self.suspects.insert(number) {
-                    self.suspects_changed = true;
+                if is_suspect {
+                    self.groups.suspect(number);
                 }
                 if loudness >= Loudness::Red {
                     self.silent(number, transition.stream, loudness, at);
@@ -47,20 +42,20 @@ impl Watch {
             }
             Change::Dropped => self.dropped(number, transition.stream, at),
             Change::Restored => {
-                if let Some(id) = self.sites[number as usize].trouble().incident
+                if let Some(id) = self.sites[number].trouble().incident
                     && self.incidents[&id].kind == Kind::Drop
                 {
-                    self.sites[number as usize].take_incident();
-                    self.close(id, "the volume is back", instant(at));
+                    self.sites[number].take_incident();
+                    self.incidents.close(id, "the volume is back", instant(at));
                 }
             }
         }
     }
 
     /// A stream is red or louder.
-    pub(crate) fn silent(&mut self, number: u32, stream: StreamId, loudness: Loudness, at: i64) {
+    pub(crate) fn silent(&mut self, number: SiteNumber, stream: StreamId, loudness: Loudness, at: i64) {
         let contact = self.contact(number);
-        let name = self.name(stream).to_owned();
+        let name = self.streams.name(stream).to_owned();
         // A site that is not heard sends no rows either: contact says it, sooner and better.
         let contact_quiet = contact
             .is_some_and(|contact| contact != stream && self.clock.measure(contact, at).loudness >= Loudness::Suspect);
@@ -69,18 +64,18 @@ impl Watch {
         }
         let measure = self.clock.measure(stream, at);
         let now = instant(at);
-        let id = match self.sites[number as usize].trouble().incident {
+        let id = match self.sites[number].trouble().incident {
             Some(id) => id,
             None => self.open_silence(number, &name, &measure, now),
         };
-        let is_relapse = self.sites[number as usize].take_back_since().is_some();
-        self.recovering.remove(&number);
+        let is_relapse = self.sites[number].take_back_since().is_some();
+        self.sites.recovering.remove(&number);
         let (unit, per_event) = match name.as_str() {
             CONTACT => ("minutes of contact".to_owned(), 1.0),
             table => (format!("rows of {table}"), f64::from(self.clock.pace(stream).rows_per_event)),
         };
-        let longest = self.pasts[stream.0 as usize].as_ref().map_or(0.0, |past| past.longest_gap());
-        let site = self.sites[number as usize].id.clone();
+        let longest = self.streams.past(stream).map_or(0.0, |past| past.longest_gap());
+        let site = self.sites[number].id.clone();
         let Some(incident) = self.incidents.get_mut(&id) else { return };
         if is_relapse {
             incident.reopened_at = Some(now);
@@ -93,7 +88,7 @@ impl Watch {
         } else {
             String::new()
         };
-        let is_young = self.pasts[stream.0 as usize].as_ref().is_some_and(|past| past.hours() < YOUNG_HOURS);
+        let is_young = self.streams.past(stream).is_some_and(|past| past.hours() < YOUNG_HOURS);
         let by_whom = if is_young { ", by what is usual at sites like it" } else { "" };
         let text = format!(
             "{:.0} {unit} should have come from {site} since {}{by_whom}{worst}",
@@ -109,28 +104,25 @@ impl Watch {
         } else if loudness == Loudness::Red {
             incident.tell(now, text);
         }
-        self.changed.insert(id);
+        self.incidents.note(id);
         if !self.clock.is_alone(stream) {
             self.quiet_with_cohort(id, number, stream, now);
         }
     }
 
     /// Opens an incident for a site's silence, or takes up the one it relapses into.
-    fn open_silence(&mut self, number: u32, stream: &str, measure: &Measure, now: Timestamp) -> u64 {
-        let site = self.sites[number as usize].id.clone();
+    fn open_silence(&mut self, number: SiteNumber, stream: &str, measure: &Measure, now: Timestamp) -> u64 {
+        let site = self.sites[number].id.clone();
         let recent = self.incidents.values().rev().find(|incident| {
             incident.kind == Kind::Silence && incident.members.contains_key(&site) && incident.is_recent(now)
         });
         let id = match recent.map(|incident| incident.id) {
             Some(id) => {
-                if let Some(incident) = self.incidents.get_mut(&id) {
-                    incident.reopen(now, &format!("{stream} is silent"));
-                }
-                self.open.insert(id);
+                self.incidents.reopen(id, now, &format!("{stream} is silent"));
                 id
             }
             None => {
-                let id = self.new_incident(Kind::Silence, instant(measure.last), now);
+                let id = self.incidents.add(Kind::Silence, instant(measure.last), now);
                 let contact_known = self.contact(number).is_some();
                 if let Some(incident) = self.incidents.get_mut(&id) {
                     incident.stream = Some(stream.to_owned());
@@ -140,12 +132,12 @@ impl Watch {
                 id
             }
         };
-        self.sites[number as usize].trouble_mut().incident = Some(id);
-        let is_chronic = self.chronic.contains(&number);
-        let group = self.open.iter().copied().find(|group| {
-            let group = &self.incidents[group];
+        self.sites[number].trouble_mut().incident = Some(id);
+        let is_chronic = self.sites.chronic.contains(&number);
+        let is_of_it = |group: &&Incident| {
             group.kind == Kind::Group && group.members.get(&site).is_some_and(|member| member.until.is_none())
-        });
+        };
+        let group = self.incidents.open().find(is_of_it).map(|group| group.id);
         if let Some(incident) = self.incidents.get_mut(&id) {
             (incident.held_by, incident.was_held) = (group, incident.was_held || group.is_some());
             // What was missed until now the clock knows best: it stood still while nobody could be missed.
@@ -156,53 +148,31 @@ impl Watch {
         id
     }
 
-    fn dropped(&mut self, number: u32, stream: StreamId, at: i64) {
-        if self.sites[number as usize].trouble().incident.is_some() {
+    fn dropped(&mut self, number: SiteNumber, stream: StreamId, at: i64) {
+        if self.sites[number].trouble().incident.is_some() {
             return;
         }
-        let (name, site) = (self.name(stream).to_owned(), self.sites[number as usize].id.clone());
-        let id = self.new_incident(Kind::Drop, instant(at), instant(at));
+        let (name, site) = (self.streams.name(stream).to_owned(), self.sites[number].id.clone());
+        let id = self.incidents.add(Kind::Drop, instant(at), instant(at));
         if let Some(incident) = self.incidents.get_mut(&id) {
             incident.stream = Some(name.clone());
             incident.cause = Some(Cause::NoFlow);
             incident.evidence = format!("rows of {name} from {site} fell to less than half of what is usual");
             incident.members.insert(site, Member { since: instant(at), until: None });
         }
-        self.sites[number as usize].trouble_mut().incident = Some(id);
-        self.changed.insert(id);
-    }
-
-    pub(crate) fn new_incident(&mut self, kind: Kind, since: Timestamp, now: Timestamp) -> u64 {
-        let id = self.next_incident;
-        self.next_incident += 1;
-        self.incidents.insert(id, Incident::new(id, kind, since, now));
-        self.open.insert(id);
-        self.changed.insert(id);
-        id
-    }
-
-    /// Whether a stream of the site is suspect or louder.
-    fn is_quiet(&self, number: u32) -> bool {
-        self.quiet_streams.range((number, 0)..=(number, u32::MAX)).next().is_some()
-    }
-
-    /// A stream is not quiet any more.
-    pub(crate) fn heard_again(&mut self, number: u32, stream: StreamId) {
-        let was_quiet = self.quiet_streams.remove(&(number, stream.0));
-        if was_quiet && !self.is_quiet(number) && self.suspects.remove(&number) {
-            self.suspects_changed = true;
-        }
+        self.sites[number].trouble_mut().incident = Some(id);
+        self.incidents.note(id);
     }
 
     /// Declared closures that have begun explain the silence of their sites, whether they were
     /// declared before or after it.
     fn begin_closures(&mut self, now: Timestamp) {
-        let quiet = self.quiet_streams.iter().map(|(number, _)| *number);
-        let open = self.open.iter().map(|id| &self.incidents[id]).filter(|incident| incident.kind.is_absence());
+        let quiet = self.groups.quiet().map(|(number, _)| number);
+        let open = self.incidents.open().filter(|incident| incident.kind.is_absence());
         let absent = open.flat_map(Incident::absent).filter_map(|(site, _)| self.number(site));
-        let numbers: BTreeSet<u32> = quiet.chain(absent).collect();
+        let numbers: BTreeSet<SiteNumber> = quiet.chain(absent).collect();
         for number in numbers {
-            let calendar = self.clock.calendar(self.sites[number as usize].calendar);
+            let calendar = self.clock.calendar(self.sites[number].calendar);
             if let Some(until) = calendar.closed_until(seconds(now)) {
                 self.declared_closed(number, until);
             }
@@ -210,75 +180,72 @@ impl Watch {
     }
 
     /// A person declared the site closed: that explains its silence, until then.
-    fn declared_closed(&mut self, number: u32, until: i64) {
-        for stream in self.sites[number as usize].streams.clone() {
-            self.heard_again(number, stream);
+    fn declared_closed(&mut self, number: SiteNumber, until: i64) {
+        for stream in self.sites[number].streams.clone() {
+            self.groups.note_heard(number, stream);
             self.clock.excuse(stream, until);
         }
         let now = instant(self.now);
-        self.recovering.remove(&number);
-        let site = &mut self.sites[number as usize];
-        site.take_back_since();
-        if site.streams.is_empty() {
-            self.awaited.push(Reverse((until, number)));
+        self.sites.recovering.remove(&number);
+        if self.sites[number].streams.is_empty() {
+            self.sites.awaits(number, until);
         }
+        let site = &mut self.sites[number];
+        site.take_back_since();
         if let Some(id) = site.take_incident() {
-            self.close(id, &format!("declared closed until {}", instant(until)), now);
+            self.incidents.close(id, &format!("declared closed until {}", instant(until)), now);
         }
         self.leave_groups(number, now);
     }
 
     /// The first thing ever heard of a site.
-    pub(crate) fn first_heard(&mut self, number: u32, at: Timestamp) {
-        if let Some(id) = self.sites[number as usize].take_incident() {
-            self.close(id, "the site was heard for the first time", at);
+    pub(crate) fn first_heard(&mut self, number: SiteNumber, at: Timestamp) {
+        if let Some(id) = self.sites[number].take_incident() {
+            self.incidents.close(id, "the site was heard for the first time", at);
         }
     }
 
     /// Whether a site's incident is about the silence of this stream; after a restart of HQ its
     /// clock has yet to say so again.
-    pub(crate) fn is_about(&self, number: u32, stream: StreamId) -> bool {
+    pub(crate) fn is_about(&self, number: SiteNumber, stream: StreamId) -> bool {
         let incident = self.incident_of(number);
         incident.is_some_and(|incident| {
-            incident.kind == Kind::Silence && incident.stream.as_deref() == Some(self.name(stream))
+            incident.kind == Kind::Silence && incident.stream.as_deref() == Some(self.streams.name(stream))
         })
     }
 
     /// The incident of a site's own silence.
-    pub(crate) fn incident_of(&self, number: u32) -> Option<&Incident> {
-        self.incidents.get(&self.sites[number as usize].trouble().incident?)
+    pub(crate) fn incident_of(&self, number: SiteNumber) -> Option<&Incident> {
+        self.incidents.get(&self.sites[number].trouble().incident?)
     }
 
     /// Whether a site that was silent is heard again, and recovers.
-    fn is_back(&self, number: u32) -> bool {
-        self.sites[number as usize].trouble().back_since.is_some()
+    fn is_back(&self, number: SiteNumber) -> bool {
+        self.sites[number].trouble().back_since.is_some()
     }
 
     /// A silent site is heard again: it is well once that lasts.
-    pub(crate) fn came_back(&mut self, number: u32, stream: StreamId, at: i64) {
-        let site = &mut self.sites[number as usize];
+    pub(crate) fn came_back(&mut self, number: SiteNumber, stream: StreamId, at: i64) {
+        let site = &mut self.sites[number];
         if site.trouble().back_since.is_none() {
             site.trouble_mut().back_since = Some(at);
-            self.recovering.insert(number);
-            let (id, site_id) = (site.trouble().incident, site.id.clone());
-            let text = format!("{site_id} is heard again ({})", self.name(stream));
-            if let Some(incident) = id.and_then(|id| self.incidents.get_mut(&id)) {
+            let text = format!("{} is heard again ({})", site.id, self.streams.name(stream));
+            if let Some(incident) = site.trouble().incident.and_then(|id| self.incidents.change(id)) {
                 incident.tell(instant(at), text);
-                self.changed.insert(incident.id);
             }
+            self.sites.recovering.insert(number);
         }
     }
 
     /// What is due besides timers of streams: sites never heard, and sites on their way back.
     pub(crate) fn look_after(&mut self, now: Timestamp) {
         let now_s = seconds(now);
-        while let Some(Reverse((_, number))) = self.awaited.peek().copied().filter(|Reverse((due, _))| *due <= now_s) {
-            self.awaited.pop();
+        while let Some(number) = self.sites.take_due(now_s) {
             self.never_heard(number, now);
         }
-        let recovering: Vec<u32> = self.recovering.iter().copied().collect();
+        let recovering: Vec<SiteNumber> = self.sites.recovering.iter().copied().collect();
         for number in recovering {
-            let site = &self.sites[number as usize];
+            let site = &self.sites[number];
             let Some(since) = site.trouble().back_since else { continue };
             let elapsed = match self.contact(number) {
                 // Where silence shows within seconds, business time is too coarse.
@@ -289,15 +256,15 @@ impl Watch {
             // A site that states manifests is well when one made since was found to agree.
             let is_counted = site.reconciled_at.is_none_or(|counted| counted >= since)
                 && !site.trouble().conditions.contains_key(&Condition::Manifest);
-            if is_steady && is_counted && !site.has_backlog && !self.is_quiet(number) {
+            if is_steady && is_counted && !site.has_backlog && !self.groups.is_quiet(number) {
                 self.is_well(number, now);
             }
         }
     }
 
-    fn is_well(&mut self, number: u32, now: Timestamp) {
-        self.recovering.remove(&number);
-        let site = &mut self.sites[number as usize];
+    fn is_well(&mut self, number: SiteNumber, now: Timestamp) {
+        self.sites.recovering.remove(&number);
+        let site = &mut self.sites[number];
         site.take_back_since();
         let (incident, id) = (site.take_incident(), site.id.clone());
         self.leave_groups(number, now);
@@ -308,22 +275,22 @@ impl Watch {
             {
                 member.until = Some(now);
             }
-            self.close(incident, "the site is back, and its backlog is here", now);
+            self.incidents.close(incident, "the site is back, and its backlog is here", now);
         }
     }
 
-    fn never_heard(&mut self, number: u32, now: Timestamp) {
-        let site = &self.sites[number as usize];
+    fn never_heard(&mut self, number: SiteNumber, now: Timestamp) {
+        let site = &self.sites[number];
         if site.retired || !site.streams.is_empty() || site.trouble().incident.is_some() {
             return;
         }
         if let Some(until) = self.clock.calendar(site.calendar).closed_until(seconds(now)) {
-            self.awaited.push(Reverse((until, number)));
+            self.sites.awaits(number, until);
             return;
         }
         let (id, since, enrolled) = (site.id.clone(), instant(site.expected_from), site.enrolled);
-        let incident = self.new_incident(Kind::NeverHeard, since, now);
-        self.sites[number as usize].trouble_mut().incident = Some(incident);
+        let incident = self.incidents.add(Kind::NeverHeard, since, now);
+        self.sites[number].trouble_mut().incident = Some(incident);
         if let Some(incident) = self.incidents.get_mut(&incident) {
             incident.cause = Some(if enrolled { Cause::PowerOrLink } else { Cause::NeverEnrolled });
             incident.evidence = format!("{id} is on the roster since {since} and was never heard");
@@ -347,11 +314,11 @@ impl Watch {
         now: Timestamp,
     ) {
         let Some(number) = self.number(id) else { return };
-        let known = self.sites[number as usize].trouble().conditions.get(&condition).copied();
+        let known = self.sites[number].trouble().conditions.get(&condition).copied();
         match (known, detail) {
-            (None, Some(detail)) if !self.sites[number as usize].retired => {
-                let incident = self.new_incident(Kind::Condition(condition), now, now);
-                self.sites[number as usize].trouble_mut().conditions.insert(condition, incident);
+            (None, Some(detail)) if !self.sites[number].retired => {
+                let incident = self.incidents.add(Kind::Condition(condition), now, now);
+                self.sites[number].trouble_mut().conditions.insert(condition, incident);
                 if let Some(incident) = self.incidents.get_mut(&incident) {
                     incident.cause = Some(condition.cause());
                     incident.evidence = detail.to_owned();
@@ -361,16 +328,15 @@ impl Watch {
                 }
             }
             (Some(incident), Some(detail)) => {
-                if let Some(incident) = self.incidents.get_mut(&incident)
-                    && incident.evidence != detail
+                if self.incidents[&incident].evidence != detail
+                    && let Some(incident) = self.incidents.change(incident)
                 {
                     incident.evidence = detail.to_owned();
-                    self.changed.insert(incident.id);
                 }
             }
             (Some(incident), None) => {
-                self.sites[number as usize].trouble_mut().conditions.remove(&condition);
-                self.close(incident, mended, now);
+                self.sites[number].trouble_mut().conditions.remove(&condition);
+                self.incidents.close(incident, mended, now);
             }
             (None, _) => {}
         }
@@ -389,46 +355,46 @@ impl Watch {
 
     /// What HQ itself cannot do, of which an incident is open.
     pub fn open_of_hq(&self) -> Vec<String> {
-        let open = self.open.iter().map(|id| &self.incidents[id]);
-        open.filter(|incident| incident.kind == Kind::Hq).filter_map(|incident| incident.stream.clone()).collect()
+        let open = self.incidents.open().filter(|incident| incident.kind == Kind::Hq);
+        open.filter_map(|incident| incident.stream.clone()).collect()
+    }
+
+    /// The open incident of this kind about a channel, a table or a work of HQ.
+    fn open_about(&self, kind: Kind, stream: &str) -> Option<u64> {
+        let is_it = |incident: &&Incident| incident.kind == kind && incident.stream.as_deref() == Some(stream);
+        self.incidents.open().find(is_it).map(|incident| incident.id)
     }
 
     fn set_own(&mut self, kind: Kind, stream: &str, problem: Option<&str>, mended: &str, now: Timestamp) {
-        let open = self.open.iter().copied().find(|id| {
-            let incident = &self.incidents[id];
-            incident.kind == kind && incident.stream.as_deref() == Some(stream)
-        });
+        let open = self.open_about(kind, stream);
         let Some(problem) = problem else {
             if let Some(id) = open {
-                self.close(id, mended, now);
+                self.incidents.close(id, mended, now);
             }
             return;
         };
-        let id = open.unwrap_or_else(|| self.new_incident(kind, now, now));
+        let id = open.unwrap_or_else(|| self.incidents.add(kind, now, now));
         let Some(incident) = self.incidents.get_mut(&id).filter(|incident| incident.evidence != problem) else {
             return;
         };
         incident.stream = Some(stream.to_owned());
         problem.clone_into(&mut incident.evidence);
         incident.calls = true;
-        self.changed.insert(id);
+        self.incidents.note(id);
     }
 
     /// Opens, changes or ends the incident of a table that HQ publishes: the sites that should have
     /// it, are heard, and have not, each with the time since when. `detail` says the same in a
     /// sentence.
     pub fn set_publication(&mut self, table: &str, late: &BTreeMap<SiteId, Timestamp>, detail: &str, now: Timestamp) {
-        let open = self.open.iter().copied().find(|id| {
-            let incident = &self.incidents[id];
-            incident.kind == Kind::Publication && incident.stream.as_deref() == Some(table)
-        });
+        let open = self.open_about(Kind::Publication, table);
         let Some(first) = late.values().min().copied() else {
             if let Some(id) = open {
-                self.close(id, "every site that is heard has it", now);
+                self.incidents.close(id, "every site that is heard has it", now);
             }
             return;
         };
-        let id = open.unwrap_or_else(|| self.new_incident(Kind::Publication, first, now));
+        let id = open.unwrap_or_else(|| self.incidents.add(Kind::Publication, first, now));
         let Some(incident) = self.incidents.get_mut(&id) else { return };
         let mut members: BTreeMap<SiteId, Member> =
             late.iter().map(|(site, since)| (site.clone(), Member { since: *since, until: None })).collect();
@@ -445,31 +411,21 @@ impl Watch {
         incident.members = members;
         detail.clone_into(&mut incident.evidence);
         incident.calls = true;
-        self.changed.insert(id);
+        self.incidents.note(id);
     }
 
     pub(crate) fn tell_of_deafness(&mut self, was_deaf: bool, now: Timestamp) {
-        let open = self.open.iter().find(|id| self.incidents[id].kind == Kind::HqBlind).copied();
+        let open = self.incidents.open_of(Kind::HqBlind);
         match (self.guard.deaf(), open) {
             (Some((since, why)), None) => {
-                let id = self.new_incident(Kind::HqBlind, instant(since), now);
+                let id = self.incidents.add(Kind::HqBlind, instant(since), now);
                 if let Some(incident) = self.incidents.get_mut(&id) {
                     incident.evidence = format!("since {}: {}", instant(since), deafness_text(why));
                     incident.calls = true;
                 }
             }
-            (None, Some(id)) if was_deaf => self.close(id, "HQ hears again", now),
+            (None, Some(id)) if was_deaf => self.incidents.close(id, "HQ hears again", now),
             _ => {}
-        }
-    }
-
-    pub(crate) fn close(&mut self, id: u64, reason: &str, now: Timestamp) {
-        self.open.remove(&id);
-        self.changed.insert(id);
-        let Some(incident) = self.incidents.get_mut(&id) else { return };
-        let level = incident.level;
-        if incident.close(reason, now) {
-            self.decisions.push(Decision { at: now, incident: id, notice: Notice::Resolved, level });
         }
     }
 
@@ -479,7 +435,7 @@ impl Watch {
         self.begin_closures(now);
         let ladder = self.config.ladder;
         let deaf = self.guard.deaf().is_some();
-        for id in self.open.clone() {
+        for id in self.incidents.open_ids() {
             let Some(incident) = self.incidents.get(&id) else { continue };
             // While HQ cannot hear, only that itself is told.
             if deaf && !matches!(incident.kind, Kind::HqBlind | Kind::Channel | Kind::Hq) {
@@ -499,15 +455,12 @@ impl Watch {
             let level_before = incident.level;
             if let Some(notice) = incident.review(&ladder, day, now) {
                 let decision = Decision { at: now, incident: id, notice, level: incident.level };
-                self.decisions.push(decision);
-                self.changed.insert(id);
+                self.incidents.decide(decision);
             } else if incident.level != level_before {
-                self.changed.insert(id);
+                self.incidents.note(id);
             }
         }
-        let now_s = seconds(now);
-        self.incidents
-            .retain(|_, incident| incident.closed_at.is_none_or(|closed| now_s - seconds(closed) < KEPT_AFTER));
+        self.incidents.forget_old(now);
     }
 
     /// Business minutes that an incident's longest absent site missed since they were counted last,
@@ -519,12 +472,12 @@ impl Watch {
             return plain;
         }
         // While a site recovers, nothing more is missed.
-        let is_gone = |number: &u32| !self.is_back(*number);
+        let is_gone = |number: &SiteNumber| !self.is_back(*number);
         let absent = incident.absent().filter_map(|(id, member)| Some((self.number(id)?, member.since)));
         let longest = absent.filter(|(number, _)| is_gone(number)).min_by_key(|(_, since)| *since);
         let Some((number, _)) = longest else { return (0.0, plain.1) };
         // By contact if there is any, else by the first table.
-        let stream = self.sites[number as usize].streams.first().copied();
+        let stream = self.sites[number].streams.first().copied();
         let Some(stream) = stream else { return plain };
         let day = self.clock.business_day(stream);
         if self.clock.is_assumed(stream) && self.clock.is_in_quiet_cohort(stream) {
@@ -542,8 +495,8 @@ impl Watch {
         until: Timestamp,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let incident = self.incidents.get_mut(&id).filter(|incident| incident.is_open())?;
-        self.changed.insert(id);
+        self.incidents.get(&id).filter(|incident| incident.is_open())?;
+        let incident = self.incidents.change(id)?;
         Some(incident.acknowledge(by, reason, until, now))
     }
 
@@ -554,10 +507,10 @@ impl Watch {
         let members: Vec<SiteId> = incident.members.keys().cloned().collect();
         for site in members {
             let Some(number) = self.number(&site) else { continue };
-            let calendar = self.clock.calendar(self.sites[number as usize].calendar).clone();
-            for stream in self.sites[number as usize].streams.clone() {
+            let calendar = self.clock.calendar(self.sites[number].calendar).clone();
+            for stream in self.sites[number].streams.clone() {
                 let expected = self.clock.expected_between(stream, since, until);
-                if let Some(past) = &mut self.pasts[stream.0 as usize] {
+                if let Some(past) = self.streams.past_mut(stream) {
                     if was_normal {
                         past.was_normal(&calendar, since, until, expected);
                     } else {
@@ -575,33 +528,31 @@ impl Watch {
         let what = if was_normal { "normal: it is learned from" } else { "an outage: it is not learned from" };
         incident.tell(now, format!("{by} says that this was {what}"));
         let (kind, site) = (incident.kind, incident.members.keys().next().cloned());
-        self.changed.insert(id);
+        self.incidents.note(id);
         // Nothing brings back what is lost, a count that nobody can make agree stays, and a table that was
         // dropped while it was stated again is never complete: once a person accounts for it, it is over.
         if let Kind::Condition(condition @ (Condition::Loss | Condition::Manifest | Condition::Restated)) = kind {
             if let Some(number) = site.and_then(|site| self.number(&site)) {
-                self.sites[number as usize].trouble_mut().conditions.remove(&condition);
+                self.sites[number].trouble_mut().conditions.remove(&condition);
             }
-            self.close(id, &format!("{by} accounted for it"), now);
+            self.incidents.close(id, &format!("{by} accounted for it"), now);
         }
         if kind == Kind::Hq {
             // What HQ need not do any more never succeeds. What it still must comes back when it fails again.
-            self.close(id, &format!("{by} accounted for it"), now);
+            self.incidents.close(id, &format!("{by} accounted for it"), now);
         }
         true
     }
 
     /// What was learned afterwards corrects the cause of a site's newest silence and adds to its story.
     pub fn correct_cause(&mut self, site: &SiteId, cause: Option<Cause>, text: &str, now: Timestamp) {
-        let of_site = self.incidents.values_mut().rev().find(|incident| {
+        let of_site = self.incidents.values().rev().find(|incident| {
             matches!(incident.kind, Kind::Silence | Kind::Group) && incident.members.contains_key(site)
         });
-        if let Some(incident) = of_site {
-            if let Some(cause) = cause {
-                incident.cause = Some(cause);
-            }
+        let of_site = of_site.map(|incident| incident.id);
+        if let Some(incident) = of_site.and_then(|id| self.incidents.change(id)) {
+            incident.cause = cause.or(incident.cause);
             incident.tell(now, text);
-            self.changed.insert(incident.id);
         }
     }
 }

@@ -192,12 +192,6 @@ impl Site {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Owner {
-    pub(crate) site: u32,
-    pub(crate) name: u16,
-}
-
 /// Something people are to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     replay::BUDGET,
     site::CONTACT,
+    sites::SiteNumber,
     stream::{Gap, Measure, StreamId, Thresholds},
     watch::Watch,
 };
@@ -136,12 +137,12 @@ impl Tuning {
 
 impl Watch {
     /// A silence ended by itself; `stood` is how things stood just before.
-    pub(crate) fn count_natural(&mut self, number: u32, stream: StreamId, gap: &Gap, at: i64, stood: &Measure) {
-        let site = &self.sites[number as usize];
-        let is_contact = self.name(stream) == CONTACT;
+    pub(crate) fn count_natural(&mut self, number: SiteNumber, stream: StreamId, gap: &Gap, at: i64, stood: &Measure) {
+        let site = &self.sites[number];
+        let is_contact = self.streams.name(stream) == CONTACT;
         // Contact that short is never an incident.
         let is_short = is_contact && stood.missed_minutes < self.config.thresholds.contact_minutes;
-        let is_learning = self.pasts[stream.0 as usize].as_ref().is_some_and(|past| past.is_learning(at));
+        let is_learning = self.streams.past(stream).is_some_and(|past| past.is_learning(at));
         // A group or a cohort speaks for it, or a person did.
         let incident = site.trouble().incident.and_then(|id| self.incidents.get_mut(&id));
         let is_explained = incident.as_ref().is_some_and(|own| own.held_by.is_some() || own.was_outage);
@@ -150,7 +151,7 @@ impl Watch {
         if is_explained || is_short || is_learning || is_counted || gap.with_cohort || self.guard.deaf().is_some() {
             return;
         }
-        self.sites[number as usize].trouble_mut().tuned_to = at;
+        self.sites[number].trouble_mut().tuned_to = at;
         self.tuning.count(at.div_euclid(86_400), stood.surprise);
         if let Some(incident) = incident {
             incident.peak_nines = Some(stood.surprise);
@@ -167,8 +168,8 @@ impl Watch {
     /// A day is over: its sites count, and on Mondays thresholds are set anew.
     pub(crate) fn tune_on_new_day(&mut self, before: i64, day: i64) {
         let is_mature = |past: &&crate::learn::Past| !past.is_learning(self.now);
-        let contacts = self.sites.iter().filter(|site| !site.retired).filter_map(|site| site.streams.first());
-        let mature = contacts.filter_map(|stream| self.pasts[stream.0 as usize].as_deref()).filter(is_mature).count();
+        let contacts = self.sites.watched().filter_map(|site| site.streams.first());
+        let mature = contacts.filter_map(|stream| self.streams.past(*stream)).filter(is_mature).count();
         self.tuning.week(week_of(day - 1)).site_days += mature as f64;
         if !self.config.tunes || week_of(day) == week_of(before) {
             return;

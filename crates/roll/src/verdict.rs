@@ -29,25 +29,26 @@ impl Watch {
                     | Condition::Restated
             )
         };
-        let open = self.open.iter().filter_map(|id| self.incidents.get(id));
-        open.filter_map(|incident| match incident.kind {
-            Kind::Condition(condition) if is_flaw(condition) => {
-                Some((incident.members.keys().next()?.clone(), condition.cause()))
-            }
-            _ => None,
-        })
-        .collect()
+        self.incidents
+            .open()
+            .filter_map(|incident| match incident.kind {
+                Kind::Condition(condition) if is_flaw(condition) => {
+                    Some((incident.members.keys().next()?.clone(), condition.cause()))
+                }
+                _ => None,
+            })
+            .collect()
     }
 
     /// The state of a site; none if it is not on the watch.
     pub fn verdict(&self, id: &SiteId) -> Option<Verdict> {
         let number = self.number(id)?;
-        let site = &self.sites[number as usize];
+        let site = &self.sites[number];
         let trouble = site.trouble();
         let contact = site.streams.first().map(|stream| (*stream, self.clock.last(*stream)));
         let last_heard = contact.map(|(_, last)| instant(last));
         let learning_day = contact.and_then(|(stream, _)| {
-            let age = self.pasts[stream.0 as usize].as_ref()?.age_days(instant(self.now));
+            let age = self.streams.past(stream)?.age_days(instant(self.now));
             (age < LEARNING_DAYS).then_some(age + 1)
         });
         let verdict = |state, since, cause| Verdict { state, since, cause, last_heard, learning_day };
