@@ -34,7 +34,13 @@ pub(crate) enum Fact {
     /// Not all of a batch could be taken.
     Quarantined(Kept),
     /// It was turned away.
-    Refused { cause: Cause, detail: String },
+    Refused {
+        cause: Cause,
+        detail: String,
+        /// HQ's lake lacks what it confirmed to it.
+        #[serde(default)]
+        is_lake_older: bool,
+    },
     /// It found itself at odds with HQ in this epoch: its next hello gets another.
     EpochWanted {
         #[serde(default)]

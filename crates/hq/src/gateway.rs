@@ -34,13 +34,15 @@ use crate::{
     node::Shared,
     published::{self, arrivals::Applied},
     restate,
-    roster::{NewLife, SiteRecord},
+    roster::{NewLife, Resend, SiteRecord},
     sessions::Session,
     sites_port::Caller,
     texts,
     watching::Heard,
 };
 
+/// What a site is told whose confirmations go beyond what the lake has.
+const OLDER_LAKE: &str = "older-lake";
 /// Bytes a site may have in flight before anything is confirmed.
 const CREDIT_BYTES: u64 = 4 * 1024 * 1024;
 /// A site that comes with more changes than this catches up; see [`crate::ingest`].
@@ -226,7 +228,10 @@ impl Control {
             Err(Turned::Away { code, cause, message }) => {
                 tracing::warn!(site = %self.peer.site, code, message, "turned away");
                 if let Some(cause) = cause {
-                    self.shared.learned(&self.peer.site, Fact::Refused { cause, detail: message.clone() });
+                    self.shared.learned(
+                        &self.peer.site,
+                        Fact::Refused { cause, detail: message.clone(), is_lake_older: code == OLDER_LAKE },
+                    );
                     let condition = match cause {
                         Cause::CloneOrRewind => Condition::CloneOrRewind,
                         _ => Condition::Refused,
@@ -388,6 +393,7 @@ impl Control {
             credit_bytes: CREDIT_BYTES,
             settings: Some(self.shared.settings_of(site)),
             epoch_reason: reason,
+            older_lake: self.to_resend(hello).is_some(),
             published: published_names(&self.shared.lake)
                 .into_iter()
                 .chain(self.shared.quarantine.never_taken(site))
@@ -436,13 +442,20 @@ impl Control {
             }
         };
         match (reason, &record) {
-            (None, Some(journal)) => Ok((journal.epoch, String::new())),
+            (None, Some(journal)) => {
+                let known = self.shared.roster.get(site);
+                if known.is_some_and(|known| known.resend.is_some()) {
+                    self.shared.roster.resent(site, journal.epoch, self.shared.now()).await?;
+                }
+                Ok((journal.epoch, String::new()))
+            }
             (reason, _) => {
                 let reason = reason.unwrap_or_default();
                 let (roster, now) = (&self.shared.roster, self.shared.now());
                 // A person said of these that nothing of the life before is to be missed, or that HQ itself
                 // went back in time.
-                let is_contested = record.is_some() && !hello.accept_older_lake && !hello.replaces_site;
+                let is_wanted = hello.accept_older_lake || self.to_resend(hello).is_some();
+                let is_contested = record.is_some() && !is_wanted && !hello.replaces_site;
                 if record.is_some() && !is_asked {
                     self.shared.quotas.take_life(site, now).map_err(|message| Turned::Away {
                         code: "quota",
@@ -464,6 +477,12 @@ impl Control {
         }
     }
 
+    /// A person at HQ said that the site is to send everything again, and it has not begun to.
+    fn to_resend(&self, hello: &Hello) -> Option<Resend> {
+        let known = self.shared.roster.get(&self.peer.site)?.resend.clone()?;
+        (known.epoch != Some(Epoch(hello.epoch))).then_some(known)
+    }
+
     /// The site was allotted this epoch and never heard so: it sent nothing in it.
     fn never_began(&self, hello: &Hello, epoch: Epoch) -> bool {
         let log = self.shared.lake.site_log().cursor(self.number, epoch);
@@ -478,6 +497,9 @@ impl Control {
         if hello.accept_older_lake {
             return Ok(Some("a person told the site to send again to a lake restored from a backup".to_owned()));
         }
+        if let Some(Resend { by, reason, .. }) = self.to_resend(hello) {
+            return Ok(Some(format!("{by} has sites send again: {reason}")));
+        }
         if newest > hello.head {
             return Ok(Some(format!(
                 "HQ has changes up to {newest}, the site's journal ends at {}: its database went back in time",
@@ -489,10 +511,10 @@ impl Control {
         if newest < hello.confirmed && published_names(&self.shared.lake).is_empty() {
             let message = format!(
                 "this lake holds changes up to {newest}, but the site has a confirmation up to {}: was HQ restored from a \
-                 backup? If so, run `rollcall-site resend` at the site",
+                 backup? If so, run `rollcall roster resend --refused` at HQ, or `rollcall-site resend` at the site",
                 hello.confirmed
             );
-            return Err(Turned::Away { code: "older-lake", cause: Some(Cause::HqRefuses), message });
+            return Err(Turned::Away { code: OLDER_LAKE, cause: Some(Cause::HqRefuses), message });
         }
         // Whether both remember the same changes is for the site to say: it alone knows every batch
         // it ever sent.
@@ -621,7 +643,10 @@ impl Control {
             FromSite::Refuses(refuses) => {
                 tracing::warn!(%site, reason = refuses.reason, "the site refuses this HQ");
                 let detail = format!("{site} refuses HQ: {}", refuses.reason);
-                self.shared.learned(site, Fact::Refused { cause: Cause::HqRefuses, detail: detail.clone() });
+                self.shared.learned(
+                    site,
+                    Fact::Refused { cause: Cause::HqRefuses, detail: detail.clone(), is_lake_older: true },
+                );
                 self.shared.heard(site, Heard::Condition(Condition::Refused, Some(detail)));
                 return false;
             }

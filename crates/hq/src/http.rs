@@ -62,6 +62,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/roster", get(roster).post(import))
         .route("/api/roster/{site}/invite", post(invite))
         .route("/api/roster/{site}/retire", post(retire))
+        .route("/api/resend", post(resend))
         .route("/api/invitations", get(invitations))
         .route("/api/invitations/{id}", axum::routing::delete(revoke))
         .route("/api/users", get(users))
@@ -464,6 +465,39 @@ async fn revoke(
     let site = shared.roster.revoke(&id, &by, shared.now()).await?;
     tracing::warn!(%site, id, by, "an invitation was revoked");
     Ok(Json(json!({"revoked": id, "site": site})))
+}
+
+/// Which sites are to send everything again: these, or all that lack what HQ's lake once confirmed to them.
+#[derive(Deserialize)]
+struct ResendRequest {
+    #[serde(default)]
+    sites: Vec<String>,
+    #[serde(default)]
+    refused: bool,
+    reason: String,
+}
+
+async fn resend(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Json(request): Json<ResendRequest>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    if request.reason.trim().is_empty() {
+        return Err(ApiError(StatusCode::BAD_REQUEST, "sending everything again needs a reason".to_owned()));
+    }
+    let mut sites = request.sites.iter().map(|site| site_id(site)).collect::<Result<Vec<SiteId>, ApiError>>()?;
+    if request.refused {
+        sites.extend(shared.ledger.lacking_confirmed());
+    }
+    sites.sort_unstable();
+    sites.dedup();
+    for site in &sites {
+        shared.roster.resend(site, &request.reason, &by, shared.now()).await?;
+        // It comes again, and hears of it.
+        shared.sessions.cut(site);
+    }
+    tracing::warn!(sites = sites.len(), by, reason = request.reason, "sites are to send everything again");
+    Ok(Json(json!({"sites": sites})))
 }
 
 #[derive(Deserialize, Default)]

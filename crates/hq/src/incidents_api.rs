@@ -6,6 +6,7 @@ use axum::{
     Json, Router,
     extract::{Path, Query, State},
     http::StatusCode,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use chrono::TimeZone;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     http::{Admin, ApiError, Operator, Viewer, site_id},
+    incident_page,
     node::Shared,
     notify::{self, Channel},
     requests::{self, Answer, Wish},
@@ -40,6 +42,9 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/channels", get(channels))
         .route("/api/channels/{name}", axum::routing::put(set_channel).delete(remove_channel))
         .route("/api/channels/{name}/test", post(test_channel))
+        .route("/api/channels/{name}/preview", get(preview))
+        .route("/api/routes/{site}", get(who))
+        .route("/incidents/{id}", get(page))
         .route("/api/holidays/{name}", get(get_holidays).put(set_holidays))
 }
 
@@ -239,10 +244,52 @@ async fn set_channel(
     State(shared): State<App>,
     _: Admin,
     Path(name): Path<String>,
-    Json(channel): Json<Channel>,
+    Json(described): Json<Value>,
 ) -> Result<Json<Value>, ApiError> {
+    let channel = Channel::read(&described)?;
+    let lacking = notify::lacking_columns(&shared, &channel);
     shared.notifiers.set(&name, Some(channel), shared.now()).await?;
-    Ok(Json(json!({"channel": name})))
+    Ok(Json(json!({"channel": name, "sites_without": lacking})))
+}
+
+#[derive(Deserialize, Default)]
+struct PreviewQuery {
+    #[serde(default)]
+    incident: Option<u64>,
+}
+
+/// What a channel would say, to nobody.
+async fn preview(
+    State(shared): State<App>,
+    _: Viewer,
+    Path(name): Path<String>,
+    Query(query): Query<PreviewQuery>,
+) -> Result<Json<notify::Preview>, ApiError> {
+    let incident = match query.incident {
+        Some(id) => Some(watching::incident(&shared, id).ok_or_else(|| missing(id))?),
+        None => None,
+    };
+    Ok(Json(notify::preview(&shared, &name, incident.as_ref())?))
+}
+
+/// Who hears of a site's silence, from which level on.
+async fn who(
+    State(shared): State<App>,
+    _: Viewer,
+    Path(site): Path<String>,
+) -> Result<Json<Vec<notify::Route>>, ApiError> {
+    let site = site_id(&site)?;
+    if shared.roster.get(&site).is_none() {
+        return Err(ApiError(StatusCode::NOT_FOUND, format!("site {site} is not on the roster")));
+    }
+    Ok(Json(notify::who(&shared, &site)))
+}
+
+/// An incident and its story, for whoever follows the link of a message.
+async fn page(State(shared): State<App>, _: Viewer, Path(id): Path<u64>) -> Result<Response, ApiError> {
+    let incident = watching::incident(&shared, id).ok_or_else(|| missing(id))?;
+    let page = incident_page::of(&incident, &notify::described(&shared, &incident));
+    Ok((incident_page::HEADERS, page).into_response())
 }
 
 async fn remove_channel(

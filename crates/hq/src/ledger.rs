@@ -124,6 +124,8 @@ struct Presence {
     capture_problem: Option<String>,
     /// Changes waited at the site for more than a minute, by its last beacon.
     is_behind: bool,
+    /// It is turned away, or turns HQ away, because HQ's lake lacks what it confirmed to it.
+    lacks_confirmed: bool,
     pending: VecDeque<PendingHeads>,
     /// Complete through, by table; of all tables together it is in `now`.
     table_through: BTreeMap<TableName, Timestamp>,
@@ -238,8 +240,9 @@ impl Ledger {
                 presence.now.head = presence.now.head.max(through);
             }
             Fact::Quarantined(kept) => presence.detail = format!("a batch is in quarantine: {}", kept.reason),
-            Fact::Refused { cause, detail } => {
+            Fact::Refused { cause, detail, is_lake_older } => {
                 presence.now.refused = Some(cause);
+                presence.lacks_confirmed = is_lake_older;
                 presence.detail = detail;
             }
             // For the watch, and for sessions.
@@ -327,6 +330,18 @@ impl Ledger {
             })
             .map(|(site, presence)| (site.clone(), presence.now.clone()))
             .collect()
+    }
+
+    /// Whether a site said goodbye, was turned away, or is so no more, and that is not stored.
+    pub(crate) fn has_news(&self) -> bool {
+        self.sites().values().any(|presence| presence.now.flags() != presence.stored.flags)
+    }
+
+    /// Sites that HQ and they themselves keep from sending, because HQ's lake lacks what it confirmed to them.
+    pub(crate) fn lacking_confirmed(&self) -> Vec<SiteId> {
+        let sites = self.sites();
+        let lacking = sites.iter().filter(|(_, presence)| presence.now.refused.is_some() && presence.lacks_confirmed);
+        lacking.map(|(site, _)| site.clone()).collect()
     }
 
     /// Hours of contact that are over are another node's to store; they are kept a while, in case it is gone.

@@ -50,9 +50,11 @@ pub(crate) const KNOWN_EVERYWHERE: Duration = Duration::from_secs(30);
 /// Takes what was remembered before a restart.
 pub(crate) fn restore(shared: &Shared) {
     for record in shared.lake.state().view().of_kind(PRESENCE) {
-        if let (Ok(site), Ok(remembered)) = (record.id.parse(), record.parse()) {
-            shared.ledger.restore(site, remembered);
+        let (Ok(site), Ok(remembered)) = (record.id.parse::<SiteId>(), record.parse::<Remembered>()) else { continue };
+        if let Some(at) = remembered.last_heard {
+            shared.watching.watch().restore_heard(&site, at, remembered.said_goodbye);
         }
+        shared.ledger.restore(site, remembered);
     }
 }
 
@@ -93,6 +95,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             _ = arrivals_tick.tick() => {
                 arrivals::watch(&shared, &mut lacking);
+                if shared.ledger.has_news() {
+                    shared.health.note("store what was heard of sites", &remember(&shared, false).await);
+                }
                 shared.doors.tell(&shared.health);
                 const GUESSED: &str = "tell users from somebody who guesses";
                 match shared.guesses.told(shared.now()) {

@@ -79,6 +79,10 @@ pub struct HqConfig {
     pub listen_pg: SocketAddr,
     /// Where people and programs ask.
     pub listen_http: SocketAddr,
+    /// What people call this HQ, such as the company's name: it is in every message.
+    pub name: Option<String>,
+    /// Where people reach it (`https://…`), for links in messages.
+    pub public_url: Option<String>,
     /// How often sites say where they stand.
     pub beacon_interval: Duration,
     /// Nothing heard for this long, in the site's business time, is silence.
@@ -110,6 +114,8 @@ impl HqConfig {
             listen_sites: SocketAddr::from(([127, 0, 0, 1], rollcall_wire::SITES_PORT)),
             listen_http: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
             listen_pg: SocketAddr::from(([127, 0, 0, 1], PG_PORT)),
+            name: None,
+            public_url: None,
             beacon_interval: Duration::from_secs(30),
             silent_after: Duration::from_secs(600),
             red_and_page: None,

@@ -3,23 +3,33 @@
 //! Channels hold secrets, so they are kept in the vault, not in a table. A delivery is tried a bounded number of times; a
 //! channel that fails is an incident itself, of which the others tell.
 
+mod advice;
 mod channel;
+mod news;
+mod recipients;
+mod render;
+mod roll_call;
 mod send;
-mod telling;
+mod template;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::NaiveTime;
 use rollcall_lake::{LakeError, StateView};
 use rollcall_roll::{Decision, Incident, Kind, Notice};
-use rollcall_types::{SiteState, Timestamp, describe, roll_sentence};
+use rollcall_types::{SiteId, Timestamp, describe};
 use serde::{Deserialize, Serialize};
 
 use channel::time_of;
 pub use channel::{Channel, How, Mail, MailTls, QuietHours};
-use telling::Telling;
+use news::News;
+pub(crate) use recipients::Route;
+use render::Message;
+pub(crate) use render::escape;
+use roll_call::RollCall;
+pub use template::Template;
 
-use crate::{error::HqError, kept_secret::KeptSecret, ledger::RollEntry, node::Shared, roster::Sites};
+use crate::{error::HqError, kept_secret::KeptSecret, node::Shared, published::arrivals, roster::Sites, watching};
 
 const VAULT_NAME: &str = "channels";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -96,20 +106,61 @@ impl Notifiers {
     }
 }
 
+/// What one channel is told.
+#[derive(Debug, Clone)]
+struct Telling {
+    name: String,
+    channel: Channel,
+    news: Arc<News>,
+    message: Message,
+    /// Of a mail: to whom.
+    to: Vec<String>,
+}
+
+impl Telling {
+    /// News in a channel's words, and to whom they go; an error says why they cannot.
+    fn new(name: &str, channel: &Channel, news: &Arc<News>, roster: &Sites) -> Result<Self, String> {
+        let zone = channel.zone();
+        let mut message = news.message(zone);
+        if let Some(template) = &channel.template {
+            let built_in = message.clone();
+            // It was checked, on other news; whoever is told must be told all the same.
+            message = template.apply(news, zone, message).unwrap_or_else(|error| {
+                let text = format!("{}\n(The words of this channel could not be used: {error})\n", built_in.text);
+                Message { text, ..built_in }
+            });
+        }
+        let sites = news.source.members.keys();
+        let to = match &channel.how {
+            How::Smtp(mail) => recipients::of_mail(mail, sites, roster)?,
+            _ => Vec::new(),
+        };
+        Ok(Self { name: name.to_owned(), channel: channel.clone(), news: news.clone(), message, to })
+    }
+}
+
+/// Tells a channel; what cannot be told is the channel's incident.
+fn hand_over(shared: &Arc<Shared>, name: &str, channel: &Channel, news: &Arc<News>, roster: &Sites) {
+    match Telling::new(name, channel, news, roster) {
+        Ok(telling) => {
+            shared.tasks.clone().spawn(deliver(shared.clone(), telling));
+        }
+        Err(problem) => shared.watching.watch().set_channel(name, Some(&problem), shared.now()),
+    }
+}
+
 /// Hands a decision to every channel that wants it.
 pub(crate) fn tell(shared: &Arc<Shared>, decision: &Decision, incident: &Incident, roster: &Arc<Sites>) {
-    let telling = Telling {
-        incident: incident.clone(),
-        notice: decision.notice,
-        level: decision.level,
-        lake_id: shared.lake.id().to_owned(),
-    };
-    for (name, channel) in shared.notifiers.channels().iter() {
-        if channel.wants(incident, decision.level, roster) && !concerns_itself(incident, name) {
-            let (shared, name, channel, telling) = (shared.clone(), name.clone(), channel.clone(), telling.clone());
-            shared.tasks.clone().spawn(deliver(shared, name, channel, telling));
-        }
+    let channels = shared.notifiers.channels();
+    let wanting = channels
+        .iter()
+        .filter(|(name, channel)| channel.wants(incident, decision.level, roster) && !concerns_itself(incident, name));
+    let mut wanting = wanting.peekable();
+    if wanting.peek().is_none() {
+        return;
     }
+    let news = Arc::new(News::of(shared, incident, decision.notice, decision.level, roster));
+    wanting.for_each(|(name, channel)| hand_over(shared, name, channel, &news, roster));
 }
 
 /// A channel that does not work cannot tell of it.
@@ -117,22 +168,22 @@ fn concerns_itself(incident: &Incident, channel: &str) -> bool {
     incident.kind == Kind::Channel && incident.stream.as_deref() == Some(channel)
 }
 
-async fn deliver(shared: Arc<Shared>, name: String, channel: Channel, telling: Telling) {
-    while channel.is_quiet(shared.now(), telling.level) && telling.notice != Notice::Resolved {
+async fn deliver(shared: Arc<Shared>, telling: Telling) {
+    let (name, news) = (telling.name.clone(), telling.news.clone());
+    while telling.channel.is_quiet(shared.now(), news.level) && news.notice != Notice::Resolved {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
         }
         // What ended meanwhile need not wake anybody in the morning.
-        let is_open = shared.watching.watch().incident(telling.incident.id).is_some_and(Incident::is_open);
+        let is_open = shared.watching.watch().incident(news.incident).is_some_and(Incident::is_open);
         if !is_open {
             return;
         }
     }
-    let how = channel.how.clone();
-    let id = delivered_id(telling.incident.id, &name);
-    let delivered = Delivered { level: telling.level, resolved: telling.notice == Notice::Resolved };
-    if attempt(&shared, &name, move |notifiers, now| notifiers.send(&how, &telling, now)).await
+    let id = delivered_id(news.incident, &name);
+    let delivered = Delivered { level: news.level, resolved: news.notice == Notice::Resolved };
+    if attempt(&shared, &name, move |notifiers, now| notifiers.send(&telling, now)).await
         && let Err(error) = remember(&shared, &id, delivered).await
     {
         tracing::error!(id, error = %describe(&error), "that people were told could not be stored; they may be told twice");
@@ -174,9 +225,8 @@ pub(crate) fn tell_what_was_not_told(shared: &Arc<Shared>) {
                 (false, Some(known)) if !known.resolved => Notice::Resolved,
                 _ => continue,
             };
-            let (level, lake_id) = (incident.told_level, shared.lake.id().to_owned());
-            let telling = Telling { incident: incident.clone(), notice, level, lake_id };
-            shared.tasks.clone().spawn(deliver(shared.clone(), name.clone(), channel.clone(), telling));
+            let news = Arc::new(News::of(shared, &incident, notice, incident.told_level, &roster));
+            hand_over(shared, name, channel, &news, &roster);
         }
     }
 }
@@ -261,7 +311,7 @@ fn ping(shared: &Arc<Shared>, name: &str, channel: &Channel, now: Timestamp) {
     }
     let (shared, name, how) = (shared.clone(), name.to_owned(), channel.how.clone());
     shared.tasks.clone().spawn(async move {
-        attempt(&shared, &name, move |notifiers, now| notifiers.send_text(&how, "", "", now)).await;
+        attempt(&shared, &name, move |notifiers, now| notifiers.send_text(&how, &Message::EMPTY, now)).await;
     });
 }
 
@@ -272,74 +322,123 @@ fn refresh(shared: &Arc<Shared>, name: &str, channel: &Channel) {
         watch.incidents().filter(|incident| incident.is_open() && !incident.told.is_empty()).cloned().collect()
     };
     let wanted = open.into_iter().filter(|incident| channel.wants(incident, incident.level, &roster));
+    let wanted = wanted.filter(|incident| !concerns_itself(incident, name));
     let tellings: Vec<Telling> = wanted
-        .filter(|incident| !concerns_itself(incident, name))
-        .map(|incident| Telling {
-            level: incident.level,
-            notice: Notice::Repeated,
-            lake_id: shared.lake.id().to_owned(),
-            incident,
+        .filter_map(|incident| {
+            let news = Arc::new(News::of(shared, &incident, Notice::Repeated, incident.level, &roster));
+            Telling::new(name, channel, &news, &roster).ok()
         })
         .collect();
     if tellings.is_empty() {
         return;
     }
-    let (shared, name, how) = (shared.clone(), name.to_owned(), channel.how.clone());
+    let (shared, name) = (shared.clone(), name.to_owned());
     shared.tasks.clone().spawn(async move {
         attempt(&shared, &name, move |notifiers, now| {
-            tellings.iter().try_for_each(|telling| notifiers.send(&how, telling, now))
+            tellings.iter().try_for_each(|telling| notifiers.send(telling, now))
         })
         .await;
     });
 }
 
 fn daily(shared: &Arc<Shared>, name: &str, channel: &Channel) {
-    let (title, text) = roll_call(&shared.roll());
+    let message = daily_message(shared, channel);
     let (shared, name, how) = (shared.clone(), name.to_owned(), channel.how.clone());
     shared.tasks.clone().spawn(async move {
-        attempt(&shared, &name, move |notifiers, now| notifiers.send_text(&how, &title, &text, now)).await;
+        attempt(&shared, &name, move |notifiers, now| notifiers.send_text(&how, &message, now)).await;
     });
 }
 
-/// The daily roll call.
-fn roll_call(roll: &[RollEntry]) -> (String, String) {
-    const NAMED: usize = 50;
-    let expected: Vec<&RollEntry> = roll.iter().filter(|entry| entry.state != SiteState::Retired).collect();
-    let missing: Vec<&&RollEntry> = expected.iter().filter(|entry| entry.state.is_finding()).collect();
-    let title = format!("Roll call: {}", roll_sentence(expected.iter().map(|entry| entry.state)));
-    let outside = expected.iter().filter(|entry| entry.state == SiteState::OutsideAssumedHours).count();
-    let mut text = String::new();
-    for entry in missing.iter().take(NAMED) {
-        let since = entry.since.map_or_else(|| "ever".to_owned(), |since| since.to_string());
-        let cause = entry.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
-        text.push_str(&format!("{} {} since {since}{cause}\n", entry.site, entry.state));
-    }
-    if missing.len() > NAMED {
-        text.push_str(&format!("and {} more\n", missing.len() - NAMED));
-    }
-    if missing.is_empty() && outside == 0 {
-        text.push_str("Every site was heard, or is closed as expected.\n");
-    }
-    if outside > 0 {
-        text.push_str(&format!(
-            "{outside} sites are quiet like most of their kind, without a goodbye. Nobody declared when they are open (hours in the \
-             roster), and it is not learned yet: whether they are closed is not known.\n"
-        ));
-    }
-    (title, text)
+fn daily_message(shared: &Shared, channel: &Channel) -> Message {
+    const GROUPS: [&str; 4] = ["region", "state", "country", "format"];
+    let (roster, incidents) = (shared.roster.all(), watching::incidents(shared));
+    let has = |name: &&&str| roster.values().any(|record| record.attributes.get(name).is_some());
+    let arrived = arrivals::arrived(shared, &arrivals::arrivals(shared));
+    let call = RollCall {
+        hq: shared.config.name.as_deref().unwrap_or("Rollcall HQ"),
+        link: shared.config.public_url.as_deref(),
+        roll: &shared.roll(),
+        incidents: &incidents,
+        arrived: &arrived,
+        roster: &roster,
+        group_by: GROUPS.iter().find(has).copied().unwrap_or("region"),
+        now: shared.now(),
+    };
+    call.message(channel.zone())
 }
 
-/// Sends a test message, once, and says what happened.
-pub(crate) async fn test(shared: &Arc<Shared>, name: &str) -> Result<(), HqError> {
+fn channel_of(shared: &Shared, name: &str) -> Result<Channel, HqError> {
     let channel = shared.notifiers.channels().get(name).cloned();
-    let channel = channel.ok_or_else(|| HqError::NotFound(format!("there is no channel {name:?}")))?;
-    let mut incident = Incident::new(0, Kind::Channel, shared.now(), shared.now());
+    channel.ok_or_else(|| HqError::NotFound(format!("there is no channel {name:?}")))
+}
+
+/// What a channel would say of an incident; of the roll, if of none. To nobody.
+pub(crate) fn preview(shared: &Shared, name: &str, incident: Option<&Incident>) -> Result<Preview, HqError> {
+    let channel = channel_of(shared, name)?;
+    let Some(incident) = incident else {
+        return Ok(Preview { message: daily_message(shared, &channel), to: Vec::new() });
+    };
+    let roster = shared.roster.all();
+    let notice = if incident.is_open() { Notice::Opened } else { Notice::Resolved };
+    let news = Arc::new(News::of(shared, incident, notice, incident.level.max(1), &roster));
+    let telling = Telling::new(name, &channel, &news, &roster).map_err(HqError::Invalid)?;
+    Ok(Preview { message: telling.message, to: telling.to })
+}
+
+/// See [`preview`].
+#[derive(Debug, Serialize)]
+pub(crate) struct Preview {
+    #[serde(flatten)]
+    message: Message,
+    to: Vec<String>,
+}
+
+/// Who hears of a site, from which level on.
+pub(crate) fn who(shared: &Shared, site: &SiteId) -> Vec<Route> {
+    recipients::who(&shared.notifiers.channels(), site, &shared.roster.all(), shared.now())
+}
+
+/// How many sites lack each column of the roster that a channel's addresses are taken from.
+pub(crate) fn lacking_columns(shared: &Shared, channel: &Channel) -> BTreeMap<String, usize> {
+    recipients::unknown_columns(channel, &shared.roster.all())
+}
+
+/// An incident as plain text, as the page about it shows it.
+pub(crate) fn described(shared: &Shared, incident: &Incident) -> String {
+    let notice = if incident.is_open() { Notice::Opened } else { Notice::Resolved };
+    let news = News::of(shared, incident, notice, incident.level.max(1), &shared.roster.all());
+    news.message(chrono_tz::Tz::UTC).text
+}
+
+/// Sends a test message, once, ends what that opened elsewhere, and says what happened.
+pub(crate) async fn test(shared: &Arc<Shared>, name: &str) -> Result<(), HqError> {
+    let (channel, roster, now) = (channel_of(shared, name)?, shared.roster.all(), shared.now());
+    let mut incident = Incident::new(0, Kind::Channel, now, now);
+    incident.stream = Some(name.to_owned());
     incident.evidence = format!("This is a test of channel {name}. Nothing is wrong.");
-    incident.close("a test", shared.now());
-    let telling = Telling { incident, notice: Notice::Opened, level: 1, lake_id: shared.lake.id().to_owned() };
+    let telling = |incident: &Incident, notice: Notice| {
+        let mut news = News::of(shared, incident, notice, 1, &roster);
+        (news.is_test, news.what) = (true, incident.evidence.clone());
+        news.also_told.clear();
+        news.likely.clear();
+        news.check.clear();
+        // Where recipients are columns of the roster, a test is about the first site that has them.
+        let of_one = roster.keys().find(|site| match &channel.how {
+            How::Smtp(mail) => recipients::of_mail(mail, [*site].into_iter(), &roster).is_ok(),
+            _ => false,
+        });
+        news.source.members =
+            of_one.map(|site| (site.clone(), rollcall_roll::Member { since: now, until: None })).into_iter().collect();
+        Telling::new(name, &channel, &Arc::new(news), &roster).map_err(HqError::Invalid)
+    };
+    let mut tellings = vec![telling(&incident, Notice::Opened)?];
+    if matches!(channel.how, How::Pagerduty { .. } | How::Alertmanager { .. }) {
+        incident.close("it was a test", now);
+        tellings.push(telling(&incident, Notice::Resolved)?);
+    }
     let worker = shared.clone();
-    let sent = tokio::task::spawn_blocking(move || worker.notifiers.send(&channel.how, &telling, worker.now())).await;
-    let result = sent.unwrap_or_else(|error| Err(error.to_string()));
+    let send = move || tellings.iter().try_for_each(|telling| worker.notifiers.send(telling, worker.now()));
+    let result = tokio::task::spawn_blocking(send).await.unwrap_or_else(|error| Err(error.to_string()));
     shared.watching.watch().set_channel(name, result.as_ref().err().map(String::as_str), shared.now());
     result.map_err(|error| HqError::Invalid(format!("channel {name}: {error}")))
 }

@@ -46,6 +46,20 @@ pub(crate) struct SiteRecord {
     /// Times for which a person declared it closed.
     #[serde(default)]
     pub(crate) closures: Vec<DeclaredClosure>,
+    /// It is to send everything again when it comes next, since HQ may lack what it confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resend: Option<Resend>,
+}
+
+/// Who had a site send everything again, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Resend {
+    pub(crate) at: Timestamp,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    /// The epoch that was allotted for it; the site is done once it comes with that.
+    #[serde(default)]
+    pub(crate) epoch: Option<Epoch>,
 }
 
 /// A planned closure of a site, always with an end.
@@ -527,6 +541,30 @@ impl Roster {
         .await
     }
 
+    /// Has a site send everything again when it comes next.
+    pub(crate) async fn resend(&self, site: &SiteId, reason: &str, by: &str, now: Timestamp) -> Result<(), HqError> {
+        self.change(site, by, now, |record| {
+            if record.key_hash.is_none() {
+                return Err(invalid(format!("site {site} is not enrolled")));
+            }
+            record.resend = Some(Resend { at: now, by: by.to_owned(), reason: reason.to_owned(), epoch: None });
+            Ok((true, ()))
+        })
+        .await
+    }
+
+    /// The site began to send everything again, in that epoch.
+    pub(crate) async fn resent(&self, site: &SiteId, epoch: Epoch, now: Timestamp) -> Result<(), HqError> {
+        self.change(site, "hq", now, |record| {
+            let is_done = record.resend.as_ref().is_some_and(|resend| resend.epoch == Some(epoch));
+            if is_done {
+                record.resend = None;
+            }
+            Ok((is_done, ()))
+        })
+        .await
+    }
+
     /// Declares a site closed until a time; a running silence of it is explained by that.
     pub(crate) async fn close_until(
         &self,
@@ -579,6 +617,9 @@ impl Roster {
             }
             let (id, reason) = (new.journal_id.to_owned(), new.reason.to_owned());
             record.journal = Some(Journal { id, epoch, reason, is_asked_about: true });
+            if let Some(resend) = &mut record.resend {
+                resend.epoch = Some(epoch);
+            }
             Ok((true, epoch))
         })
         .await

@@ -97,6 +97,21 @@ impl fmt::Display for Hours {
 }
 
 impl Hours {
+    /// The hours of a day, such as `09:00-20:00`; `closed` if it has none.
+    pub fn of_day(&self, day: Weekday) -> String {
+        let times = &self.0[day.num_days_from_monday() as usize];
+        let clock = |minute: u16| match minute {
+            1440 => "24:00".to_owned(),
+            minute => format!("{:02}:{:02}", minute % 1440 / 60, minute % 60),
+        };
+        match times.as_slice() {
+            [] => "closed".to_owned(),
+            times => {
+                times.iter().map(|(from, to)| format!("{}-{}", clock(*from), clock(*to))).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
     /// The share of `from..to` (minutes of the local day `weekday`) that is open, 0 to 1.
     pub(crate) fn open_share(&self, weekday: Weekday, from: u16, to: u16) -> f32 {
         let overlap = |start: u16, end: u16| end.min(to).saturating_sub(start.max(from));
@@ -253,6 +268,11 @@ mod tests {
         assert_eq!(hours.open_share(Weekday::Sun, 12 * 60, 13 * 60), 0.0);
         assert_eq!(hours.to_string().parse::<Hours>().expect("its own text"), hours);
         assert_eq!("24/7".parse::<Hours>().expect("valid").open_share(Weekday::Sun, 0, 1440), 1.0);
+        assert_eq!(hours.of_day(Weekday::Mon), "09:00-12:00, 13:00-18:00");
+        assert_eq!(
+            (hours.of_day(Weekday::Sat), hours.of_day(Weekday::Sun)),
+            ("22:00-02:00".to_owned(), "closed".to_owned())
+        );
         assert!("nine to five".parse::<Hours>().is_err());
         assert!("Mo-Fr 25:00-26:00".parse::<Hours>().is_err());
     }

@@ -406,6 +406,18 @@ impl Clock {
         shape.between(&self.calendars[stream.calendar as usize], from, to) / f64::from(*peak) * 60.0
     }
 
+    /// When so many business minutes will have passed since `from`, at most 60 days later.
+    pub(crate) fn after_business_minutes(&self, id: StreamId, from: i64, minutes: f64) -> i64 {
+        const HORIZON: i64 = 60 * DAY;
+        let stream = &self.streams[id.0 as usize];
+        let Week { shape, peak, .. } = &self.shapes[stream.shape as usize];
+        if *peak <= 0.0 {
+            return from + HORIZON;
+        }
+        let need = minutes.max(0.0) / 60.0 * f64::from(*peak);
+        shape.reach(&self.calendars[stream.calendar as usize], from, need, from + HORIZON)
+    }
+
     /// Business minutes of a mean open day.
     pub fn business_day(&self, id: StreamId) -> f64 {
         let Week { peak, day_hours, .. } = &self.shapes[self.streams[id.0 as usize].shape as usize];

@@ -20,6 +20,9 @@ pub struct Group {
     pub sites_elsewhere: usize,
 }
 
+/// So many silent sites, and this share of all, that have nothing in common which others have not, are one incident as well.
+const EVERYBODY_MIN: usize = 10;
+const EVERYBODY_SHARE: f64 = 1.0 / 3.0;
 /// At least so many silent sites …
 const SILENT_MIN: usize = 3;
 /// … this share of those that have it …
@@ -65,7 +68,9 @@ pub fn groups(sites: usize, with_trait: &dyn Fn(Trait) -> usize, silent: &[&[Tra
                 sites_elsewhere: sites.saturating_sub(having),
             };
             let ratio = log_likelihood_ratio(group.silent, group.sites, group.silent_elsewhere, group.sites_elsewhere);
-            (*silent as f64 >= SHARE_MIN * having as f64 && ratio >= LLR_MIN).then_some((ratio, group))
+            // What all have tells none of them apart.
+            let tells_apart = group.sites_elsewhere >= SILENT_MIN;
+            (tells_apart && *silent as f64 >= SHARE_MIN * having as f64 && ratio >= LLR_MIN).then_some((ratio, group))
         });
         let best = candidates.max_by(|(ratio, group), (other, than)| {
             ratio.total_cmp(other).then(than.sites.cmp(&group.sites)).then(than.shared.cmp(&group.shared))
@@ -78,6 +83,11 @@ pub fn groups(sites: usize, with_trait: &dyn Fn(Trait) -> usize, silent: &[&[Tra
         found.push(group);
     }
     found
+}
+
+/// Whether so many silent sites without another explanation are more likely HQ's own trouble than theirs.
+pub(crate) fn is_everybody(silent: usize, sites: usize) -> bool {
+    silent >= EVERYBODY_MIN && silent as f64 >= EVERYBODY_SHARE * sites as f64
 }
 
 #[cfg(test)]

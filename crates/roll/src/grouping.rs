@@ -130,21 +130,25 @@ impl Watch {
         let silent: Vec<&[Trait]> = named.iter().map(Vec::as_slice).collect();
         let measurable = self.sites.watched().count();
         let found = group::groups(measurable, &|shared| self.sites.traits.sites(shared), &silent);
+        let mut left = left;
         for found in found {
-            self.open_group(&found, &left, now);
+            let (members, rest) = left.into_iter().partition(|number| self.sites[*number].has(Some(found.shared)));
+            left = rest;
+            self.open_group(&self.described(&found), members, now);
+        }
+        if group::is_everybody(left.len(), measurable) {
+            let text = format!(
+                "HQ does not hear {} of {measurable} sites, which have nothing in common that others have not: that is more likely \
+                 HQ's own line, name or certificate than theirs",
+                left.len()
+            );
+            self.open_group(&(None, text), left, now);
         }
     }
 
-    fn open_group(&mut self, found: &Group, suspects: &[SiteNumber], now: Timestamp) {
+    /// What a group shares, and in a sentence why it is one.
+    fn described(&self, found: &Group) -> (Option<Attribute>, String) {
         let (name, value) = self.sites.traits.get(found.shared).clone();
-        let members: Vec<SiteNumber> =
-            suspects.iter().copied().filter(|number| self.sites[*number].shares().contains(&found.shared)).collect();
-        let shared = Attribute { name: name.clone(), value: value.clone() };
-        let again = self.incidents.values().rev().find(|known| {
-            known.kind == Kind::Group && known.attribute.as_ref() == Some(&shared) && known.is_recent(now)
-        });
-        let again = again.map(|known| known.id);
-        let id = again.unwrap_or_else(|| self.incidents.add(Kind::Group, now, now));
         let text = format!(
             "{} of {} silent sites share {name} = {value}; {} of {} others are silent",
             found.silent,
@@ -152,13 +156,26 @@ impl Watch {
             found.silent_elsewhere,
             found.sites_elsewhere
         );
+        (Some(Attribute { name, value }), text)
+    }
+
+    /// Opens the incident of a group; one without an attribute is everybody.
+    fn open_group(&mut self, found: &(Option<Attribute>, String), members: Vec<SiteNumber>, now: Timestamp) {
+        let (shared, text) = found;
+        let again = self
+            .incidents
+            .values()
+            .rev()
+            .find(|known| known.kind == Kind::Group && known.attribute == *shared && known.is_recent(now));
+        let again = again.map(|known| known.id);
+        let id = again.unwrap_or_else(|| self.incidents.add(Kind::Group, now, now));
         if again.is_some() {
             self.incidents.reopen(id, now, "they are silent together");
         }
         if let Some(incident) = self.incidents.get_mut(&id) {
-            incident.attribute = Some(shared);
+            incident.attribute.clone_from(shared);
             incident.cause = Some(Cause::PowerOrLink);
-            incident.evidence.clone_from(&text);
+            incident.evidence.clone_from(text);
             incident.calls = true;
             incident.tell(now, text);
         }
@@ -189,25 +206,28 @@ impl Watch {
         self.incidents.note(group);
     }
 
-    /// Open groups, and the trait each is about.
-    fn open_groups(&self) -> Vec<(u64, Trait)> {
+    /// Open groups, and the trait each is about; none if it is about everybody.
+    fn open_groups(&self) -> Vec<(u64, Option<Trait>)> {
         let groups = self.incidents.open().filter(|incident| incident.kind == Kind::Group);
         let shared = |incident: &Incident| {
-            let attribute = incident.attribute.clone()?;
-            Some((incident.id, self.sites.traits.known(attribute.name, attribute.value)?))
+            let trait_of = |attribute: Attribute| self.sites.traits.known(attribute.name, attribute.value);
+            match incident.attribute.clone() {
+                Some(attribute) => Some((incident.id, Some(trait_of(attribute)?))),
+                None => Some((incident.id, None)),
+            }
         };
         groups.filter_map(shared).collect()
     }
 
     /// Suspects that share what an open group shares belong to it.
-    fn join_group(&mut self, id: u64, shared: Trait, now: Timestamp) {
+    fn join_group(&mut self, id: u64, shared: Option<Trait>, now: Timestamp) {
         let joining: Vec<SiteNumber> = self
             .groups
             .suspects()
             .filter(|number| {
                 let site = &self.sites[*number];
                 let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
-                site.shares().contains(&shared) && !absent
+                site.has(shared) && !absent
             })
             .collect();
         if joining.is_empty() {
@@ -224,7 +244,7 @@ impl Watch {
     /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
     fn close_groups(&mut self, now: Timestamp) {
         for (id, shared) in self.open_groups() {
-            let has_it = |number: &SiteNumber| self.sites[*number].shares().contains(&shared);
+            let has_it = |number: &SiteNumber| self.sites[*number].has(shared);
             let suspects = self.groups.suspects().filter(has_it);
             // After a restart of HQ a member's clock has yet to say so again: who was not heard since is silent.
             let unheard = self.incidents[&id].absent().filter_map(|(site, member)| {
@@ -233,7 +253,7 @@ impl Watch {
                 (instant(last) <= member.since).then_some(number)
             });
             let silent = suspects.chain(unheard).collect::<BTreeSet<SiteNumber>>().len();
-            if (silent as f64) < group::SHARE_OVER * self.sites.traits.sites(shared).max(1) as f64 {
+            if (silent as f64) < group::SHARE_OVER * self.sites.having(shared).max(1) as f64 {
                 self.release(id);
                 self.incidents.close(
                     id,

@@ -297,6 +297,18 @@ impl Ladder {
         }
     }
 
+    /// The next level above `level`, and the missed business minutes at which it comes; none at the top.
+    pub fn next(&self, level: u8, day_minutes: f64) -> Option<(u8, f64)> {
+        match level {
+            0 => Some((1, 0.0)),
+            1 => Some((2, self.second_minutes)),
+            _ => {
+                let days = self.days.get(usize::from(level) - 2)?;
+                Some((level + 1, days * day_minutes.max(60.0)))
+            }
+        }
+    }
+
     /// How long an acknowledgement may last at a level: one day at levels 1 and 2, three above.
     pub fn lease_max(level: u8) -> std::time::Duration {
         std::time::Duration::from_secs(86_400 * if level <= 2 { 1 } else { 3 })

@@ -9,6 +9,7 @@ use crate::{
     incident::{Incident, Kind},
     learn::{Family, Past},
     shape::Unit,
+    site::CONTACT,
     sites::SiteNumber,
     stream::{Loudness, StreamId},
     watch::{Watch, instant, seconds},
@@ -166,6 +167,34 @@ impl Watch {
         }
         let site = &mut self.sites[number];
         (site.excused_until, site.said_goodbye) = (excused, remembered.excused_until.is_some());
+    }
+
+    /// Takes when a site was heard last, and whether it said goodbye then. What the watch itself keeps is stored less often, and may
+    /// know nothing of that yet. To be called after [`Self::restore`].
+    pub fn restore_heard(&mut self, id: &SiteId, last_heard: Timestamp, said_goodbye: bool) {
+        let Some(number) = self.number(id) else { return };
+        let at = seconds(last_heard);
+        let contact = match self.contact(number) {
+            None => {
+                if self.incident_of(number).is_some_and(|incident| incident.kind == Kind::NeverHeard) {
+                    self.first_heard(number, last_heard);
+                }
+                self.add_stream(number, CONTACT, at, None)
+            }
+            Some(contact) if at > self.clock.last(contact) => {
+                self.clock.event(contact, at, 1.0);
+                contact
+            }
+            Some(_) => return,
+        };
+        let mut missed_from = at;
+        if said_goodbye {
+            self.goodbye(id, last_heard);
+            missed_from = self.sites[number].excused_until;
+        }
+        if missed_from < self.now {
+            self.clock.missed(contact, 0.0, missed_from);
+        }
     }
 
     /// Everything was restored: what sites of a kind teach each other is worked out again.

@@ -12,6 +12,8 @@ use crate::{
     watch::{Watch, instant, seconds},
 };
 
+/// Business minutes of a day, where no site says it.
+const DAY_MINUTES: f64 = 720.0;
 /// Business minutes of contact before a site that came back is well.
 const WELL_AFTER_MINUTES: f64 = 15.0;
 /// A stream that was learned from for less than that goes by its family.
@@ -467,23 +469,45 @@ impl Watch {
     /// and those of its day.
     fn missed(&self, incident: &Incident, now: Timestamp) -> (f64, f64) {
         let (from, to) = (seconds(incident.counted_to), seconds(now));
-        let plain = ((to - from) as f64 / 60.0, 720.0);
+        let plain = ((to - from) as f64 / 60.0, DAY_MINUTES);
         if incident.members.is_empty() {
             return plain;
         }
-        // While a site recovers, nothing more is missed.
-        let is_gone = |number: &SiteNumber| !self.is_back(*number);
-        let absent = incident.absent().filter_map(|(id, member)| Some((self.number(id)?, member.since)));
-        let longest = absent.filter(|(number, _)| is_gone(number)).min_by_key(|(_, since)| *since);
-        let Some((number, _)) = longest else { return (0.0, plain.1) };
-        // By contact if there is any, else by the first table.
-        let stream = self.sites[number].streams.first().copied();
-        let Some(stream) = stream else { return plain };
+        let Some(number) = self.longest_absent(incident) else { return (0.0, DAY_MINUTES) };
+        let Some(stream) = self.counted_by(number) else { return plain };
         let day = self.clock.business_day(stream);
         if self.clock.is_assumed(stream) && self.clock.is_in_quiet_cohort(stream) {
             return (0.0, day);
         }
         (self.clock.business_minutes(stream, from, to), day)
+    }
+
+    /// Whose missed time makes an incident louder: the site that is away for the longest. While a site recovers, nothing more is
+    /// missed.
+    fn longest_absent(&self, incident: &Incident) -> Option<SiteNumber> {
+        let absent = incident.absent().filter_map(|(id, member)| Some((self.number(id)?, member.since)));
+        let gone = absent.filter(|(number, _)| !self.is_back(*number));
+        gone.min_by_key(|(_, since)| *since).map(|(number, _)| number)
+    }
+
+    /// The stream by which a site's missed time is counted: contact if there is any, else the first table.
+    fn counted_by(&self, number: SiteNumber) -> Option<StreamId> {
+        self.sites[number].streams.first().copied()
+    }
+
+    /// The next level of an open incident, and when it comes if nothing changes until then; none at the top.
+    pub fn next_level(&self, id: u64) -> Option<(u8, Timestamp)> {
+        let incident = self.incidents.get(&id).filter(|incident| incident.is_open())?;
+        let counted = seconds(incident.counted_to);
+        let stream = self.longest_absent(incident).and_then(|number| self.counted_by(number));
+        let day = stream.map_or(DAY_MINUTES, |stream| self.clock.business_day(stream));
+        let (level, minutes) = self.config.ladder.next(incident.level, day)?;
+        let left = (minutes - incident.missed_minutes).max(0.0);
+        let at = match stream {
+            Some(stream) => self.clock.after_business_minutes(stream, counted, left),
+            None => counted + (left * 60.0) as i64,
+        };
+        Some((level, instant(at)))
     }
 
     /// A person takes an incident. Returns until when; see [`Incident::acknowledge`].

@@ -61,6 +61,11 @@ impl Sites {
         self.all.iter().filter(|site| !site.retired)
     }
 
+    /// How many have this; none is everybody's.
+    pub(crate) fn having(&self, shared: Option<Trait>) -> usize {
+        shared.map_or_else(|| self.watched().count(), |shared| self.traits.sites(shared))
+    }
+
     /// All of them, to be changed.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (SiteNumber, &mut Site)> {
         (0..).map(SiteNumber).zip(&mut self.all)

@@ -41,6 +41,29 @@ enum ChannelsCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Show what a channel says of an incident, or in its roll call. Nobody is told.
+    Preview {
+        /// Its name.
+        name: String,
+        /// The incident's number; the daily roll call if not given.
+        #[arg(long)]
+        incident: Option<u64>,
+        /// For programs; with the HTML of a mail.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Show who hears of a site's silence, from which level on.
+    Who {
+        /// The site's id.
+        site: String,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
     /// Remove a channel.
     Remove {
         /// Its name.
@@ -63,12 +86,24 @@ pub(crate) fn run(args: ChannelsArgs) -> anyhow::Result<ExitCode> {
                 }
             };
             let channel: Value = serde_json::from_str(&text).context("the description of a channel is JSON")?;
-            let _: Value = Client::find(&hq)?.put(&format!("/api/channels/{name}"), &channel)?;
+            let answer: Value = Client::find(&hq)?.put(&format!("/api/channels/{name}"), &channel)?;
+            for (column, sites) in answer["sites_without"].as_object().into_iter().flatten() {
+                eprintln!(
+                    "{sites} sites have nothing in the column {column} of the roster: of them, nobody there is told"
+                );
+            }
             eprintln!("channel {name} is set; try it with: rollcall channels test {name}");
         }
         Some(ChannelsCommand::Test { name, hq }) => {
             let _: Value = Client::find(&hq)?.post(&format!("/api/channels/{name}/test"), &json!({}))?;
             eprintln!("channel {name} took the message");
+        }
+        Some(ChannelsCommand::Preview { name, incident, json, hq }) => {
+            let query = incident.map_or_else(String::new, |id| format!("?incident={id}"));
+            preview(&Client::find(&hq)?.get(&format!("/api/channels/{name}/preview{query}"))?, json)?;
+        }
+        Some(ChannelsCommand::Who { site, json, hq }) => {
+            return who(&Client::find(&hq)?.get(&format!("/api/routes/{site}"))?, &site, json);
         }
         Some(ChannelsCommand::Remove { name, hq }) => {
             let _: Value = Client::find(&hq)?.delete(&format!("/api/channels/{name}"))?;
@@ -76,6 +111,40 @@ pub(crate) fn run(args: ChannelsArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn preview(text: &str, is_json: bool) -> anyhow::Result<()> {
+    if is_json {
+        println!("{text}");
+        return Ok(());
+    }
+    let shown: Value = serde_json::from_str(text)?;
+    let text = |name: &str| shown[name].as_str().unwrap_or_default();
+    let to: Vec<&str> = shown["to"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !to.is_empty() {
+        println!("To: {}", to.join(", "));
+    }
+    println!("Subject: {}\n\n{}", text("subject"), text("text"));
+    Ok(())
+}
+
+fn who(text: &str, site: &str, is_json: bool) -> anyhow::Result<ExitCode> {
+    let routes: Vec<Value> = serde_json::from_str(text)?;
+    if is_json {
+        println!("{text}");
+    }
+    for route in routes.iter().filter(|_| !is_json) {
+        let text = |name: &str| route[name].as_str().unwrap_or_default();
+        let to: Vec<&str> = route["to"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let to = if to.is_empty() { String::new() } else { format!(" to {}", to.join(", ")) };
+        let problem = if route["problem"].is_null() { String::new() } else { format!(": {}", text("problem")) };
+        println!("level {}: {} ({}{to}){problem}", route["level"], text("channel"), text("kind"));
+    }
+    let told = routes.iter().filter(|route| route["problem"].is_null()).count();
+    if told == 0 {
+        eprintln!("nobody hears of {site}");
+    }
+    Ok(if told > 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
 }
 
 fn list(client: &Client, is_json: bool) -> anyhow::Result<ExitCode> {

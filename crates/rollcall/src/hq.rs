@@ -28,6 +28,12 @@ pub(crate) struct HqArgs {
     /// Where clients of PostgreSQL connect; beyond loopback they must use TLS.
     #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], PG_PORT)))]
     listen_pg: SocketAddr,
+    /// What people call this HQ, such as the company's name: it is in every message to people.
+    #[arg(long)]
+    name: Option<String>,
+    /// Where people reach this HQ, for links in messages.
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
     /// How often sites say where they stand.
     #[arg(long, default_value_t = 30_000, value_name = "MS")]
     beacon_interval_ms: u64,
@@ -64,6 +70,11 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         0.0 < red && red <= page,
         "--red {red} --page {page}: a page cannot come before red, and both are above 0"
     );
+    if let Some(url) =
+        args.public_url.as_ref().filter(|url| !url.starts_with("https://") && !url.starts_with("http://"))
+    {
+        anyhow::bail!("--public-url {url}: it must begin with https:// or http://");
+    }
     let layer = (args.lose_replies > 0.0).then(|| {
         eprintln!("rehearsal: the replies to {} of commits are lost on purpose", args.lose_replies);
         Arc::new(LostReplies { ratio: args.lose_replies }) as Arc<dyn PutLayer>
@@ -76,6 +87,8 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         silent_after: Duration::from_secs(args.silent_after),
         red_and_page: (args.red.is_some() || args.page.is_some()).then_some((red, page)),
         announce: args.announce,
+        name: args.name,
+        public_url: args.public_url,
         store: args.store.clone(),
         advertise: args.advertise,
         lake: LakeOptions { layer, ..LakeOptions::default() },

@@ -58,6 +58,20 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Have sites send everything again, as `rollcall-site resend` does there: after HQ was restored from a backup.
+    Resend {
+        /// The sites' ids.
+        #[arg(required_unless_present = "refused")]
+        sites: Vec<String>,
+        /// All that are refused because HQ's lake lacks what it confirmed to them.
+        #[arg(long)]
+        refused: bool,
+        /// Why; it is kept.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
     /// Take a site off the roster and cut it off at once.
     Retire {
         /// The site's id.
@@ -79,6 +93,21 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
         Some(RosterCommand::Revoke { id, hq }) => {
             let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/invitations/{id}"))?;
             eprintln!("the invitation for {} lets nobody in any more", answer["site"].as_str().unwrap_or_default());
+        }
+        Some(RosterCommand::Resend { sites, refused, reason, hq }) => {
+            let body = json!({"sites": sites, "refused": refused, "reason": reason});
+            let answer: serde_json::Value = Client::find(&hq)?.post("/api/resend", &body)?;
+            let told: Vec<&str> =
+                answer["sites"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
+            if told.is_empty() {
+                eprintln!("no site is refused for what HQ lacks");
+            } else {
+                eprintln!(
+                    "{} sites send everything again when they call next, within seconds if they are there",
+                    told.len()
+                );
+                say_names("which", &told);
+            }
         }
         Some(RosterCommand::Retire { site, reason, hq }) => {
             let path = format!("/api/roster/{site}/retire");

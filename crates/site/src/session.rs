@@ -264,7 +264,7 @@ impl Session<'_> {
             if !is_first {
                 tracing::warn!(epoch = welcome.epoch, reason = welcome.epoch_reason, "HQ starts a new epoch");
             }
-            let is_told = self.notes.text(ACCEPTS_OLDER_LAKE)?.is_some();
+            let is_told = welcome.older_lake || self.notes.text(ACCEPTS_OLDER_LAKE)?.is_some();
             if is_told {
                 self.shelf.distrust().await?;
             }
@@ -300,7 +300,7 @@ impl Session<'_> {
             if cursor.map_or(0, |cursor| cursor.seq) < confirmed.0 && is_told {
                 let message = format!(
                     "HQ confirmed table {table:?} up to {confirmed} and now has less of it: was it restored from a backup? \
-                     If so, run `rollcall-site resend`"
+                     If so, run `rollcall roster resend --refused` at HQ, or `rollcall-site resend` here"
                 );
                 refuse(control, &message).await;
                 return Err(SiteError::Refused { code: "older-lake".to_owned(), message });

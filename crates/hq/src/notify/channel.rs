@@ -10,6 +10,7 @@ use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{recipients::column_of, template::Template};
 use crate::{error::HqError, roster::Sites};
 
 pub(super) const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
@@ -35,6 +36,9 @@ pub struct Channel {
     /// The zone of `daily_at` and `quiet`.
     #[serde(default)]
     pub tz: Option<String>,
+    /// Its own words in the place of the built-in ones; for mail, Slack and Teams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
     /// When it was set, by HQ's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_at: Option<Timestamp>,
@@ -49,6 +53,7 @@ type NaiveTimeText = String;
 
 /// When a channel must not be disturbed for low levels; what it missed it hears afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QuietHours {
     /// `HH:MM`.
     pub from: String,
@@ -122,7 +127,7 @@ pub struct Mail {
     pub password: Option<String>,
     /// The sender.
     pub from: String,
-    /// The recipients.
+    /// The recipients: addresses, or `{column}` for what the roster says there of the site that it is about.
     pub to: Vec<String>,
 }
 
@@ -138,6 +143,24 @@ pub enum MailTls {
     /// Not at all: only for a server on the same machine.
     None,
 }
+
+impl How {
+    /// The kind, as it is written.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Smtp(_) => "smtp",
+            Self::Webhook { .. } => "webhook",
+            Self::Slack { .. } => "slack",
+            Self::Teams { .. } => "teams",
+            Self::Pagerduty { .. } => "pagerduty",
+            Self::Alertmanager { .. } => "alertmanager",
+            Self::DeadMan { .. } => "dead-man",
+        }
+    }
+}
+
+/// What any channel may say; what its kind has besides is in its description as it is written.
+const KEYS: [&str; 6] = ["min_level", "match", "quiet", "daily_at", "tz", "template"];
 
 pub(super) fn time_of(text: &str) -> Result<NaiveTime, HqError> {
     NaiveTime::parse_from_str(text, "%H:%M")
@@ -156,6 +179,12 @@ impl Channel {
         if let Some(Err(_)) = self.tz.as_ref().map(|tz| tz.parse::<Tz>()) {
             return Err(HqError::Invalid("tz is not a time zone; use a name such as America/Los_Angeles".to_owned()));
         }
+        if let Some(template) = &self.template {
+            template.check().map_err(HqError::Invalid)?;
+        }
+        if !(1..=5).contains(&self.min_level) {
+            return Err(HqError::Invalid(format!("min_level is 1 to 5, not {}", self.min_level)));
+        }
         let url = match &self.how {
             How::Webhook { url, .. }
             | How::Slack { url }
@@ -164,7 +193,7 @@ impl Channel {
             | How::DeadMan { url } => url.as_str(),
             How::Pagerduty { url, .. } => url.as_deref().unwrap_or(PAGERDUTY_URL),
             How::Smtp(mail) => {
-                for address in mail.to.iter().chain([&mail.from]) {
+                for address in mail.to.iter().chain([&mail.from]).filter(|address| column_of(address).is_none()) {
                     let parsed: Result<Mailbox, _> = address.parse();
                     parsed.map_err(|error| HqError::Invalid(format!("{address:?} is no address: {error}")))?;
                 }
@@ -181,7 +210,28 @@ impl Channel {
         }
     }
 
-    fn zone(&self) -> Tz {
+    /// From a description. A key that no channel of its kind has is an error: what it was to say would not be done.
+    pub fn read(text: &Value) -> Result<Self, HqError> {
+        let channel: Self = serde_json::from_value(text.clone())
+            .map_err(|error| HqError::Invalid(format!("this describes no channel: {error}")))?;
+        let written = serde_json::to_value(&channel).unwrap_or_default();
+        let known = |name: &str| KEYS.contains(&name) || written.get(name).is_some();
+        let unknown = text.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).find(|name| !known(name));
+        if let Some(name) = unknown {
+            let mut keys: Vec<&str> =
+                written.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            keys.extend(KEYS.iter().filter(|key| !keys.contains(key)).copied().collect::<Vec<&str>>());
+            keys.sort_unstable();
+            let kind = channel.how.name();
+            return Err(HqError::Invalid(format!(
+                "a channel of kind {kind} has no {name:?}; it has {}",
+                keys.join(", ")
+            )));
+        }
+        Ok(channel)
+    }
+
+    pub(super) fn zone(&self) -> Tz {
         self.tz.as_ref().and_then(|tz| tz.parse().ok()).unwrap_or(Tz::UTC)
     }
 
@@ -233,6 +283,22 @@ mod tests {
 
     fn channel(text: Value) -> Channel {
         serde_json::from_value(text).expect("a channel")
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_the_right_ones() {
+        let error =
+            Channel::read(&json!({"kind": "slack", "url": "https://x.example", "min_levle": 3})).expect_err("misspelt");
+        assert!(error.to_string().contains("min_levle") && error.to_string().contains("min_level"), "{error}");
+        let quiet = json!({"kind": "slack", "url": "https://x.example", "quiet": {"form": "22:00", "to": "07:00"}});
+        assert!(Channel::read(&quiet).is_err());
+        for right in [
+            json!({"kind": "smtp", "host": "h", "from": "a@b.example", "to": ["{district_mail}"], "tls": "none", "daily_at": "07:00"}),
+            json!({"kind": "pagerduty", "routing_key": "k", "match": {}, "template": {"subject": "x"}}),
+            json!({"kind": "webhook", "url": "https://x.example", "secret": "s", "quiet": null}),
+        ] {
+            assert!(Channel::read(&right).is_ok_and(|channel| channel.check().is_ok()), "{right}");
+        }
     }
 
     #[test]

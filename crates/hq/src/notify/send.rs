@@ -1,51 +1,65 @@
 //! One attempt to tell, by mail or HTTP. Blocking.
 
 use lettre::{
-    Message, SmtpTransport, Transport,
-    message::Mailbox,
+    SmtpTransport, Transport,
+    message::{Mailbox, MultiPart},
     transport::smtp::{authentication::Credentials as SmtpCredentials, client::Tls},
 };
 use ring::hmac;
+use rollcall_roll::Notice;
 use rollcall_types::{Timestamp, describe};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
-    How, Mail, MailTls, Notifiers, TIMEOUT,
+    How, Mail, MailTls, Notifiers, TIMEOUT, Telling,
     channel::PAGERDUTY_URL,
-    telling::{Telling, teams},
+    news::News,
+    recipients::column_of,
+    render::{Message, slack, teams},
 };
 
 impl Notifiers {
-    /// Sends once; blocking.
-    pub(super) fn send(&self, how: &How, telling: &Telling, now: Timestamp) -> Result<(), String> {
-        match how {
-            How::Smtp(mail) => send_mail(mail, &telling.title(), &telling.text()),
-            How::Webhook { url, secret } => self.post(url, &telling.json(), secret.as_deref(), now),
-            How::Slack { url } => {
-                let text = format!("*{}*\n{}", telling.title(), telling.text());
-                self.post(url, &json!({"text": text}), None, now)
+    /// Sends news once; blocking.
+    pub(super) fn send(&self, telling: &Telling, now: Timestamp) -> Result<(), String> {
+        let (news, message) = (&telling.news, &telling.message);
+        match &telling.channel.how {
+            How::Smtp(mail) => send_mail(mail, &telling.to, message, Some(news)),
+            How::Webhook { url, secret } => self.post(url, &news.json(message), secret.as_deref(), now),
+            How::Slack { url } => self.post(url, &slack(&message.subject, &message.text), None, now),
+            How::Teams { url } => {
+                self.post(url, &teams(&message.subject, &message.text, news.link.as_deref()), None, now)
             }
-            How::Teams { url } => self.post(url, &teams(&telling.title(), &telling.text()), None, now),
             How::Pagerduty { routing_key, url } => {
                 let url = url.as_deref().unwrap_or(PAGERDUTY_URL);
-                self.post(url, &telling.pagerduty(routing_key), None, now)
+                self.post(url, &news.pagerduty(message, routing_key), None, now)
             }
             How::Alertmanager { url } => {
-                self.post(&format!("{}/api/v2/alerts", url.trim_end_matches('/')), &telling.alert(now), None, now)
+                let url = format!("{}/api/v2/alerts", url.trim_end_matches('/'));
+                self.post(&url, &news.alert(message, now), None, now)
             }
             How::DeadMan { url } => self.post(url, &json!({"alive": now}), None, now),
         }
     }
 
-    /// Sends a plain message where that makes sense.
-    pub(super) fn send_text(&self, how: &How, title: &str, text: &str, now: Timestamp) -> Result<(), String> {
+    /// Sends a message that is about no incident, where that makes sense.
+    pub(super) fn send_text(&self, how: &How, message: &Message, now: Timestamp) -> Result<(), String> {
+        let Message { subject, text, .. } = message;
         match how {
-            How::Smtp(mail) => send_mail(mail, title, text),
-            How::Webhook { url, secret } => {
-                self.post(url, &json!({"title": title, "text": text}), secret.as_deref(), now)
+            How::Smtp(mail) => {
+                let to: Vec<String> = mail.to.iter().filter(|to| column_of(to).is_none()).cloned().collect();
+                if to.is_empty() {
+                    return Err(
+                        "the roll call is about all sites, and all its recipients are columns of the roster".to_owned()
+                    );
+                }
+                send_mail(mail, &to, message, None)
             }
-            How::Slack { url } => self.post(url, &json!({"text": format!("*{title}*\n{text}")}), None, now),
-            How::Teams { url } => self.post(url, &teams(title, text), None, now),
+            How::Webhook { url, secret } => {
+                self.post(url, &json!({"title": subject, "text": text}), secret.as_deref(), now)
+            }
+            How::Slack { url } => self.post(url, &slack(subject, text), None, now),
+            How::Teams { url } => self.post(url, &teams(subject, text, None), None, now),
             How::DeadMan { url } => self.post(url, &json!({"alive": now}), None, now),
             How::Pagerduty { .. } | How::Alertmanager { .. } => Ok(()),
         }
@@ -76,13 +90,28 @@ impl Notifiers {
     }
 }
 
-fn send_mail(mail: &Mail, subject: &str, text: &str) -> Result<(), String> {
-    let mut builder = Message::builder().subject(subject);
-    builder = builder.from(mail.from.parse::<Mailbox>().map_err(|error| error.to_string())?);
-    for to in &mail.to {
-        builder = builder.to(to.parse::<Mailbox>().map_err(|error| error.to_string())?);
+/// A mail in text and HTML. All mails about one incident are one thread: the first has an id that follows from it, and the others
+/// answer that.
+fn send_mail(mail: &Mail, to: &[String], message: &Message, news: Option<&News>) -> Result<(), String> {
+    let from: Mailbox = mail.from.parse().map_err(|error| format!("{:?} is no address: {error}", mail.from))?;
+    let domain = from.email.domain().to_owned();
+    let mut builder = lettre::Message::builder().subject(&message.subject).from(from).date_now();
+    for to in to {
+        builder = builder.to(to.parse::<Mailbox>().map_err(|error| format!("{to:?} is no address: {error}"))?);
     }
-    let message = builder.body(text.to_owned()).map_err(|error| error.to_string())?;
+    if let Some(news) = news {
+        let thread = format!("<rollcall.{}.{}@{domain}>", news.hq.lake, news.incident);
+        builder = if news.notice == Notice::Opened && !news.is_test {
+            builder.message_id(Some(thread))
+        } else {
+            let own = format!("<rollcall.{}.{}.{}@{domain}>", news.hq.lake, news.incident, Uuid::new_v4());
+            builder.message_id(Some(own)).in_reply_to(thread.clone()).references(thread)
+        };
+    } else {
+        builder = builder.message_id(Some(format!("<rollcall.{}@{domain}>", Uuid::new_v4())));
+    }
+    let body = MultiPart::alternative_plain_html(message.text.clone(), message.html.clone());
+    let built = builder.multipart(body).map_err(|error| error.to_string())?;
     let relay = match mail.tls {
         MailTls::Starttls => SmtpTransport::starttls_relay(&mail.host),
         MailTls::Tls => SmtpTransport::relay(&mail.host),
@@ -95,5 +124,5 @@ fn send_mail(mail: &Mail, subject: &str, text: &str) -> Result<(), String> {
     if let (Some(username), Some(password)) = (&mail.username, &mail.password) {
         transport = transport.credentials(SmtpCredentials::new(username.clone(), password.clone()));
     }
-    transport.build().send(&message).map(|_| ()).map_err(|error| describe(&error))
+    transport.build().send(&built).map(|_| ()).map_err(|error| describe(&error))
 }

@@ -210,3 +210,39 @@ fn a_holiday_is_no_deaf_hq() {
     let questions = fleet.of_kind(Kind::CohortQuiet);
     assert!(questions.len() <= 2, "one question for each stream: {}", fleet.summary());
 }
+
+#[test]
+fn a_group_of_everybody_is_hq_that_hears_few() {
+    // One brand, which says nothing of one site that it does not say of all; they go one by one, as after a certificate ran out.
+    let mut fleet = everyday(60, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    fleet.run(NOON, NOON + 180, &|shop, minute| (minute - NOON) < shop as i64 * 2);
+    let groups = fleet.of_kind(Kind::Group);
+    let all = groups.iter().find(|group| group.attribute.is_none());
+    let all = all.unwrap_or_else(|| panic!("{}", fleet.summary()));
+    assert!(all.evidence.contains("more likely HQ's own line"), "{}", all.evidence);
+    assert!(groups.iter().all(|group| group.attribute.as_ref().is_none_or(|shared| shared.name != "brand")));
+}
+
+#[test]
+fn a_goodbye_outlasts_what_the_watch_itself_keeps() {
+    let mut fleet = everyday(20, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let (gone, quiet) = (fleet.shops[3].id.clone(), fleet.shops[4].id.clone());
+    // HQ is killed right after a goodbye, and runs again an hour later with what was kept before it.
+    fleet.restart(NOON + 2);
+    fleet.watch.restore_heard(&gone, at(NOON + 1), true);
+    fleet.run(NOON + 2, NOON + 90, &|shop, _| shop != 3 && shop != 4);
+    assert_eq!(fleet.watch.verdict(&gone).expect("watched").state, SiteState::QuietExpected);
+    assert_eq!(fleet.watch.verdict(&quiet).expect("watched").state, SiteState::Silent);
+    // It excuses no more than a goodbye does: the next day it is missed.
+    fleet.run(NOON + 90, NOON + DAY, &|shop, _| shop != 3 && shop != 4);
+    assert_eq!(fleet.watch.verdict(&gone).expect("watched").state, SiteState::Silent);
+    // One that is long over excuses nothing of what was missed since.
+    let mut fleet = everyday(20, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    fleet.restart(NOON + DAY);
+    fleet.watch.restore_heard(&gone, at(NOON), true);
+    fleet.run(NOON + DAY, NOON + DAY + 60, &|shop, _| shop != 3);
+    assert_eq!(fleet.watch.verdict(&gone).expect("watched").state, SiteState::Silent, "{}", fleet.summary());
+}

@@ -184,9 +184,16 @@ fn the_roll_names_who_is_missing() {
     assert!(note.contains("tacoma-01 silent") && note.contains("never-01 never-heard"), "{note}");
     assert!(!note.contains("seattle-01") && !note.contains("boston-01"), "{note}");
     assert_eq!(output.status.code(), Some(1), "an incomplete answer is a finding");
-    // What is known survives a restart of HQ, and the silent site stays silent.
-    hq.stop();
+    // What is known survives a restart of HQ, and the silent site stays silent. So does a goodbye that came just before HQ died.
+    stores[0].stop();
+    hq.wait_state("seattle-01", "quiet-expected");
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    hq.kill();
     hq.restart();
+    hq.wait_state("seattle-01", "quiet-expected");
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    assert_eq!(hq.state_of("seattle-01")["state"], "quiet-expected");
+    stores[0].run(None);
     hq.wait_state("seattle-01", "ok");
     hq.wait_state("boston-01", "quiet-expected");
     hq.wait_state("tacoma-01", "silent");

@@ -157,8 +157,9 @@ fn a_lake_older_than_what_it_confirmed_is_refused_until_told() {
     assert!(evidence.contains("rollcall-site resend"), "{evidence}");
     let line = hq.state_of("seattle-01");
     assert!(line["state"] == "silent" && line["cause"] == "hq-refuses", "{line}");
-    let told = store.agent_command(&["resend"]).output().expect("runs");
-    assert!(told.status.success());
+    // One command at HQ, for all sites of which it lacks what it confirmed.
+    let told = hq.run(&["roster", "resend", "--refused", "--reason", "restored from Tuesday's backup"]);
+    assert!(told.status.success() && String::from_utf8_lossy(&told.stderr).contains("seattle-01"));
     wait_for("the lost change to come back", || (names(&hq)? == "one two three").then_some(()));
     store.wait_confirmed();
     assert_eq!(store.status().0, Some(0));
