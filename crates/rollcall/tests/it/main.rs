@@ -11,6 +11,7 @@ mod enrolment;
 mod exports;
 mod guards;
 mod journals;
+mod messages;
 mod nodes;
 mod proof;
 mod published;

@@ -117,6 +117,12 @@ impl Hq {
         Self::start_with(directory, "hq", Vec::new(), environment)
     }
 
+    /// An HQ that people know by this name, at this address.
+    pub(crate) fn start_named(directory: &Path, name: &str, url: &str) -> Self {
+        let arguments = ["--name", name, "--public-url", url].map(str::to_owned).into();
+        Self::start_with(directory, "hq", arguments, Vec::new())
+    }
+
     /// One of several nodes on a bucket; those after the first are given the first one's key.
     pub(crate) fn start_node(directory: &Path, name: &str, bucket: &Bucket) -> Self {
         let first_key = directory.join("node-1/node.key");
@@ -229,13 +235,18 @@ impl Hq {
 
     /// What the API answers, as JSON; null if it does not.
     pub(crate) fn api(&self, path: &str) -> Value {
+        serde_json::from_slice(&self.get(path)).unwrap_or_default()
+    }
+
+    /// What HQ answers to the operator.
+    pub(crate) fn get(&self, path: &str) -> Vec<u8> {
         let token = std::fs::read_to_string(self.data.join("operator.token")).unwrap_or_default();
         let output = Command::new("curl")
             .args(["-s", "-m", "5", "-H", &format!("authorization: Bearer {}", token.trim())])
             .arg(format!("http://{}{path}", self.http))
             .output()
             .expect("curl is needed by these tests");
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+        output.stdout
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {

@@ -42,15 +42,15 @@ note({"path": "ready"})
 http.server.ThreadingHTTPServer(("127.0.0.1", http_port), Hook).serve_forever()
 "#;
 
-struct Receiver {
+pub(crate) struct Receiver {
     _process: Process,
     log: std::path::PathBuf,
-    http: String,
-    smtp_port: u16,
+    pub(crate) http: String,
+    pub(crate) smtp_port: u16,
 }
 
 impl Receiver {
-    fn start(directory: &Path) -> Self {
+    pub(crate) fn start(directory: &Path) -> Self {
         let script = directory.join("receiver.py");
         std::fs::write(&script, RECEIVER).expect("writes");
         let (http, smtp) = (free_address(), free_address());
@@ -63,30 +63,30 @@ impl Receiver {
         receiver
     }
 
-    fn got(&self, path: &str) -> Vec<Value> {
+    pub(crate) fn got(&self, path: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["path"] == path).collect()
     }
 
-    fn takes_mail(&self) -> bool {
+    pub(crate) fn takes_mail(&self) -> bool {
         self.got("no mail").is_empty()
     }
 }
 
-fn set_channel(hq: &Hq, directory: &Path, name: &str, channel: &Value) {
+pub(crate) fn set_channel(hq: &Hq, directory: &Path, name: &str, channel: &Value) {
     let file = directory.join(format!("{name}.json"));
     std::fs::write(&file, channel.to_string()).expect("writes");
     let output = hq.run(&["channels", "set", name, "--from", file.to_str().expect("text")]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn incidents(hq: &Hq, arguments: &[&str]) -> Vec<Value> {
+pub(crate) fn incidents(hq: &Hq, arguments: &[&str]) -> Vec<Value> {
     let output = hq.run(&[&["incidents", "--json"], arguments].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

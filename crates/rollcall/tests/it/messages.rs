@@ -1,0 +1,156 @@
+//! Messages: what people read when something is wrong, whom it reaches, and how that can be tried before it is needed.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::{
+    support::{Hq, running_store, wait_for},
+    watch::{Receiver, incidents, said, set_channel},
+};
+
+const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a')";
+
+/// Reads a mail as a mail program does: subject, id, thread, text, HTML.
+const READ_MAIL: &str = r#"
+import email, email.policy, json, sys
+mail = email.message_from_string(sys.stdin.read(), policy=email.policy.default)
+part = lambda kind: mail.get_body((kind,)).get_content()
+print(json.dumps({"subject": mail["subject"], "id": mail["message-id"], "answers": mail["in-reply-to"], "date": mail["date"],
+                  "kind": mail.get_content_type(), "text": part("plain"), "html": part("html")}))
+"#;
+
+fn read(mail: &Value) -> Value {
+    use std::io::Write;
+    let mut child = Command::new("python3")
+        .args(["-c", READ_MAIL])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let body = mail["body"].as_str().expect("text");
+    child.stdin.take().expect("a pipe").write_all(body.as_bytes()).expect("writes");
+    let output = child.wait_with_output().expect("ends");
+    serde_json::from_slice(&output.stdout).expect("a mail")
+}
+
+#[test]
+fn a_message_says_who_what_since_when_what_to_check_and_who_is_next() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start_named(directory.path(), "Contoso HQ", "https://hq.contoso.example");
+    let receiver = Receiver::start(directory.path());
+    let mut store = running_store(&hq, directory.path(), "tacoma-01", SCHEMA, "t");
+    let _other = running_store(&hq, directory.path(), "spokane-01", SCHEMA, "t");
+    let roster = directory.path().join("roster.csv");
+    let rows = "id,name,city,contact,phone,hours,tz,region,district_mail\n\
+        tacoma-01,Tacoma Mäll,Tacoma,Ada,+1 206 555 0100,24/7,America/Los_Angeles,West,\"dm@contoso.example; Bo <bo@contoso.example>\"\n\
+        spokane-01,Spokane <b>,Spokane,,,24/7,America/Los_Angeles,West,\n";
+    std::fs::write(&roster, rows).expect("writes");
+    assert!(hq.run(&["roster", "import", roster.to_str().expect("text")]).status.success());
+    let set = |name: &str, channel: Value| set_channel(&hq, directory.path(), name, &channel);
+    let mail = |to: &str, more: Value| {
+        let mut mail = json!({"kind": "smtp", "host": "127.0.0.1", "port": receiver.smtp_port, "tls": "none",
+                              "from": "Rollcall <hq@contoso.example>", "to": [to], "tz": "Europe/Berlin"});
+        more.as_object().into_iter().flatten().for_each(|(key, value)| mail[key] = value.clone());
+        mail
+    };
+    // A misspelt key, a misspelt name in a template: refused when it is set, with what is right.
+    for (wrong, right) in [
+        (json!({"kind": "slack", "url": "https://x.example", "min_levle": 3}), "min_level"),
+        (mail("a@b.example", json!({"template": {"text": "{{ sites[0].nmae }}"}})), "template of the text"),
+    ] {
+        let file = directory.path().join("wrong.json");
+        std::fs::write(&file, wrong.to_string()).expect("writes");
+        let refused = hq.run(&["channels", "set", "wrong", "--from", file.to_str().expect("text")]);
+        assert!(!refused.status.success() && said(&refused).contains(right), "{}", said(&refused));
+    }
+    set("top", json!({"kind": "webhook", "url": format!("{}/top", receiver.http), "min_level": 2}));
+    set("pager", json!({"kind": "pagerduty", "routing_key": "k", "url": format!("{}/pagerduty", receiver.http)}));
+    let words = json!({"template": {"subject": "{{ hq.name }}: {{ about }}", "text": "{{ what }} {{ since|local }}"}});
+    if receiver.takes_mail() {
+        set("desk", mail("desk@contoso.example", json!({})));
+        set("district", mail("{district_mail}", words));
+        let who = hq.run(&["channels", "who", "tacoma-01"]);
+        let who = String::from_utf8_lossy(&who.stdout).into_owned();
+        assert!(who.contains("level 1: district (smtp to Bo <bo@contoso.example>, dm@contoso.example)"), "{who}");
+        assert!(who.contains("level 2: top (webhook)"), "{who}");
+        let nobody = hq.run(&["channels", "who", "spokane-01"]);
+        assert!(String::from_utf8_lossy(&nobody.stdout).contains("the roster has nothing in district_mail"));
+    }
+    // A test says so, and ends what it opened.
+    assert!(hq.run(&["channels", "test", "pager"]).status.success());
+    let tests = receiver.got("/pagerduty");
+    let actions: Vec<&Value> = tests.iter().map(|got| &got["body"]["event_action"]).collect();
+    assert_eq!(actions, [&json!("trigger"), &json!("resolve")]);
+    assert_eq!(tests[0]["body"]["dedup_key"], tests[1]["body"]["dedup_key"]);
+    assert!(tests[0]["body"]["payload"]["summary"].as_str().is_some_and(|text| text.starts_with("TEST")));
+    if receiver.takes_mail() {
+        assert!(hq.run(&["channels", "test", "desk"]).status.success());
+        let tried = wait_for("the test", || receiver.got("mail").first().map(read));
+        assert!(tried["subject"].as_str().is_some_and(|text| text.starts_with("TEST")), "{tried}");
+        assert!(tried["text"].as_str().is_some_and(|text| text.starts_with("TEST")), "{tried}");
+    }
+    hq.wait_state("tacoma-01", "ok");
+    hq.wait_state("spokane-01", "ok");
+    store.kill();
+    let incident = wait_for("the incident", || {
+        incidents(&hq, &[]).into_iter().find(|incident| incident["level"].as_u64().is_some_and(|level| level > 0))
+    });
+    let id = incident["id"].to_string();
+    let page = wait_for("the pager", || receiver.got("/pagerduty").get(2).cloned());
+    assert_eq!(page["body"]["links"][0]["href"], format!("https://hq.contoso.example/incidents/{id}"));
+    assert_eq!(page["body"]["payload"]["source"], "Contoso HQ");
+    if receiver.takes_mail() {
+        let of_incident = |to: &str| {
+            let all = receiver.got("mail");
+            let mine = all.iter().filter(|got| got["to"].as_array().is_some_and(|all| all.contains(&json!(to))));
+            mine.map(read).find(|mail| !mail["subject"].as_str().unwrap_or_default().starts_with("TEST"))
+        };
+        let first = wait_for("the desk's mail", || of_incident("desk@contoso.example"));
+        let (text, subject) = (first["text"].as_str().expect("text"), first["subject"].as_str().expect("text"));
+        assert!(subject.starts_with("Tacoma Mäll: not heard since ") && subject.ends_with("(level 1)"), "{subject}");
+        assert_eq!(first["kind"], "multipart/alternative");
+        for part in [
+            "Tacoma Mäll in Tacoma is not heard.",
+            "PST, that is ",
+            "CET for you",
+            "Tacoma Mäll (tacoma-01), Tacoma; open today 00:00-24:00; call Ada, +1 206 555 0100",
+            "should have come",
+            "power or link",
+            "Call the store: have they power",
+            "Told     desk, district, pager",
+            "it is level 2, and top hears of it",
+            &format!("rollcall incidents ack {id}"),
+            &format!("https://hq.contoso.example/incidents/{id}"),
+            "Contoso HQ, lake ",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert!(first["html"].as_str().is_some_and(|html| html.contains("Tacoma Mäll") && html.contains("<a href=")));
+        // People whom the roster names, in the words of their channel.
+        let of_district = wait_for("the district's mail", || of_incident("dm@contoso.example"));
+        assert_eq!(of_district["subject"], "Contoso HQ: Tacoma Mäll");
+        assert!(
+            of_district["text"].as_str().is_some_and(|text| text.starts_with("Tacoma Mäll in Tacoma is not heard. "))
+        );
+        // What follows is of the same thread.
+        store.run(None);
+        let over = wait_for("its end", || {
+            let all = receiver.got("mail").iter().map(read).collect::<Vec<Value>>();
+            all.into_iter()
+                .find(|mail| mail["subject"].as_str().is_some_and(|subject| subject.starts_with("Over: Tacoma")))
+        });
+        assert_eq!(over["answers"], first["id"]);
+        // And what is about one site alone is no channel's secret: it can be read again.
+        let shown = hq.run(&["channels", "preview", "desk", "--incident", &id]);
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains("To: desk@contoso.example\nSubject: Over: Tacoma Mäll"), "{shown}");
+        let daily = hq.run(&["channels", "preview", "desk"]);
+        let daily = String::from_utf8_lossy(&daily.stdout).into_owned();
+        for part in ["Subject: Roll call: 2 sites", "Since yesterday, the newest first", "Contoso HQ, "] {
+            assert!(daily.contains(part), "{part:?} is not in {daily}");
+        }
+    }
+    let page = String::from_utf8(hq.get(&format!("/incidents/{id}"))).expect("text");
+    assert!(page.contains(&format!("Incident {id}: silence")) && page.contains("should have come"), "{page}");
+}
