@@ -288,12 +288,18 @@ fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>,
     }
 }
 
-/// The sites of a roster file as the watch sees them, for a history that begins at `listed`.
-pub fn roster_from_csv(text: &str, listed: Timestamp) -> Result<Vec<SiteSpec>, HqError> {
+/// The sites of a roster file as the watch sees them, for a history that begins at `listed`. `holidays` are the days of each holiday
+/// calendar (`2026-12-25`), by its name.
+pub fn roster_from_csv(
+    text: &str,
+    listed: Timestamp,
+    holidays: &BTreeMap<String, BTreeSet<String>>,
+) -> Result<Vec<SiteSpec>, HqError> {
+    let holidays = holidays.iter().map(|(name, days)| (name.clone(), Holidays { days: days.clone() })).collect();
     let site = |(id, attributes)| {
         let record =
             SiteRecord { attributes, listed_at: Some(listed), enrolled_at: Some(listed), ..SiteRecord::default() };
-        spec(&id, &record, &BTreeMap::new(), listed)
+        spec(&id, &record, &holidays, listed)
     };
     Ok(parse_csv(text)?.into_iter().map(site).collect())
 }

@@ -276,7 +276,8 @@ impl Clock {
         if gap.loudness > Loudness::Normal {
             self.set_loudness(id.0, Loudness::Normal);
         }
-        if self.streams[index].due == 0 {
+        // What was loud waits for its next level, long after the silence that may begin now is suspect.
+        if self.streams[index].due == 0 || gap.loudness > Loudness::Normal {
             self.arm(id.0);
         }
         Some(gap)
@@ -706,10 +707,17 @@ impl Clock {
         };
         let from = large(stream.checked).max(self.now);
         let horizon = self.now + (BUCKETS as i64 - 2) * BUCKET;
-        // Which tail will apply is not known yet: the earlier of both.
+        // Which tail will apply is not known yet: the earlier of both. Once the silence is over closed time, it stays so.
         let tails = self.tails[stream.tails as usize];
-        let needed = self.needed(&stream, &tails.open, next).min(self.needed(&stream, &tails.closed, next));
-        let missing = needed - f64::from(stream.expected);
+        let (within, over) = (self.needed(&stream, &tails.open, next), self.needed(&stream, &tails.closed, next));
+        let expected = f64::from(stream.expected);
+        let mut missing = within.min(over) - expected;
+        if missing <= 0.0 && self.is_over_closed(&stream, self.now) {
+            // An event does not arm it anew, and the gap that begins then may be loud sooner than this one.
+            let of_next_gap = self.needed(&stream, &tails.open, Loudness::Suspect);
+            // What lasts is page, although it may not even be suspect by that tail.
+            missing = (over.min(self.lasting(&stream)) - expected).min(of_next_gap);
+        }
         let at = if missing <= 0.0 {
             // It waits for the other tail's level: look again in a minute.
             self.now + 60

@@ -132,10 +132,11 @@ impl Watch {
         let found = group::groups(measurable, &|shared| self.sites.traits.sites(shared), &silent);
         let mut left = left;
         for found in found {
-            let (members, rest) = left.into_iter().partition(|number| self.sites[*number].has(Some(found.shared)));
+            let (members, rest) = left.into_iter().partition(|number| self.is_of(*number, Some(found.shared)));
             left = rest;
             self.open_group(&self.described(&found), members, now);
         }
+        left.retain(|number| self.is_of(*number, None));
         if group::is_everybody(left.len(), measurable) {
             let text = format!(
                 "HQ does not hear {} of {measurable} sites, which have nothing in common that others have not: that is more likely \
@@ -143,6 +144,15 @@ impl Watch {
                 left.len()
             );
             self.open_group(&(None, text), left, now);
+        }
+    }
+
+    /// Whether a quiet site is of a group: it shares what that is about. Of everybody only those are that have an incident of their
+    /// own: at opening time many are late.
+    fn is_of(&self, number: SiteNumber, shared: Option<Trait>) -> bool {
+        match shared {
+            Some(shared) => self.sites[number].shares().contains(&shared),
+            None => self.incident_of(number).is_some_and(|incident| incident.kind == Kind::Silence),
         }
     }
 
@@ -227,7 +237,7 @@ impl Watch {
             .filter(|number| {
                 let site = &self.sites[*number];
                 let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
-                site.has(shared) && !absent
+                self.is_of(*number, shared) && !absent
             })
             .collect();
         if joining.is_empty() {
@@ -244,7 +254,7 @@ impl Watch {
     /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
     fn close_groups(&mut self, now: Timestamp) {
         for (id, shared) in self.open_groups() {
-            let has_it = |number: &SiteNumber| self.sites[*number].has(shared);
+            let has_it = |number: &SiteNumber| self.is_of(*number, shared);
             let suspects = self.groups.suspects().filter(has_it);
             // After a restart of HQ a member's clock has yet to say so again: who was not heard since is silent.
             let unheard = self.incidents[&id].absent().filter_map(|(site, member)| {

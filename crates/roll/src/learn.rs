@@ -22,6 +22,9 @@ pub struct Past {
     gaps: Gaps,
     /// Healthy gaps over closed time.
     closed_gaps: Gaps,
+    /// The longest of them, in expected events, fading slowly; none in what was kept before this was.
+    #[serde(default)]
+    longest: Option<f32>,
     /// Rows seen, faded, and the events that brought them.
     rows: f32,
     row_events: f32,
@@ -44,10 +47,8 @@ pub struct Family {
     pub shape: Arc<Shape>,
     /// The mean events an hour where the shape is 1; 0 while nothing was learned.
     pub level: f32,
-    /// The healthy gaps of all.
-    pub tails: Tails,
-    /// The longest of them, in expected events.
-    pub longest: f32,
+    /// The healthy gaps of its members, by class of rate: a night's edge is many events of a busy site and none of a slow one.
+    pub(crate) gaps: [ClassGaps; CLASSES],
     /// Whether anything was learned.
     pub learned: bool,
     /// Of how many streams: one alone teaches itself nothing.
@@ -66,23 +67,28 @@ impl Family {
             Unit::ContactMinutes => Shape::flat(unit),
             Unit::Rows => Shape::unlearned(unit),
         };
-        Self { unit, shape: Arc::new(shape), level, tails, longest: 0.0, learned: false, members: 0 }
+        let gaps = [ClassGaps { tails, longest: 0.0 }; CLASSES];
+        Self { unit, shape: Arc::new(shape), level, gaps, learned: false, members: 0 }
     }
 
     /// What all members together teach.
     pub fn learn<'a>(&mut self, members: impl Iterator<Item = &'a Past>) {
         let (mut counts, mut levels, mut streams) = (Counts::default(), 0.0, 0);
-        let (mut gaps, mut closed_gaps) = (Gaps::default(), Gaps::default());
+        let mut gaps: [(Gaps, Gaps); CLASSES] = Default::default();
+        let mut longest = [0.0_f32; CLASSES];
         for past in members.filter(|past| past.counts.total_hours() >= 2.0) {
             counts.add(&past.counts);
-            gaps.add(&past.gaps);
-            closed_gaps.add(&past.closed_gaps);
-            levels += past.counts.level(&self.shape, 0.0);
+            let level = past.counts.level(&self.shape, 0.0);
+            let class = class_of(level);
+            longest[class] = longest[class].max(past.longest_gap() as f32);
+            let (open, closed) = &mut gaps[class];
+            open.add(&past.gaps);
+            closed.add(&past.closed_gaps);
+            levels += level;
             streams += 1;
         }
         self.members = streams;
         let fallback = Family::new(self.unit, 0.0).shape;
-        self.longest = gaps.longest().max(closed_gaps.longest()) as f32;
         if let Some(shape) = counts.shape(self.unit, &fallback) {
             self.shape = Arc::new(shape);
             self.learned = true;
@@ -90,9 +96,27 @@ impl Family {
         if streams > 0 && levels > 0.0 {
             self.level = counts.level(&self.shape, 0.0).max(1e-6);
             let of_unit = if self.unit == Unit::Rows { Tails::OF_ROWS } else { Tails::OF_CONTACT };
-            self.tails = tails(&gaps, &closed_gaps, &of_unit);
+            self.gaps = std::array::from_fn(|class| ClassGaps {
+                tails: tails(&gaps[class].0, &gaps[class].1, &of_unit),
+                longest: longest[class],
+            });
         }
     }
+}
+
+/// What healthy gaps of streams with like rates are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ClassGaps {
+    tails: Tails,
+    /// In expected events.
+    longest: f32,
+}
+
+/// Classes of rate: up to a quarter of an event an hour, up to 1, 4, 16, and above.
+const CLASSES: usize = 5;
+
+fn class_of(level: f32) -> usize {
+    [0.25, 1.0, 4.0, 16.0].iter().filter(|limit| level > **limit).count()
 }
 
 /// Both tails of a stream's gaps, drawn towards `prior`.
@@ -130,6 +154,11 @@ impl Learned {
 const EVIDENCE_OF_CONTACT: f32 = 20.0;
 /// Days after which a rhythm is settled.
 pub(crate) const LEARNING_DAYS: i64 = 14;
+/// The longest silence counts once the rate by which it is measured is the stream's own, in the second week: by its family's, the
+/// first nights of a slow site hold hundreds of events.
+const LONGEST_AFTER_HOURS: f32 = 150.0;
+/// Days after which the longest silence counts half, unless there was another.
+const LONGEST_HALF_LIFE_DAYS: f64 = 168.0;
 /// A day's learning keeps at most so many slots waiting: ten weeks of quarters of an hour.
 const WAITING_MAX: usize = 6720;
 
@@ -141,6 +170,7 @@ impl Past {
             counts: Counts::default(),
             gaps: Gaps::default(),
             closed_gaps: Gaps::default(),
+            longest: Some(0.0),
             rows: 0.0,
             row_events: 0.0,
             learned_to: now,
@@ -182,6 +212,9 @@ impl Past {
             // A gap of the whole cohort is learned from as time, not as a gap of this stream's own.
             let gaps = if gap.over_closed { &mut self.closed_gaps } else { &mut self.gaps };
             gaps.learn(gap.expected);
+            if self.counts.total_hours() >= LONGEST_AFTER_HOURS {
+                self.longest = Some(self.longest.unwrap_or(0.0).max(gap.expected as f32));
+            }
         }
     }
 
@@ -192,6 +225,7 @@ impl Past {
             self.counts.learn(self.unit(), calendar, from, to.min(self.learned_to), 0.0);
         }
         self.closed_gaps.learn(expected);
+        self.longest = Some((self.longest_gap() as f32).max(expected as f32));
     }
 
     /// A person said that a time was an outage, although something trickled in.
@@ -252,6 +286,8 @@ impl Past {
         self.closed_gaps.fade(days);
         let factor = 0.5_f64.powf(days / HALF_LIFE_DAYS) as f32;
         self.rows *= factor;
+        let longest = 0.5_f64.powf(days / LONGEST_HALF_LIFE_DAYS) as f32;
+        self.longest = self.longest.map(|known| known * longest);
         self.row_events *= factor;
     }
 
@@ -262,7 +298,7 @@ impl Past {
 
     /// The longest healthy silence known, in expected events.
     pub fn longest_gap(&self) -> f64 {
-        self.gaps.longest().max(self.closed_gaps.longest())
+        self.longest.map_or_else(|| self.gaps.longest().max(self.closed_gaps.longest()), f64::from)
     }
 
     /// For how many days it has been known at `now`.
@@ -303,21 +339,22 @@ pub fn pace(past: Option<&Past>, family: &Family, calendar: &Calendar) -> Learne
     };
     let evidence = past.map_or(2.0, |past| past.counts.evidence())
         + if unit == Unit::ContactMinutes { EVIDENCE_OF_CONTACT } else { 0.0 };
-    let tails = past.map_or(family.tails, |past| tails(&past.gaps, &past.closed_gaps, &family.tails));
+    let alike = &family.gaps[class_of(level)];
+    let tails = past.map_or(alike.tails, |past| tails(&past.gaps, &past.closed_gaps, &alike.tails));
     let rows_per_event = past.map_or(1.0, Past::rows_per_event);
     // Beacons are told to come: a site that was away once has no right to be so again.
     let longest = match unit {
         Unit::ContactMinutes => 0.0,
-        Unit::Rows => longest(past, family),
+        Unit::Rows => longest(past, alike),
     };
     Learned { shape, level, evidence, tails, rows_per_event, longest }
 }
 
-/// The longest healthy silence of a stream, of its family as long as it is new.
-fn longest(past: Option<&Past>, family: &Family) -> f32 {
+/// The longest healthy silence of a stream, of those alike as long as it is new.
+fn longest(past: Option<&Past>, alike: &ClassGaps) -> f32 {
     let own = past.map_or(0.0, |past| past.longest_gap() as f32);
     let is_new = past.is_none_or(|past| past.hours() < (LEARNING_DAYS * 24) as f32);
-    if is_new { own.max(family.longest) } else { own }
+    if is_new { own.max(alike.longest) } else { own }
 }
 
 #[cfg(test)]
@@ -360,6 +397,54 @@ mod tests {
         let at_noon = |pace: &Learned| pace.level * pace.shape.rate(&calendar, 12 * HOUR);
         assert!((at_noon(&healthy) - 20.0).abs() < 1.0, "{}", at_noon(&healthy));
         assert!((at_noon(&after) - at_noon(&healthy)).abs() < 0.2, "{}", at_noon(&after));
+    }
+
+    #[test]
+    fn a_slow_site_is_not_measured_by_the_nights_of_busy_ones() {
+        // A busy site opens half an hour late now and then: that is thirty events to it, and two weeks to one with two a day.
+        let of = |per_hour: i64, late: f64| {
+            let mut past = Past::new(Unit::Rows, 0);
+            for hour in 0..10 * 168 {
+                for part in 0..per_hour {
+                    past.event(hour * HOUR + part * HOUR / per_hour, &gap(0, 1.0), true);
+                }
+                if per_hour == 0 && hour % 12 == 0 {
+                    past.event(hour * HOUR, &gap(0, 1.0), true);
+                }
+                if hour % 24 == 9 {
+                    let late = match hour % 480 {
+                        9 => 2.0 * late,
+                        249 => late,
+                        _ => 1.0,
+                    };
+                    past.event(hour * HOUR, &Gap { over_closed: true, ..gap(0, late) }, true);
+                }
+            }
+            past.learn(&Calendar::default(), 10 * 168 * HOUR);
+            past
+        };
+        let (busy, slow) = (of(60, 30.0), of(0, 4.0));
+        let mut family = Family::new(Unit::Rows, 0.0);
+        family.learn([&busy; 20].into_iter().chain([&slow; 20]));
+        family.learn([&busy; 20].into_iter().chain([&slow; 20]));
+        let tail_of = |past: &Past| past.pace(&family, &Calendar::default()).tails.closed;
+        let (of_busy, of_slow) = (tail_of(&busy).threshold, tail_of(&slow).threshold);
+        assert!(of_busy > 20.0 && of_slow < 5.0, "a night's edge in events: {of_busy} {of_slow}");
+    }
+
+    #[test]
+    fn the_first_nights_make_no_longest_silence() {
+        let mut past = Past::new(Unit::Rows, 0);
+        past.event(10 * HOUR, &gap(0, 200.0), true);
+        assert_eq!(past.longest_gap(), 0.0, "measured by the family's rate");
+        for hour in 10..10 * 24 {
+            past.event(hour * HOUR, &gap(0, 1.0), true);
+        }
+        past.learn(&Calendar::default(), 10 * 24 * HOUR);
+        past.event(300 * HOUR, &gap(0, 6.0), true);
+        assert_eq!(past.longest_gap(), 6.0);
+        past.fade(168.0);
+        assert!((past.longest_gap() - 3.0).abs() < 0.01);
     }
 
     #[test]

@@ -33,6 +33,15 @@ pub struct AlarmRate {
     pub pages: usize,
     /// Incidents that opened, told or only on the screen.
     pub screens: usize,
+    /// Silences of single sites that ended by themselves and peaked at page or above: what thresholds decide. A group, a cohort, HQ
+    /// itself and what lasts is told whatever they are.
+    pub natural_pages: usize,
+    /// The same at red or above.
+    pub natural_screens: usize,
+    /// Times that people were told of something new in the first days, which do not count above.
+    pub first_days: usize,
+    /// Sites of which they were told that they were never heard.
+    pub never_heard: usize,
 }
 
 /// The alarm budget: pages, and incidents on the screen, per site and month.
@@ -43,9 +52,44 @@ const MINUTE: i64 = 60_000_000;
 const DAY: i64 = 1440 * MINUTE;
 
 impl AlarmRate {
+    fn of(
+        sites: usize,
+        start: Timestamp,
+        until: Timestamp,
+        thresholds: Thresholds,
+        incidents: &BTreeMap<u64, Incident>,
+        told: &[Decision],
+    ) -> Self {
+        let counted_from = start.plus_micros(LEARNING_DAYS * DAY);
+        let counts = |at: Timestamp| at >= counted_from;
+        let is_page = |decision: &&Decision| matches!(decision.notice, Notice::Opened | Notice::Again);
+        let days = (until.as_micros() - counted_from.as_micros()).max(0) as f64 / DAY as f64;
+        let after = || incidents.values().filter(|incident| counts(incident.opened_at));
+        let peaks = || after().filter(|incident| !incident.was_held).filter_map(|incident| incident.peak_nines);
+        Self {
+            site_months: sites as f64 * days / 30.44,
+            pages: told.iter().filter(is_page).filter(|decision| counts(decision.at)).count(),
+            screens: after().filter(|incident| !incident.was_held && incident.kind != Kind::HqBlind).count(),
+            natural_pages: peaks().filter(|peak| *peak >= thresholds.page).count(),
+            natural_screens: peaks().filter(|peak| *peak >= thresholds.red).count(),
+            first_days: told.iter().filter(is_page).filter(|decision| !counts(decision.at)).count(),
+            never_heard: incidents.values().filter(|incident| incident.kind == Kind::NeverHeard).count(),
+        }
+    }
+
     /// Pages per site and month.
     pub fn pages_per_site_month(&self) -> f64 {
         self.pages as f64 / self.site_months.max(1e-9)
+    }
+
+    /// Pages per site and month that thresholds decide.
+    pub fn natural_pages_per_site_month(&self) -> f64 {
+        self.natural_pages as f64 / self.site_months.max(1e-9)
+    }
+
+    /// The same of incidents on the screen.
+    pub fn natural_screens_per_site_month(&self) -> f64 {
+        self.natural_screens as f64 / self.site_months.max(1e-9)
     }
 
     /// Incidents on the screen per site and month.
@@ -76,6 +120,7 @@ pub fn replay(
     let Some(first) = history.first() else { return Replayed::default() };
     let floor = |at: Timestamp| Timestamp::from_micros(at.as_micros().div_euclid(MINUTE) * MINUTE);
     let start = floor(first.at);
+    let thresholds = config.thresholds;
     let mut watch = Watch::new(config, start);
     for site in sites {
         watch.set_site(site.clone());
@@ -98,24 +143,12 @@ pub fn replay(
         minute = end;
         progress(next);
     }
-    let counted_from = start.plus_micros(LEARNING_DAYS * DAY);
-    let counts = |at: Timestamp| at >= counted_from;
-    let is_page =
-        |decision: &&Decision| matches!(decision.notice, Notice::Opened | Notice::Again) && counts(decision.at);
-    let days = (until.as_micros() - counted_from.as_micros()).max(0) as f64 / DAY as f64;
-    let rate = AlarmRate {
-        site_months: sites.len() as f64 * days / 30.44,
-        pages: told.iter().filter(is_page).count(),
-        screens: incidents
-            .values()
-            .filter(|incident| counts(incident.opened_at) && !incident.was_held && incident.kind != Kind::HqBlind)
-            .count(),
-    };
+    let rate = AlarmRate::of(sites.len(), start, until, thresholds, &incidents, &told);
     Replayed { incidents: incidents.into_values().collect(), told, rate }
 }
 
-/// The lowest thresholds, in steps of a quarter, that keep within the budget on this history: red by what is on the screen,
-/// page by what people are told. None if not even the highest do.
+/// The lowest thresholds, in steps of a quarter, that keep within the budget on this history, counting only what they decide: silences
+/// of single sites that ended by themselves. None if not even the highest do.
 pub fn tune(
     sites: &[SiteSpec],
     history: &[HistoryEvent],
@@ -144,11 +177,11 @@ pub fn tune(
     let usual = config.thresholds;
     let page = lowest(&mut |page| {
         let thresholds = Thresholds { page, red: usual.red.min(page), amber: usual.amber.min(page), ..usual };
-        rate_of(thresholds).pages_per_site_month() <= BUDGET.0
+        rate_of(thresholds).natural_pages_per_site_month() <= BUDGET.0
     })?;
     let red = lowest(&mut |red| {
         let thresholds = Thresholds { page: page.max(red), red, amber: usual.amber.min(red), ..usual };
-        rate_of(thresholds).screens_per_site_month() <= BUDGET.1
+        rate_of(thresholds).natural_screens_per_site_month() <= BUDGET.1
     })?;
     Some(Thresholds { page: page.max(red), red, amber: usual.amber.min(red), ..usual })
 }

@@ -8,7 +8,6 @@ use smallvec::SmallVec;
 
 use crate::{
     calendar::Calendar,
-    group::Trait,
     incident::{Condition, Ladder, Notice},
     stream::{CalendarId, StreamId, Thresholds},
 };
@@ -137,11 +136,6 @@ impl Site {
     /// Everything it may share with others, by number.
     pub(crate) fn shares(&self) -> &[u32] {
         &self.traits
-    }
-
-    /// Whether it has this; none is everybody's.
-    pub(crate) fn has(&self, shared: Option<Trait>) -> bool {
-        shared.is_none_or(|shared| self.traits.contains(&shared))
     }
 
     /// What of that the roster says. The last is the kind of site.

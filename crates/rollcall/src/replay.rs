@@ -1,22 +1,23 @@
 //! `rollcall replay`: what the watch would have said about your own history.
 
+mod input;
+mod report;
+
 use std::{
-    collections::HashSet,
-    fs::File,
-    io::{BufRead, BufReader},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     process::ExitCode,
-    str::FromStr,
 };
 
 use anyhow::{Context, bail};
-use chrono::{Datelike, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use rollcall_hq::roster_from_csv;
-use rollcall_roll::{AlarmRate, BUDGET, HistoryEvent, Incident, Replayed, Thresholds, WatchConfig, replay, tune};
-use rollcall_types::{SiteId, Timestamp};
+use rollcall_hq::{Channel, roster_from_csv};
+use rollcall_roll::{Decision, Incident, SiteSpec, Thresholds, WatchConfig, replay, tune};
+use rollcall_types::SiteId;
 use serde_json::{Value, json};
+
+use report::Report;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
@@ -27,6 +28,15 @@ pub(crate) struct ReplayArgs {
     /// CSV with the column id and attributes such as tz, hours, isp, region; as for `rollcall roster import`.
     #[arg(long)]
     roster: PathBuf,
+    /// CSV with the columns calendar and day, for the calendars that the roster's column holidays names.
+    #[arg(long)]
+    holidays: Option<PathBuf>,
+    /// Channels as for `rollcall channels set`, in JSON by name: says who would have been told what.
+    #[arg(long)]
+    channels: Option<PathBuf>,
+    /// Write a page with a timeline, the worst sites, other thresholds and fixed timeouts on the same data.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// One incident per line, for programs.
     #[arg(long)]
     json: bool,
@@ -49,13 +59,15 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         bail!("page {page} is below red {red}: people would be called about what is not on the screen");
     }
     let mut folded = false;
-    let (history, until) = read_events(&args.events, &mut folded)?;
-    let roster = roster_text(&args.roster, &mut folded)?;
+    let (history, until) = input::read_events(&args.events, &mut folded)?;
+    let roster = input::roster_text(&args.roster, &mut folded)?;
     if folded {
         eprintln!("ids of sites are in lower case: those of the files were taken so");
     }
-    let sites = roster_from_csv(&roster, history.first().map_or(until, |first| first.at))
+    let holidays = args.holidays.as_deref().map(input::read_holidays).transpose()?.unwrap_or_default();
+    let sites = roster_from_csv(&roster, history.first().map_or(until, |first| first.at), &holidays)
         .with_context(|| format!("reading {}", args.roster.display()))?;
+    let routes = Routes::read(args.channels.as_deref(), &sites)?;
     let listed: HashSet<&SiteId> = sites.iter().map(|site| &site.id).collect();
     let unknown = history.iter().filter(|event| !listed.contains(&event.site)).count();
     if unknown > 0 {
@@ -72,49 +84,80 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     let bar = ProgressBar::new(history.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {percent} % of {len} events, {eta} left")?);
-    let found = replay(&sites, &history, until, config, |done| bar.set_position(done as u64));
+    let found = replay(&sites, &history, until, config.clone(), |done| bar.set_position(done as u64));
     bar.finish_and_clear();
-    print(&found, args.json);
+    for incident in &found.incidents {
+        if args.json {
+            println!("{}", line(incident, &found.told, &routes));
+        } else {
+            println!("{}", sentence(incident));
+        }
+    }
+    let report = Report::new(&sites, &history, until, &found, config.thresholds);
+    eprint!("{}", report.summary());
+    if let Some(file) = &args.html {
+        std::fs::write(file, report.html()).with_context(|| format!("writing {}", file.display()))?;
+        eprintln!("the report is in {}", file.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(found: &Replayed, is_json: bool) {
-    for incident in &found.incidents {
-        if is_json {
-            println!("{}", line(incident));
-        } else {
-            let sites: Vec<&str> = incident.members.keys().map(SiteId::as_str).take(5).collect();
-            let more = incident.members.len().saturating_sub(sites.len());
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let end = incident.closed_at.map_or_else(|| "still open".to_owned(), |end| format!("to {end}"));
-            println!(
-                "{} {end}: {}, level {}: {}{more}: {}",
-                incident.opened_at,
-                incident.kind,
-                incident.level,
-                sites.join(" "),
-                incident.evidence
-            );
-        }
-    }
-    let AlarmRate { site_months, pages, screens } = found.rate;
-    eprintln!(
-        "after the first 14 days, in {site_months:.1} site-months: {pages} pages ({:.2} per site-month, budget {}), {screens} \
-         incidents on the screen ({:.2}, budget {})",
-        found.rate.pages_per_site_month(),
-        BUDGET.0,
-        found.rate.screens_per_site_month(),
-        BUDGET.1
-    );
+fn sentence(incident: &Incident) -> String {
+    let sites: Vec<&str> = incident.members.keys().map(SiteId::as_str).take(5).collect();
+    let more = incident.members.len().saturating_sub(sites.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let end = incident.closed_at.map_or_else(|| "still open".to_owned(), |end| format!("to {end}"));
+    let (opened, kind, level) = (incident.opened_at, incident.kind, incident.level);
+    format!("{opened} {end}: {kind}, level {level}: {}{more}: {}", sites.join(" "), incident.evidence)
 }
 
-fn line(incident: &Incident) -> Value {
+/// Who would have been told: channels, if they were given, and what their rules ask of sites.
+struct Routes {
+    channels: BTreeMap<String, Channel>,
+    attributes: HashMap<SiteId, BTreeMap<String, String>>,
+}
+
+impl Routes {
+    fn read(path: Option<&Path>, sites: &[SiteSpec]) -> anyhow::Result<Self> {
+        let mut channels = BTreeMap::new();
+        if let Some(path) = path {
+            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            let described: BTreeMap<String, Value> =
+                serde_json::from_str(&text).with_context(|| format!("{} is no JSON object by name", path.display()))?;
+            for (name, value) in described {
+                let channel = Channel::read(&value).with_context(|| format!("{}, channel {name}", path.display()))?;
+                channels.insert(name, channel);
+            }
+        }
+        let attributes = sites.iter().map(|site| (site.id.clone(), site.attributes.clone())).collect();
+        Ok(Self { channels, attributes })
+    }
+
+    fn told(&self, incident: &Incident, level: u8) -> Vec<&str> {
+        let attribute = |site: &SiteId, name: &str| self.attributes.get(site)?.get(name).cloned();
+        let hearing = self.channels.iter().filter(|(_, channel)| channel.hears_of(incident, level, attribute));
+        hearing.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn line(incident: &Incident, told: &[Decision], routes: &Routes) -> Value {
+    let told = told.iter().filter(|said| said.incident == incident.id);
+    let told = told.map(|said| {
+        let mut told = json!({"at": said.at, "notice": said.notice, "level": said.level});
+        if !routes.channels.is_empty() {
+            told["to"] = json!(routes.told(incident, said.level));
+        }
+        told
+    });
     json!({
+        "id": incident.id,
         "kind": incident.kind.to_string(),
         "sites": incident.members.keys().collect::<Vec<_>>(),
         "stream": incident.stream,
         "opened_at": incident.opened_at,
+        "since": incident.since,
         "closed_at": incident.closed_at,
+        "reopened_at": incident.reopened_at,
         "levels": incident.levels,
         "attribute": incident.attribute,
         "cause": incident.cause,
@@ -122,149 +165,9 @@ fn line(incident: &Incident) -> Value {
         "members": incident.members,
         "peak_nines": incident.peak_nines,
         "was_held": incident.was_held,
-        "told": incident.told,
+        "held_by": incident.held_by,
+        "missed_minutes": incident.missed_minutes,
+        "told": told.collect::<Vec<Value>>(),
         "timeline": incident.timeline,
     })
-}
-
-/// A CSV file's text, with the separator that its header has: spreadsheets of some countries write `;`.
-fn open_csv(path: &Path) -> anyhow::Result<csv::Reader<BufReader<File>>> {
-    const BOM: &[u8] = b"\xef\xbb\xbf";
-    let mut file = BufReader::new(File::open(path).with_context(|| format!("reading {}", path.display()))?);
-    let start = file.fill_buf()?;
-    let header = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let separator = if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' };
-    if start.starts_with(BOM) {
-        file.consume(BOM.len());
-    }
-    Ok(csv::ReaderBuilder::new().delimiter(separator).from_reader(file))
-}
-
-/// An id in the form that sites have: lower case.
-fn site_id(text: &str, folded: &mut bool) -> anyhow::Result<SiteId> {
-    let lower = text.to_lowercase();
-    *folded |= lower != text;
-    Ok(SiteId::new(&lower)?)
-}
-
-/// The roster as `rollcall roster import` takes it: separated by commas, ids in lower case.
-fn roster_text(path: &Path, folded: &mut bool) -> anyhow::Result<String> {
-    let mut reader = open_csv(path)?;
-    let header = reader.headers()?.clone();
-    let id = header.iter().position(|column| column.trim().eq_ignore_ascii_case("id"));
-    let id = id.with_context(|| format!("{} needs a column `id`", path.display()))?;
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(header.iter().map(|column| column.trim().to_lowercase()))?;
-    for (line, row) in (2..).zip(reader.records()) {
-        let row = row.with_context(|| format!("{}, line {line}", path.display()))?;
-        let own = site_id(row.get(id).unwrap_or_default().trim(), folded);
-        let own = own.with_context(|| format!("{}, line {line}: id", path.display()))?;
-        let fields = row.iter().enumerate().map(|(place, field)| if place == id { own.as_str() } else { field });
-        writer.write_record(fields)?;
-    }
-    Ok(String::from_utf8(writer.into_inner()?)?)
-}
-
-/// A time of a history. One of another century is a wrong unit or a wrong column, and would be replayed minute by minute.
-fn time(text: &str) -> anyhow::Result<Timestamp> {
-    const FORMS: [&str; 4] = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"];
-    let plain = || FORMS.iter().find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok());
-    let at = match text.parse::<Timestamp>() {
-        Ok(at) => at,
-        Err(_) => match plain() {
-            Some(time) => Timestamp::from_micros(time.and_utc().timestamp_micros()),
-            None => bail!("{text:?} is no time: write 2026-01-31T10:00:00Z, or 2026-01-31 10:00 for UTC"),
-        },
-    };
-    let year = at.to_chrono().year();
-    let latest = Utc::now().year() + 1;
-    if !(YEAR_MIN..=latest).contains(&year) {
-        bail!("{text:?} is in the year {year}, and histories lie between {YEAR_MIN} and {latest}");
-    }
-    Ok(at)
-}
-
-const YEAR_MIN: i32 = 1990;
-
-fn read_events(path: &Path, folded: &mut bool) -> anyhow::Result<(Vec<HistoryEvent>, Timestamp)> {
-    let mut reader = open_csv(path)?;
-    let header = reader.headers()?.clone();
-    let column = |name: &str| {
-        let found = header.iter().position(|column| column.trim().eq_ignore_ascii_case(name));
-        found.with_context(|| format!("{} needs a column `{name}`", path.display()))
-    };
-    let (at, site, stream) = (column("at")?, column("site")?, column("stream")?);
-    let count = column("count").ok();
-    let spinner = ProgressBar::new_spinner().with_message("reading");
-    let (mut events, mut empty) = (Vec::new(), 0);
-    for (line, row) in (2..).zip(reader.records()) {
-        let row = row.with_context(|| format!("line {line}"))?;
-        let field = |index: usize| row.get(index).unwrap_or_default().trim();
-        let counted = count.map(field).filter(|text| !text.is_empty());
-        let counted = counted.map_or(Ok(1.0), f32::from_str).with_context(|| format!("line {line}: count"))?;
-        if !counted.is_finite() || counted < 0.0 {
-            bail!("line {line}: count is {counted}, and must be a number of events");
-        }
-        if counted == 0.0 {
-            empty += 1;
-            continue;
-        }
-        events.push(HistoryEvent {
-            at: time(field(at)).with_context(|| format!("line {line}: at"))?,
-            site: site_id(field(site), folded).with_context(|| format!("line {line}: site"))?,
-            stream: field(stream).to_owned(),
-            count: counted,
-        });
-        if events.len() % 100_000 == 0 {
-            spinner.set_message(format!("reading: {} events", events.len()));
-            spinner.tick();
-        }
-    }
-    spinner.finish_and_clear();
-    if empty > 0 {
-        eprintln!("{empty} lines with a count of 0 are no events, and are left out");
-    }
-    events.sort_by_key(|event| event.at);
-    let until = events.last().with_context(|| format!("{} has no events", path.display()))?.at;
-    Ok((events, until))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).expect("writes");
-        (directory, path)
-    }
-
-    #[test]
-    fn histories_are_taken_as_spreadsheets_write_them() {
-        let text = "\u{feff}At;Site;Stream;Count\n2026-01-31 10:00;Store-7;sales;3\n2026-01-31T09:00:00Z;store-7;sales;\n2026-01-31 11:00;store-7;sales;0\n";
-        let (_directory, path) = file("events.csv", text);
-        let mut folded = false;
-        let (events, until) = read_events(&path, &mut folded).expect("reads");
-        assert!(folded && events.len() == 2 && events.iter().all(|event| event.site.as_str() == "store-7"));
-        assert_eq!(until.to_string(), "2026-01-31T10:00:00Z");
-        let (_directory, path) = file("roster.csv", "ID;TZ\nStore-7;UTC\n");
-        assert_eq!(roster_text(&path, &mut folded).expect("reads"), "id,tz\nstore-7,UTC\n");
-    }
-
-    #[test]
-    fn what_cannot_be_an_event_is_refused_with_its_line() {
-        for (row, why) in [
-            ("1970-01-01T00:00:00Z,s,sales,1", "1970"),
-            ("2123-01-01T00:00:00Z,s,sales,1", "2123"),
-            ("31/01/2026 10:00,s,sales,1", "write 2026-01-31T10:00:00Z"),
-            ("2026-01-31T10:00:00Z,s,sales,-1", "count is -1"),
-            ("2026-01-31T10:00:00Z,s,sales,NaN", "count is NaN"),
-            ("2026-01-31T10:00:00Z,,sales,1", "site"),
-        ] {
-            let (_directory, path) = file("events.csv", &format!("at,site,stream,count\n{row}\n"));
-            let error = format!("{:#}", read_events(&path, &mut false).expect_err(row));
-            assert!(error.contains("line 2") && error.contains(why), "{row}: {error}");
-        }
-    }
 }

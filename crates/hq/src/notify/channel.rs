@@ -250,10 +250,22 @@ impl Channel {
 
     /// Whether an incident is for this channel.
     pub(super) fn wants(&self, incident: &Incident, level: u8, roster: &Sites) -> bool {
+        self.hears_of(incident, level, |site, name| roster.get(site)?.attributes.get(name).map(str::to_owned))
+    }
+
+    /// The same, where `attribute` says what a site's attribute of a name is.
+    pub fn hears_of(
+        &self,
+        incident: &Incident,
+        level: u8,
+        attribute: impl Fn(&SiteId, &str) -> Option<String>,
+    ) -> bool {
         if matches!(self.how, How::DeadMan { .. }) || level < self.min_level {
             return false;
         }
-        let has = |site: &SiteId| roster.get(site).is_some_and(|record| record.has(&self.matching));
+        let has = |site: &SiteId| {
+            self.matching.iter().all(|(name, value)| attribute(site, name).as_deref() == Some(value.as_str()))
+        };
         self.matching.is_empty()
             || matches!(incident.kind, Kind::HqBlind | Kind::Channel | Kind::Hq)
             || incident.members.keys().any(has)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Datelike};
 use chrono_tz::Tz;
-use rollcall_roll::{CONTACT, Hours, Incident, Kind, Notice};
+use rollcall_roll::{CONTACT, Condition, Hours, Incident, Kind, Notice};
 use rollcall_types::{SiteId, TableName, Timestamp};
 use serde::Serialize;
 
@@ -101,6 +101,12 @@ impl News {
         let mut news = Self::plain(hq, incident, notice, level, roster, shared.now());
         let channels = shared.notifiers.channels();
         news.also_told = recipients::told_at(&channels, incident, level, roster);
+        if incident.kind == Kind::Condition(Condition::Refused) {
+            let refused = shared.watching.open_of(Condition::Refused).len();
+            if refused > 1 {
+                news.evidence.push_str(&format!(" ({refused} sites are refused now)"));
+            }
+        }
         if notice != Notice::Resolved {
             news.costs = costs(shared, incident);
             let next = shared.watching.watch().next_level(incident.id);

@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rollcall_roll::{StreamId, Watch, WatchConfig};
 
 use crate::{
+    baselines::Gaps,
     fleets::quantile,
     world::{DAY, Fault, TABLES, What, World, at},
 };
@@ -22,47 +23,6 @@ const FOLLOWED: i64 = 24 * 60;
 const METHODS: [&str; 3] = ["ours", "fixed timeout", "phi-accrual"];
 /// Alarms a site and month.
 const BUDGET: f64 = 0.5;
-
-/// What the baselines know of a stream: the gaps of its training, in minutes.
-#[derive(Debug, Clone, Default)]
-struct Gaps {
-    last: Option<i64>,
-    count: f64,
-    sum: f64,
-    squares: f64,
-    sorted: Vec<f64>,
-}
-
-impl Gaps {
-    fn event(&mut self, minute: i64, is_training: bool) {
-        if let Some(last) = self.last
-            && is_training
-        {
-            let gap = (minute - last) as f64;
-            self.count += 1.0;
-            self.sum += gap;
-            self.squares += gap * gap;
-            self.sorted.push(gap);
-        }
-        self.last = Some(minute);
-    }
-
-    /// Elapsed time as a multiple of the stream's own 99.9th percentile gap: one number for the fleet would be worse.
-    fn timeout(&self, elapsed: f64) -> f64 {
-        let index = (self.sorted.len() as f64 * 0.999) as usize;
-        elapsed / self.sorted.get(index.min(self.sorted.len().saturating_sub(1))).copied().unwrap_or(60.0).max(1.0)
-    }
-
-    /// φ = −log10 P(gap > elapsed), gaps taken as normal (Hayashibara et al., The φ accrual failure detector, 2004).
-    fn phi(&self, elapsed: f64) -> f64 {
-        let mean = self.sum / self.count.max(1.0);
-        let deviation = (self.squares / self.count.max(1.0) - mean * mean).max(0.25).sqrt();
-        let y = (elapsed - mean) / deviation;
-        // The logistic approximation of the normal tail that implementations use; its logarithm does not underflow.
-        let exponent = y * (1.5976 + 0.070566 * y * y);
-        if exponent > 30.0 { exponent / std::f64::consts::LN_10 } else { (1.0 + exponent.exp()).log10() }
-    }
-}
 
 /// A scenario of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -217,7 +177,7 @@ fn run(seed: u64) -> Delays {
     for minute in 0..end {
         watch.tick(at(minute));
         if minute == training {
-            gaps.iter_mut().for_each(|gaps| gaps.sorted.sort_by(f64::total_cmp));
+            gaps.iter_mut().for_each(Gaps::trained);
         }
         healthy_minutes += if minute > training { SITES - faults.len() } else { 0 };
         let mut said: Vec<(usize, Option<usize>)> = Vec::new();
@@ -225,7 +185,7 @@ fn run(seed: u64) -> Delays {
         for (site, table) in said {
             let stream = site * streams_of + table.map_or(0, |table| table + 1);
             if minute > training && !is_faulty(&faults, site) {
-                let elapsed = gaps[stream].last.map_or(0.0, |last| (minute - last) as f64);
+                let elapsed = gaps[stream].elapsed(minute);
                 if elapsed > 2.0
                     && let Some(id) = ids[stream]
                 {
@@ -250,7 +210,7 @@ fn run(seed: u64) -> Delays {
                     Scene::Table(table) => table + 1,
                     _ => 0,
                 } + fault.fault.site * streams_of;
-                let elapsed = gaps[stream].last.map_or(0.0, |last| (minute - last) as f64);
+                let elapsed = gaps[stream].elapsed(minute);
                 let ours = ids[stream].map_or(0.0, |id| watch.measure(id, at(minute)).surprise);
                 fault.scores.push([ours, gaps[stream].timeout(elapsed), gaps[stream].phi(elapsed)]);
             }

@@ -3,8 +3,10 @@
 //! `cargo run -p rollcall-roll --release --example silence_eval` prints the tables of `docs/silence.md`.
 #![allow(missing_docs)]
 
+mod baselines;
 mod delays;
 mod fleets;
+mod hard;
 mod incidents;
 mod run;
 mod world;
@@ -20,6 +22,9 @@ fn main() {
     }
     if only == "flapping" {
         incidents::flapping();
+    }
+    if is_wanted("hard") {
+        hard::run();
     }
     if is_wanted("fleets") {
         fleets::run();
