@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     calendar::{Calendar, DAY, Stretch},
-    cohort::{COHORT_QUIET, Cohort, EXPECTED_HEARD, Flow, SEEN},
+    cohort::{COHORT_QUIET, Cohort, EXPECTED_HEARD, Flow, SITES_EXPECTED, SITES_SEEN},
     shape::{BY_DAY, Shape, Unit},
     stream::{
         CalendarId, Change, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
@@ -265,7 +265,7 @@ impl Clock {
         if large(stream.last) / unit >= at / unit {
             return None;
         }
-        self.cohorts[stream.cohort as usize].see();
+        self.cohorts[stream.cohort as usize].see(f64::from(stream.level));
         let gap = self.gap(id, &stream, at);
         let flow = self.flow(stream.cohort, at);
         let stream = &mut self.streams[index];
@@ -452,7 +452,7 @@ impl Clock {
         const NOW: std::ops::Range<usize> = 0..5;
         const BEFORE: std::ops::Range<usize> = 5..15;
         let (mut seen, mut expected, mut low, mut judged, mut sites) = (0.0, 0.0, 0.0, 0.0, 0);
-        let (mut seen_before, mut expected_before) = (0.0, 0.0);
+        let (mut seen_before, mut expected_before, mut sites_expected) = (0.0, 0.0, 0.0);
         let is_by_day = |cohort: &&Cohort| {
             let hour = self.calendars[cohort.calendar as usize].local(self.now).second / 3600;
             !cohort.assumed || BY_DAY.contains(&hour)
@@ -464,12 +464,14 @@ impl Clock {
             cohort.unit == Unit::ContactMinutes && cohort.rate >= f64::from(0.8 * peak) && before() >= 0.8 * peak
         };
         for cohort in self.cohorts.iter().filter(is_steady).filter(is_by_day) {
-            let (cohort_seen, cohort_expected) = (cohort.sum(NOW, SEEN), cohort.sum(NOW, EXPECTED_HEARD));
+            let (cohort_seen, cohort_expected) = (cohort.sum(NOW, SITES_SEEN), cohort.sum(NOW, SITES_EXPECTED));
             seen += cohort_seen;
-            expected += cohort_expected;
-            seen_before += cohort.sum(BEFORE, SEEN);
-            expected_before += cohort.sum(BEFORE, EXPECTED_HEARD);
-            if cohort_expected >= 1.0 {
+            sites_expected += cohort_expected;
+            seen_before += cohort.sum(BEFORE, SITES_SEEN);
+            expected_before += cohort.sum(BEFORE, SITES_EXPECTED);
+            let contact = cohort.sum(NOW, EXPECTED_HEARD);
+            expected += contact;
+            if contact >= 1.0 {
                 judged += 1.0;
                 low += f64::from(u8::from(cohort_seen < 0.75 * cohort_expected));
                 sites += cohort.streams_heard;
@@ -478,9 +480,9 @@ impl Clock {
         let ratio = |seen: f64, expected: f64| if expected > 0.0 { seen / expected } else { 1.0 };
         Heard {
             expected,
-            ratio: ratio(seen, expected),
+            ratio: ratio(seen, sites_expected),
             // What was not expected before cannot have fallen: a fleet that does not open on a holiday never spoke.
-            ratio_before: if expected_before >= expected { ratio(seen_before, expected_before) } else { 0.0 },
+            ratio_before: if expected_before >= sites_expected { ratio(seen_before, expected_before) } else { 0.0 },
             low_cohorts: if judged > 0.0 { low / judged } else { 0.0 },
             sites,
         }

@@ -16,6 +16,13 @@ const RHO_PRIOR: f64 = 10.0;
 pub(crate) const SEEN: usize = 0;
 const EXPECTED: usize = 1;
 pub(crate) const EXPECTED_HEARD: usize = 2;
+/// The same of sites instead of events: seen, and expected of those not red. A site that speaks often is no more of the fleet than
+/// others.
+pub(crate) const SITES_SEEN: usize = 3;
+pub(crate) const SITES_EXPECTED: usize = 4;
+const KEPT: usize = 5;
+/// Events an hour above which a stream counts as one site; slower ones count as less.
+const ONE_SITE: f64 = 12.0;
 
 /// How much a cohort's week went on, in thousandths of an hour at relative rate 1: as it should, and as it did, slowed by ρ
 /// and standing still while HQ could not hear. The ratio of two differences is the mean ρ, weighed by when it mattered.
@@ -41,15 +48,17 @@ pub(crate) struct Cohort {
     pub(crate) level: f64,
     /// … and of those that are not red, with how many they are.
     level_heard: f64,
+    /// Sites among those, slow ones as less than one.
+    sites_heard: f64,
     /// The greatest level of one stream: a stream's own silence must not slow its own clock.
     level_max: f64,
     pub(crate) streams_heard: usize,
     /// Its hours are neither declared nor learned: its own present is all that is known of them.
     pub(crate) assumed: bool,
-    /// Both levels when the running minute began: who came during it is expected from the next one on.
-    begun: (f64, f64),
-    /// Per minute: seen, expected of those not left out, expected of those not red.
-    minutes: Box<[[f32; 3]; MEMORY]>,
+    /// Both levels, and sites, when the running minute began: who came during it is expected from the next one on.
+    begun: (f64, f64, f64),
+    /// Per minute: see [`SEEN`] and those after it.
+    minutes: Box<[[f32; KEPT]; MEMORY]>,
     minute: i64,
 }
 
@@ -66,11 +75,12 @@ impl Cohort {
             rho: 1.0,
             level: 0.0,
             level_heard: 0.0,
+            sites_heard: 0.0,
             level_max: 0.0,
             streams_heard: 0,
             assumed: false,
-            begun: (0.0, 0.0),
-            minutes: Box::new([[0.0; 3]; MEMORY]),
+            begun: (0.0, 0.0, 0.0),
+            minutes: Box::new([[0.0; KEPT]; MEMORY]),
             minute: now / 60,
         }
     }
@@ -81,9 +91,11 @@ impl Cohort {
         back.map(|back| f64::from(self.minutes[(newest + MEMORY - 1 - back) % MEMORY][index])).sum()
     }
 
-    /// An event of a member.
-    pub(crate) fn see(&mut self) {
-        self.minutes[self.minute.rem_euclid(MEMORY as i64) as usize][SEEN] += 1.0;
+    /// An event of a member of this level.
+    pub(crate) fn see(&mut self, level: f64) {
+        let minute = &mut self.minutes[self.minute.rem_euclid(MEMORY as i64) as usize];
+        minute[SEEN] += 1.0;
+        minute[SITES_SEEN] += (1.0 / level.max(ONE_SITE)) as f32;
     }
 
     /// Counts a member of this level in (`sign` 1) or out (-1).
@@ -94,6 +106,7 @@ impl Cohort {
         }
         if heard {
             self.level_heard = (self.level_heard + sign * level).max(0.0);
+            self.sites_heard = (self.sites_heard + sign * (level / ONE_SITE).min(1.0)).max(0.0);
             self.streams_heard = self.streams_heard.saturating_add_signed(sign as isize);
         }
     }
@@ -138,18 +151,20 @@ impl Cohort {
             let minute = &mut self.minutes[finished];
             minute[EXPECTED] = (self.level.min(self.begun.0) * rate / 60.0) as f32;
             minute[EXPECTED_HEARD] = (self.level_heard.min(self.begun.1) * rate / 60.0) as f32;
+            minute[SITES_EXPECTED] = (self.sites_heard.min(self.begun.2) * rate / 60.0) as f32;
             if !hearing {
                 // What was not heard then says nothing about the sites.
                 minute[EXPECTED] = 0.0;
                 if self.unit == Unit::Rows {
                     minute[SEEN] = 0.0;
+                    minute[SITES_SEEN] = 0.0;
                 }
             }
-            self.minutes[(finished + 1) % MEMORY] = [0.0; 3];
+            self.minutes[(finished + 1) % MEMORY] = [0.0; KEPT];
         }
         if passed > 0 {
             self.minute = now / 60;
-            self.begun = (self.level, self.level_heard);
+            self.begun = (self.level, self.level_heard, self.sites_heard);
             self.rho = match self.assumed {
                 true if self.is_as_lately() => 1.0,
                 true => RHO_MIN,

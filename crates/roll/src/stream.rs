@@ -132,7 +132,7 @@ pub struct Measure {
 pub struct Heard {
     /// Minutes of contact expected in the last 5 minutes.
     pub expected: f64,
-    /// Observed to expected.
+    /// Sites observed to sites expected, each counted alike however often it speaks.
     pub ratio: f64,
     /// The same, of the 10 minutes before.
     pub ratio_before: f64,

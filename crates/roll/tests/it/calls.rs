@@ -246,3 +246,20 @@ fn a_goodbye_outlasts_what_the_watch_itself_keeps() {
     fleet.run(NOON + DAY, NOON + DAY + 60, &|shop, _| shop != 3);
     assert_eq!(fleet.watch.verdict(&gone).expect("watched").state, SiteState::Silent, "{}", fleet.summary());
 }
+
+#[test]
+fn a_few_sites_that_speak_often_are_not_the_fleet() {
+    // Nine of a hundred sites of one source speak each minute, the others every ten: they are half of all contact, and no deaf HQ.
+    let mut fleet = Fleet::new(100, UTC, WatchConfig::default());
+    fleet.shops.iter_mut().for_each(|shop| shop.always_open());
+    let speaks = |shop: usize, minute: i64| shop < 9 || (minute + shop as i64) % 10 == 0;
+    fleet.run(0, 21 * DAY, &speaks);
+    let mut fleet = fleet.settled();
+    fleet.run(21 * DAY, NOON, &speaks);
+    fleet.run(NOON, NOON + 120, &|shop, minute| shop >= 9 && speaks(shop, minute));
+    assert_eq!(fleet.pages(Kind::HqBlind), 0, "{}", fleet.summary());
+    assert_eq!(fleet.watch.verdict(&fleet.shops[4].id).expect("watched").state, SiteState::Silent);
+    // When all go, it is HQ.
+    fleet.run(NOON + 120, NOON + 240, &|_, _| false);
+    assert_eq!(fleet.pages(Kind::HqBlind), 1, "{}", fleet.summary());
+}
