@@ -393,7 +393,7 @@ impl Control {
             credit_bytes: CREDIT_BYTES,
             settings: Some(self.shared.settings_of(site)),
             epoch_reason: reason,
-            older_lake: self.to_resend(hello).is_some(),
+            older_lake: hello.epoch != epoch.0 && self.is_resend(epoch),
             published: published_names(&self.shared.lake)
                 .into_iter()
                 .chain(self.shared.quarantine.never_taken(site))
@@ -419,7 +419,11 @@ impl Control {
             // It cannot read its journal, and sends nothing of it.
             return Ok((record.map_or(Epoch(hello.epoch), |journal| journal.epoch), String::new()));
         }
-        let mut is_asked = false;
+        if let (Some(journal), Some(Resend { by, reason, .. })) = (&record, self.resend_not_begun(hello)) {
+            // The site never heard of the epoch that it is to send everything again in.
+            return Ok((journal.epoch, format!("{by} has sites send again: {reason}")));
+        }
+        let (mut is_asked, mut is_resend) = (false, false);
         let reason = match &record {
             None => Some("first contact".to_owned()),
             Some(journal) if journal.id != hello.journal_id => {
@@ -435,9 +439,14 @@ impl Control {
                 let known = self.shared.roster.get(site);
                 let asked = known.and_then(|record| restate::new_life(&self.shared.lake, site, &record));
                 is_asked = asked.is_some();
-                match asked.or_else(|| self.shared.sessions.take_wanted_epoch(site, journal.epoch)) {
-                    Some(reason) => Some(reason),
-                    None => self.compare(hello, journal.epoch)?,
+                let asked = asked.or_else(|| self.shared.sessions.take_wanted_epoch(site, journal.epoch));
+                match (asked, self.shared.roster.get(site).and_then(|known| known.resend.clone())) {
+                    (Some(reason), _) => Some(reason),
+                    (None, Some(Resend { by, reason, epoch: None, .. })) => {
+                        is_resend = true;
+                        Some(format!("{by} has sites send again: {reason}"))
+                    }
+                    (None, _) => self.compare(hello, journal.epoch)?,
                 }
             }
         };
@@ -454,8 +463,8 @@ impl Control {
                 let (roster, now) = (&self.shared.roster, self.shared.now());
                 // A person said of these that nothing of the life before is to be missed, or that HQ itself
                 // went back in time.
-                let is_wanted = hello.accept_older_lake || self.to_resend(hello).is_some();
-                let is_contested = record.is_some() && !is_wanted && !hello.replaces_site;
+                let is_wanted = hello.accept_older_lake || is_resend || hello.replaces_site;
+                let is_contested = record.is_some() && !is_wanted;
                 if record.is_some() && !is_asked {
                     self.shared.quotas.take_life(site, now).map_err(|message| Turned::Away {
                         code: "quota",
@@ -463,7 +472,7 @@ impl Control {
                         message,
                     })?;
                 }
-                let new = NewLife { journal_id: &hello.journal_id, reason: &reason, is_contested };
+                let new = NewLife { journal_id: &hello.journal_id, reason: &reason, is_contested, is_resend };
                 let epoch = roster.new_epoch(site, record.as_ref(), new, now).await?;
                 match epoch {
                     Epoch(1) => tracing::info!(%site, "first contact"),
@@ -477,10 +486,21 @@ impl Control {
         }
     }
 
-    /// A person at HQ said that the site is to send everything again, and it has not begun to.
-    fn to_resend(&self, hello: &Hello) -> Option<Resend> {
-        let known = self.shared.roster.get(&self.peer.site)?.resend.clone()?;
-        (known.epoch != Some(Epoch(hello.epoch))).then_some(known)
+    /// Whether this epoch was allotted for the site to send everything again.
+    fn is_resend(&self, epoch: Epoch) -> bool {
+        let known = self.shared.roster.get(&self.peer.site);
+        known.and_then(|known| known.resend.clone()).is_some_and(|resend| resend.epoch == Some(epoch))
+    }
+
+    /// What was allotted for the site to send everything again, and reached it not: it comes with another epoch, and nothing
+    /// arrived in that one. Once anything did, a site with another epoch went back in time.
+    fn resend_not_begun(&self, hello: &Hello) -> Option<Resend> {
+        let known = self.shared.roster.get(&self.peer.site)?;
+        let (resend, journal) = (known.resend.clone()?, known.journal.as_ref()?);
+        let epoch = resend.epoch.filter(|epoch| *epoch == journal.epoch && epoch.0 != hello.epoch)?;
+        let log = self.shared.lake.site_log().cursor(self.number, epoch);
+        let is_empty = log.is_none() && cursors(&self.shared.lake, self.number, epoch).is_empty();
+        (is_empty && journal.id == hello.journal_id).then_some(resend)
     }
 
     /// The site was allotted this epoch and never heard so: it sent nothing in it.
@@ -496,9 +516,6 @@ impl Control {
         let newest = cursors.iter().map(|(_, cursor)| cursor.seq.0).max().unwrap_or_default().max(log.seq.0);
         if hello.accept_older_lake {
             return Ok(Some("a person told the site to send again to a lake restored from a backup".to_owned()));
-        }
-        if let Some(Resend { by, reason, .. }) = self.to_resend(hello) {
-            return Ok(Some(format!("{by} has sites send again: {reason}")));
         }
         if newest > hello.head {
             return Ok(Some(format!(

@@ -2,7 +2,7 @@
 
 use rollcall_types::describe;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -485,19 +485,16 @@ async fn resend(
     if request.reason.trim().is_empty() {
         return Err(ApiError(StatusCode::BAD_REQUEST, "sending everything again needs a reason".to_owned()));
     }
-    let mut sites = request.sites.iter().map(|site| site_id(site)).collect::<Result<Vec<SiteId>, ApiError>>()?;
+    let mut wanted = request.sites.iter().map(|site| site_id(site)).collect::<Result<BTreeSet<SiteId>, ApiError>>()?;
     if request.refused {
-        sites.extend(shared.ledger.lacking_confirmed());
+        wanted.extend(shared.ledger.lacking_confirmed());
     }
-    sites.sort_unstable();
-    sites.dedup();
-    for site in &sites {
-        shared.roster.resend(site, &request.reason, &by, shared.now()).await?;
-        // It comes again, and hears of it.
-        shared.sessions.cut(site);
-    }
+    let sites = shared.roster.resend(&wanted, &request.reason, &by, shared.now()).await?;
+    // They come again, and hear of it.
+    sites.iter().for_each(|site| shared.sessions.cut(site));
+    let left_out: Vec<&SiteId> = wanted.iter().filter(|site| !sites.contains(site)).collect();
     tracing::warn!(sites = sites.len(), by, reason = request.reason, "sites are to send everything again");
-    Ok(Json(json!({"sites": sites})))
+    Ok(Json(json!({"sites": sites, "not_enrolled": left_out})))
 }
 
 #[derive(Deserialize, Default)]

@@ -162,7 +162,10 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
                     roster = newest;
                     shared.sessions.cut_strangers(|session| {
                         let record = roster.get(&session.site);
-                        record.and_then(|record| record.key_hash.as_deref()) == Some(session.peer.key_hash.as_str())
+                        // One that is to send everything again hears of it when it comes next.
+                        let is_to_resend = record.and_then(|record| record.resend.as_ref()).is_some_and(|resend| resend.epoch.is_none());
+                        let key = record.and_then(|record| record.key_hash.as_deref());
+                        !is_to_resend && key == Some(session.peer.key_hash.as_str())
                     });
                 }
             }

@@ -132,7 +132,18 @@ impl Telling {
         }
         let sites = news.source.members.keys();
         let to = match &channel.how {
-            How::Smtp(mail) => recipients::of_mail(mail, sites, roster)?,
+            How::Smtp(mail) => {
+                let found = recipients::of_mail(mail, sites, roster)?;
+                if !found.no_address.is_empty() {
+                    let wrong = found.no_address.join(", ");
+                    tracing::warn!(
+                        channel = name,
+                        wrong,
+                        "the roster names people by what is no address; they are not told"
+                    );
+                }
+                found.to
+            }
             _ => Vec::new(),
         };
         Ok(Self { name: name.to_owned(), channel: channel.clone(), news: news.clone(), message, to })
@@ -325,7 +336,8 @@ fn refresh(shared: &Arc<Shared>, name: &str, channel: &Channel) {
     let wanted = wanted.filter(|incident| !concerns_itself(incident, name));
     let tellings: Vec<Telling> = wanted
         .filter_map(|incident| {
-            let news = Arc::new(News::of(shared, &incident, Notice::Repeated, incident.level, &roster));
+            // It comes every minute, of everything that is open: without what takes long to work out.
+            let news = Arc::new(News::brief(shared, &incident, Notice::Repeated, incident.level, &roster));
             Telling::new(name, channel, &news, &roster).ok()
         })
         .collect();

@@ -1,7 +1,7 @@
 //! The roster: which sites should be heard from. A site leaves it only when a person retires it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -541,16 +541,31 @@ impl Roster {
         .await
     }
 
-    /// Has a site send everything again when it comes next.
-    pub(crate) async fn resend(&self, site: &SiteId, reason: &str, by: &str, now: Timestamp) -> Result<(), HqError> {
-        self.change(site, by, now, |record| {
-            if record.key_hash.is_none() {
-                return Err(invalid(format!("site {site} is not enrolled")));
-            }
-            record.resend = Some(Resend { at: now, by: by.to_owned(), reason: reason.to_owned(), epoch: None });
-            Ok((true, ()))
-        })
-        .await
+    /// Has sites send everything again when they come next; returns which. Those that are not enrolled are left out.
+    pub(crate) async fn resend(
+        &self,
+        sites: &BTreeSet<SiteId>,
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Vec<SiteId>, HqError> {
+        let state = self.lake.state();
+        state
+            .update(|view| {
+                let (mut records, mut told) = (Vec::new(), Vec::new());
+                for site in sites {
+                    let Some(record) = view.get(SITE, site.as_str()) else { continue };
+                    let mut value: SiteRecord = record.parse()?;
+                    if value.key_hash.is_some() {
+                        let (by, reason) = (by.to_owned(), reason.to_owned());
+                        value.resend = Some(Resend { at: now, by: by.clone(), reason, epoch: None });
+                        records.push(view.next(SITE, site.as_str(), &value, now, &by)?);
+                        told.push(site.clone());
+                    }
+                }
+                Ok((records, told))
+            })
+            .await
     }
 
     /// The site began to send everything again, in that epoch.
@@ -617,9 +632,9 @@ impl Roster {
             }
             let (id, reason) = (new.journal_id.to_owned(), new.reason.to_owned());
             record.journal = Some(Journal { id, epoch, reason, is_asked_about: true });
-            if let Some(resend) = &mut record.resend {
-                resend.epoch = Some(epoch);
-            }
+            // Any other new life is a question of its own, and states everything anyway.
+            record.resend =
+                record.resend.take().filter(|_| new.is_resend).map(|resend| Resend { epoch: Some(epoch), ..resend });
             Ok((true, epoch))
         })
         .await
@@ -703,6 +718,8 @@ pub(crate) struct NewLife<'a> {
     pub(crate) reason: &'a str,
     /// It may lack what was confirmed before.
     pub(crate) is_contested: bool,
+    /// It was asked for so that the site sends everything again.
+    pub(crate) is_resend: bool,
 }
 
 /// Numbers for new sites, never used twice.

@@ -333,7 +333,9 @@ impl Clock {
     /// time.
     pub fn missed(&mut self, id: StreamId, expected: f64, from: i64) {
         let expected = expected + self.expected_between(id, from, self.now);
-        self.streams[id.0 as usize].expected = expected as f32;
+        let flow = self.flow(self.streams[id.0 as usize].cohort, self.now);
+        let stream = &mut self.streams[id.0 as usize];
+        (stream.expected, stream.checked, stream.flow) = (expected as f32, small(self.now), flow);
         self.arm_at(id.0, self.now);
     }
 

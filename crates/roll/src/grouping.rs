@@ -156,6 +156,11 @@ impl Watch {
         }
     }
 
+    /// Whether a group with an attribute speaks for a site already; everybody's does not take it from there.
+    fn is_another_groups(&self, number: SiteNumber, shared: Option<Trait>) -> bool {
+        shared.is_none() && self.incident_of(number).is_some_and(|own| own.held_by.is_some())
+    }
+
     /// What a group shares, and in a sentence why it is one.
     fn described(&self, found: &Group) -> (Option<Attribute>, String) {
         let (name, value) = self.sites.traits.get(found.shared).clone();
@@ -237,7 +242,7 @@ impl Watch {
             .filter(|number| {
                 let site = &self.sites[*number];
                 let absent = self.incidents[&id].members.get(&site.id).is_some_and(|member| member.until.is_none());
-                self.is_of(*number, shared) && !absent
+                self.is_of(*number, shared) && !absent && !self.is_another_groups(*number, shared)
             })
             .collect();
         if joining.is_empty() {

@@ -299,14 +299,12 @@ impl Ladder {
 
     /// The next level above `level`, and the missed business minutes at which it comes; none at the top.
     pub fn next(&self, level: u8, day_minutes: f64) -> Option<(u8, f64)> {
-        match level {
-            0 => Some((1, 0.0)),
-            1 => Some((2, self.second_minutes)),
-            _ => {
-                let days = self.days.get(usize::from(level) - 2)?;
-                Some((level + 1, days * day_minutes.max(60.0)))
-            }
-        }
+        let day = day_minutes.max(60.0);
+        let limits = std::iter::once(self.second_minutes).chain(self.days.map(|days| days * day));
+        let above = limits
+            .map(|minutes| (self.level(minutes, day_minutes), minutes))
+            .filter(|(reached, _)| *reached > level.max(1));
+        above.min_by(|(_, minutes), (_, than)| minutes.total_cmp(than))
     }
 
     /// How long an acknowledgement may last at a level: one day at levels 1 and 2, three above.
@@ -537,6 +535,18 @@ mod tests {
         assert!((12..40).contains(&told), "{told}");
         let reached: Vec<i64> = incident.levels.iter().map(|reached| reached.at.as_micros() / MINUTE).collect();
         assert_eq!(reached, [10, 240, 720, 2 * 1440 + 720, 9 * 1440 + 720]);
+    }
+
+    #[test]
+    fn the_next_level_is_the_one_that_comes() {
+        let ladder = Ladder::default();
+        assert_eq!(ladder.next(1, 720.0), Some((2, 240.0)));
+        assert_eq!(ladder.next(2, 720.0), Some((3, 720.0)));
+        assert_eq!(ladder.next(4, 720.0), Some((5, 7200.0)));
+        assert_eq!(ladder.next(5, 720.0), None);
+        // A kiosk that is open for two hours a day has missed a day before it missed four hours.
+        assert_eq!(ladder.next(1, 120.0), Some((3, 120.0)));
+        assert_eq!(ladder.next(3, 120.0), Some((4, 360.0)));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const KEPT_AFTER: i64 = 7 * 86_400;
 pub(crate) struct Incidents {
     all: BTreeMap<u64, Incident>,
     open: BTreeSet<u64>,
+    /// How many are open of each kind.
+    counts: BTreeMap<Kind, usize>,
     next: u64,
     changed: BTreeSet<u64>,
     decisions: Vec<Decision>,
@@ -24,7 +26,14 @@ pub(crate) struct Incidents {
 
 impl Default for Incidents {
     fn default() -> Self {
-        Self { all: BTreeMap::new(), open: BTreeSet::new(), next: 1, changed: BTreeSet::new(), decisions: Vec::new() }
+        Self {
+            all: BTreeMap::new(),
+            open: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            next: 1,
+            changed: BTreeSet::new(),
+            decisions: Vec::new(),
+        }
     }
 }
 
@@ -77,7 +86,7 @@ impl Incidents {
         let id = self.next;
         self.next += 1;
         self.all.insert(id, Incident::new(id, kind, since, now));
-        self.open.insert(id);
+        self.note_open(id, kind);
         self.changed.insert(id);
         id
     }
@@ -86,16 +95,28 @@ impl Incidents {
     pub(crate) fn reopen(&mut self, id: u64, now: Timestamp, reason: &str) {
         if let Some(incident) = self.all.get_mut(&id) {
             incident.reopen(now, reason);
-            self.open.insert(id);
+            let kind = incident.kind;
+            self.note_open(id, kind);
             self.changed.insert(id);
         }
+    }
+
+    fn note_open(&mut self, id: u64, kind: Kind) {
+        if self.open.insert(id) {
+            *self.counts.entry(kind).or_default() += 1;
+        }
+    }
+
+    /// How many of a kind are open.
+    pub(crate) fn count_open(&self, kind: Kind) -> usize {
+        self.counts.get(&kind).copied().unwrap_or(0)
     }
 
     /// One that another watch kept.
     pub(crate) fn restore(&mut self, incident: Incident) {
         self.next = self.next.max(incident.id + 1);
         if incident.is_open() {
-            self.open.insert(incident.id);
+            self.note_open(incident.id, incident.kind);
         }
         self.all.insert(incident.id, incident);
     }
@@ -107,9 +128,12 @@ impl Incidents {
 
     /// It is over. People who were told of it are told so.
     pub(crate) fn close(&mut self, id: u64, reason: &str, now: Timestamp) {
-        self.open.remove(&id);
+        let was_open = self.open.remove(&id);
         self.changed.insert(id);
         let Some(incident) = self.all.get_mut(&id) else { return };
+        if let Some(count) = self.counts.get_mut(&incident.kind).filter(|_| was_open) {
+            *count = count.saturating_sub(1);
+        }
         let level = incident.level;
         if incident.close(reason, now) {
             self.decisions.push(Decision { at: now, incident: id, notice: Notice::Resolved, level });

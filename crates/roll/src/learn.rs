@@ -213,7 +213,7 @@ impl Past {
             let gaps = if gap.over_closed { &mut self.closed_gaps } else { &mut self.gaps };
             gaps.learn(gap.expected);
             if self.counts.total_hours() >= LONGEST_AFTER_HOURS {
-                self.longest = Some(self.longest.unwrap_or(0.0).max(gap.expected as f32));
+                self.longest = Some((self.longest_gap() as f32).max(gap.expected as f32));
             }
         }
     }

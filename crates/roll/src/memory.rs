@@ -182,7 +182,12 @@ impl Watch {
                 self.add_stream(number, CONTACT, at, None)
             }
             Some(contact) if at > self.clock.last(contact) => {
+                let before = self.clock.last(contact);
                 self.clock.event(contact, at, 1.0);
+                if let Some(past) = self.streams.past_mut(contact) {
+                    // It was heard meanwhile, and how often is not kept.
+                    past.was_outage(before, at);
+                }
                 contact
             }
             Some(_) => return,

@@ -135,6 +135,8 @@ impl Watch {
             }
         };
         self.sites[number].trouble_mut().incident = Some(id);
+        // Of everybody only those count that have one.
+        self.groups.look_again();
         let is_chronic = self.sites.chronic.contains(&number);
         let is_of_it = |group: &&Incident| {
             group.kind == Kind::Group && group.members.get(&site).is_some_and(|member| member.until.is_none())

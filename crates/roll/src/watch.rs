@@ -12,7 +12,7 @@ use crate::{
     cohorts::{Cohorts, FamilyNumber},
     groups::Groups,
     guard::{Guard, Signs},
-    incident::Incident,
+    incident::{Incident, Kind},
     incidents::Incidents,
     learn::{Family, Past, pace},
     shape::{Shape, Unit},
@@ -369,6 +369,11 @@ impl Watch {
     /// All incidents known: open ones, and those of the last days.
     pub fn incidents(&self) -> impl DoubleEndedIterator<Item = &Incident> {
         self.incidents.values()
+    }
+
+    /// How many incidents of a kind are open.
+    pub fn count_open(&self, kind: Kind) -> usize {
+        self.incidents.count_open(kind)
     }
 
     /// How HQ hears.

@@ -99,6 +99,9 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
             let answer: serde_json::Value = Client::find(&hq)?.post("/api/resend", &body)?;
             let told: Vec<&str> =
                 answer["sites"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
+            let left_out: Vec<&str> =
+                answer["not_enrolled"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
+            say_names("not enrolled, and left out", &left_out);
             if told.is_empty() {
                 eprintln!("no site is refused for what HQ lacks");
             } else {

@@ -40,7 +40,7 @@ pub(super) fn of(incident: &Incident) -> Advice {
             "HQ itself cannot hear. Nothing is said about any site until it can.",
             &[
                 "Is HQ's own network up, and its address for sites reachable from outside?",
-                "Is its disk or object store writable (`rollcall show`, the log of `rollcall hq`)?",
+                "Is its disk or object store writable (the log of `rollcall hq`)?",
             ],
         ),
         Kind::Hq => {
@@ -78,7 +78,7 @@ fn of_condition(condition: Condition) -> Advice {
     match condition {
         Condition::Quarantined => advice(
             "Rows of the site could not be taken and are kept aside; all others are here.",
-            &["rollcall quarantine: it says which rows and why.", "Mend the cause, then: rollcall quarantine retry"],
+            &["rollcall quarantine: it says which rows and why.", "Mend the cause, then: rollcall quarantine take"],
         ),
         Condition::Quota => advice(
             "The site would have HQ keep more than it may.",
@@ -92,7 +92,7 @@ fn of_condition(condition: Condition) -> Advice {
         ),
         Condition::Restated => advice(
             "Rows of a table may be missing or stale until the site has stated all of them again.",
-            &["Nothing, if it gets done within the hour: rollcall show SITE"],
+            &["Nothing, if it gets done within the hour: rollcall call"],
         ),
         other => of_cause(other.cause()),
     }
@@ -131,11 +131,11 @@ fn of_cause(cause: Cause) -> Advice {
         ),
         Cause::CloneOrRewind => advice(
             "The store's database went back in time, or runs twice.",
-            &["Was it restored from a backup, or copied to a second machine? Then look at: rollcall show SITE"],
+            &["Was it restored from a backup, or copied to a second machine? Then look at: rollcall site show SITE"],
         ),
         Cause::Backlog => advice(
             "The store is heard, and its changes wait there: a slow line, or more than it can carry.",
-            &["rollcall show SITE says how many wait, and until when they are here at this pace."],
+            &["rollcall call says how many wait, and until when they are here at this pace."],
         ),
         Cause::AgentDown => advice("The machine is there, its agent does not run.", &["Start it: rollcall-site run"]),
         Cause::Clock => {
@@ -164,7 +164,7 @@ fn of_cause(cause: Cause) -> Advice {
         ),
         Cause::NotUpdated => advice(
             "The store is heard, and has not taken what HQ published, or cannot.",
-            &["rollcall published: who lacks it, and why."],
+            &["rollcall publications: who lacks it, and why."],
         ),
         Cause::NeverEnrolled => advice(
             "The site is on the roster, and nobody has joined it.",

@@ -10,7 +10,10 @@ use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{recipients::column_of, template::Template};
+use super::{
+    recipients::{column_of, is_by_columns},
+    template::Template,
+};
 use crate::{error::HqError, roster::Sites};
 
 pub(super) const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
@@ -193,7 +196,13 @@ impl Channel {
             | How::DeadMan { url } => url.as_str(),
             How::Pagerduty { url, .. } => url.as_deref().unwrap_or(PAGERDUTY_URL),
             How::Smtp(mail) => {
-                for address in mail.to.iter().chain([&mail.from]).filter(|address| column_of(address).is_none()) {
+                let fixed = mail.to.iter().filter(|address| column_of(address).is_none());
+                if self.daily_at.is_some() && is_by_columns(&self.how) {
+                    let text =
+                        "the daily roll call is about all sites: it needs an address that is no column of the roster";
+                    return Err(HqError::Invalid(text.to_owned()));
+                }
+                for address in fixed.chain([&mail.from]) {
                     let parsed: Result<Mailbox, _> = address.parse();
                     parsed.map_err(|error| HqError::Invalid(format!("{address:?} is no address: {error}")))?;
                 }
@@ -263,6 +272,9 @@ impl Channel {
         if matches!(self.how, How::DeadMan { .. }) || level < self.min_level {
             return false;
         }
+        if incident.members.is_empty() && is_by_columns(&self.how) {
+            return false;
+        }
         let has = |site: &SiteId| {
             self.matching.iter().all(|(name, value)| attribute(site, name).as_deref() == Some(value.as_str()))
         };
@@ -305,7 +317,7 @@ mod tests {
         let quiet = json!({"kind": "slack", "url": "https://x.example", "quiet": {"form": "22:00", "to": "07:00"}});
         assert!(Channel::read(&quiet).is_err());
         for right in [
-            json!({"kind": "smtp", "host": "h", "from": "a@b.example", "to": ["{district_mail}"], "tls": "none", "daily_at": "07:00"}),
+            json!({"kind": "smtp", "host": "h", "from": "a@b.example", "to": ["{district_mail}"], "tls": "none"}),
             json!({"kind": "pagerduty", "routing_key": "k", "match": {}, "template": {"subject": "x"}}),
             json!({"kind": "webhook", "url": "https://x.example", "secret": "s", "quiet": null}),
         ] {
@@ -335,6 +347,8 @@ mod tests {
             json!({"kind": "webhook", "url": "https://x", "daily_at": "7 o'clock"}),
             json!({"kind": "webhook", "url": "https://x", "tz": "Mars"}),
             json!({"kind": "smtp", "host": "localhost", "from": "a@b.example", "to": ["nobody"]}),
+            json!({"kind": "smtp", "host": "localhost", "from": "{mail}", "to": ["a@b.example"]}),
+            json!({"kind": "smtp", "host": "localhost", "from": "a@b.example", "to": ["{mail}"], "daily_at": "07:00"}),
         ] {
             assert!(channel(wrong.clone()).check().is_err(), "{wrong}");
         }

@@ -14,6 +14,8 @@ use crate::{
     roster::{SiteRecord, Sites},
 };
 
+/// Sites whose missing rows are worked out; of more, these stand for all.
+const SITES_ASKED: usize = 200;
 /// Sites that are described one by one.
 pub(super) const SITES_MAX: usize = 10;
 
@@ -93,16 +95,21 @@ pub(super) struct News {
 }
 
 impl News {
-    /// What is known of an incident now.
-    pub(super) fn of(shared: &Shared, incident: &Incident, notice: Notice, level: u8, roster: &Sites) -> Self {
+    /// What is known of an incident now, but for what must be worked out.
+    pub(super) fn brief(shared: &Shared, incident: &Incident, notice: Notice, level: u8, roster: &Sites) -> Self {
         let url = shared.config.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
         let name = shared.config.name.clone().unwrap_or_else(|| "Rollcall HQ".to_owned());
         let hq = Hq { name, lake: shared.lake.id().to_owned(), url };
-        let mut news = Self::plain(hq, incident, notice, level, roster, shared.now());
+        Self::plain(hq, incident, notice, level, roster, shared.now())
+    }
+
+    /// What is known of an incident now.
+    pub(super) fn of(shared: &Shared, incident: &Incident, notice: Notice, level: u8, roster: &Sites) -> Self {
+        let mut news = Self::brief(shared, incident, notice, level, roster);
         let channels = shared.notifiers.channels();
         news.also_told = recipients::told_at(&channels, incident, level, roster);
         if incident.kind == Kind::Condition(Condition::Refused) {
-            let refused = shared.watching.open_of(Condition::Refused).len();
+            let refused = shared.watching.watch().count_open(incident.kind);
             if refused > 1 {
                 news.evidence.push_str(&format!(" ({refused} sites are refused now)"));
             }
@@ -258,17 +265,22 @@ fn costs(shared: &Shared, incident: &Incident) -> Option<String> {
         return None;
     }
     let mut of_tables: Vec<(TableName, f64, f64)> = Vec::new();
+    // Of many, some stand for all: the watch is held meanwhile.
+    let absent: Vec<_> = incident.absent().collect();
+    let asked = absent.len().min(SITES_ASKED);
+    let scale = absent.len() as f64 / asked.max(1) as f64;
+    let step = (absent.len() / asked.max(1)).max(1);
     let watch = shared.watching.watch();
     for table in shared.lake.shown_tables().into_keys() {
         let (mut rows, mut worth) = (0.0, 0.0);
-        for (site, member) in incident.absent() {
+        for (site, member) in absent.iter().step_by(step).take(asked) {
             let Some(expected) = watch.expected_rows(site, table.as_str(), member.since, shared.now()) else {
                 continue;
             };
             rows += expected;
             worth += shared.measures.of_row(&table, site).map_or(0.0, |worth| worth.mean * expected);
         }
-        of_tables.push((table, rows, worth));
+        of_tables.push((table, rows * scale, worth * scale));
     }
     drop(watch);
     // What has a worth says most, then what has most rows.

@@ -275,13 +275,23 @@ pub(super) fn slack(subject: &str, text: &str) -> Value {
 
 pub(super) fn teams(title: &str, text: &str, link: Option<&str>) -> Value {
     let block = |text: &str, weight: &str| json!({"type": "TextBlock", "text": text, "weight": weight, "wrap": true});
-    // A single end of line is none in a card.
-    let paragraphs = text.replace('\n', "\n\n");
+    // What a site said may be no link and no emphasis: only text. A single end of line is none in a card.
+    let plain = |text: &str| {
+        let is_mark = |char: char| matches!(char, '[' | ']' | '(' | ')' | '*' | '_' | '`' | '\\' | '#' | '<' | '>');
+        text.chars().fold(String::new(), |mut plain, char| {
+            if is_mark(char) {
+                plain.push('\\');
+            }
+            plain.push(char);
+            plain
+        })
+    };
+    let (title, paragraphs) = (plain(title), plain(text).replace('\n', "\n\n"));
     let mut card = json!({
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
-        "body": [block(title, "bolder"), block(&paragraphs, "default")],
+        "body": [block(&title, "bolder"), block(&paragraphs, "default")],
     });
     if let Some(link) = link {
         card["actions"] = json!([{"type": "Action.OpenUrl", "title": "The incident at HQ", "url": link}]);

@@ -45,7 +45,7 @@ impl RollCall<'_> {
             self.missing(&expected, reader),
             self.open(reader),
             self.not_arrived(reader),
-            self.complete_yesterday(&expected),
+            self.complete_yesterday(&expected, reader),
             self.changed(reader),
             self.outside_assumed_hours(&expected),
         ];
@@ -148,7 +148,7 @@ impl RollCall<'_> {
     }
 
     /// Of how many sites yesterday, by their own calendar, is complete, by group; groups that lack some come first.
-    fn complete_yesterday(&self, expected: &[&RollEntry]) -> Part {
+    fn complete_yesterday(&self, expected: &[&RollEntry], reader: Tz) -> Part {
         let mut groups: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for entry in expected {
             let Some(record) = self.roster.get(&entry.site) else { continue };
@@ -166,10 +166,14 @@ impl RollCall<'_> {
             }
             let (complete, all) = groups.entry(record.attributes.get(self.group_by).unwrap_or("-")).or_default();
             *all += 1;
-            let is_complete = entry.complete_through.zip(began(today)).is_some_and(|(through, end)| through >= end);
+            // Who said goodbye and has everything here has nothing more of yesterday.
+            let is_closed = matches!(entry.state, SiteState::QuietExpected | SiteState::DeclaredClosed);
+            let has_all = is_closed && entry.complete_through.is_some() && entry.unconfirmed_rows == 0;
+            let is_complete =
+                has_all || entry.complete_through.zip(began(today)).is_some_and(|(through, end)| through >= end);
             *complete += usize::from(is_complete);
         }
-        let yesterday = self.now.to_chrono().date_naive().checked_sub_days(Days::new(1));
+        let yesterday = self.now.to_chrono().with_timezone(&reader).date_naive().checked_sub_days(Days::new(1));
         let (complete, all) = groups.values().fold((0, 0), |sum, group| (sum.0 + group.0, sum.1 + group.1));
         if all == 0 {
             return (String::new(), Vec::new());

@@ -24,7 +24,7 @@ impl Notifiers {
     pub(super) fn send(&self, telling: &Telling, now: Timestamp) -> Result<(), String> {
         let (news, message) = (&telling.news, &telling.message);
         match &telling.channel.how {
-            How::Smtp(mail) => send_mail(mail, &telling.to, message, Some(news)),
+            How::Smtp(mail) => send_to_all(mail, &telling.to, message, Some((&telling.name, news))),
             How::Webhook { url, secret } => self.post(url, &news.json(message), secret.as_deref(), now),
             How::Slack { url } => self.post(url, &slack(&message.subject, &message.text), None, now),
             How::Teams { url } => {
@@ -53,7 +53,7 @@ impl Notifiers {
                         "the roll call is about all sites, and all its recipients are columns of the roster".to_owned()
                     );
                 }
-                send_mail(mail, &to, message, None)
+                send_to_all(mail, &to, message, None)
             }
             How::Webhook { url, secret } => {
                 self.post(url, &json!({"title": subject, "text": text}), secret.as_deref(), now)
@@ -90,28 +90,71 @@ impl Notifiers {
     }
 }
 
+/// Why a mail was not sent.
+struct Unsent {
+    reason: String,
+    /// The server will never take it.
+    is_permanent: bool,
+}
+
+/// One mail to all; where the server refuses that for good, one to each, so that one wrong address keeps nobody else from it.
+fn send_to_all(mail: &Mail, to: &[String], message: &Message, about: Option<(&str, &News)>) -> Result<(), String> {
+    let refused = match send_mail(mail, to, message, about) {
+        Ok(()) => return Ok(()),
+        Err(unsent) if !unsent.is_permanent || to.len() < 2 => return Err(unsent.reason),
+        Err(unsent) => unsent.reason,
+    };
+    let mut told = 0;
+    for person in to {
+        match send_mail(mail, std::slice::from_ref(person), message, about) {
+            Ok(()) => told += 1,
+            Err(unsent) => tracing::warn!(person, reason = unsent.reason, "this person could not be told by mail"),
+        }
+    }
+    if told > 0 { Ok(()) } else { Err(refused) }
+}
+
 /// A mail in text and HTML. All mails about one incident are one thread: the first has an id that follows from it, and the others
 /// answer that.
-fn send_mail(mail: &Mail, to: &[String], message: &Message, news: Option<&News>) -> Result<(), String> {
+fn send_mail(mail: &Mail, to: &[String], message: &Message, about: Option<(&str, &News)>) -> Result<(), Unsent> {
+    let built = build_mail(mail, to, message, about).map_err(|reason| Unsent { reason, is_permanent: true })?;
+    let transport = transport(mail).map_err(|reason| Unsent { reason, is_permanent: false })?;
+    let sent = transport.send(&built);
+    sent.map(|_| ()).map_err(|error| Unsent { is_permanent: error.is_permanent(), reason: describe(&error) })
+}
+
+fn build_mail(
+    mail: &Mail,
+    to: &[String],
+    message: &Message,
+    about: Option<(&str, &News)>,
+) -> Result<lettre::Message, String> {
     let from: Mailbox = mail.from.parse().map_err(|error| format!("{:?} is no address: {error}", mail.from))?;
     let domain = from.email.domain().to_owned();
     let mut builder = lettre::Message::builder().subject(&message.subject).from(from).date_now();
     for to in to {
         builder = builder.to(to.parse::<Mailbox>().map_err(|error| format!("{to:?} is no address: {error}"))?);
     }
-    if let Some(news) = news {
-        let thread = format!("<rollcall.{}.{}@{domain}>", news.hq.lake, news.incident);
+    if let Some((channel, news)) = about {
+        // Numbers of incidents come again after a restore, and two channels may tell one person in different words.
+        let channel: String =
+            channel.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).collect();
+        let (lake, id, began) = (&news.hq.lake, news.incident, news.source.opened_at.as_micros());
+        let thread = format!("<rollcall.{lake}.{id}.{began}.{channel}@{domain}>");
         builder = if news.notice == Notice::Opened && !news.is_test {
             builder.message_id(Some(thread))
         } else {
-            let own = format!("<rollcall.{}.{}.{}@{domain}>", news.hq.lake, news.incident, Uuid::new_v4());
+            let own = format!("<rollcall.{lake}.{id}.{}@{domain}>", Uuid::new_v4());
             builder.message_id(Some(own)).in_reply_to(thread.clone()).references(thread)
         };
     } else {
         builder = builder.message_id(Some(format!("<rollcall.{}@{domain}>", Uuid::new_v4())));
     }
     let body = MultiPart::alternative_plain_html(message.text.clone(), message.html.clone());
-    let built = builder.multipart(body).map_err(|error| error.to_string())?;
+    builder.multipart(body).map_err(|error| error.to_string())
+}
+
+fn transport(mail: &Mail) -> Result<SmtpTransport, String> {
     let relay = match mail.tls {
         MailTls::Starttls => SmtpTransport::starttls_relay(&mail.host),
         MailTls::Tls => SmtpTransport::relay(&mail.host),
@@ -124,5 +167,5 @@ fn send_mail(mail: &Mail, to: &[String], message: &Message, news: Option<&News>)
     if let (Some(username), Some(password)) = (&mail.username, &mail.password) {
         transport = transport.credentials(SmtpCredentials::new(username.clone(), password.clone()));
     }
-    transport.build().send(&built).map(|_| ()).map_err(|error| describe(&error))
+    Ok(transport.build())
 }

@@ -263,3 +263,18 @@ fn a_few_sites_that_speak_often_are_not_the_fleet() {
     fleet.run(NOON + 120, NOON + 240, &|_, _| false);
     assert_eq!(fleet.pages(Kind::HqBlind), 1, "{}", fleet.summary());
 }
+
+#[test]
+fn what_was_heard_after_the_rhythms_were_kept_is_missed_once() {
+    let mut fleet = everyday(20, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    // Rhythms are of noon; the site was heard until four past, and HQ runs again at ten past.
+    let site = fleet.shops[5].id.clone();
+    fleet.restart(NOON + 10);
+    fleet.watch.restore_heard(&site, at(NOON + 4), false);
+    let contact = fleet.watch.stream_id(&site, "contact").expect("known");
+    let missed = |fleet: &Fleet, minute: i64| fleet.watch.measure(contact, at(minute)).expected;
+    assert!((5.0..7.0).contains(&missed(&fleet, NOON + 10)), "{}", missed(&fleet, NOON + 10));
+    fleet.watch.tick(at(NOON + 11));
+    assert!((6.0..8.0).contains(&missed(&fleet, NOON + 11)), "{}", missed(&fleet, NOON + 11));
+}
