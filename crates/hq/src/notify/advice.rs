@@ -19,7 +19,7 @@ pub(super) fn of(incident: &Incident) -> Advice {
         Kind::Group if incident.attribute.is_none() => advice(
             "So many sites at once are more likely HQ's trouble than theirs: its line, its name in DNS, its certificate, its firewall.",
             &[
-                "From outside, can HQ's address for sites be reached (rollcall hq --announce, port 7400)?",
+                "From outside, can HQ's address for sites be reached (`rollcall hq --announce`, port 7400)?",
                 "Did DNS, a firewall or a certificate change at HQ today?",
             ],
         ),
@@ -48,7 +48,9 @@ pub(super) fn of(incident: &Incident) -> Advice {
         }
         Kind::Channel => advice(
             "People are not told what they should be.",
-            &["Does the address still exist, and is its password or key still good? Try: rollcall channels test NAME"],
+            &[
+                "Does the address still exist, and is its password or key still good? Try `rollcall channels test NAME`.",
+            ],
         ),
         Kind::Chronic => advice(
             "These lines are bad, and have been for days.",
@@ -78,21 +80,21 @@ fn of_condition(condition: Condition) -> Advice {
     match condition {
         Condition::Quarantined => advice(
             "Rows of the site could not be taken and are kept aside; all others are here.",
-            &["rollcall quarantine: it says which rows and why.", "Mend the cause, then: rollcall quarantine take"],
+            &["`rollcall quarantine` says which rows and why.", "Mend the cause, then `rollcall quarantine take`."],
         ),
         Condition::Quota => advice(
             "The site would have HQ keep more than it may.",
-            &["rollcall quotas: who has how much. Is it a loop at the store, or a store that has grown?"],
+            &["`rollcall quotas` says who has how much. Is it a loop at the store, or a store that has grown?"],
         ),
         Condition::Loss => advice(
             "Changes are lost for good; the site recorded that itself, usually when its disk died.",
             &[
-                "Ask the store's own books for what is missing; then account for it: rollcall incidents outage ID --by NAME",
+                "Ask the store's own books for what is missing; then account for it with `rollcall incidents outage ID --by NAME`.",
             ],
         ),
         Condition::Restated => advice(
             "Rows of a table may be missing or stale until the site has stated all of them again.",
-            &["Nothing, if it gets done within the hour: rollcall call"],
+            &["Nothing, if it gets done within the hour: `rollcall call`"],
         ),
         other => of_cause(other.cause()),
     }
@@ -112,32 +114,32 @@ fn of_cause(cause: Cause) -> Advice {
             "The store talks to something that is not HQ: an old address, a wrong DNS entry. It looks well from there, and nothing arrives.",
             &[
                 "What does the store's server resolve HQ's name to, and is that HQ's address today?",
-                "On the store's server: rollcall-site status",
+                "On the store's server: `rollcall-site status`",
             ],
         ),
         Cause::CaptureStuck => advice(
             "The store is heard, but its changes are not captured: triggers are gone, or its database file was replaced.",
             &[
                 "Was the till's software updated or its database restored today?",
-                "On the store's server: rollcall-site status",
+                "On the store's server: `rollcall-site status`",
             ],
         ),
         Cause::HqRefuses => advice(
             "HQ and the site keep each other from going on, on purpose: something would be lost or doubled otherwise.",
             &[
                 "The sentence above names the remedy.",
-                "Was HQ restored from a backup? For all such sites: rollcall roster resend --refused --reason WHY",
+                "Was HQ restored from a backup? For all such sites: `rollcall roster resend --refused --reason WHY`",
             ],
         ),
         Cause::CloneOrRewind => advice(
             "The store's database went back in time, or runs twice.",
-            &["Was it restored from a backup, or copied to a second machine? Then look at: rollcall site show SITE"],
+            &["Was it restored from a backup, or copied to a second machine? Then look at `rollcall site show SITE`."],
         ),
         Cause::Backlog => advice(
             "The store is heard, and its changes wait there: a slow line, or more than it can carry.",
-            &["rollcall call says how many wait, and until when they are here at this pace."],
+            &["`rollcall call` says how many wait, and until when they are here at this pace."],
         ),
-        Cause::AgentDown => advice("The machine is there, its agent does not run.", &["Start it: rollcall-site run"]),
+        Cause::AgentDown => advice("The machine is there, its agent does not run.", &["Start it: `rollcall-site run`"]),
         Cause::Clock => {
             advice("The clock of the store's server is far off.", &["Set it, and let it be set by the network (NTP)."])
         }
@@ -155,20 +157,20 @@ fn of_cause(cause: Cause) -> Advice {
         Cause::Mismatch => advice(
             "What arrived is not what the site counted.",
             &[
-                "rollcall sql \"SELECT * FROM rollcall.manifests WHERE rows_here <> rows_stated\" says which table and when.",
+                "`rollcall sql \"SELECT * FROM rollcall.manifests WHERE rows_here <> rows_stated\"` says which table and when.",
             ],
         ),
         Cause::Misfit => advice(
             "Values do not fit the type of their column at HQ; they are kept, and null until it is widened.",
-            &["rollcall tables: which column, and how to widen it."],
+            &["`rollcall tables` says which column, and how to widen it."],
         ),
         Cause::NotUpdated => advice(
             "The store is heard, and has not taken what HQ published, or cannot.",
-            &["rollcall publications: who lacks it, and why."],
+            &["`rollcall publications` says who lacks it, and why."],
         ),
         Cause::NeverEnrolled => advice(
             "The site is on the roster, and nobody has joined it.",
-            &["Is the agent installed there? Invite it again: rollcall roster invite SITE"],
+            &["Is the agent installed there? Invite it again: `rollcall roster invite SITE`"],
         ),
         Cause::Closed => advice("It said goodbye.", &[]),
     }

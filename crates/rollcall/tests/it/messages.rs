@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::{
-    support::{Hq, running_store, wait_for},
+    support::{Hq, binary, running_store, wait_for},
     watch::{Receiver, incidents, said, set_channel},
 };
 
@@ -153,4 +153,27 @@ fn a_message_says_who_what_since_when_what_to_check_and_who_is_next() {
     }
     let page = String::from_utf8(hq.get(&format!("/incidents/{id}"))).expect("text");
     assert!(page.contains(&format!("Incident {id}: silence")) && page.contains("should have come"), "{page}");
+}
+
+#[test]
+fn every_command_that_a_message_names_exists() {
+    // Whoever reads it has no time to find out that it does not.
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../hq/src/notify/advice.rs");
+    let text = std::fs::read_to_string(source).expect("reads");
+    let quoted = text.split('`').skip(1).step_by(2).filter(|part| part.starts_with("rollcall"));
+    let commands: std::collections::BTreeSet<&str> = quoted.collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in commands {
+        let mut words = command.split_whitespace();
+        let program = binary(words.next().expect("a program"));
+        let is_word =
+            |word: &&str| word.chars().all(|char| char.is_ascii_lowercase() || char == '-') && !word.starts_with('-');
+        let path: Vec<&str> = words.take_while(is_word).collect();
+        let known = Command::new(program).args(&path).arg("--help").output().expect("runs");
+        assert!(known.status.success(), "{command}: {}", String::from_utf8_lossy(&known.stderr));
+        let help = String::from_utf8_lossy(&known.stdout).into_owned();
+        for option in command.split_whitespace().filter(|word| word.starts_with("--")) {
+            assert!(help.contains(option), "{command}: no {option}");
+        }
+    }
 }
