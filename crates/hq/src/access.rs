@@ -53,6 +53,20 @@ pub enum Role {
     Admin,
 }
 
+/// What is to be said of a user; what is not said stays, and a new one is a viewer of all sites.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct WantedUser {
+    /// What they may do.
+    #[serde(default)]
+    pub(crate) role: Option<Role>,
+    /// Only sites with these attributes; empty for all.
+    #[serde(default)]
+    pub(crate) sees: Option<BTreeMap<String, String>>,
+    /// Over the PostgreSQL port, incomplete answers are errors.
+    #[serde(default)]
+    pub(crate) strict: Option<bool>,
+}
+
 /// Someone who may use HQ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
@@ -277,9 +291,7 @@ impl Credentials {
     pub(crate) async fn set(
         &self,
         name: &str,
-        role: Role,
-        sees: BTreeMap<String, String>,
-        strict: bool,
+        wanted: &WantedUser,
         password: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<String>, HqError> {
@@ -289,20 +301,24 @@ impl Credentials {
             return Err(HqError::Invalid("a password needs at least 8 characters".to_owned()));
         }
         // Attributes have lower-case names, as they have on the roster.
-        let sees: BTreeMap<String, String> =
-            sees.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        if name == "admin" && role != Role::Admin {
+        let sees: Option<BTreeMap<String, String>> = wanted
+            .sees
+            .as_ref()
+            .map(|sees| sees.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect());
+        if name == "admin" && wanted.role.is_some_and(|role| role != Role::Admin) {
             return Err(HqError::Invalid("the user admin stays an admin".to_owned()));
         }
         let made = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
         let hashes = PasswordHashes::new(password.unwrap_or(&made))?;
         let set = |stored: &mut Stored| {
-            let known = stored.users.get(name).filter(|_| password.is_none());
+            let before = stored.users.get(name);
+            let known = before.filter(|_| password.is_none());
             let is_made = known.is_none() && password.is_none();
+            // What is not said stays as it is: a new password alone gives nobody other rights.
             let user = User {
-                role,
-                sees: sees.clone(),
-                strict,
+                role: wanted.role.or(before.map(|user| user.role)).unwrap_or(Role::Viewer),
+                sees: sees.clone().or(before.map(|user| user.sees.clone())).unwrap_or_default(),
+                strict: wanted.strict.or(before.map(|user| user.strict)).unwrap_or_default(),
                 password: known.map_or_else(|| hashes.clone(), |user| user.password.clone()),
                 password_set_at: known.map_or(Some(now), |user| user.password_set_at),
                 has_first_password: known.is_some_and(|user| user.has_first_password),

@@ -26,6 +26,18 @@ impl Attributes {
         self.0.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 
+    /// These with changes: a value in the place of the one there is, none where that is to go.
+    pub(crate) fn changed(&self, changes: &BTreeMap<String, Option<String>>) -> Self {
+        let mut all = self.to_map();
+        for (name, value) in changes {
+            match value {
+                Some(value) => all.insert(name.clone(), value.clone()),
+                None => all.remove(name),
+            };
+        }
+        all.into()
+    }
+
     /// These, and others in their place where both have a name.
     pub(crate) fn with(&self, others: &BTreeMap<String, String>) -> Self {
         let mut all = self.to_map();

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, FromRequestParts, Path, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Path, Query, Request, State},
     http::{StatusCode, header, request::Parts},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    access::{IN_DOUBT, Identity, OPERATOR, Role, Token, User, user_of},
+    access::{IN_DOUBT, Identity, OPERATOR, Role, Token, User, WantedUser, user_of},
     audit::{self, Doer},
     capacity,
     error::HqError,
@@ -33,7 +33,7 @@ use crate::{
     origin::refuse_elsewhere,
     published_api, quarantine_api,
     relay::Relay,
-    roster::{INVITATION_LIFE_SECONDS, Invited},
+    roster::{INVITATION_LIFE_SECONDS, Importing, Invited},
     secrets_api, settings_api,
     sql_api::{self, Questions, SqlApi},
     table_settings::{self, TableSettings},
@@ -60,6 +60,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/tables", get(tables))
         .route("/api/tables/{table}", axum::routing::put(set_table))
         .route("/api/roster", get(roster).post(import))
+        .route("/api/roster/{site}", axum::routing::patch(set_attributes))
         .route("/api/roster/{site}/invite", post(invite))
         .route("/api/roster/{site}/retire", post(retire))
         .route("/api/resend", post(resend))
@@ -313,11 +314,8 @@ async fn users(State(shared): State<App>, _: Admin) -> Json<BTreeMap<String, Use
 
 #[derive(Deserialize)]
 struct UserRequest {
-    role: Role,
-    #[serde(default)]
-    sees: BTreeMap<String, String>,
-    #[serde(default)]
-    strict: bool,
+    #[serde(flatten)]
+    wanted: WantedUser,
     #[serde(default)]
     password: Option<String>,
 }
@@ -328,10 +326,11 @@ async fn set_user(
     Path(name): Path<String>,
     Json(request): Json<UserRequest>,
 ) -> Result<Response, ApiError> {
-    let UserRequest { role, sees, strict, password } = request;
-    let made = shared.credentials.set(&name, role, sees, strict, password.as_deref(), shared.now()).await?;
-    tracing::info!(user = name, ?role, by, "a user was set");
-    Ok(Json(json!({"user": name, "password": made})).into_response())
+    let made = shared.credentials.set(&name, &request.wanted, request.password.as_deref(), shared.now()).await?;
+    let user = shared.credentials.user(&name);
+    let (role, sees) = user.map_or_else(Default::default, |user| (Some(user.role), user.sees));
+    tracing::info!(user = name, ?role, ?sees, by, "a user was set");
+    Ok(Json(json!({"user": name, "password": made, "role": role, "sees": sees})).into_response())
 }
 
 async fn remove_user(
@@ -423,9 +422,37 @@ async fn roster(State(shared): State<App>, _: Viewer) -> Json<Vec<RosterLine>> {
     Json(lines.collect())
 }
 
-async fn import(State(shared): State<App>, Operator(by): Operator, body: String) -> Result<Response, ApiError> {
-    let report = shared.roster.import(&body, shared.ledger.unknown_senders(), &by, shared.now()).await?;
+#[derive(Deserialize, Default)]
+struct ImportQuery {
+    /// Attributes of which the file has no column go.
+    #[serde(default)]
+    replace: bool,
+    /// Nothing is changed; the report is of what would be.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn import(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Query(query): Query<ImportQuery>,
+    body: String,
+) -> Result<Response, ApiError> {
+    let how = Importing { replace: query.replace, dry_run: query.dry_run };
+    let report = shared.roster.import(&body, how, shared.ledger.unknown_senders(), &by, shared.now()).await?;
     Ok(Json(report).into_response())
+}
+
+/// Changes attributes of a site that is on the roster; an empty value takes one away.
+async fn set_attributes(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(site): Path<String>,
+    Json(attributes): Json<BTreeMap<String, String>>,
+) -> Result<Response, ApiError> {
+    let site = site_id(&site)?;
+    let changes = shared.roster.set_attributes(&site, &attributes, &by, shared.now()).await?;
+    Ok(Json(json!({"site": site, "changes": changes})).into_response())
 }
 
 #[derive(Deserialize, Default)]

@@ -79,7 +79,7 @@ pub use node::{ENDPOINTS_FILE, HTTP_PORT, HqConfig, Node};
 pub use notify::{Channel, How, Mail, MailTls, QuietHours, Template};
 pub use rollcall_api::pg::PG_PORT;
 pub use rollcall_query::TrailerFilter;
-pub use roster::{ImportReport, Invitation};
+pub use roster::{AttributeChange, ImportReport, Invitation};
 pub use secrets::rotate_node_key;
 pub use sql_api::ERROR_MARK;
 pub use watching::roster_from_csv;

@@ -258,6 +258,46 @@ pub struct ImportReport {
     pub never_enrolled: Vec<SiteId>,
     /// Names that tried to enrol or connect without being on the roster.
     pub unknown_senders: Vec<String>,
+    /// What became other, or would, of sites that were on the roster; of many changes the first.
+    #[serde(default)]
+    pub changes: Vec<AttributeChange>,
+}
+
+/// A change of one site's attribute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributeChange {
+    /// Whose.
+    pub site: SiteId,
+    /// Which.
+    pub attribute: String,
+    /// What it was; none if there was none.
+    pub before: Option<String>,
+    /// What it is; none if it goes.
+    pub after: Option<String>,
+}
+
+/// How a file is imported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Importing {
+    /// Attributes of which the file has no column go.
+    pub(crate) replace: bool,
+    /// Nothing is changed.
+    pub(crate) dry_run: bool,
+}
+
+/// Changes that a report names.
+const CHANGES_MAX: usize = 1000;
+
+fn changes_of(site: &SiteId, before: &Attributes, after: &Attributes) -> Vec<AttributeChange> {
+    let names: BTreeSet<&str> = before.names().chain(after.names()).collect();
+    let is_other = names.into_iter().filter(|name| before.get(name) != after.get(name));
+    let change = |name: &str| AttributeChange {
+        site: site.clone(),
+        attribute: name.to_owned(),
+        before: before.get(name).map(str::to_owned),
+        after: after.get(name).map(str::to_owned),
+    };
+    is_other.map(change).collect()
 }
 
 /// The roster as kept in the lake's state log.
@@ -331,11 +371,12 @@ impl Roster {
             .await
     }
 
-    /// Adds and updates sites from CSV with a header: `id` and any attributes. Sites not listed
-    /// stay on the roster.
+    /// Adds and updates sites from CSV with a header: `id` and any attributes. Sites not listed stay on the roster, and so do
+    /// attributes of which the file has no column, unless all are to be replaced; an empty cell takes one away.
     pub(crate) async fn import(
         &self,
         text: &str,
+        how: Importing,
         unknown_senders: Vec<String>,
         by: &str,
         now: Timestamp,
@@ -348,16 +389,21 @@ impl Roster {
                 let mut report = ImportReport { unknown_senders: unknown_senders.clone(), ..ImportReport::default() };
                 let mut records = Vec::new();
                 let mut numbers = Numbers::new(view)?;
-                for (site, attributes) in &rows {
+                for (site, row) in &rows {
                     let known: Option<SiteRecord> =
                         view.get(SITE, site.as_str()).map(|record| record.parse()).transpose()?;
+                    let before = known.as_ref().filter(|_| !how.replace).map(|record| record.attributes.clone());
+                    let attributes = before.unwrap_or_default().changed(row);
                     let mut value = match known {
-                        Some(value) if value.attributes == *attributes => {
+                        Some(value) if value.attributes == attributes => {
                             report.unchanged += 1;
                             continue;
                         }
                         Some(value) => {
                             report.changed += 1;
+                            let left = CHANGES_MAX.saturating_sub(report.changes.len());
+                            let changes = changes_of(site, &value.attributes, &attributes);
+                            report.changes.extend(changes.into_iter().take(left));
                             value
                         }
                         None => {
@@ -365,10 +411,13 @@ impl Roster {
                             SiteRecord { number: numbers.next(), listed_at: Some(now), ..SiteRecord::default() }
                         }
                     };
-                    value.attributes = attributes.clone();
+                    value.attributes = attributes;
                     records.push(view.next(SITE, site.as_str(), &value, now, by)?);
                 }
                 records.extend(numbers.record(view, now, by)?);
+                if how.dry_run {
+                    records.clear();
+                }
                 for (site, record) in sites(view) {
                     let live = record.retired.is_none();
                     if live && !rows.contains_key(&site) {
@@ -385,6 +434,29 @@ impl Roster {
                 Ok((records, report))
             })
             .await
+    }
+
+    /// Changes attributes of a site that is on the roster; an empty value takes one away.
+    pub(crate) async fn set_attributes(
+        &self,
+        site: &SiteId,
+        attributes: &BTreeMap<String, String>,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Vec<AttributeChange>, HqError> {
+        let changes: BTreeMap<String, Option<String>> = attributes
+            .iter()
+            .map(|(name, value)| (name.trim().to_ascii_lowercase(), Some(value.trim().to_owned())))
+            .map(|(name, value)| (name, value.filter(|value| !value.is_empty())))
+            .collect();
+        self.change(site, by, now, |record| {
+            let after = record.attributes.changed(&changes);
+            check_calendar(&after)?;
+            let changed = changes_of(site, &record.attributes, &after);
+            record.attributes = after;
+            Ok((!changed.is_empty(), changed))
+        })
+        .await
     }
 
     /// Makes an invitation; the site is added to the roster if it is not on it. `attributes` are set on it.
@@ -744,8 +816,8 @@ impl Numbers {
     }
 }
 
-/// The sites of a roster file: attributes by id.
-pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, Attributes>, HqError> {
+/// The sites of a roster file: what each row says, by id; an empty cell says that there is no such attribute.
+pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, Option<String>>>, HqError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header: Vec<String> = reader.headers().map_err(invalid)?.iter().map(|name| name.to_ascii_lowercase()).collect();
     let id = header.iter().position(|name| name == "id" || name == "site");
@@ -755,15 +827,15 @@ pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, Attributes>, HqEr
         let row = row.map_err(|error| invalid(format!("line {line}: {error}")))?;
         let site =
             SiteId::new(row.get(id).unwrap_or_default()).map_err(|error| invalid(format!("line {line}: {error}")))?;
-        let attributes: BTreeMap<String, String> = header
+        let attributes: BTreeMap<String, Option<String>> = header
             .iter()
             .zip(&row)
             .enumerate()
-            .filter(|(index, (_, value))| *index != id && !value.is_empty())
-            .map(|(_, (name, value))| (name.clone(), value.to_owned()))
+            .filter(|(index, _)| *index != id)
+            .map(|(_, (name, value))| (name.clone(), Some(value.to_owned()).filter(|value| !value.is_empty())))
             .collect();
-        let attributes = Attributes::from(attributes);
-        check_calendar(&attributes).map_err(|error| invalid(format!("line {line}: {error}")))?;
+        let said = Attributes::default().changed(&attributes);
+        check_calendar(&said).map_err(|error| invalid(format!("line {line}: {error}")))?;
         if sites.insert(site.clone(), attributes).is_some() {
             return Err(invalid(format!("line {line}: site {site} is listed twice")));
         }

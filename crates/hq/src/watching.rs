@@ -18,6 +18,7 @@ use rollcall_types::{Cause, SiteId, Timestamp, describe};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    attributes::Attributes,
     error::HqError,
     health::Told,
     node::Shared,
@@ -296,7 +297,8 @@ pub fn roster_from_csv(
     holidays: &BTreeMap<String, BTreeSet<String>>,
 ) -> Result<Vec<SiteSpec>, HqError> {
     let holidays = holidays.iter().map(|(name, days)| (name.clone(), Holidays { days: days.clone() })).collect();
-    let site = |(id, attributes)| {
+    let site = |(id, row): (SiteId, BTreeMap<String, Option<String>>)| {
+        let attributes = Attributes::default().changed(&row);
         let record =
             SiteRecord { attributes, listed_at: Some(listed), enrolled_at: Some(listed), ..SiteRecord::default() };
         spec(&id, &record, &holidays, listed)

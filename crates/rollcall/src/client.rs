@@ -133,6 +133,11 @@ impl Client {
         Ok(self.checked(request.send_json(body))?.body_mut().read_json()?)
     }
 
+    pub(crate) fn patch<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<T> {
+        let request = self.agent.patch(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        Ok(self.checked(request.send_json(body))?.body_mut().read_json()?)
+    }
+
     pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let request = self.agent.delete(format!("{}{path}", self.url)).header("Authorization", self.authorization());
         Ok(self.checked(request.call())?.body_mut().read_json()?)

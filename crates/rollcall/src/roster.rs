@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use rollcall_hq::{ImportReport, Invitation};
+use rollcall_hq::{AttributeChange, ImportReport, Invitation};
 use serde_json::json;
 
 use crate::client::{Client, HqAddress};
@@ -23,10 +23,32 @@ pub(crate) struct RosterArgs {
 
 #[derive(Debug, Subcommand)]
 enum RosterCommand {
-    /// Add and update sites from CSV: id, and any other columns as attributes. Never drops a site.
+    /// Add and update sites from CSV: id, and any other columns as attributes. Never drops a site, and leaves attributes alone of
+    /// which the file has no column; an empty cell takes one away.
     Import {
         /// The file.
         file: PathBuf,
+        /// Attributes of which the file has no column go as well.
+        #[arg(long)]
+        replace: bool,
+        /// Show what would change, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Change attributes of a site that is on the roster.
+    Set {
+        /// The site's id.
+        site: String,
+        /// Such as isp=Comcast; with nothing after the sign, the attribute goes.
+        #[arg(required = true, value_name = "K=V")]
+        attributes: Vec<String>,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Print the roster as CSV, as `import` takes it; without sites that were retired.
+    Export {
         #[command(flatten)]
         hq: HqAddress,
     },
@@ -87,7 +109,16 @@ enum RosterCommand {
 pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         None => list(&Client::find(&args.hq)?, args.json)?,
-        Some(RosterCommand::Import { file, hq }) => import(&Client::find(&hq)?, &file)?,
+        Some(RosterCommand::Import { file, replace, dry_run, hq }) => {
+            import(&Client::find(&hq)?, &file, replace, dry_run)?;
+        }
+        Some(RosterCommand::Set { site, attributes, hq }) => {
+            let path = format!("/api/roster/{site}");
+            let answer: serde_json::Value = Client::find(&hq)?.patch(&path, &json!(pairs(&attributes)?))?;
+            let changes: Vec<AttributeChange> = serde_json::from_value(answer["changes"].clone())?;
+            show_changes(&changes);
+        }
+        Some(RosterCommand::Export { hq }) => export(&Client::find(&hq)?)?,
         Some(RosterCommand::Invite { site, set, hours, hq }) => invite(&Client::find(&hq)?, &site, &set, hours)?,
         Some(RosterCommand::Invitations { json, hq }) => invitations(&Client::find(&hq)?, json)?,
         Some(RosterCommand::Revoke { id, hq }) => {
@@ -121,14 +152,69 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn import(client: &Client, file: &std::path::Path) -> anyhow::Result<()> {
+fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let report: ImportReport = client.post_csv("/api/roster", &text)?;
+    let path = format!("/api/roster?replace={replace}&dry_run={dry_run}");
+    let report: ImportReport = client.post_csv(&path, &text)?;
+    if dry_run {
+        show_changes(&report.changes);
+        eprint!("nothing is changed; it would be: ");
+    }
     eprintln!("{} added, {} changed, {} unchanged", report.added, report.changed, report.unchanged);
+    let lost = report.changes.iter().filter(|change| change.after.is_none()).count();
+    if lost > 0 && !dry_run {
+        eprintln!("{lost} attributes were taken away");
+    }
     say_names("on the roster but not in the file (they stay)", &report.not_in_file);
     say_names("never enrolled", &report.never_enrolled);
     say_names("unknown senders that tried to connect", &report.unknown_senders);
     Ok(())
+}
+
+fn show_changes(changes: &[AttributeChange]) {
+    if changes.is_empty() {
+        eprintln!("no attribute of a site on the roster is other than it was");
+        return;
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["site", "attribute", "before", "after"]);
+    for change in changes {
+        let value = |value: &Option<String>| value.clone().unwrap_or_default();
+        table.add_row([change.site.to_string(), change.attribute.clone(), value(&change.before), value(&change.after)]);
+    }
+    println!("{table}");
+}
+
+/// The roster as a file that `import` takes.
+fn export(client: &Client) -> anyhow::Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        id: String,
+        attributes: BTreeMap<String, String>,
+        retired: Option<serde_json::Value>,
+    }
+    let lines: Vec<Line> = serde_json::from_str(&client.get("/api/roster")?)?;
+    let lines: Vec<Line> = lines.into_iter().filter(|line| line.retired.is_none()).collect();
+    let names: std::collections::BTreeSet<&String> = lines.iter().flat_map(|line| line.attributes.keys()).collect();
+    let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
+    writer.write_record(std::iter::once("id").chain(names.iter().map(|name| name.as_str())))?;
+    for line in &lines {
+        let values = names.iter().map(|name| line.attributes.get(*name).map_or("", String::as_str));
+        writer.write_record(std::iter::once(line.id.as_str()).chain(values))?;
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// Attributes as `name=value`.
+fn pairs(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        }
+        _ => bail!("{text:?}: write it as name=value"),
+    };
+    given.iter().map(pair).collect()
 }
 
 /// Names that are said before the rest is counted.
@@ -145,12 +231,7 @@ fn say_names(what: &str, names: &[impl std::fmt::Display]) {
 }
 
 fn invite(client: &Client, site: &str, set: &[String], hours: u64) -> anyhow::Result<()> {
-    let mut attributes = BTreeMap::new();
-    for pair in set {
-        let Some((name, value)) = pair.split_once('=') else { bail!("--set {pair:?}: write it as name=value") };
-        attributes.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
-    }
-    let body = json!({"attributes": attributes, "life_seconds": hours * 3600});
+    let body = json!({"attributes": pairs(set)?, "life_seconds": hours * 3600});
     let invitation: Invitation = client.post(&format!("/api/roster/{site}/invite"), &body)?;
     println!("{}", invitation.token);
     eprintln!("for {site}, once, until {}. At the site run:", invitation.expires_at);

@@ -32,17 +32,25 @@ enum RoleArg {
 
 #[derive(Debug, Subcommand)]
 enum UsersCommand {
-    /// Add or change a user. A new one's password is made and shown once, unless it is given on standard input.
+    /// Add or change a user. What is not said stays as it is. A new one's password is made and shown once, unless it is given on
+    /// standard input.
     Set {
         name: String,
-        #[arg(long, value_enum, default_value_t = RoleArg::Viewer)]
-        role: RoleArg,
+        /// A new user is a viewer if nothing is said.
+        #[arg(long, value_enum)]
+        role: Option<RoleArg>,
         /// Only sites with this attribute are seen (`region=West`); may be given several times.
         #[arg(long = "sees", value_name = "NAME=VALUE")]
         sees: Vec<String>,
+        /// All sites are seen.
+        #[arg(long, conflicts_with = "sees")]
+        sees_all: bool,
         /// Over the PostgreSQL port, incomplete answers are errors.
         #[arg(long)]
         strict: bool,
+        /// There they come with a notice.
+        #[arg(long, conflicts_with = "strict")]
+        not_strict: bool,
         /// Read the password from the first line of standard input.
         #[arg(long)]
         password_stdin: bool,
@@ -80,7 +88,7 @@ struct UserLine {
 
 pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Some(UsersCommand::Set { name, role, sees, strict, password_stdin, hq }) => {
+        Some(UsersCommand::Set { name, role, sees, sees_all, strict, not_strict, password_stdin, hq }) => {
             let pair = |text: &String| {
                 let (name, value) =
                     text.split_once('=').ok_or_else(|| anyhow::anyhow!("--sees {text}: write NAME=VALUE"))?;
@@ -94,7 +102,9 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
             } else {
                 None
             };
-            let role = role.to_possible_value().map(|value| value.get_name().to_owned());
+            let role = role.and_then(|role| role.to_possible_value()).map(|value| value.get_name().to_owned());
+            let sees = (sees_all || !sees.is_empty()).then_some(sees);
+            let strict = if strict { Some(true) } else { not_strict.then_some(false) };
             let body = json!({"role": role, "sees": sees, "strict": strict, "password": password});
             let answer: Value = Client::find(&hq)?.put(&format!("/api/users/{name}"), &body)?;
             match answer["password"].as_str() {
@@ -104,6 +114,16 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 }
                 None => eprintln!("user {name} is changed"),
             }
+            let sees = answer["sees"].as_object().filter(|sees| !sees.is_empty());
+            let sees = sees.map_or_else(
+                || "all sites".to_owned(),
+                |sees| {
+                    let pairs =
+                        sees.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+                    pairs.collect::<Vec<String>>().join(", ")
+                },
+            );
+            eprintln!("{name} is {}, and sees {sees}", answer["role"].as_str().unwrap_or("viewer"));
         }
         Some(UsersCommand::Token { user, name, days, revoke, hq }) => {
             let (client, path) = (Client::find(&hq)?, format!("/api/users/{user}/tokens/{name}"));

@@ -29,7 +29,7 @@ pub use dial::{Dialed, dial};
 pub use enrol::{Invited, JoinOptions, dial_invited, join};
 pub use error::SiteError;
 pub use line::DataLine;
-pub use loud::{LoudConfig, be_loud};
+pub use loud::{LoudConfig, be_loud, check as check_loud};
 pub use outbox::{Outbox, Sending};
 pub use settings::LogControl;
 pub use state::{Identity, StateDirectory, mark_resend, resume};

@@ -39,22 +39,27 @@ const REPEAT_EVERY: Duration = Duration::from_secs(4 * 3600);
 /// A request for the page must come, and be answered, within this time.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks, and is loud, until `stop`. Problems of its own are logged; they never end the agent.
-pub async fn be_loud(config: LoudConfig, stop: CancellationToken) -> Result<(), SiteError> {
-    if let Some(page) = config.page {
-        if !page.ip().is_loopback() {
-            return Err(SiteError::Usage(format!("the status page asks for no password: {page} is not loopback")));
+/// Refuses what can never be served.
+pub fn check(config: &LoudConfig) -> Result<(), SiteError> {
+    match config.page {
+        Some(page) if !page.ip().is_loopback() => {
+            Err(SiteError::Usage(format!("the status page asks for no password: {page} is not loopback")))
         }
-        let listener = TcpListener::bind(page)
-            .await
-            .map_err(|error| SiteError::state(format!("listening on {page} for the status page"), error))?;
-        tokio::spawn(serve_page(listener, config.clone(), stop.clone()));
+        _ => Ok(()),
+    }
+}
+
+/// Looks, and is loud, until `stop`. Problems of its own are logged; they never end the agent, nor each other: a page whose port
+/// is taken keeps no command from being run.
+pub async fn be_loud(config: LoudConfig, stop: CancellationToken) {
+    if let Some(page) = config.page {
+        tokio::spawn(keep_page(page, config.clone(), stop.clone()));
     }
     let mut loud: Option<(Level, Instant)> = None;
     let mut timer = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return,
             _ = timer.tick() => {}
         }
         let Some(command) = &config.on_unconfirmed else { continue };
@@ -94,6 +99,27 @@ fn run(command: &str, report: Result<&Report, &String>, level: Level) {
         Ok(status) => tracing::error!(%status, "the command that tells the store failed"),
         Err(error) => tracing::error!(%error, "the command that tells the store cannot be run"),
     });
+}
+
+/// Serves the page; where its port is taken, as soon as it is free.
+async fn keep_page(page: SocketAddr, config: LoudConfig, stop: CancellationToken) {
+    let mut told = String::new();
+    loop {
+        match TcpListener::bind(page).await {
+            Ok(listener) => return serve_page(listener, config, stop).await,
+            Err(error) => {
+                let problem = error.to_string();
+                if problem != told {
+                    tracing::error!(%page, problem, "the status page cannot be served; it is tried again");
+                    told = problem;
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
 }
 
 async fn serve_page(listener: TcpListener, config: LoudConfig, stop: CancellationToken) {

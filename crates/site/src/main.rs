@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCo
 use clap::{Parser, Subcommand};
 use rollcall_capture::{Incoming, Source, TableSpec};
 use rollcall_site::{
-    Agent, AgentConfig, JoinOptions, LogControl, LoudConfig, Report, SiteError, StateDirectory, be_loud, join,
-    mark_resend, resume, status,
+    Agent, AgentConfig, JoinOptions, LogControl, LoudConfig, Report, SiteError, StateDirectory, be_loud, check_loud,
+    join, mark_resend, resume, status,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
@@ -247,16 +247,11 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
 fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
+        check_loud(&loud)?;
         let agent = Agent::open(config)?;
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
-        let loud = be_loud(loud, stop.clone());
-        let (ran, ()) = tokio::join!(agent.run(stop), async {
-            // Without its page or command the agent does its work all the same, and says what is wrong.
-            if let Err(error) = loud.await {
-                tracing::error!(%error, "the site cannot be loud");
-            }
-        });
+        let (ran, ()) = tokio::join!(agent.run(stop.clone()), be_loud(loud, stop));
         ran?;
         Ok(ExitCode::SUCCESS)
     })

@@ -58,6 +58,70 @@ fn a_roster_from_a_file_never_drops_a_site() {
     let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
     assert_eq!(ids, ["a-01", "b-01", "c-01"]);
     assert_eq!(rows[0]["isp"], "Red");
+    // A file changes the columns that it has. An empty cell takes a value away, and all others go only if that is said.
+    let attributes = || {
+        let roster = hq.api("/api/roster");
+        let line = roster.as_array().and_then(|lines| lines.iter().find(|line| line["id"] == "a-01").cloned());
+        line.expect("on the roster")["attributes"].clone()
+    };
+    let (ok, said) = import(
+        "id,state
+a-01,OR
+",
+    );
+    assert!(ok && said.contains("0 added, 1 changed") && !said.contains("taken away"), "{said}");
+    assert_eq!(attributes(), serde_json::json!({"state": "OR", "isp": "Red", "tz": "America/Los_Angeles"}));
+    let file = directory.path().join("fewer.csv");
+    std::fs::write(
+        &file,
+        "id,isp
+a-01,
+",
+    )
+    .expect("writes");
+    let (file, roster) =
+        (file.to_str().expect("text"), |arguments: &[&str]| hq.run(&[&["roster"], arguments].concat()));
+    let shown = roster(&["import", file, "--replace", "--dry-run"]);
+    let table = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(table.contains("America/Los_Angeles") && table.contains("state") && table.contains("Red"), "{table}");
+    assert_eq!(attributes()["isp"], "Red", "nothing was changed");
+    assert!(String::from_utf8_lossy(&roster(&["import", file]).stderr).contains("1 attributes were taken away"));
+    assert_eq!(attributes(), serde_json::json!({"state": "OR", "tz": "America/Los_Angeles"}));
+    // One site, by hand; and all of them as a file, which brings them back as they were.
+    assert!(roster(&["set", "a-01", "isp=Blue, Inc.", "state="]).status.success());
+    assert!(!roster(&["set", "a-01", "tz=Mars"]).status.success());
+    assert!(!roster(&["set", "z-99", "isp=Blue"]).status.success(), "set adds no site");
+    let exported = roster(&["export"]).stdout;
+    let text = String::from_utf8_lossy(&exported).into_owned();
+    assert!(text.starts_with("id,") && text.contains("\"Blue, Inc.\""), "{text}");
+    let (ok, said) = import(&text);
+    assert!(ok && said.contains("0 added, 0 changed, 3 unchanged"), "{said}");
+    assert!(roster(&["import", file, "--replace"]).status.success());
+    assert_eq!(attributes(), serde_json::json!({}));
+}
+
+#[test]
+fn what_is_not_said_of_a_user_stays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let ada = || hq.api("/api/users")["ada"].clone();
+    assert!(
+        hq.run(&["users", "set", "ada", "--role", "operator", "--sees", "region=West", "--strict"]).status.success()
+    );
+    let before = ada();
+    assert_eq!((&before["role"], &before["sees"]["region"]), (&"operator".into(), &"West".into()));
+    // Another password is another password, and nothing else.
+    let said = hq.run_with_input(&["users", "set", "ada", "--password-stdin"], "a long password");
+    assert!(said.status.success());
+    assert!(String::from_utf8_lossy(&said.stderr).contains("ada is operator, and sees region=West"), "{said:?}");
+    assert_eq!(ada(), before);
+    assert!(hq.run(&["users", "set", "ada", "--role", "viewer"]).status.success());
+    assert_eq!(
+        (&ada()["role"], &ada()["sees"]["region"], &ada()["strict"]),
+        (&"viewer".into(), &"West".into(), &true.into())
+    );
+    assert!(hq.run(&["users", "set", "ada", "--sees-all", "--not-strict"]).status.success());
+    assert_eq!((&ada()["sees"], &ada()["strict"]), (&serde_json::json!({}), &false.into()));
 }
 
 #[test]

@@ -253,6 +253,8 @@ fn a_site_in_the_void_is_noticed_and_the_old_address_named() {
     store.kill();
     let (hooked, page) = (directory.path().join("hooked"), free_address());
     let command = format!("echo $ROLLCALL_SITE $ROLLCALL_SUMMARY >> {}", hooked.display());
+    // Somebody else has the page's port: that keeps no command from being run.
+    let taken = std::net::TcpListener::bind(page).expect("free");
     store.run_with(&[
         "--hq",
         &old.sites.to_string(),
@@ -274,8 +276,11 @@ fn a_site_in_the_void_is_noticed_and_the_old_address_named() {
         std::fs::read_to_string(&hooked).ok().filter(|text| text.contains("tacoma-01"))
     });
     let script = "import sys, urllib.request, urllib.error\ntry: print(urllib.request.urlopen(sys.argv[1]).status)\nexcept urllib.error.HTTPError as e: print(e.code, e.read().decode())";
-    let shown = Command::new("python3").args(["-c", script, &format!("http://{page}/")]).output().expect("runs");
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    drop(taken);
+    let shown = wait_for("the page, once its port is free", || {
+        let shown = Command::new("python3").args(["-c", script, &format!("http://{page}/")]).output().expect("runs");
+        Some(String::from_utf8_lossy(&shown.stdout).into_owned()).filter(|shown| !shown.is_empty())
+    });
     assert!(shown.starts_with("503") && shown.contains("tacoma-01"), "{shown}");
     assert_eq!(old.value("SELECT count(*) FROM sites").as_deref(), Some("0"), "the old HQ got nothing");
     let id = wait_for("the incident", || {
