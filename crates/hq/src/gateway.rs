@@ -419,9 +419,9 @@ impl Control {
             // It cannot read its journal, and sends nothing of it.
             return Ok((record.map_or(Epoch(hello.epoch), |journal| journal.epoch), String::new()));
         }
-        if let (Some(journal), Some(Resend { by, reason, .. })) = (&record, self.resend_not_begun(hello)) {
+        if let (Some(journal), Some(resend)) = (&record, self.resend_not_begun(hello)) {
             // The site never heard of the epoch that it is to send everything again in.
-            return Ok((journal.epoch, format!("{by} has sites send again: {reason}")));
+            return Ok((journal.epoch, resend.as_reason()));
         }
         let (mut is_asked, mut is_resend) = (false, false);
         let reason = match &record {
@@ -442,9 +442,9 @@ impl Control {
                 let asked = asked.or_else(|| self.shared.sessions.take_wanted_epoch(site, journal.epoch));
                 match (asked, self.shared.roster.get(site).and_then(|known| known.resend.clone())) {
                     (Some(reason), _) => Some(reason),
-                    (None, Some(Resend { by, reason, epoch: None, .. })) => {
+                    (None, Some(resend)) if resend.epoch.is_none() => {
                         is_resend = true;
-                        Some(format!("{by} has sites send again: {reason}"))
+                        Some(resend.as_reason())
                     }
                     (None, _) => self.compare(hello, journal.epoch)?,
                 }
@@ -498,15 +498,18 @@ impl Control {
         let known = self.shared.roster.get(&self.peer.site)?;
         let (resend, journal) = (known.resend.clone()?, known.journal.as_ref()?);
         let epoch = resend.epoch.filter(|epoch| *epoch == journal.epoch && epoch.0 != hello.epoch)?;
+        (self.has_nothing_of(epoch) && journal.id == hello.journal_id).then_some(resend)
+    }
+
+    /// Whether nothing of the site arrived in an epoch.
+    fn has_nothing_of(&self, epoch: Epoch) -> bool {
         let log = self.shared.lake.site_log().cursor(self.number, epoch);
-        let is_empty = log.is_none() && cursors(&self.shared.lake, self.number, epoch).is_empty();
-        (is_empty && journal.id == hello.journal_id).then_some(resend)
+        log.is_none() && cursors(&self.shared.lake, self.number, epoch).is_empty()
     }
 
     /// The site was allotted this epoch and never heard so: it sent nothing in it.
     fn never_began(&self, hello: &Hello, epoch: Epoch) -> bool {
-        let log = self.shared.lake.site_log().cursor(self.number, epoch);
-        hello.epoch == 0 && log.is_none() && cursors(&self.shared.lake, self.number, epoch).is_empty()
+        hello.epoch == 0 && self.has_nothing_of(epoch)
     }
 
     /// Compares positions within the same epoch; a reason for a new one if they are at odds.

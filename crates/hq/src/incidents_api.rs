@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use chrono::TimeZone;
 use rollcall_roll::{Achieved, Incident, Kind};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,7 +20,7 @@ use crate::{
     node::Shared,
     notify::{self, Channel},
     requests::{self, Answer, Wish},
-    roster::DeclaredClosure,
+    roster::{DeclaredClosure, begin_of},
     watching::{self, Holidays},
 };
 
@@ -200,9 +199,7 @@ async fn close_site(
 /// A time, or the beginning of a day in a zone.
 fn day_or_time(text: &str, zone: chrono_tz::Tz) -> Option<Timestamp> {
     let Ok(day) = text.parse::<chrono::NaiveDate>() else { return text.parse().ok() };
-    // Where clocks are set forward at midnight, the day begins an hour later.
-    let hours = (0..=3).filter_map(|hour| zone.from_local_datetime(&day.and_hms_opt(hour, 0, 0)?).earliest());
-    hours.map(|begin| begin.with_timezone(&chrono::Utc).into()).next()
+    begin_of(day, zone)
 }
 
 async fn get_holidays(State(shared): State<App>, _: Viewer, Path(name): Path<String>) -> Json<Holidays> {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use channel::time_of;
 pub use channel::{Channel, How, Mail, MailTls, QuietHours};
-use news::News;
+use news::{Hq, News};
 pub(crate) use recipients::Route;
 use render::Message;
 pub(crate) use render::escape;
@@ -367,8 +367,7 @@ fn daily_message(shared: &Shared, channel: &Channel) -> Message {
     let has = |name: &&&str| roster.values().any(|record| record.attributes.get(name).is_some());
     let arrived = arrivals::arrived(shared, &arrivals::arrivals(shared));
     let call = RollCall {
-        hq: shared.config.name.as_deref().unwrap_or("Rollcall HQ"),
-        link: shared.config.public_url.as_deref(),
+        hq: &Hq::of(shared),
         roll: &shared.roll(),
         incidents: &incidents,
         arrived: &arrived,

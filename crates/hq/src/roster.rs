@@ -51,6 +51,19 @@ pub(crate) struct SiteRecord {
     pub(crate) resend: Option<Resend>,
 }
 
+/// When a day begins in a zone. Where clocks are set forward at midnight, that is an hour later.
+pub(crate) fn begin_of(day: chrono::NaiveDate, zone: Tz) -> Option<Timestamp> {
+    let hours = (0..=3).filter_map(|hour| zone.from_local_datetime(&day.and_hms_opt(hour, 0, 0)?).earliest());
+    hours.map(|begin| Timestamp::from_micros(begin.timestamp_micros())).next()
+}
+
+impl Resend {
+    /// Why the site begins a new epoch, as it is kept and told.
+    pub(crate) fn as_reason(&self) -> String {
+        format!("{} has sites send again: {}", self.by, self.reason)
+    }
+}
+
 /// Who had a site send everything again, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resend {
@@ -175,8 +188,7 @@ impl SiteRecord {
     /// When the site opens for the first time, if that was declared.
     pub(crate) fn go_live(&self) -> Option<Timestamp> {
         let day = self.attributes.get("go_live")?.parse::<chrono::NaiveDate>().ok()?;
-        let time = self.zone().from_local_datetime(&day.and_hms_opt(0, 0, 0)?).earliest()?;
-        Some(Timestamp::from_micros(time.timestamp_micros()))
+        begin_of(day, self.zone())
     }
 
     /// Whether the site has all these attributes; `id` is not one.

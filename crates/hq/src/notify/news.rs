@@ -29,6 +29,16 @@ pub(super) struct Hq {
     pub(super) url: Option<String>,
 }
 
+impl Hq {
+    pub(super) fn of(shared: &Shared) -> Self {
+        Self {
+            name: shared.config.name.clone().unwrap_or_else(|| "Rollcall HQ".to_owned()),
+            lake: shared.lake.id().to_owned(),
+            url: shared.config.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
+        }
+    }
+}
+
 /// A site, as a person knows it.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct SiteCard {
@@ -97,10 +107,7 @@ pub(super) struct News {
 impl News {
     /// What is known of an incident now, but for what must be worked out.
     pub(super) fn brief(shared: &Shared, incident: &Incident, notice: Notice, level: u8, roster: &Sites) -> Self {
-        let url = shared.config.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
-        let name = shared.config.name.clone().unwrap_or_else(|| "Rollcall HQ".to_owned());
-        let hq = Hq { name, lake: shared.lake.id().to_owned(), url };
-        Self::plain(hq, incident, notice, level, roster, shared.now())
+        Self::plain(Hq::of(shared), incident, notice, level, roster, shared.now())
     }
 
     /// What is known of an incident now.

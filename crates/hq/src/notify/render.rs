@@ -38,6 +38,14 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// A whole document, as mail programs show it.
+pub(super) fn html_page(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html><html><head><meta charset=\"utf-8\"><title>{}</title></head><body style=\"font-family:sans-serif\">{body}</body></html>",
+        escape(title)
+    )
+}
+
 impl News {
     /// What has happened, for a lock screen: what matters most comes first.
     pub(super) fn subject(&self, zone: Tz) -> String {
@@ -172,12 +180,8 @@ impl News {
                 )
             })
             .collect();
-        let html = format!(
-            "<!doctype html><html><head><meta charset=\"utf-8\"><title>{}</title></head><body style=\"font-family:sans-serif\"><p><b>{}{}</b></p><table>{rows}</table></body></html>",
-            escape(&subject),
-            escape(test).replace('\n', " "),
-            escape(&self.what),
-        );
+        let (said, what) = (escape(test).replace('\n', " "), escape(&self.what));
+        let html = html_page(&subject, &format!("<p><b>{said}{what}</b></p><table>{rows}</table>"));
         Message { subject, text, html }
     }
 

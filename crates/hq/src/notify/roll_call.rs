@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{Days, TimeZone};
+use chrono::Days;
 use chrono_tz::Tz;
 use rollcall_roll::{Incident, Kind};
 use rollcall_types::{SiteState, Timestamp, roll_sentence};
 
 use super::{
-    news::{card, local},
-    render::{Message, escape},
+    news::{Hq, card, local},
+    render::{Message, escape, html_page},
 };
-use crate::{ledger::RollEntry, published::arrivals::Arrived, roster::Sites};
+use crate::{
+    ledger::RollEntry,
+    published::arrivals::Arrived,
+    roster::{Sites, begin_of},
+};
 
 /// Sites, incidents and publications that are named.
 const NAMED_MAX: usize = 20;
@@ -21,8 +25,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 
 /// What the roll call is made of.
 pub(super) struct RollCall<'a> {
-    pub(super) hq: &'a str,
-    pub(super) link: Option<&'a str>,
+    pub(super) hq: &'a Hq,
     pub(super) roll: &'a [RollEntry],
     pub(super) incidents: &'a [Incident],
     pub(super) arrived: &'a [Arrived],
@@ -58,17 +61,14 @@ impl RollCall<'_> {
             let items: String = lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
             html.push_str(&format!("<h3>{}</h3><ul>{items}</ul>", escape(&heading)));
         }
-        let from = format!("{}, {}", self.hq, local(self.now, reader));
+        let from = format!("{}, {}", self.hq.name, local(self.now, reader));
         text.push_str(&format!("\n{from}\n"));
         html.push_str(&format!("<p>{}</p>", escape(&from)));
-        if let Some(link) = self.link {
+        if let Some(link) = &self.hq.url {
             text.push_str(&format!("{link}\n"));
             html.push_str(&format!("<p><a href=\"{0}\">{0}</a></p>", escape(link)));
         }
-        let html = format!(
-            "<!doctype html><html><head><meta charset=\"utf-8\"><title>{}</title></head><body style=\"font-family:sans-serif\">{html}</body></html>",
-            escape(&subject)
-        );
+        let html = html_page(&subject, &html);
         Message { subject, text, html }
     }
 
@@ -154,11 +154,7 @@ impl RollCall<'_> {
             let Some(record) = self.roster.get(&entry.site) else { continue };
             let zone = record.zone();
             let today = self.now.to_chrono().with_timezone(&zone).date_naive();
-            let began = |day: chrono::NaiveDate| {
-                let hours =
-                    (0..=3).filter_map(|hour| zone.from_local_datetime(&day.and_hms_opt(hour, 0, 0)?).earliest());
-                hours.map(|time| Timestamp::from_micros(time.timestamp_micros())).next()
-            };
+            let began = |day| begin_of(day, zone);
             // A site that was put on the roster today had no yesterday.
             let is_new = record.listed_at.zip(began(today)).is_some_and(|(listed, today)| listed >= today);
             if is_new {
