@@ -13,8 +13,13 @@ pub enum CaptureError {
         source: rusqlite::Error,
     },
     /// The table is not in the database.
-    #[error("no table {0:?} in this database; name the tables with --tables")]
-    NoSuchTable(String),
+    #[error("no table {table:?} in this database{}", .nearest.as_ref().map_or_else(String::new, |near| format!("; is {near:?} meant?")))]
+    NoSuchTable {
+        /// As it was called.
+        table: String,
+        /// A table that is called nearly so.
+        nearest: Option<String>,
+    },
     /// The table cannot be captured faithfully.
     #[error("table {table:?} cannot be captured: {reason}")]
     Unsupported {
@@ -82,7 +87,7 @@ impl CaptureError {
                         | rusqlite::ErrorCode::SystemIoFailure
                 )
             ),
-            Self::Unsupported { .. } | Self::Usage(_) | Self::NoSuchTable(_) | Self::Damaged(_) => true,
+            Self::Unsupported { .. } | Self::Usage(_) | Self::NoSuchTable { .. } | Self::Damaged(_) => true,
             _ => false,
         }
     }

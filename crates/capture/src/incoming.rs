@@ -326,7 +326,7 @@ impl Incoming {
         let known = applied(&self.conn, table)?;
         let shape = match Shape::read(&self.conn, table) {
             Ok(shape) => Some(shape),
-            Err(CaptureError::NoSuchTable(_)) => None,
+            Err(CaptureError::NoSuchTable { .. }) => None,
             Err(error) => return Err(error),
         };
         let staged = Rows { source: format!("incoming.r{number}"), spec: &spec, published_at };

@@ -29,6 +29,22 @@ use crate::{
     stored::Stored,
 };
 
+/// See [`crate::Source::rows_to_load`].
+pub(crate) fn rows_to_load(conn: &Connection) -> Result<Option<u64>, CaptureError> {
+    let loads = loads(conn)?;
+    let rows = loads.iter().map(|load| {
+        let table = &load.layout.table;
+        let rowid = Shape::read(conn, table).ok().and_then(|shape| shape.rowid);
+        let largest = rowid.and_then(|rowid| {
+            let sql = format!("SELECT coalesce(max({rowid}), 0) FROM {}", quote(table));
+            conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).ok()
+        });
+        largest.map_or(0, |largest| u64::try_from(largest).unwrap_or_default())
+    });
+    let rows = rows.sum();
+    Ok((!loads.is_empty()).then_some(rows))
+}
+
 /// What one call of a load step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadProgress {
@@ -190,7 +206,7 @@ impl Loader {
         let doing = "loading existing rows";
         let mut conn = file.writer()?;
         let shape = match Shape::read(&conn, &load.layout.table) {
-            Err(CaptureError::NoSuchTable(table)) => {
+            Err(CaptureError::NoSuchTable { table, .. }) => {
                 // The table is gone; the health check says so. Nothing is left to state.
                 conn.execute("DELETE FROM _rollcall_load WHERE name = ?1", [&table]).doing(doing)?;
                 return Ok(LoadProgress::Completed);

@@ -1,5 +1,6 @@
 //! What a table of the store looks like: columns, key, unique keys.
 
+use rollcall_types::nearest;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{CaptureError, Doing};
@@ -60,7 +61,11 @@ impl Shape {
             )
             .optional()
             .doing(doing)?;
-        let Some((name, sql, kind)) = sql else { return Err(CaptureError::NoSuchTable(table.to_owned())) };
+        let Some((name, sql, kind)) = sql else {
+            let names = crate::listing::names(conn)?;
+            let nearest = nearest(table, names.iter().map(String::as_str)).map(str::to_owned);
+            return Err(CaptureError::NoSuchTable { table: table.to_owned(), nearest });
+        };
         let unsupported = |reason: &str| CaptureError::Unsupported { table: name.clone(), reason: reason.to_owned() };
         let sql = sql.unwrap_or_default();
         if name.to_lowercase().starts_with("_rollcall_") || name.to_lowercase().starts_with("sqlite_") {

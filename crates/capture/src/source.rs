@@ -16,6 +16,7 @@ use crate::{
     health::{self, Health},
     install::{self, Registration, TableSpec},
     layout::Layout,
+    listing::{self, ListedTable},
     load::{self, LoadProgress, Loader},
     manifest,
     read::{self, Anchor, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
@@ -88,6 +89,8 @@ struct Schema {
 
 /// However the file looks, it is looked into this often.
 const LOOK_ANYWAY: Duration = Duration::from_secs(300);
+/// Under which name the site is noted in the journal.
+const SITE: &str = "site";
 /// Rows pruned in one transaction.
 const PRUNE_ROWS: u64 = 500;
 /// A journal row's size while none was read yet, bytes.
@@ -186,6 +189,36 @@ impl Source {
     pub fn excluded(&mut self, table: &str) -> Result<Option<Vec<String>>, CaptureError> {
         let layouts = install::captured_layouts(self.file.reader()?)?.into_iter();
         Ok(layouts.into_iter().find(|layout| layout.table.eq_ignore_ascii_case(table)).map(|layout| layout.excluded))
+    }
+
+    /// About how many rows tables hold that are being loaded, from their largest row number: counting them would keep the store's
+    /// programs waiting. None if nothing is being loaded.
+    pub fn rows_to_load(&mut self) -> Result<Option<u64>, CaptureError> {
+        load::rows_to_load(self.file.reader()?)
+    }
+
+    /// What there is to capture, and what cannot be; changes nothing.
+    pub fn list_tables(&mut self) -> Result<Vec<ListedTable>, CaptureError> {
+        listing::list(self.file.reader()?)
+    }
+
+    /// Whether there is a journal in the file.
+    pub fn is_installed(&mut self) -> Result<bool, CaptureError> {
+        install::is_installed(self.file.reader()?)
+    }
+
+    /// The site whose database this is, as it was noted in the file; none if that was never noted.
+    pub fn site(&mut self) -> Result<Option<String>, CaptureError> {
+        let conn = self.file.reader()?;
+        match install::is_installed(conn)? {
+            true => install::meta(conn, SITE),
+            false => Ok(None),
+        }
+    }
+
+    /// Notes in the file whose database it is.
+    pub fn set_site(&mut self, site: &str) -> Result<(), CaptureError> {
+        install::set_meta_text(&self.file.writer()?, SITE, site)
     }
 
     /// Whether these tables could be captured so, beside those that are; changes nothing.

@@ -17,9 +17,10 @@ use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
     proto::{
-        self, Ask, Attempt, Cursor, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, Hello, HqControl,
-        Identity, Published, Refused, RenewRequest, Settings, SiteControl, Welcome, enrolment_server::Enrolment,
-        hq_control::Message as ToSite, site_control::Message as FromSite, sites_server::Sites,
+        self, Ask, Attempt, Checked, Cursor, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, Hello,
+        HqControl, Identity, Published, Refused, RenewRequest, Settings, SiteControl, Welcome,
+        enrolment_server::Enrolment, hq_control::Message as ToSite, site_control::Message as FromSite,
+        sites_server::Sites,
     },
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -84,6 +85,30 @@ impl Enrolment for Gateway {
         shared.sessions.cut(&site);
         tracing::info!(%site, "enrolled");
         self.identity(&site, &request.csr_pem)
+    }
+
+    async fn check(&self, request: Request<EnrolRequest>) -> Result<Response<Checked>, Status> {
+        let request = request.into_inner();
+        let shared = &self.0;
+        let key_hash = match request.csr_pem.is_empty() {
+            true => None,
+            false => Some(Authority::request_key_hash(&request.csr_pem).map_err(status_of)?),
+        };
+        // Another node may have made the invitation a moment ago.
+        shared.lake.follow().await.map_err(|error| status_of(error.into()))?;
+        let now = shared.now();
+        match shared.roster.check_invitation(&request.token, key_hash.as_deref(), now) {
+            Ok(usable) => Ok(Response::new(Checked {
+                site: usable.invitation.site.to_string(),
+                now_micros: now.as_micros(),
+                expires_micros: usable.invitation.expires_at.as_micros(),
+                enrolled_micros: usable.record.enrolled_at.map_or(0, Timestamp::as_micros),
+            })),
+            Err(error) => {
+                shared.ledger.unknown_sender("(enrolment with an invalid invitation)", now);
+                Err(status_of(error))
+            }
+        }
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Identity>, Status> {

@@ -26,6 +26,7 @@ mod http;
 mod incident_page;
 mod incidents_api;
 mod ingest;
+mod invitations;
 mod kept_secret;
 mod known_clock;
 mod lake_care;

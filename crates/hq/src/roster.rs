@@ -14,10 +14,15 @@ use rollcall_lake::{Lake, LakeError, Record, StateView};
 use rollcall_types::{Epoch, HQ_SITE, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{access::token_hash, attributes::Attributes, authority::random_bytes, error::HqError};
+use crate::{
+    access::token_hash,
+    attributes::Attributes,
+    authority::random_bytes,
+    error::HqError,
+    invitations::{INVITATION, InvitationRecord, Usable, usable},
+};
 
-const SITE: &str = "site";
-const INVITATION: &str = "invitation";
+pub(crate) const SITE: &str = "site";
 pub(crate) const COUNTER: &str = "counter";
 /// How long an invitation is good for unless told otherwise.
 pub(crate) const INVITATION_LIFE_SECONDS: u64 = 7 * 86_400;
@@ -207,19 +212,6 @@ impl SiteRecord {
     pub(crate) fn zone(&self) -> Tz {
         self.attributes.get("tz").and_then(|name| Tz::from_str(name).ok()).unwrap_or(Tz::UTC)
     }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct InvitationRecord {
-    site: SiteId,
-    expires_at: Timestamp,
-    #[serde(default)]
-    used_at: Option<Timestamp>,
-    /// None if an earlier HQ made it: then the record says it.
-    #[serde(default)]
-    made_at: Option<Timestamp>,
-    #[serde(default)]
-    revoked_by: Option<String>,
 }
 
 /// An invitation, as it is shown: without the token, of which nobody has a copy.
@@ -519,37 +511,25 @@ impl Roster {
         Ok(Invitation { site: site.clone(), token: encode_token(site, &secret, fingerprint), expires_at })
     }
 
+    /// Whether an invitation may be used now, with this key if one is known; nothing is changed.
+    pub(crate) fn check_invitation(
+        &self,
+        secret: &str,
+        key_hash: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Usable, HqError> {
+        usable(&self.lake.state().view(), secret, key_hash, now)
+    }
+
     /// Uses an invitation up: the site's key becomes the one it is known by.
     pub(crate) async fn enrol(&self, secret: &str, key_hash: &str, now: Timestamp) -> Result<SiteId, HqError> {
         let id = token_hash(secret);
         self.lake
             .state()
             .update(|view| {
-                let refuse = |why: &str| HqError::Invalid(format!("this invitation {why}; ask HQ for a new one"));
-                let found = view.get(INVITATION, &id).ok_or_else(|| refuse("is not known here"))?;
-                let mut invitation: InvitationRecord = found.parse()?;
+                let Usable { mut invitation, record: mut value, is_repeat } =
+                    usable(view, secret, Some(key_hash), now)?;
                 let site = invitation.site.clone();
-                let record = view.get(SITE, site.as_str()).ok_or_else(|| refuse("is for a site that is gone"))?;
-                let mut value: SiteRecord = record.parse()?;
-                // The reply to a first use may have been lost: the same key may use it again.
-                let is_repeat = invitation.used_at.is_some() && value.key_hash.as_deref() == Some(key_hash);
-                if value.retired.is_some() {
-                    return Err(refuse("is for a site that was retired"));
-                }
-                if invitation.used_at.is_some() && !is_repeat {
-                    return Err(refuse("was used already"));
-                }
-                if invitation.revoked_by.is_some() {
-                    return Err(refuse("was revoked"));
-                }
-                if now > invitation.expires_at {
-                    return Err(refuse("has expired"));
-                }
-                // Whoever finds an old one must not take the place of the site that was enrolled since.
-                let made_at = invitation.made_at.unwrap_or(found.at);
-                if !is_repeat && value.enrolled_at.is_some_and(|enrolled| enrolled >= made_at) {
-                    return Err(refuse("is older than the site's enrolment"));
-                }
                 if is_repeat {
                     return Ok((Vec::new(), site));
                 }

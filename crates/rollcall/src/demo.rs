@@ -123,6 +123,7 @@ async fn open_store(
     let relay = Relay::start(node.sites_address()).await?;
     let table = |name: &str| TableSpec { table: name.to_owned(), excluded: Vec::new() };
     join(&JoinOptions {
+        contact: None,
         token: invitation.token,
         hq_addresses: vec![relay.address().to_string()],
         database: database.clone(),

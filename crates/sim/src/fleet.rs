@@ -325,6 +325,7 @@ async fn enrol(hq: SocketAddr, token: &str) -> anyhow::Result<Identity> {
     let request = EnrolRequest { token: dialed.secret, csr_pem };
     let answer = EnrolmentClient::new(dialed.channel).enrol(request).await?.into_inner();
     Ok(Identity {
+        contact: None,
         site: answer.site,
         hq_addresses: vec![hq.to_string()],
         ca_pem: answer.ca_pem,

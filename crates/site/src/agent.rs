@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     blind::Blind,
+    claim::claim,
     dial::{DialFailed, Dialed, Trust, authorities, dial_with},
     enrol::{is_renewal_due, renew},
     error::SiteError,
@@ -115,8 +116,9 @@ impl Agent {
     }
 
     /// Runs until `stop`. No trouble ends it: what cannot be done now is tried again, and status
-    /// says what is wrong.
+    /// says what is wrong. Only another agent at work on the same database keeps it from beginning.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), SiteError> {
+        let _claim = claim(&self.directory)?;
         let mut delay = RETRY_DELAY_MIN;
         let _time = AbortOnDropHandle::new(tokio::spawn(self.shelf.clone().keep_time()));
         if let Err(error) = keeper::remember(&self.feed, &self.notes).await {

@@ -82,11 +82,35 @@ pub(crate) async fn dial_with(address: &str, trust: &Trust) -> Result<Dialed, Di
                     let reason = "HQ says that this site's certificate has expired".to_owned();
                     SiteError::Clock { address, reason }
                 }
+                Some(
+                    rustls::Error::InvalidMessage(_)
+                    | rustls::Error::NoApplicationProtocol
+                    | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol),
+                ) => {
+                    let port = rollcall_wire::SITES_PORT;
+                    let reason = format!("it is another service; HQ's port for sites is {port} as a rule");
+                    SiteError::NotOurHq { address, reason }
+                }
+                _ if is_cut_short(&error) => {
+                    let reason = format!(
+                        "the connection was closed during the handshake ({reason}); is this HQ's port for sites?"
+                    );
+                    SiteError::Unreachable { address, reason }
+                }
                 _ => SiteError::Unreachable { address, reason },
             };
             Err(DialFailed { error, resolved })
         }
     }
+}
+
+/// Whether who answers hung up before it said anything, as a service does that expects something else than TLS.
+fn is_cut_short(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_end = |error: &(dyn std::error::Error + 'static)| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset))
+    };
+    std::iter::successors(Some(error), |error| error.source()).any(is_end)
 }
 
 /// The error of TLS that an error comes from.
@@ -139,7 +163,10 @@ async fn connect(address: &str, trust: &Trust, resolved: Resolved) -> Result<Cha
 async fn open_socket(uri: &Uri, resolved: &Resolved) -> io::Result<TcpStream> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(rollcall_wire::SITES_PORT);
-    let addresses: Vec<SocketAddr> = lookup_host((host.as_str(), port)).await?.collect();
+    let addresses: Vec<SocketAddr> = lookup_host((host.as_str(), port))
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("the name {host} is not found: {error}")))?
+        .collect();
     let text = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     resolved.lock().unwrap_or_else(PoisonError::into_inner).0 = text;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name resolved to no address");

@@ -44,6 +44,9 @@ pub enum SiteError {
     /// The connection ended.
     #[error("the connection to HQ ended: {0}")]
     Ended(String),
+    /// Another agent runs on the same database.
+    #[error("an agent runs on this database already (process {0}); stop it first")]
+    AgentRuns(String),
     /// The agent's own files.
     #[error("{doing}")]
     State {
@@ -70,7 +73,7 @@ impl SiteError {
             Self::NotOurHq { .. } => Some(Cause::Void),
             Self::Clock { .. } => Some(Cause::Clock),
             Self::State { source, .. } if is_disk_full(source.as_ref()) => Some(Cause::Disk),
-            Self::State { .. } | Self::Usage(_) => None,
+            Self::State { .. } | Self::Usage(_) | Self::AgentRuns(_) => None,
         }
     }
 

@@ -7,12 +7,15 @@
 //! nor SQL engines; it needs nothing but libc.
 #![forbid(unsafe_code)]
 
+mod address;
 mod agent;
 mod blind;
+mod claim;
 mod dial;
 mod enrol;
 mod error;
 mod feed;
+mod join;
 mod keeper;
 mod line;
 mod loud;
@@ -23,14 +26,18 @@ mod session;
 mod settings;
 mod state;
 mod status;
+mod token;
 
+pub use address::check_address;
 pub use agent::{Agent, AgentConfig};
 pub use dial::{Dialed, dial};
-pub use enrol::{Invited, JoinOptions, dial_invited, join};
+pub use enrol::{Invited, dial_invited};
 pub use error::SiteError;
+pub use join::{JoinOptions, Readiness, check, join, patiently};
 pub use line::DataLine;
-pub use loud::{LoudConfig, be_loud, check as check_loud};
+pub use loud::{LoudConfig, be_loud, check as check_loud, title};
 pub use outbox::{Outbox, Sending};
 pub use settings::LogControl;
 pub use state::{Identity, StateDirectory, mark_resend, resume};
-pub use status::{AgentStatus, AppliedStatus, Level, Report, status};
+pub use status::{AgentStatus, AppliedStatus, CatchingUp, Level, Report, State, local, status};
+pub use token::read_token;

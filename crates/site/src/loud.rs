@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
-use rollcall_types::describe;
+use rollcall_types::{Timestamp, describe};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::SiteError,
-    status::{Level, Report, own_status},
+    status::{Level, Report, State, local, own_status},
 };
 
 /// What makes a site loud, and how.
@@ -30,6 +30,13 @@ pub struct LoudConfig {
     pub on_unconfirmed: Option<String>,
     /// Where the status page is served; loopback, since it asks for no password.
     pub page: Option<SocketAddr>,
+}
+
+impl LoudConfig {
+    /// Neither command nor page.
+    pub fn quiet(database: PathBuf, state: Option<PathBuf>, max_age: Duration) -> Self {
+        Self { database, state, max_age, on_unconfirmed: None, page: None }
+    }
 }
 
 /// How often the status is looked at.
@@ -167,38 +174,51 @@ fn escaped(text: &str) -> String {
 fn page(report: &Result<Report, String>) -> String {
     let (color, title, summary, rows) = match report {
         Ok(report) => {
-            let (color, title) = match report.level {
-                Level::Current => ("#1a7f37", "All is well"),
-                Level::UnconfirmedTooLong => ("#bf8700", "Changes wait for HQ"),
-                Level::Broken => ("#cf222e", "A person must act"),
+            let color = match (report.state, report.level) {
+                (State::Current, Level::Current) => "#1a7f37",
+                (State::NeedsAPerson, _) | (_, Level::Broken) => "#cf222e",
+                _ => "#9a6700",
             };
             let agent = report.agent.clone().unwrap_or_default();
-            let time =
-                |at: Option<rollcall_types::Timestamp>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+            let time = |at: Option<Timestamp>| at.map_or_else(|| "–".to_owned(), local);
+            let text = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+            let oldest = match report.unconfirmed_rows {
+                0 => "–".to_owned(),
+                _ => format!("{} min", report.oldest_unconfirmed_age_seconds / 60),
+            };
             let rows = [
+                ("What to do", text(report.what_to_do.clone().or_else(|| Some("nothing".to_owned())))),
+                ("Whom to call", text(report.contact.clone())),
                 ("HQ", agent.connected_to.clone().unwrap_or_else(|| "not connected".to_owned())),
-                ("Not connected since", agent.disconnected_since.map_or_else(|| "–".to_owned(), |at| at.to_string())),
+                ("Not connected since", time(agent.disconnected_since)),
                 ("Changes waiting", report.unconfirmed_rows.to_string()),
-                ("The oldest waits", format!("{} min", report.oldest_unconfirmed_age_seconds / 60)),
+                ("The oldest waits", oldest),
                 ("HQ confirmed something last", time(agent.last_confirmed_at)),
-                ("Cause", agent.cause.map_or_else(|| "–".to_owned(), |cause| cause.to_string())),
-                ("Last error", agent.last_error.clone().unwrap_or_else(|| "–".to_owned())),
+                ("Cause", text(agent.cause.map(|cause| cause.to_string()))),
+                ("Last error", text(agent.last_error)),
             ];
             let rows: String = rows
                 .iter()
                 .map(|(name, value)| format!("<tr><th>{name}</th><td>{}</td></tr>", escaped(value)))
                 .collect();
-            (color, title, format!("{}: {}", report.site, report.summary), rows)
+            (color, title(report), format!("{}: {}", report.site, report.summary), rows)
         }
-        Err(error) => ("#cf222e", "A person must act", error.clone(), String::new()),
+        Err(error) => ("#cf222e", State::NeedsAPerson.title().to_owned(), error.clone(), String::new()),
     };
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=15>\
          <meta name=viewport content='width=device-width'><title>{title}</title>\
          <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1f2328}}\
          h1{{background:{color};color:#fff;padding:.6rem 1rem;border-radius:.4rem;font-size:1.4rem}}\
-         th{{text-align:left;font-weight:500;padding:.3rem 1.5rem .3rem 0;vertical-align:top;color:#59636e}}</style>\
+         th{{text-align:left;font-weight:500;padding:.3rem 1.5rem .3rem 0;vertical-align:top;color:#59636e;white-space:nowrap}}</style>\
          <h1>{title}</h1><p>{}</p><table>{rows}</table></html>",
         escaped(&summary)
     )
+}
+
+/// How it stands and since when, in a line.
+pub fn title(report: &Report) -> String {
+    let since = report.since.filter(|_| report.state != State::Current);
+    let since = since.map_or_else(String::new, |since| format!(" since {}", local(since)));
+    format!("{}{since}", report.state.title())
 }

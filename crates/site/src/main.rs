@@ -1,152 +1,65 @@
 //! `rollcall-site`: the agent's command line.
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+mod cli;
 
-use clap::{Parser, Subcommand};
-use rollcall_capture::{Incoming, Source, TableSpec};
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, error::ErrorKind};
+use cli::{Cli, Command, LogFormat, MAX_AGE};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_capture::{Incoming, Source};
 use rollcall_site::{
-    Agent, AgentConfig, JoinOptions, LogControl, LoudConfig, Report, SiteError, StateDirectory, be_loud, check_loud,
-    join, mark_resend, resume, status,
+    Agent, AgentConfig, LogControl, LoudConfig, Readiness, Report, StateDirectory, be_loud, check, check_loud, join,
+    local, mark_resend, resume, status, title,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-/// Keeps HQ informed of every change in this store's database.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Cli {
-    /// Where the agent's own files are: as a rule in FILE.rollcall beside the database. Say it at every
-    /// command where the database is reached through a folder that is a link.
-    #[arg(long, global = true, value_name = "DIR")]
-    state: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Enrol this store with HQ and begin to capture its tables.
-    Join {
-        /// The invitation that `rollcall roster invite` printed.
-        token: String,
-        /// HQ's address; may be given several times.
-        #[arg(long, required = true, value_name = "HOST:PORT")]
-        hq: Vec<String>,
-        /// The store's SQLite database, as it is; its programs need not stop.
-        #[arg(long)]
-        db: PathBuf,
-        /// Tables to capture.
-        #[arg(long, required = true, value_delimiter = ',')]
-        tables: Vec<String>,
-        /// A column never to be captured; may be given several times.
-        #[arg(long, value_name = "TABLE.COLUMN")]
-        exclude: Vec<String>,
-        /// The column with the time at which a row of a table happened, so that a question about
-        /// last month needs no site beyond it; HQ takes it where nobody there says otherwise. May
-        /// be given for several tables.
-        #[arg(long, value_name = "TABLE.COLUMN")]
-        event_time: Vec<String>,
-        /// This database takes the place of the one the site had before; what only that one had is not
-        /// missed.
-        #[arg(long)]
-        replace_site: bool,
-        /// Go on running as the agent.
-        #[arg(long)]
-        run: bool,
-    },
-    /// Run the agent until stopped.
-    Run {
-        /// The store's database.
-        #[arg(long)]
-        db: PathBuf,
-        /// HQ's address in place of the one given to join; may be given several times.
-        #[arg(long, value_name = "HOST:PORT")]
-        hq: Vec<String>,
-        /// Run this command when changes have waited for HQ too long, or worse; again every 4 hours.
-        #[arg(long, value_name = "COMMAND")]
-        on_unconfirmed: Option<String>,
-        /// Unconfirmed for longer than this is too long.
-        #[arg(long, default_value_t = 30, value_name = "MINUTES")]
-        max_age: u64,
-        /// Serve a status page here, such as 127.0.0.1:7490.
-        #[arg(long, value_name = "HOST:PORT")]
-        status_page: Option<SocketAddr>,
-    },
-    /// Say whether all is well; exit code 0 current, 1 unconfirmed too long, 2 broken.
-    Status {
-        /// The store's database.
-        #[arg(long)]
-        db: PathBuf,
-        /// Unconfirmed for longer than this is too long.
-        #[arg(long, default_value_t = 30, value_name = "MINUTES")]
-        max_age: u64,
-        /// For programs.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Stop capturing a table, or all of them; the store's own tables are left as they are.
-    Detach {
-        /// The store's database.
-        #[arg(long)]
-        db: PathBuf,
-        /// Only this table.
-        #[arg(long)]
-        table: Option<String>,
-        /// Remove the journal too, with everything not confirmed yet.
-        #[arg(long)]
-        forget: bool,
-    },
-    /// Have the agent leave the database alone, to put a backup in place: it goes on by itself after a while.
-    /// Changes are captured meanwhile.
-    Pause {
-        /// The store's database.
-        #[arg(long)]
-        db: PathBuf,
-        /// For so long at most.
-        #[arg(long, default_value_t = 60, value_name = "MINUTES")]
-        minutes: u32,
-    },
-    /// Have the agent go on, after a pause or after it gave up on a database that went back in time again and
-    /// again.
-    Resume {
-        /// The store's database.
-        #[arg(long)]
-        db: PathBuf,
-    },
-    /// Let HQ have a table in which the store has rows of its own: HQ's rows take their place.
-    Adopt {
-        /// The table, which HQ publishes.
-        table: String,
-        /// The store's database.
-        #[arg(long)]
-        db: PathBuf,
-    },
-    /// Accept that HQ was restored from a backup, and send again what it lacks.
-    Resend {
-        /// The store's database.
-        #[arg(long)]
-        db: PathBuf,
-    },
-}
+/// The command failed, or was called wrongly: 1 and 2 are what `status` found.
+const FAILURE: u8 = 3;
 
 fn main() -> ExitCode {
-    let log = start_log();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that hangs up has seen enough.
+            let _ = error.print();
+            let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if is_answer { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) };
+        }
+    };
+    let log = start_log(cli.log_format);
     match execute(cli.command, cli.state, log) {
         Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(3)
+            ExitCode::from(FAILURE)
         }
     }
 }
 
+/// Whether who reads standard output went away: it has what it wanted.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let of_system = error.downcast_ref::<std::io::Error>();
+    of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// Logs as the environment says; HQ may change that.
-fn start_log() -> LogControl {
+fn start_log(format: LogFormat) -> LogControl {
     let usual = || EnvFilter::try_from_env("ROLLCALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(usual());
     let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let to_stderr = match format {
+        LogFormat::Text => to_stderr.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => to_stderr.json().boxed(),
+    };
     tracing_subscriber::registry().with(filter).with(to_stderr).init();
     LogControl::new(move |level| {
         let filter = match level {
@@ -160,90 +73,72 @@ fn start_log() -> LogControl {
 }
 
 fn execute(command: Command, state: Option<PathBuf>, log: LogControl) -> anyhow::Result<ExitCode> {
+    let of = |db: &Path| StateDirectory::of(db, state.as_deref());
     match command {
-        Command::Join { token, hq, db, tables, exclude, event_time, replace_site, run } => {
-            let tables = table_specs(&tables, &exclude)?;
-            let event_times = event_times(&event_time)?;
-            let options = JoinOptions {
-                token,
-                hq_addresses: hq,
-                database: db.clone(),
-                state: state.clone(),
-                replaces_site: replace_site,
-                tables,
-                event_times,
-            };
-            let site = runtime()?.block_on(join(&options))?;
-            eprintln!("joined as {site}; capture is on. Start the agent with: rollcall-site run --db {}", db.display());
-            let loud = LoudConfig {
-                database: db.clone(),
-                state: state.clone(),
-                max_age: MAX_AGE,
-                on_unconfirmed: None,
-                page: None,
-            };
+        Command::Tables { db, json } => print_tables(&db, json)?,
+        Command::Check(args) => {
+            let ready = runtime()?.block_on(check(&args.options(state)?))?;
+            print_readiness(&ready)?;
+        }
+        Command::Join { join: args, run } => {
+            let options = args.options(state.clone())?;
+            let ready = runtime()?.block_on(join(&options))?;
+            ready.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+            let (db, tables) = (args.db, options.tables.len());
+            eprintln!("joined as {}; {tables} tables are captured", ready.site);
             if run {
-                run_agent(AgentConfig { state, log: Some(log), ..AgentConfig::new(db) }, loud)
-            } else {
-                Ok(ExitCode::SUCCESS)
+                let loud = LoudConfig::quiet(db.clone(), state.clone(), MAX_AGE);
+                return run_agent(AgentConfig { state, log: Some(log), ..AgentConfig::new(db) }, loud);
             }
+            eprintln!("now run the agent, here or as a service: rollcall-site run --db {}", db.display());
         }
         Command::Run { db, hq, on_unconfirmed, max_age, status_page } => {
-            let max_age = Duration::from_secs(max_age * 60);
-            let loud =
-                LoudConfig { database: db.clone(), state: state.clone(), max_age, on_unconfirmed, page: status_page };
-            run_agent(AgentConfig { state, hq_addresses: hq, log: Some(log), ..AgentConfig::new(db) }, loud)
+            let db = db.find()?;
+            hq.iter().try_for_each(|address| rollcall_site::check_address(address))?;
+            let loud = LoudConfig::quiet(db.clone(), state.clone(), Duration::from_secs(max_age * 60));
+            let loud = LoudConfig { on_unconfirmed, page: status_page, ..loud };
+            return run_agent(AgentConfig { state, hq_addresses: hq, log: Some(log), ..AgentConfig::new(db) }, loud);
         }
         Command::Status { db, max_age, json } => {
-            let report = status(&db, state.as_deref(), Duration::from_secs(max_age * 60))?;
+            let report = status(&db.find()?, state.as_deref(), Duration::from_secs(max_age * 60))?;
             print_status(&report, json)?;
-            Ok(ExitCode::from(report.level.exit_code()))
+            return Ok(ExitCode::from(report.level.exit_code()));
         }
         Command::Detach { db, table, forget } => {
-            Source::open(&db)?.detach(table.as_deref(), forget)?;
+            Source::open(&db.find()?)?.detach(table.as_deref(), forget)?;
             eprintln!("detached");
-            Ok(ExitCode::SUCCESS)
         }
         Command::Pause { db, minutes } => {
-            let until = rollcall_types::Timestamp::from_micros(
-                Source::clock_micros().saturating_add(i64::from(minutes) * 60_000_000),
-            );
-            let directory = StateDirectory::of(&db, state.as_deref());
-            directory.identity()?;
-            directory.pause(until)?;
-            eprintln!(
-                "the agent leaves {} alone within seconds, until {until} or `rollcall-site resume`",
-                db.display()
-            );
-            Ok(ExitCode::SUCCESS)
+            let db = db.find()?;
+            let now = rollcall_types::Timestamp::from_micros(Source::clock_micros());
+            let until = now.plus_micros(i64::from(minutes) * 60_000_000);
+            of(&db).identity()?;
+            of(&db).pause(until)?;
+            let (db, until) = (db.display(), local(until));
+            eprintln!("the agent leaves {db} alone within seconds, until {until} or `rollcall-site resume`");
         }
         Command::Resume { db } => {
-            let directory = StateDirectory::of(&db, state.as_deref());
+            let directory = of(&db.find()?);
             directory.identity()?;
             resume(&directory)?;
             eprintln!("the agent goes on");
-            Ok(ExitCode::SUCCESS)
         }
         Command::Adopt { table, db } => {
-            let directory = StateDirectory::of(&db, state.as_deref());
-            Incoming::open(&db, directory.path())?.adopt(&table)?;
+            let db = db.find()?;
+            Incoming::open(&db, of(&db).path())?.adopt(&table)?;
             eprintln!("HQ's rows take the place of those in {table} when they come");
-            Ok(ExitCode::SUCCESS)
         }
         Command::Resend { db } => {
-            mark_resend(&StateDirectory::of(&db, state.as_deref()))?;
+            mark_resend(&of(&db.find()?))?;
             eprintln!("the agent will send again at its next connection");
-            Ok(ExitCode::SUCCESS)
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()
 }
-
-/// Unconfirmed for longer than this is too long, unless told otherwise.
-const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
 fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
@@ -251,7 +146,10 @@ fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> 
         let agent = Agent::open(config)?;
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
-        let (ran, ()) = tokio::join!(agent.run(stop.clone()), be_loud(loud, stop));
+        let loud = tokio::spawn(be_loud(loud, stop.clone()));
+        let ran = agent.run(stop.clone()).await;
+        stop.cancel();
+        loud.await?;
         ran?;
         Ok(ExitCode::SUCCESS)
     })
@@ -275,32 +173,57 @@ async fn stop_on_signal(stop: CancellationToken) {
     }
 }
 
-fn table_specs(tables: &[String], exclude: &[String]) -> Result<Vec<TableSpec>, SiteError> {
-    let mut specs: Vec<TableSpec> =
-        tables.iter().map(|table| TableSpec { table: table.trim().to_owned(), excluded: Vec::new() }).collect();
-    for text in exclude {
-        let wrong = |why: &str| SiteError::Usage(format!("--exclude {text:?}: {why}"));
-        let (table, column) = text.split_once('.').ok_or_else(|| wrong("write it as table.column"))?;
-        let spec = specs.iter_mut().find(|spec| spec.table.eq_ignore_ascii_case(table));
-        spec.ok_or_else(|| wrong("that table is not among --tables"))?.excluded.push(column.to_owned());
+fn print_tables(database: &Path, json: bool) -> anyhow::Result<()> {
+    let listed = cli::listed(database)?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&listed)?)?;
+        return Ok(());
     }
-    Ok(specs)
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["table", "rows", "key", "can be captured"]);
+    for one in &listed {
+        let key = if one.key.is_empty() { "row number".to_owned() } else { one.key.join(", ") };
+        let can_be = match (&one.problem, one.is_captured) {
+            (Some(problem), _) => format!("no: {problem}"),
+            (None, true) => "is captured".to_owned(),
+            (None, false) => "yes".to_owned(),
+        };
+        let rows = one.rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string());
+        table.add_row([one.table.clone(), rows, key, can_be]);
+    }
+    writeln!(out, "{table}")?;
+    let can_be = listed.iter().filter(|one| one.problem.is_none()).count();
+    eprintln!("{can_be} of {} can be captured; `--tables all` takes these", listed.len());
+    Ok(())
 }
 
-/// From `table.column`.
-fn event_times(said: &[String]) -> Result<BTreeMap<String, String>, SiteError> {
-    let pair = |text: &String| {
-        let wrong = || SiteError::Usage(format!("--event-time {text:?}: write it as table.column"));
-        text.split_once('.').map(|(table, column)| (table.to_owned(), column.to_owned())).ok_or_else(wrong)
-    };
-    said.iter().map(pair).collect()
+fn print_readiness(ready: &Readiness) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready to join as {}: nothing was changed", ready.site)?;
+    writeln!(out, "  the tables can be captured, and the database can be written to")?;
+    writeln!(out, "  HQ answers at {} and is the one that the invitation is from", ready.hq)?;
+    writeln!(out, "  the invitation is good until {}", local(ready.expires))?;
+    for warning in ready.warnings() {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
 }
 
 fn print_status(report: &Report, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
     if json {
-        println!("{}", serde_json::to_string_pretty(report)?);
-    } else {
-        println!("{}: {}", report.site, report.summary);
+        writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
+        return Ok(());
+    }
+    writeln!(out, "{}: {}", report.site, title(report))?;
+    writeln!(out, "  {}", report.summary)?;
+    if let Some(what) = &report.what_to_do {
+        writeln!(out, "  what to do: {what}")?;
+    }
+    if let Some(contact) = report.contact.as_ref().filter(|_| report.what_to_do.is_some()) {
+        writeln!(out, "  whom to call: {contact}")?;
     }
     Ok(())
 }

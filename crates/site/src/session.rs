@@ -691,14 +691,14 @@ impl Session<'_> {
         }
         let kept = i64::try_from(KEPT_CONFIRMED.as_micros()).unwrap_or(i64::MAX);
         let through = self.notes.confirmed_before(self.hq_now().saturating_sub(kept))?;
-        let head = self
+        let (head, to_load) = self
             .feed
             .call(move |source| {
                 if clear_notes {
                     source.forget_notes()?;
                 }
                 source.prune(confirmed, PruneLimits { through, bytes: JOURNAL_BYTES_MAX })?;
-                Ok(source.heads()?.head)
+                Ok((source.heads()?.head, source.rows_to_load()?))
             })
             .await?;
         if clear_notes {
@@ -706,6 +706,7 @@ impl Session<'_> {
         }
         self.status.health(&self.health.get());
         self.status.journal(head);
+        self.status.catching_up(confirmed, to_load);
         if let Err(error) = self.status.write() {
             tracing::warn!(error = %rollcall_types::describe(&error), "the status could not be written");
         }

@@ -47,6 +47,9 @@ pub struct Identity {
     /// By table: the column with the time at which a row happened, as it was said at join.
     #[serde(default)]
     pub event_times: BTreeMap<String, String>,
+    /// Whom people at the store are to call, as it was said at join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact: Option<String>,
 }
 
 /// While this file is there, the agent leaves the database alone.
@@ -57,7 +60,8 @@ const IDENTITY: &str = "identity.json";
 
 /// Whether a file in the directory is the agent's, by its name.
 fn is_own_file(name: &std::ffi::OsStr) -> bool {
-    const WRITTEN: [&str; 4] = [IDENTITY, PAUSED, crate::enrol::KEY, crate::status::FILE];
+    const WRITTEN: [&str; 6] =
+        [IDENTITY, PAUSED, crate::enrol::KEY, crate::status::FILE, crate::join::BEGUN, crate::claim::FILE];
     const DATABASES: [&str; 2] = [NOTES, crate::published::STAGED];
     let is_one_of = |names: &[&str], endings: &[&str]| {
         name.to_str().is_some_and(|name| {
@@ -183,9 +187,39 @@ impl StateDirectory {
     /// Reads the identity made by `join`.
     pub fn identity(&self) -> Result<Identity, SiteError> {
         let path = self.file(IDENTITY);
-        let doing = format!("reading {}; was `rollcall-site join` run on this database?", path.display());
-        let text = fs::read(&path).map_err(|error| SiteError::state(doing.clone(), error))?;
+        let doing = format!("reading {}", path.display());
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(self.not_joined()),
+            read => read.map_err(|error| SiteError::state(doing.clone(), error))?,
+        };
         serde_json::from_slice(&text).map_err(|error| SiteError::state(doing, error))
+    }
+
+    /// Why there is no identity, and what to do.
+    fn not_joined(&self) -> SiteError {
+        let of = self.0.display();
+        let text = match fs::read_to_string(self.file(crate::join::BEGUN)) {
+            Ok(site) => format!(
+                "joining HQ as {} was broken off and is not complete. Run the same `rollcall-site join` again: the invitation still works \
+                 from here",
+                site.trim()
+            ),
+            Err(_) => format!(
+                "this database has not joined HQ ({of} holds no identity.json). Run `rollcall-site join`, or, if the agent's files are \
+                 elsewhere, say so with --state"
+            ),
+        };
+        SiteError::Usage(text)
+    }
+
+    /// Forgets all that was noted of a site: its position, what HQ published to it, its status. Its identity stays until there is
+    /// another.
+    pub(crate) fn forget_notes(&self) -> Result<(), SiteError> {
+        let databases = [NOTES, crate::published::STAGED];
+        let files =
+            databases.iter().flat_map(|name| ["", "-wal", "-shm", "-journal"].map(|end| format!("{name}{end}")));
+        let files: Vec<String> = files.chain([crate::status::FILE.to_owned()]).collect();
+        files.iter().try_for_each(|name| self.remove(name))
     }
 
     /// Stores the identity, whole or not at all.

@@ -35,15 +35,49 @@ impl Level {
     }
 }
 
+/// How the site stands with HQ, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// HQ has every change.
+    Current,
+    /// HQ is reached, and changes are on their way.
+    Behind,
+    /// HQ is not reached; changes are kept.
+    CutOff,
+    /// Nothing gets better before a person acts.
+    NeedsAPerson,
+}
+
+impl State {
+    /// In a few words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Current => "Current",
+            Self::Behind => "Behind",
+            Self::CutOff => "Cut off",
+            Self::NeedsAPerson => "A person must act",
+        }
+    }
+}
+
 /// What `rollcall-site status` tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// How bad it is.
     pub level: Level,
+    /// How it stands with HQ.
+    pub state: State,
+    /// Since when it stands so, as far as it is known.
+    pub since: Option<Timestamp>,
     /// The site's id.
     pub site: String,
-    /// One sentence for people.
+    /// One sentence for people: how it stands, and why.
     pub summary: String,
+    /// What a person at the store should do; none if nothing.
+    pub what_to_do: Option<String>,
+    /// Whom to call; none if nobody said.
+    pub contact: Option<String>,
     /// Changes not confirmed.
     pub unconfirmed_rows: u64,
     /// Age of the oldest of them, seconds.
@@ -91,6 +125,41 @@ pub struct AgentStatus {
     /// What the site has of HQ's tables.
     #[serde(default)]
     pub published: BTreeMap<String, AppliedStatus>,
+    /// How far it has caught up; none if it does not have to.
+    #[serde(default)]
+    pub catching_up: Option<CatchingUp>,
+}
+
+/// A site sends many changes: those that waited, and rows that are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatchingUp {
+    /// When it began.
+    pub since: Timestamp,
+    /// What was confirmed then.
+    pub from: Seq,
+    /// Where the journal ends, as far as it can be told now.
+    pub until: Seq,
+    /// Rows that were there before are loaded as well.
+    pub is_loading: bool,
+}
+
+impl CatchingUp {
+    /// How much is done, percent; never 100.
+    pub fn percent(&self, confirmed: Seq) -> u64 {
+        let all = self.until.0.saturating_sub(self.from.0).max(1);
+        (confirmed.0.saturating_sub(self.from.0).saturating_mul(100) / all).min(99)
+    }
+
+    /// When it will be done at the pace it had so far; none before that can be told.
+    pub fn here_by(&self, confirmed: Seq, now: Timestamp) -> Option<Timestamp> {
+        let done = confirmed.0.saturating_sub(self.from.0);
+        let took = now.since(self.since).as_secs_f64();
+        if done == 0 || took < 5.0 {
+            return None;
+        }
+        let seconds = took / done as f64 * self.until.0.saturating_sub(confirmed.0) as f64;
+        Some(now.plus_micros((seconds.min(1e9) * 1e6) as i64))
+    }
 }
 
 /// What the site has of one of HQ's tables.
@@ -114,6 +183,8 @@ pub(crate) struct StatusFile {
 }
 
 pub(crate) const FILE: &str = "status.json";
+/// More changes than this that wait are more than what the store writes at this moment.
+const MANY: u64 = 200;
 /// An agent that has not written for this long does not run.
 const STALE_AFTER: Duration = Duration::from_secs(120);
 
@@ -123,7 +194,11 @@ fn clock() -> Timestamp {
 
 impl StatusFile {
     pub(crate) fn new(directory: StateDirectory) -> Self {
-        let now = AgentStatus { disconnected_since: Some(clock()), ..AgentStatus::default() };
+        // What it was catching up with goes on.
+        let before = read(&directory);
+        let catching_up = before.as_ref().and_then(|before| before.catching_up);
+        let since = before.and_then(|before| before.disconnected_since).unwrap_or_else(clock);
+        let now = AgentStatus { disconnected_since: Some(since), catching_up, ..AgentStatus::default() };
         Self { directory, now, written: AgentStatus::default() }
     }
 
@@ -189,6 +264,22 @@ impl StatusFile {
         self.now.head = head;
     }
 
+    /// How far HQ has what there is, and about how many rows are still to be loaded.
+    pub(crate) fn catching_up(&mut self, confirmed: Seq, to_load: Option<u64>) {
+        let waiting = self.now.head.0.saturating_sub(confirmed.0);
+        self.now.catching_up = match self.now.catching_up {
+            Some(known) if waiting > 0 || to_load.is_some() => {
+                let until = self.now.head.max(known.until);
+                Some(CatchingUp { until, is_loading: to_load.is_some(), ..known })
+            }
+            None if waiting >= MANY || to_load.is_some() => {
+                let until = Seq(self.now.head.0 + to_load.unwrap_or_default());
+                Some(CatchingUp { since: clock(), from: confirmed, until, is_loading: to_load.is_some() })
+            }
+            _ => None,
+        };
+    }
+
     pub(crate) fn health(&mut self, health: &Health) {
         self.now.capture_problem = health.summary();
     }
@@ -240,14 +331,19 @@ fn waiting(database: &Path, confirmed: Seq) -> Result<(u64, Duration), CaptureEr
     Ok((rows, age))
 }
 
+/// What the agent wrote down last.
+fn read(directory: &StateDirectory) -> Option<AgentStatus> {
+    let text = std::fs::read(directory.file(FILE)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 fn look(database: &Path, state: Option<&Path>, max_age: Duration, is_own: bool) -> Result<Report, SiteError> {
     let database = crate::enrol::database(database)?;
     let directory = StateDirectory::of(&database, state);
     let identity = directory.identity()?;
     // Before the agent's first start there are no notes.
     let confirmed = Notes::look(&directory).and_then(|notes| notes.position()).unwrap_or_default().confirmed;
-    let mut agent: Option<AgentStatus> =
-        std::fs::read(directory.file(FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let mut agent = read(&directory);
     let waiting = match is_own && directory.paused_until().is_some() {
         // What was known when the pause began.
         true => Ok((agent.as_ref().map_or(0, |agent| agent.head.0.saturating_sub(confirmed.0)), Duration::ZERO)),
@@ -262,67 +358,156 @@ fn look(database: &Path, state: Option<&Path>, max_age: Duration, is_own: bool) 
         }
         (Err(error), None) => return Err(error.into()),
     };
-    let (level, summary) = judge(agent.as_ref(), unconfirmed_rows, age, max_age);
+    let known = Known { agent: agent.as_ref(), rows: unconfirmed_rows, age, max_age, confirmed };
+    let Judged { level, state, since, summary, what_to_do } = known.judge();
     Ok(Report {
         level,
+        state,
+        since,
         site: identity.site,
         summary,
+        what_to_do,
+        contact: identity.contact,
         unconfirmed_rows,
         oldest_unconfirmed_age_seconds: age.as_secs(),
         agent,
     })
 }
 
-fn judge(agent: Option<&AgentStatus>, rows: u64, age: Duration, max_age: Duration) -> (Level, String) {
-    let Some(agent) = agent else {
-        return (Level::Broken, "the agent never ran; start `rollcall-site run`".to_owned());
-    };
-    if let Some(problem) = &agent.store_trouble {
-        let cause = agent.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
-        return (Level::Broken, format!("nothing can be sent: {problem}{cause}"));
+/// What the site's standing is judged by.
+struct Known<'a> {
+    agent: Option<&'a AgentStatus>,
+    /// Changes that are not confirmed, and how old the oldest is.
+    rows: u64,
+    age: Duration,
+    max_age: Duration,
+    confirmed: Seq,
+}
+
+/// How the site stands.
+struct Judged {
+    level: Level,
+    state: State,
+    since: Option<Timestamp>,
+    summary: String,
+    what_to_do: Option<String>,
+}
+
+impl Judged {
+    fn new(level: Level, state: State, since: Option<Timestamp>, summary: String) -> Self {
+        Self { level, state, since, summary, what_to_do: None }
     }
-    if let Some(problem) = &agent.capture_problem {
-        return (Level::Broken, format!("changes are not captured: {problem} ({})", Cause::CaptureStuck));
+
+    fn broken(since: Option<Timestamp>, summary: String, what_to_do: &str) -> Self {
+        let what_to_do = Some(what_to_do.to_owned());
+        Self { what_to_do, ..Self::new(Level::Broken, State::NeedsAPerson, since, summary) }
     }
-    if let Some(held) = &agent.held {
-        let text = format!("HQ keeps what this store sends apart until a person there decides: {held}");
-        return (Level::Broken, format!("{text} ({})", Cause::CloneOrRewind));
+}
+
+impl Known<'_> {
+    fn judge(&self) -> Judged {
+        let Some(agent) = self.agent else {
+            return Judged::broken(
+                None,
+                "the agent never ran; changes are kept in the database".to_owned(),
+                "start `rollcall-site run`, or install it as a service",
+            );
+        };
+        self.in_trouble(agent).unwrap_or_else(|| self.running(agent))
     }
-    if let Some((table, problem)) = agent.published.iter().find_map(|(name, of)| Some((name, of.problem.as_ref()?))) {
-        return (Level::Broken, format!("HQ's table {table} is not up to date here: {problem}"));
-    }
-    if agent.refused {
-        let error = agent.last_error.clone().unwrap_or_default();
-        let cause = agent.cause.unwrap_or(Cause::HqRefuses);
-        return (Level::Broken, format!("HQ and this site are at odds: {error} ({cause})"));
-    }
-    if let Some(until) = agent.paused_until.filter(|until| *until > clock()) {
-        let text = format!("a person has the agent pause until {until}; {rows} changes wait safely");
-        return (if age > max_age { Level::UnconfirmedTooLong } else { Level::Current }, text);
-    }
-    if clock().since(agent.at) > STALE_AFTER {
-        return (Level::Broken, format!("the agent does not run (last sign of it: {}); {rows} changes wait", agent.at));
-    }
-    if age > max_age {
-        let since = agent.disconnected_since.map_or_else(String::new, |since| format!(", no connection since {since}"));
-        let cause = agent.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
-        let error = agent.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}{cause}"));
-        let text = format!("{rows} changes wait, the oldest for {} minutes{since}{error}", age.as_secs() / 60);
-        return (Level::UnconfirmedTooLong, text);
-    }
-    match (&agent.connected_to, rows) {
-        (Some(hq), 0) => {
-            let wanted = agent.wanted_version.as_ref();
-            let wanted = wanted.map_or_else(String::new, |version| format!("; HQ wants agent {version} here"));
-            (Level::Current, format!("every change is confirmed by HQ at {hq}{wanted}"))
+
+    /// What a person must see to; none if nothing.
+    fn in_trouble(&self, agent: &AgentStatus) -> Option<Judged> {
+        let since = agent.disconnected_since;
+        let with_cause = |cause: Option<Cause>| cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+        if let Some(problem) = &agent.store_trouble {
+            let text = format!("nothing can be sent: {problem}{}", with_cause(agent.cause));
+            let advice = match agent.cause {
+                Some(Cause::Disk) => "make room on the disk; the agent goes on by itself",
+                _ => "mend what is said here; the agent goes on by itself",
+            };
+            return Some(Judged::broken(since, text, advice));
         }
-        (Some(hq), rows) => (Level::Current, format!("{rows} changes are on their way to HQ at {hq}")),
-        (None, rows) => {
-            let cause = agent.cause.map_or_else(String::new, |cause| format!(": {cause}"));
-            let error = agent.last_error.clone().unwrap_or_else(|| "connecting".to_owned()) + &cause;
-            (Level::Current, format!("no connection to HQ ({error}); {rows} changes wait safely"))
+        if let Some(problem) = &agent.capture_problem {
+            let text = format!("changes are not captured: {problem} ({})", Cause::CaptureStuck);
+            return Some(Judged::broken(None, text, "call HQ: what is written now may have to be stated again"));
         }
+        if let Some(held) = &agent.held {
+            let text = format!(
+                "HQ keeps what this store sends apart until a person there decides: {held} ({})",
+                Cause::CloneOrRewind
+            );
+            return Some(Judged::broken(None, text, "call HQ: only a person there can say which data counts"));
+        }
+        let of_hq = agent.published.iter().find_map(|(name, of)| Some((name, of.problem.as_ref()?)));
+        if let Some((table, problem)) = of_hq {
+            let text = format!("HQ's table {table} is not up to date here: {problem}");
+            return Some(Judged::broken(None, text, "mend the table here, or call HQ"));
+        }
+        if agent.refused {
+            let error = agent.last_error.clone().unwrap_or_default();
+            let text = format!("HQ and this site are at odds: {error} ({})", agent.cause.unwrap_or(Cause::HqRefuses));
+            return Some(Judged::broken(since, text, "call HQ: trying again does not help"));
+        }
+        if agent.paused_until.is_none_or(|until| until <= clock()) && clock().since(agent.at) > STALE_AFTER {
+            let text =
+                format!("the agent does not run (last sign of it: {}); {} changes wait", local(agent.at), self.rows);
+            return Some(Judged::broken(Some(agent.at), text, "start `rollcall-site run`"));
+        }
+        None
     }
+
+    /// The agent does what it can.
+    fn running(&self, agent: &AgentStatus) -> Judged {
+        let rows = self.rows;
+        let level = if self.age > self.max_age { Level::UnconfirmedTooLong } else { Level::Current };
+        let since = agent.disconnected_since;
+        if let Some(until) = agent.paused_until.filter(|until| *until > clock()) {
+            let text = format!("a person has the agent pause until {}; {rows} changes wait safely", local(until));
+            let what_to_do = Some("`rollcall-site resume` ends the pause".to_owned());
+            return Judged { what_to_do, ..Judged::new(level, State::CutOff, since, text) };
+        }
+        let oldest = match self.age.as_secs() / 60 {
+            0 => String::new(),
+            minutes => format!(", the oldest for {minutes} minutes"),
+        };
+        let Some(hq) = &agent.connected_to else {
+            let why = match (&agent.last_error, agent.cause) {
+                (Some(error), Some(cause)) => format!("{error} ({cause})"),
+                (Some(error), None) => error.clone(),
+                (None, _) => "it is being connected".to_owned(),
+            };
+            let text = format!("no connection to HQ: {why}; {rows} changes wait safely{oldest}");
+            let advice = (level != Level::Current).then(|| {
+                "look whether the router has power and the line works; if other things work, call HQ".to_owned()
+            });
+            return Judged { what_to_do: advice, ..Judged::new(level, State::CutOff, since, text) };
+        };
+        let wanted = agent.wanted_version.as_ref();
+        let wanted = wanted.map_or_else(String::new, |version| format!("; HQ wants agent {version} here"));
+        if rows == 0 {
+            let at = agent.last_confirmed_at;
+            return Judged::new(level, State::Current, at, format!("every change is confirmed by HQ at {hq}{wanted}"));
+        }
+        // What a till wrote a second ago is on its way; that is not being behind.
+        let Some(behind) = &agent.catching_up else {
+            let state = if level == Level::Current { State::Current } else { State::Behind };
+            let text = format!("{rows} changes are on their way to HQ at {hq}{oldest}{wanted}");
+            return Judged::new(level, state, None, text);
+        };
+        let by = behind.here_by(self.confirmed, clock());
+        let by = by.map_or_else(String::new, |by| format!(", here by {}", local(by)));
+        let doing = if behind.is_loading { "loading rows from before" } else { "catching up" };
+        let text = format!("{doing}, {} % done{by}; {rows} changes wait{wanted}", behind.percent(self.confirmed));
+        Judged::new(level, State::Behind, Some(behind.since), text)
+    }
+}
+
+/// A time as a clock on the wall of this machine says it, with the day if it is not today.
+pub fn local(at: Timestamp) -> String {
+    let at = at.to_chrono().with_timezone(&chrono::Local);
+    let is_today = at.date_naive() == chrono::Local::now().date_naive();
+    at.format(if is_today { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
 #[cfg(test)]
@@ -331,10 +516,18 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    fn judged(agent: Option<&AgentStatus>, rows: u64, age: Duration) -> Judged {
+        Known { agent, rows, age, max_age: 30 * MINUTE, confirmed: Seq(430) }.judge()
+    }
+
+    fn well() -> AgentStatus {
+        AgentStatus { at: clock(), connected_to: Some("hq:7400".to_owned()), ..AgentStatus::default() }
+    }
+
     #[test]
     fn levels_say_what_a_person_must_know() {
-        let well = AgentStatus { at: clock(), connected_to: Some("hq:7400".to_owned()), ..AgentStatus::default() };
-        let level = |agent: Option<&AgentStatus>, rows, age| judge(agent, rows, age, 30 * MINUTE).0;
+        let well = well();
+        let level = |agent: Option<&AgentStatus>, rows, age| judged(agent, rows, age).level;
         assert_eq!(level(Some(&well), 0, Duration::ZERO), Level::Current);
         assert_eq!(level(Some(&well), 10, 31 * MINUTE), Level::UnconfirmedTooLong);
         assert_eq!(level(None, 0, Duration::ZERO), Level::Broken);
@@ -344,5 +537,23 @@ mod tests {
         assert_eq!(level(Some(&broken), 0, Duration::ZERO), Level::Broken);
         let refused = AgentStatus { refused: true, ..well };
         assert_eq!(level(Some(&refused), 0, Duration::ZERO), Level::Broken);
+    }
+
+    #[test]
+    fn nothing_is_called_current_that_waits_or_is_cut_off() {
+        let state = |agent: &AgentStatus, rows| judged(Some(agent), rows, Duration::ZERO).state;
+        assert_eq!(state(&well(), 0), State::Current);
+        let since = clock().before(100 * Duration::from_secs(1));
+        let behind = CatchingUp { since, from: Seq(0), until: Seq(1000), is_loading: true };
+        let loading = AgentStatus { catching_up: Some(behind), ..well() };
+        let said = judged(Some(&loading), 570, Duration::ZERO);
+        assert_eq!(said.state, State::Behind);
+        assert!(said.summary.contains("43 % done, here by"), "{}", said.summary);
+        let cut = AgentStatus { connected_to: None, disconnected_since: Some(since), ..well() };
+        let said = judged(Some(&cut), 0, Duration::ZERO);
+        assert_eq!((said.state, said.since), (State::CutOff, Some(since)));
+        // At that pace, 430 in 100 seconds, the other 570 take 133 seconds.
+        let by = behind.here_by(Seq(430), since.plus_micros(100_000_000)).expect("told");
+        assert_eq!(by.since(since).as_secs(), 232);
     }
 }

@@ -89,7 +89,7 @@ impl Incoming {
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         let shape = match Shape::read(&transaction, table) {
             Ok(shape) => Some(shape),
-            Err(CaptureError::NoSuchTable(_)) => None,
+            Err(CaptureError::NoSuchTable { .. }) => None,
             Err(error) => return Err(error),
         };
         if let Some(shape) = shape {

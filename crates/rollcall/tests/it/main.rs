@@ -10,6 +10,7 @@ mod engines;
 mod enrolment;
 mod exports;
 mod guards;
+mod joins;
 mod journals;
 mod messages;
 mod nodes;

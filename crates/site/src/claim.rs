@@ -1,0 +1,39 @@
+//! One agent runs on a database at a time: two would take turns at HQ, and be taken for a clone.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+};
+
+use crate::{error::SiteError, state::StateDirectory};
+
+/// Locked by the agent that runs; its text is the agent's process.
+pub(crate) const FILE: &str = "agent.lock";
+
+/// The agent's claim; it ends with this value, or with the process.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _file: Option<File>,
+}
+
+/// Claims the directory. Where the file system knows no locks, or has no room, there is no claim: the agent runs all the same.
+pub(crate) fn claim(directory: &StateDirectory) -> Result<Claim, SiteError> {
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(directory.file(FILE));
+    let Ok(mut file) = opened else { return Ok(Claim { _file: None }) };
+    match file.try_lock() {
+        Ok(()) => {
+            let noted =
+                file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+            if let Err(error) = noted {
+                tracing::debug!(%error, "the agent's process could not be noted");
+            }
+            Ok(Claim { _file: Some(file) })
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            let read = file.read_to_string(&mut process);
+            Err(SiteError::AgentRuns(if read.is_ok() && !process.is_empty() { process } else { "unknown".to_owned() }))
+        }
+        Err(TryLockError::Error(_)) => Ok(Claim { _file: None }),
+    }
+}
