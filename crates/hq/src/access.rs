@@ -36,7 +36,7 @@ pub(crate) const IN_DOUBT: &str = "HQ's own state was damaged and may be older t
 pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
 /// The file in the data directory with the first password of user admin, until that is changed.
 pub(crate) const FIRST_PASSWORD_FILE: &str = "admin.password";
-const NODE_KEY_FILE: &str = "node.key";
+pub(crate) const NODE_KEY_FILE: &str = "node.key";
 /// The next node's key, while secrets are being sealed with it.
 const NEXT_KEY_FILE: &str = "node.key.next";
 const VAULT_NAME: &str = "users";

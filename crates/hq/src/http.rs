@@ -2,7 +2,7 @@
 
 use rollcall_types::describe;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, FromRequestParts, Path, Query, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Path, Request, State},
     http::{StatusCode, header, request::Parts},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -33,14 +33,13 @@ use crate::{
     origin::refuse_elsewhere,
     published_api, quarantine_api,
     relay::Relay,
-    roster::{INVITATION_LIFE_SECONDS, Importing, Invited},
-    secrets_api, settings_api,
+    roster_api, secrets_api, settings_api,
     sql_api::{self, Questions, SqlApi},
     table_settings::{self, TableSettings},
     web_port::hurry,
 };
 
-type App = Arc<Shared>;
+pub(crate) type App = Arc<Shared>;
 
 /// The routes of the API.
 pub(crate) fn router(shared: App) -> Router {
@@ -59,13 +58,6 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/api/roll", get(roll))
         .route("/api/tables", get(tables))
         .route("/api/tables/{table}", axum::routing::put(set_table))
-        .route("/api/roster", get(roster).post(import))
-        .route("/api/roster/{site}", axum::routing::patch(set_attributes))
-        .route("/api/roster/{site}/invite", post(invite))
-        .route("/api/roster/{site}/retire", post(retire))
-        .route("/api/resend", post(resend))
-        .route("/api/invitations", get(invitations))
-        .route("/api/invitations/{id}", axum::routing::delete(revoke))
         .route("/api/users", get(users))
         .route("/api/users/{name}", axum::routing::put(set_user).delete(remove_user))
         .route("/api/users/{name}/tokens", get(tokens))
@@ -74,6 +66,8 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(lives_api::routes())
         .merge(published_api::routes())
         .merge(quarantine_api::routes())
+        .merge(roster_api::routes())
+        .route("/api/stop", post(stop))
         .merge(secrets_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -401,149 +395,13 @@ async fn roll(State(shared): State<App>, Reader(caller): Reader) -> Response {
     Json(roll).into_response()
 }
 
-#[derive(Serialize)]
-struct RosterLine {
-    id: SiteId,
-    attributes: BTreeMap<String, String>,
-    enrolled_at: Option<Timestamp>,
-    retired: Option<crate::roster::Retired>,
-    epoch: Option<rollcall_types::Epoch>,
-}
-
-async fn roster(State(shared): State<App>, _: Viewer) -> Json<Vec<RosterLine>> {
-    let roster = shared.roster.all();
-    let lines = roster.iter().map(|(id, record)| RosterLine {
-        id: id.clone(),
-        attributes: record.attributes.to_map(),
-        enrolled_at: record.enrolled_at,
-        retired: record.retired.clone(),
-        epoch: record.journal.as_ref().map(|journal| journal.epoch),
-    });
-    Json(lines.collect())
-}
-
-#[derive(Deserialize, Default)]
-struct ImportQuery {
-    /// Attributes of which the file has no column go.
-    #[serde(default)]
-    replace: bool,
-    /// Nothing is changed; the report is of what would be.
-    #[serde(default)]
-    dry_run: bool,
-}
-
-async fn import(
-    State(shared): State<App>,
-    Operator(by): Operator,
-    Query(query): Query<ImportQuery>,
-    body: String,
-) -> Result<Response, ApiError> {
-    let how = Importing { replace: query.replace, dry_run: query.dry_run };
-    let report = shared.roster.import(&body, how, shared.ledger.unknown_senders(), &by, shared.now()).await?;
-    Ok(Json(report).into_response())
-}
-
-/// Changes attributes of a site that is on the roster; an empty value takes one away.
-async fn set_attributes(
-    State(shared): State<App>,
-    Operator(by): Operator,
-    Path(site): Path<String>,
-    Json(attributes): Json<BTreeMap<String, String>>,
-) -> Result<Response, ApiError> {
-    let site = site_id(&site)?;
-    let changes = shared.roster.set_attributes(&site, &attributes, &by, shared.now()).await?;
-    Ok(Json(json!({"site": site, "changes": changes})).into_response())
-}
-
-#[derive(Deserialize, Default)]
-struct InviteRequest {
-    #[serde(default)]
-    attributes: BTreeMap<String, String>,
-    #[serde(default)]
-    life_seconds: Option<u64>,
+/// Ends this node, as a signal does; its last commits are made before the process is gone.
+async fn stop(State(shared): State<App>, Admin(by): Admin) -> Json<serde_json::Value> {
+    tracing::warn!(by, "asked to stop");
+    shared.stop.cancel();
+    Json(json!({"stopping": true}))
 }
 
 pub(crate) fn site_id(name: &str) -> Result<SiteId, ApiError> {
     SiteId::new(name).map_err(|error| ApiError(StatusCode::BAD_REQUEST, error.to_string()))
-}
-
-async fn invite(
-    State(shared): State<App>,
-    Operator(by): Operator,
-    Path(site): Path<String>,
-    Json(request): Json<InviteRequest>,
-) -> Result<Response, ApiError> {
-    let life = request.life_seconds.unwrap_or(INVITATION_LIFE_SECONDS);
-    let fingerprint = shared.authority.fingerprint();
-    let site = site_id(&site)?;
-    let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
-    Ok(Json(invitation).into_response())
-}
-
-async fn invitations(State(shared): State<App>, _: Viewer) -> Json<Vec<Invited>> {
-    Json(shared.roster.invitations(shared.now()))
-}
-
-async fn revoke(
-    State(shared): State<App>,
-    Operator(by): Operator,
-    Path(id): Path<String>,
-) -> Result<Json<serde_json::Value>, ApiError> {
-    let site = shared.roster.revoke(&id, &by, shared.now()).await?;
-    tracing::warn!(%site, id, by, "an invitation was revoked");
-    Ok(Json(json!({"revoked": id, "site": site})))
-}
-
-/// Which sites are to send everything again: these, or all that lack what HQ's lake once confirmed to them.
-#[derive(Deserialize)]
-struct ResendRequest {
-    #[serde(default)]
-    sites: Vec<String>,
-    #[serde(default)]
-    refused: bool,
-    reason: String,
-}
-
-async fn resend(
-    State(shared): State<App>,
-    Operator(by): Operator,
-    Json(request): Json<ResendRequest>,
-) -> Result<Json<serde_json::Value>, ApiError> {
-    if request.reason.trim().is_empty() {
-        return Err(ApiError(StatusCode::BAD_REQUEST, "sending everything again needs a reason".to_owned()));
-    }
-    let mut wanted = request.sites.iter().map(|site| site_id(site)).collect::<Result<BTreeSet<SiteId>, ApiError>>()?;
-    if request.refused {
-        wanted.extend(shared.ledger.lacking_confirmed());
-    }
-    let sites = shared.roster.resend(&wanted, &request.reason, &by, shared.now()).await?;
-    // They come again, and hear of it.
-    sites.iter().for_each(|site| shared.sessions.cut(site));
-    let left_out: Vec<&SiteId> = wanted.iter().filter(|site| !sites.contains(site)).collect();
-    tracing::warn!(sites = sites.len(), by, reason = request.reason, "sites are to send everything again");
-    Ok(Json(json!({"sites": sites, "not_enrolled": left_out})))
-}
-
-#[derive(Deserialize, Default)]
-struct RetireRequest {
-    #[serde(default)]
-    reason: String,
-}
-
-async fn retire(
-    State(shared): State<App>,
-    Operator(by): Operator,
-    Path(site): Path<String>,
-    Json(request): Json<RetireRequest>,
-) -> Result<Response, ApiError> {
-    let site = site_id(&site)?;
-    let unconfirmed =
-        shared.roll().into_iter().find(|entry| entry.site == site).map_or(0, |entry| entry.unconfirmed_rows);
-    if request.reason.trim().is_empty() {
-        let text = format!("retiring {site} needs a reason (it has {unconfirmed} unconfirmed rows as far as HQ knows)");
-        return Err(ApiError(StatusCode::BAD_REQUEST, text));
-    }
-    shared.roster.retire(&site, &request.reason, &by, shared.now()).await?;
-    shared.sessions.cut(&site);
-    Ok(Json(json!({"retired": site, "unconfirmed_rows": unconfirmed})).into_response())
 }

@@ -33,7 +33,7 @@ pub struct LakePlace {
 const ROUNDS_MAX: usize = 10;
 
 impl LakePlace {
-    fn store(&self) -> Result<Arc<dyn ObjectStore>, HqError> {
+    pub(crate) fn store(&self) -> Result<Arc<dyn ObjectStore>, HqError> {
         match &self.store {
             Some(address) => Ok(rollcall_lake::store_at(address)?),
             None => {
@@ -163,7 +163,7 @@ async fn mend_all(place: &LakePlace, findings: Vec<Finding>) -> Result<Vec<Mende
 }
 
 /// Several nodes may have the lake open; each knows a state that a repair would change behind its back.
-async fn refuse_while_nodes_run(store: &dyn ObjectStore) -> Result<(), HqError> {
+pub(crate) async fn refuse_while_nodes_run(store: &dyn ObjectStore) -> Result<(), HqError> {
     match Lake::runs_elsewhere(store).await? {
         false => Ok(()),
         true => {

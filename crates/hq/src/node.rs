@@ -440,6 +440,16 @@ impl Node {
         self.first_password.as_deref()
     }
 
+    /// Resolves when this node was asked to stop over its API.
+    pub async fn asked_to_stop(&self) {
+        self.shared.stop.cancelled().await;
+    }
+
+    /// Why this node's directory is not the one it opened, if it is not: somebody exchanged it, and nothing can be written.
+    pub fn exchanged(&self) -> Option<String> {
+        self.shared.lake.exchanged()
+    }
+
     /// How many sites are connected.
     pub fn connected(&self) -> usize {
         self.shared.sessions.count()
@@ -474,6 +484,12 @@ impl Node {
             tracing::error!(error = %describe(&error), "how far the lake has come could not be noted");
         }
         lease::give_up(&self.shared).await;
+        // Last: who waits for the end of this node waits for that. In another's directory it is another's.
+        if self.exchanged().is_none()
+            && let Err(error) = std::fs::remove_file(self.shared.config.data.join(ENDPOINTS_FILE))
+        {
+            tracing::debug!(%error, "the file that says where the node listened could not be removed");
+        }
     }
 }
 

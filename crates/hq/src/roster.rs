@@ -280,6 +280,18 @@ pub struct AttributeChange {
     pub after: Option<String>,
 }
 
+/// A change of one site's attribute that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastChange {
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: String,
+    /// What.
+    #[serde(flatten)]
+    pub change: AttributeChange,
+}
+
 /// How a file is imported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Importing {
@@ -603,6 +615,31 @@ impl Roster {
             Ok((true, ()))
         })
         .await
+    }
+
+    /// Puts a retired site back on the roster, as of now; it joins with a new invitation.
+    pub(crate) async fn reinstate(&self, site: &SiteId, by: &str, now: Timestamp) -> Result<(), HqError> {
+        self.change(site, by, now, |record| {
+            if record.retired.take().is_none() {
+                return Err(HqError::Invalid(format!("site {site} is on the roster; it was not retired")));
+            }
+            record.listed_at = Some(now);
+            Ok((true, ()))
+        })
+        .await
+    }
+
+    /// What changed of a site's attributes, oldest first; from the state log, which keeps every version of a record.
+    pub(crate) async fn history(&self, site: &SiteId) -> Result<Vec<PastChange>, HqError> {
+        let records = self.lake.state().versions(SITE, site.as_str()).await?;
+        let (mut before, mut changes) = (Attributes::default(), Vec::new());
+        for record in records {
+            let value: SiteRecord = record.parse()?;
+            let of = |change| PastChange { at: record.at, by: record.by.to_string(), change };
+            changes.extend(changes_of(site, &before, &value.attributes).into_iter().map(of));
+            before = value.attributes;
+        }
+        Ok(changes)
     }
 
     /// Has sites send everything again when they come next; returns which. Those that are not enrolled are left out.

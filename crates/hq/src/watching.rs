@@ -190,6 +190,9 @@ impl Watching {
             {
                 watch.retire(id, &retired.reason, now);
             }
+            if record.retired.is_none() && before.is_some_and(|known| known.retired.is_some()) {
+                watch.take_back(id, now);
+            }
         }
         *known = (roster.clone(), holidays);
     }

@@ -4,17 +4,18 @@
 //! file, syncs it, gives it its name (by link for *put if absent*, by rename otherwise) and syncs the directory.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Write},
     path::{Path as FilePath, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, local::LocalFileSystem, path::Path,
@@ -25,12 +26,80 @@ use object_store::{
 pub struct DurableDirectory {
     files: Arc<LocalFileSystem>,
     temporary: AtomicU64,
+    hold: Option<Arc<Hold>>,
+}
+
+/// By what a process that has a directory to itself knows that it still is the one it opened. A backup that is put in place
+/// while the old process is still stopping would else get its last commits.
+#[derive(Debug)]
+pub struct Hold {
+    root: PathBuf,
+    /// The directory and what is in it from the beginning, as they were.
+    known: Vec<(PathBuf, Identity)>,
+    /// By folder of a log: the entry this process put there last.
+    last: Mutex<HashMap<PathBuf, (PathBuf, Identity)>>,
+}
+
+/// Which file a path leads to.
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(path: &FilePath) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Its time of creation is the best that is to be had here.
+#[cfg(not(unix))]
+fn identity(path: &FilePath) -> Option<Identity> {
+    let created = fs::metadata(path).ok()?.created().ok()?;
+    Some((0, created.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos() as u64))
+}
+
+impl Hold {
+    /// Holds `root` as it is now; `names` are files in it that are never written anew.
+    pub fn new(root: &FilePath, names: &[&str]) -> Self {
+        let paths = std::iter::once(root.to_owned()).chain(names.iter().map(|name| root.join(name)));
+        let known = paths.filter_map(|path| identity(&path).map(|identity| (path, identity))).collect();
+        Self { root: root.to_owned(), known, last: Mutex::default() }
+    }
+
+    /// Why this is not the directory that was opened; none if it is.
+    pub fn problem(&self) -> Option<String> {
+        let differs = |path: &PathBuf, known: &Identity| identity(path) != Some(*known);
+        let moved = self.known.iter().find(|(path, known)| differs(path, known)).map(|(path, _)| path.clone());
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || last.values().find(|(path, known)| differs(path, known)).map(|(path, _)| path.clone());
+        let path = moved.or_else(gone)?;
+        Some(format!(
+            "{} is not the directory that this process opened any more ({} was exchanged or is gone): nothing is written to it",
+            self.root.display(),
+            path.display()
+        ))
+    }
+
+    /// Refuses a write to another directory.
+    fn check(&self) -> io::Result<()> {
+        self.problem().map_or(Ok(()), |problem| Err(io::Error::other(problem)))
+    }
+
+    fn note(&self, entry: &FilePath) {
+        if let (Some(folder), Some(identity)) = (entry.parent(), identity(entry)) {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.insert(folder.to_owned(), (entry.to_owned(), identity));
+        }
+    }
 }
 
 impl DurableDirectory {
     /// Uses `root`, which must exist.
     pub fn new(root: &FilePath) -> Result<Self> {
-        Ok(Self { files: Arc::new(LocalFileSystem::new_with_prefix(root)?), temporary: AtomicU64::new(0) })
+        Ok(Self { files: Arc::new(LocalFileSystem::new_with_prefix(root)?), temporary: AtomicU64::new(0), hold: None })
+    }
+
+    /// The same, which refuses to write once the directory is another one.
+    pub fn held(self, hold: Arc<Hold>) -> Self {
+        Self { hold: Some(hold), ..self }
     }
 
     /// A name beside `target` that listing hides (`name#N`).
@@ -111,8 +180,14 @@ impl ObjectStore for DurableDirectory {
         };
         let target = self.files.path_to_filesystem(location)?;
         let temporary = self.temporary_name(&target);
+        let hold = self.hold.clone();
+        let is_entry = crate::layer::is_commit(location);
         let written = tokio::task::spawn_blocking(move || {
+            hold.as_ref().map_or(Ok(()), |hold| hold.check())?;
             let written = write_durably(&temporary, &target, &payload, create);
+            if let Some(hold) = hold.filter(|_| is_entry && written.is_ok()) {
+                hold.note(&target);
+            }
             if written.is_err() {
                 // Best effort: a left-over temporary file is hidden from every listing.
                 let _ = fs::remove_file(&temporary);
@@ -138,6 +213,10 @@ impl ObjectStore for DurableDirectory {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        if let Some(problem) = self.hold.as_ref().and_then(|hold| hold.problem()) {
+            let error = Error::Generic { store: "DurableDirectory", source: problem.into() };
+            return futures::stream::once(async move { Err(error) }).boxed();
+        }
         self.files.delete_stream(locations)
     }
 

@@ -44,6 +44,17 @@ pub enum LakeError {
     /// Others kept winning the race for the next version; try again later.
     #[error("gave up after {0} attempts to commit: too many writers")]
     Contention(usize),
+    /// What is asked for cannot be done with what is there.
+    #[error("{0}")]
+    Other(String),
+    /// The commit was worked out from another state than there is.
+    #[error("a commit to {table} removes {path}, which is not in it; nothing is written")]
+    Foreign {
+        /// The table.
+        table: String,
+        /// The file.
+        path: String,
+    },
     /// Another process holds this directory.
     #[error("{0} is in use by another `rollcall hq`; stop that one first, or give this one another --data directory")]
     InUse(String),

@@ -14,7 +14,7 @@ use rollcall_types::TableName;
 
 use crate::{
     clock::BootClock,
-    directory::DurableDirectory,
+    directory::{DurableDirectory, Hold},
     error::{Doing, LakeError},
     heads::Heads,
     layer::{Layered, PutLayer},
@@ -58,10 +58,14 @@ pub struct Lake {
     /// When the newest look at what others wrote began, and one such look at a time.
     followed: tokio::sync::Mutex<Option<Instant>>,
     _lock: Option<File>,
+    hold: Option<Arc<Hold>>,
 }
 
-/// Holds a directory for this process alone. `rollcall hq` is the only writer a directory can have.
-fn lock_directory(root: &FilePath) -> Result<File, LakeError> {
+/// The file in a lake's directory that its process has locked.
+const LOCK: &str = "lock";
+
+/// Holds a directory for this process alone, as long as the file is open. `rollcall hq` is the only writer a directory can have.
+pub fn lock_directory(root: &FilePath) -> Result<File, LakeError> {
     let failed = |source: std::io::Error| LakeError::Store {
         doing: format!("locking {}", root.display()),
         source: object_store::Error::Generic { store: "directory", source: Box::new(source) },
@@ -72,7 +76,7 @@ fn lock_directory(root: &FilePath) -> Result<File, LakeError> {
         #[cfg(unix)]
         fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
     }
-    let file = File::create(root.join("lock")).map_err(failed)?;
+    let file = File::create(root.join(LOCK)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LakeError::InUse(root.display().to_string())),
@@ -84,9 +88,16 @@ impl Lake {
     /// Opens or creates the lake in a directory, which no other process may use at the same time.
     pub async fn open_directory(root: &FilePath, options: LakeOptions) -> Result<Self, LakeError> {
         let lock = lock_directory(root)?;
-        let store: Arc<dyn ObjectStore> = Arc::new(DurableDirectory::new(root).doing("opening the lake's directory")?);
+        let directory = || DurableDirectory::new(root).doing("opening the lake's directory");
+        // The id is there before anything is held by it.
+        let unheld: Arc<dyn ObjectStore> = Arc::new(directory()?);
+        let heads = Heads::read(unheld.as_ref()).await?.ok().flatten().unwrap_or_default();
+        lake_id(unheld.as_ref(), &heads).await?;
+        let hold = Arc::new(Hold::new(root, &[LOCK, "rollcall/lake.json"]));
+        let store: Arc<dyn ObjectStore> = Arc::new(directory()?.held(hold.clone()));
         let mut lake = Self::open(store, options).await?;
         lake._lock = Some(lock);
+        lake.hold = Some(hold);
         Ok(lake)
     }
 
@@ -152,7 +163,13 @@ impl Lake {
             doubt,
             followed: tokio::sync::Mutex::default(),
             _lock: None,
+            hold: None,
         })
+    }
+
+    /// Why the lake's directory is not the one that was opened, if it is not: it was exchanged, and nothing is written any more.
+    pub fn exchanged(&self) -> Option<String> {
+        self.hold.as_ref().and_then(|hold| hold.problem())
     }
 
     /// Whether other processes may write it too.

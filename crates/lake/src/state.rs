@@ -219,6 +219,19 @@ impl StateLog {
         self.0.refresh(&mut read).await.map(|(_, view)| view)
     }
 
+    /// All versions of one record, oldest first. Reads the whole log.
+    pub async fn versions(&self, kind: &str, id: &str) -> Result<Vec<Record>, LakeError> {
+        let snapshot = self.table().snapshot();
+        let mut found = Vec::new();
+        for file in snapshot.files() {
+            let records = self.0.records(&snapshot, file).await?;
+            found.extend(records.into_iter().filter(|record| &*record.kind == kind && &*record.id == id));
+        }
+        found.sort_by_key(|record| record.version);
+        found.dedup_by_key(|record| record.version);
+        Ok(found)
+    }
+
     /// Merges small files, as [`Table::compact`] does. Present records stay; older versions become history, which is not read
     /// any more, and those of `passing` kinds go.
     pub async fn compact(

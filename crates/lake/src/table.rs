@@ -218,6 +218,11 @@ impl Table {
             self.catch_up().await?;
             return Ok(Put::Slept);
         }
+        // A file that leaves a table twice, or that never was in it, is the sign of a state that is not this table's.
+        let mut removes = actions.iter().filter_map(|action| action.remove.as_ref());
+        if let Some(remove) = removes.find(|remove| !base.files.contains_key(remove.path.as_str())) {
+            return Err(LakeError::Foreign { table: self.root.to_string(), path: remove.path.clone() });
+        }
         let version = base.version + 1;
         let path = replay::entry_path(&self.root, version);
         let (entry, body, commit_id) = Entry::write(operation, actions, base.digest)?;

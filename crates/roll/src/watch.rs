@@ -79,14 +79,19 @@ impl Watch {
         let calendar = self.cohorts.calendar(&spec.calendar, &mut self.clock);
         let said = self.traits_of(&spec.attributes);
         if let Some(number) = self.number(&spec.id) {
-            self.sites.count_traits(number, -1);
+            let is_counted = !self.sites[number].retired;
+            if is_counted {
+                self.sites.count_traits(number, -1);
+            }
             let site = &mut self.sites[number];
             let moved = site.calendar != calendar;
             (site.calendar, site.enrolled) = (calendar, spec.enrolled);
             site.expected_from = seconds(spec.expected_from);
             let observed = site.observed().to_vec();
             self.sites.set_shares(number, &said, &observed);
-            self.sites.count_traits(number, 1);
+            if is_counted {
+                self.sites.count_traits(number, 1);
+            }
             if moved {
                 for stream in self.sites[number].streams.clone() {
                     self.clock.move_stream(stream, calendar);
@@ -136,6 +141,27 @@ impl Watch {
             self.incidents.close(incident, &format!("the site was retired by {by}"), now);
         }
         self.leave_groups(number, now);
+    }
+
+    /// A person put a retired site back on the roster: it is expected from now on, and silent until it is heard.
+    pub fn take_back(&mut self, id: &SiteId, now: Timestamp) {
+        let Some(number) = self.number(id).filter(|number| self.sites[*number].retired) else { return };
+        self.sites[number].retired = false;
+        self.sites.count_traits(number, 1);
+        self.groups.look_again();
+        if self.sites[number].streams.is_empty() {
+            let attributes =
+                self.sites[number].said().iter().map(|shared| self.sites.traits.get(*shared).clone()).collect();
+            let due = self.never_heard_due(number, &attributes);
+            self.sites.awaits(number, due);
+        }
+        // Its timers ran out while nobody wanted to hear of it.
+        for stream in self.sites[number].streams.clone() {
+            let loudness = self.clock.measure(stream, seconds(now)).loudness;
+            if loudness >= Loudness::Red {
+                self.silent(number, stream, loudness, seconds(now));
+            }
+        }
     }
 
     fn traits_of(&mut self, attributes: &BTreeMap<String, String>) -> Vec<u32> {

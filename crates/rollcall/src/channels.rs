@@ -115,30 +115,30 @@ pub(crate) fn run(args: ChannelsArgs) -> anyhow::Result<ExitCode> {
 
 fn preview(text: &str, is_json: bool) -> anyhow::Result<()> {
     if is_json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(());
     }
     let shown: Value = serde_json::from_str(text)?;
     let text = |name: &str| shown[name].as_str().unwrap_or_default();
     let to: Vec<&str> = shown["to"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !to.is_empty() {
-        println!("To: {}", to.join(", "));
+        outln!("To: {}", to.join(", "));
     }
-    println!("Subject: {}\n\n{}", text("subject"), text("text"));
+    outln!("Subject: {}\n\n{}", text("subject"), text("text"));
     Ok(())
 }
 
 fn who(text: &str, site: &str, is_json: bool) -> anyhow::Result<ExitCode> {
     let routes: Vec<Value> = serde_json::from_str(text)?;
     if is_json {
-        println!("{text}");
+        outln!("{text}");
     }
     for route in routes.iter().filter(|_| !is_json) {
         let text = |name: &str| route[name].as_str().unwrap_or_default();
         let to: Vec<&str> = route["to"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let to = if to.is_empty() { String::new() } else { format!(" to {}", to.join(", ")) };
         let problem = if route["problem"].is_null() { String::new() } else { format!(": {}", text("problem")) };
-        println!("level {}: {} ({}{to}){problem}", route["level"], text("channel"), text("kind"));
+        outln!("level {}: {} ({}{to}){problem}", route["level"], text("channel"), text("kind"));
     }
     let told = routes.iter().filter(|route| route["problem"].is_null()).count();
     if told == 0 {
@@ -151,12 +151,12 @@ fn list(client: &Client, is_json: bool) -> anyhow::Result<ExitCode> {
     let text = client.get("/api/channels")?;
     let channels: Vec<Value> = serde_json::from_str(&text)?;
     if is_json {
-        println!("{text}");
+        outln!("{text}");
     } else {
         for channel in &channels {
             let text = |name: &str| channel[name].as_str().unwrap_or_default();
             let state = if channel["problem"].is_null() { "works" } else { text("problem") };
-            println!("{}: {}, from level {}: {state}", text("name"), text("kind"), channel["min_level"]);
+            outln!("{}: {}, from level {}: {state}", text("name"), text("kind"), channel["min_level"]);
         }
     }
     let broken = channels.iter().filter(|channel| !channel["problem"].is_null()).count();

@@ -12,10 +12,13 @@ use clap::Args;
 use rollcall_hq::{ENDPOINTS_FILE, OPERATOR_TOKEN_FILE};
 use serde::{Deserialize, de::DeserializeOwned};
 
+/// HQ's data directory where nothing else is said.
+pub(crate) const DEFAULT_DATA: &str = "/var/lib/rollcall";
+
 /// Where HQ is: a directory on this machine, or an address and a token.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HqAddress {
-    /// HQ's data directory, on HQ's own machine.
+    /// HQ's data directory, on HQ's own machine; /var/lib/rollcall if nothing is said.
     #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// HQ's API, such as http://127.0.0.1:7480; needs a token.
@@ -71,7 +74,13 @@ impl Client {
             (Some(url), Some(token), _) => (url.trim_end_matches('/').to_owned(), token.clone()),
             (Some(_), None, _) => bail!("--url needs a token: set ROLLCALL_TOKEN"),
             (None, _, Some(data)) => (read_url(data)?, read(data, OPERATOR_TOKEN_FILE)?),
-            (None, _, None) => bail!("say where HQ is: --data DIR on HQ's machine, or ROLLCALL_URL and ROLLCALL_TOKEN"),
+            (None, _, None) if Path::new(DEFAULT_DATA).exists() => {
+                let data = Path::new(DEFAULT_DATA);
+                (read_url(data)?, read(data, OPERATOR_TOKEN_FILE)?)
+            }
+            (None, _, None) => bail!(
+                "say where HQ is: --data DIR (or ROLLCALL_DATA) on HQ's machine, or ROLLCALL_URL and ROLLCALL_TOKEN from elsewhere"
+            ),
         };
         // Loopback and private names must not go through a proxy.
         let agent = ureq::Agent::config_builder()
@@ -176,8 +185,10 @@ impl Client {
 
 fn read(data: &Path, name: &str) -> anyhow::Result<String> {
     let path = data.join(name);
-    fs::read_to_string(&path)
-        .with_context(|| format!("reading {}; is this HQ's data directory, and has it started?", path.display()))
+    fs::read_to_string(&path).with_context(|| match data.join(OPERATOR_TOKEN_FILE).exists() {
+        true if name == ENDPOINTS_FILE => format!("HQ does not run on {}; start it with `rollcall hq`", data.display()),
+        _ => format!("reading {}; is this HQ's data directory, and may you read it?", path.display()),
+    })
 }
 
 fn read_url(data: &Path) -> anyhow::Result<String> {

@@ -217,12 +217,12 @@ async fn watch(data: &Path, what: &str, time: Duration) -> anyhow::Result<()> {
     })
     .await??;
     let lines: Vec<RollLine> = serde_json::from_str(&roll)?;
-    println!("\nThe roll ({what}):\n{}", roll_table(&lines));
-    println!(
+    outln!("\nThe roll ({what}):\n{}", roll_table(&lines));
+    outln!(
         "SELECT count(*) AS sales, sum(qty*price) AS turnover FROM sales;\n{}",
         String::from_utf8_lossy(&answer).trim_end()
     );
-    println!("coverage: {summary}");
+    outln!("coverage: {summary}");
     Ok(())
 }
 

@@ -98,7 +98,7 @@ fn sites_address(data: &Path) -> anyhow::Result<SocketAddr> {
 pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     if args.stages {
         let stages = tokio::task::spawn_blocking(rollcall_sim::stages::measure).await??;
-        println!("{}", serde_json::to_string_pretty(&stages)?);
+        outln!("{}", serde_json::to_string_pretty(&stages)?);
         return Ok(ExitCode::SUCCESS);
     }
     let temporary = tempfile::tempdir()?;
@@ -149,7 +149,7 @@ pub(crate) async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
         out["freshness_p50_ms"] = json!(freshness[freshness.len() / 2]);
         out["freshness_p99_ms"] = json!(freshness[(freshness.len() * 99 / 100).min(freshness.len() - 1)]);
     }
-    println!("{}", serde_json::to_string_pretty(&out)?);
+    outln!("{}", serde_json::to_string_pretty(&out)?);
     drop(temporary);
     // A running HQ may have had rows before.
     let lost = args.against.is_none() && check["rows"].as_u64() != Some(result.rows)

@@ -1,17 +1,49 @@
 //! `rollcall hq`
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use clap::Args;
-use rollcall_hq::{HTTP_PORT, HqConfig, Node, PG_PORT};
+use clap::{Args, Subcommand};
+use rollcall_hq::{ENDPOINTS_FILE, HTTP_PORT, HqConfig, Node, PG_PORT};
 use rollcall_lake::{CompactionLimits, LakeOptions, PutLayer};
 use rollcall_roll::Thresholds;
 use rollcall_sim::LostReplies;
+use serde_json::json;
+
+use crate::client::{Client, DEFAULT_DATA, HqAddress};
+
+/// How often a node looks whether its directory is still the one it opened.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct HqArgs {
+    #[command(subcommand)]
+    command: Option<HqCommand>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum HqCommand {
+    /// Stop the HQ of a directory on this machine, and wait until it has stopped.
+    #[command(after_help = "Example:\n  rollcall hq stop --data /srv/rollcall")]
+    Stop {
+        /// HQ's data directory.
+        #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
+        data: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
     /// Where the lake is kept; an empty directory becomes a new HQ. With --store, where this node keeps its key.
-    #[arg(long)]
+    #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
     data: PathBuf,
     /// Keep the lake in an object store instead (s3://bucket/prefix; also gs:// and az://). Any number of nodes may use it.
     #[arg(long, value_name = "URL")]
@@ -63,6 +95,53 @@ pub(crate) struct HqArgs {
 }
 
 pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Some(HqCommand::Stop { data }) => stop(&data).await,
+        None => serve(args.serve).await,
+    }
+}
+
+/// How long a node may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(120);
+
+/// Stops the HQ of a directory, and waits for its end.
+async fn stop(data: &Path) -> anyhow::Result<ExitCode> {
+    let is_over = || !data.join(ENDPOINTS_FILE).exists() && !is_locked(data);
+    if is_over() {
+        eprintln!("no HQ runs on {}", data.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let asked =
+        Client::find(&HqAddress::of(data)).and_then(|client| client.post::<serde_json::Value>("/api/stop", &json!({})));
+    if let Err(error) = asked {
+        // One that was killed left its file; one that stops already hears nobody.
+        if !is_locked(data) {
+            eprintln!("no HQ runs on {} (the last one did not stop by itself)", data.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        tracing::debug!(%error, "HQ could not be asked to stop");
+    }
+    let begun = Instant::now();
+    while !is_over() {
+        anyhow::ensure!(
+            begun.elapsed() < STOP_MAX,
+            "HQ on {} still runs after {} s",
+            data.display(),
+            STOP_MAX.as_secs()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eprintln!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a process holds the directory.
+fn is_locked(data: &Path) -> bool {
+    let file = std::fs::File::open(data.join("lock"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let usual = Thresholds::default();
     let red = args.red.unwrap_or_else(|| usual.red.min(args.page.unwrap_or(usual.red)));
     let page = args.page.unwrap_or(usual.page.max(red));
@@ -102,7 +181,7 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         eprintln!("A new HQ in {place}.");
         eprintln!("The first password of user admin is in {}; set another:", file.display());
         eprintln!("  rollcall users set admin --role admin --password-stdin --data {}", args.data.display());
-        eprintln!("Invite a site with:\n  rollcall roster invite SITE --data {}", args.data.display());
+        eprintln!("Invite a site with:\n  rollcall roster invite SITE --new --data {}", args.data.display());
     }
     eprintln!(
         "sites connect to {}, clients of PostgreSQL to {}, the API is at http://{}",
@@ -110,10 +189,28 @@ pub(crate) async fn run(args: HqArgs) -> anyhow::Result<ExitCode> {
         node.pg_address(),
         node.http_address()
     );
-    wait_for_signal().await?;
+    let exchanged = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if let Some(problem) = node.exchanged() {
+                return problem;
+            }
+        }
+    };
+    let exchanged = tokio::select! {
+        signal = wait_for_signal() => signal.map(|()| None)?,
+        () = node.asked_to_stop() => None,
+        problem = exchanged => Some(problem),
+    };
     eprintln!("stopping");
     node.stop().await;
-    Ok(ExitCode::SUCCESS)
+    match exchanged {
+        Some(problem) => anyhow::bail!("{problem}. Start HQ again when the directory is as it is to be"),
+        None => {
+            eprintln!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 /// Ends when the process is asked to stop.

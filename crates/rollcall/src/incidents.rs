@@ -136,7 +136,7 @@ fn explain(hq: &HqAddress, id: u64, was: &str, by: &str) -> anyhow::Result<()> {
 fn budget(client: &Client, is_json: bool) -> anyhow::Result<()> {
     let text = client.get("/api/incidents/budget")?;
     if is_json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(());
     }
     let achieved: Value = serde_json::from_str(&text)?;
@@ -151,7 +151,7 @@ fn budget(client: &Client, is_json: bool) -> anyhow::Result<()> {
         let rate = Cell::new(format!("{:.2}", number(rate))).fg(if is_over { Color::Red } else { Color::Green });
         table.add_row([Cell::new(level), Cell::new(format!("{:.1}", number(from))), rate, Cell::new(budget)]);
     }
-    println!("{table}");
+    outln!("{table}");
     let set = if achieved["tunes"] == true {
         "set anew each Monday, once ten site-months were counted"
     } else {
@@ -168,14 +168,14 @@ fn list(client: &Client, args: &IncidentsArgs) -> anyhow::Result<ExitCode> {
     let text = client.get(if args.all { "/api/incidents?all=true" } else { "/api/incidents" })?;
     let mut incidents: Vec<Value> = serde_json::from_str(&text)?;
     if args.json {
-        println!("{text}");
+        outln!("{text}");
     }
     let is_held = |incident: &Value| incident["closed_at"].is_null() && !incident["held_by"].is_null();
     let held = incidents.iter().filter(|incident| is_held(incident)).count();
     let open = incidents.iter().filter(|incident| incident["closed_at"].is_null()).count() - held;
     incidents.retain(|incident| args.members || !is_held(incident));
     if !args.json && !incidents.is_empty() {
-        println!("{}", table(&incidents));
+        outln!("{}", table(&incidents));
     }
     match held {
         0 => eprintln!("{open} open incidents"),
@@ -232,29 +232,29 @@ const WORST: usize = 10;
 fn show(client: &Client, id: u64, all: bool, is_json: bool) -> anyhow::Result<()> {
     let text = client.get(&format!("/api/incidents/{id}"))?;
     if is_json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(());
     }
     let incident: Value = serde_json::from_str(&text)?;
-    println!("{}", table(std::slice::from_ref(&incident)));
-    println!("\nWhat happened:");
+    outln!("{}", table(std::slice::from_ref(&incident)));
+    outln!("\nWhat happened:");
     for entry in incident["timeline"].as_array().into_iter().flatten() {
-        println!("  {}  {}", time(&entry["at"]), entry["text"].as_str().unwrap_or_default());
+        outln!("  {}  {}", time(&entry["at"]), entry["text"].as_str().unwrap_or_default());
     }
     let mut members: Vec<(&String, &Value)> = incident["members"].as_object().into_iter().flatten().collect();
     // Those that are away first, the longest before the others.
     let order = |member: &Value| (!member["until"].is_null(), member["since"].as_str().unwrap_or_default().to_owned());
     members.sort_by_cached_key(|(_, member)| order(member));
     let absent = members.iter().filter(|(_, member)| member["until"].is_null()).count();
-    println!("\n{} sites, {absent} of them still:", members.len());
+    outln!("\n{} sites, {absent} of them still:", members.len());
     let named = if all { members.len() } else { WORST };
     for (site, member) in members.iter().take(named) {
         let until =
             if member["until"].is_null() { "still".to_owned() } else { format!("to {}", time(&member["until"])) };
-        println!("  {site}: from {} {until}", time(&member["since"]));
+        outln!("  {site}: from {} {until}", time(&member["since"]));
     }
     if members.len() > named {
-        println!("  and {} more (--members)", members.len() - named);
+        outln!("  and {} more (--members)", members.len() - named);
     }
     Ok(())
 }

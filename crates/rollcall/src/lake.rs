@@ -89,14 +89,14 @@ async fn checked(place: &LakePlace) -> anyhow::Result<CheckReport> {
 
 fn show(report: &CheckReport, is_json: bool) -> anyhow::Result<()> {
     if is_json {
-        println!("{}", serde_json::to_string(report)?);
+        outln!("{}", serde_json::to_string(report)?);
         return Ok(());
     }
     for finding in &report.findings {
-        println!("{}\n  remedy: {}", finding.what, finding.remedy());
+        outln!("{}\n  remedy: {}", finding.what, finding.remedy());
         if let rollcall_lake::Damage::Log { lost, .. } = &finding.damage {
             for range in lost {
-                println!(
+                outln!(
                     "  site {} of the roster, life {}: positions {} to {}",
                     range.site,
                     range.epoch,
@@ -110,7 +110,7 @@ fn show(report: &CheckReport, is_json: bool) -> anyhow::Result<()> {
         0 => String::new(),
         count => format!(", {count} of them without a digest"),
     };
-    println!(
+    outln!(
         "{} findings in {} tables and {} data files ({} MB{unverified})",
         report.findings.len(),
         report.tables,
@@ -124,29 +124,29 @@ fn show_mended(mended: &[Mended], is_json: bool) -> anyhow::Result<ExitCode> {
     let is_whole = mended.iter().all(|mended| mended.error.is_none());
     let code = if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) };
     if is_json {
-        println!("{}", serde_json::to_string(mended)?);
+        outln!("{}", serde_json::to_string(mended)?);
         return Ok(code);
     }
     for Mended { finding, error, asked, gone } in mended {
-        println!("{}", finding.what);
+        outln!("{}", finding.what);
         match error {
-            None => println!("  done: {}", finding.remedy()),
-            Some(error) => println!("  not mended: {error}"),
+            None => outln!("  done: {}", finding.remedy()),
+            Some(error) => outln!("  not mended: {error}"),
         }
         match asked.as_slice() {
             [] => {}
-            [one] => println!("  {one} states its rows again when it is heard; until then it is missing"),
+            [one] => outln!("  {one} states its rows again when it is heard; until then it is missing"),
             [first, .., last] => {
                 let count = asked.len();
-                println!(
+                outln!(
                     "  {count} sites ({first} to {last}) state their rows again when heard; until then they are missing"
                 );
             }
         }
         for gone in gone {
-            println!("  cannot come back: {gone}");
+            outln!("  cannot come back: {gone}");
         }
     }
-    println!("{} findings mended", mended.iter().filter(|mended| mended.error.is_none()).count());
+    outln!("{} findings mended", mended.iter().filter(|mended| mended.error.is_none()).count());
     Ok(code)
 }

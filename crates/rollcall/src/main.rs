@@ -3,7 +3,11 @@
 //! Exit codes: 0 fine, 1 a finding (silent sites, an incomplete answer), 2 usage, 3 failure.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod print;
+
 mod answer;
+mod backup;
 mod channels;
 mod client;
 mod demo;
@@ -42,8 +46,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run HQ on a directory; an empty one becomes a working HQ.
+    /// Run HQ on a directory; an empty one becomes a working HQ. `stop` ends it.
     Hq(hq::HqArgs),
+    /// Copy the lake as of now, also while HQ runs; the copy is read and counted.
+    Backup(backup::BackupArgs),
+    /// Put a backup in place.
+    Restore(backup::RestoreArgs),
     /// Ask in SQL; every answer says which sites it is missing.
     Sql {
         /// One statement; tables are in public (current rows), history (every change) and rollcall.
@@ -139,6 +147,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match execute(cli.command) {
         Ok(code) => code,
+        Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(FAILURE)
@@ -149,6 +158,8 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Hq(args) => runtime()?.block_on(hq::run(args)),
+        Command::Backup(args) => runtime()?.block_on(backup::run(args)),
+        Command::Restore(args) => runtime()?.block_on(backup::run_restore(args)),
         Command::Sql { sql, format, out, hq } => {
             let answer = client::Client::find(&hq)?.ask(&sql, format.name())?;
             answer::deliver(answer, format, out.as_deref())

@@ -204,7 +204,7 @@ fn publish_file(args: &PublishArgs, from: Option<&Path>) -> anyhow::Result<Outco
 
 fn tell(args: &PublishArgs, outcome: Outcome) -> anyhow::Result<ExitCode> {
     if args.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        outln!("{}", serde_json::to_string(&outcome)?);
         return Ok(ExitCode::SUCCESS);
     }
     let Outcome { table, version, previous, counts, audience, sites_touched, dry_run, published_since, .. } = outcome;
@@ -327,7 +327,7 @@ fn show_scheduled(client: &Client, of_table: Option<&str>) -> anyhow::Result<()>
             of.note,
         ]);
     }
-    println!("{table}");
+    outln!("{table}");
     Ok(())
 }
 
@@ -342,7 +342,7 @@ pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> 
     if args.json {
         let lacking: serde_json::Value = serde_json::from_str(&lacking)?;
         let list: serde_json::Value = serde_json::from_str(&list)?;
-        println!("{}", serde_json::json!({"publications": list, "lacking": lacking["arrivals"]}));
+        outln!("{}", serde_json::json!({"publications": list, "lacking": lacking["arrivals"]}));
         return Ok(code);
     }
     let arrived: Vec<Arrived> = serde_json::from_str(&list)?;
@@ -363,7 +363,7 @@ pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> 
             Cell::new(of.note),
         ]);
     }
-    println!("{table}");
+    outln!("{table}");
     show_scheduled(&client, args.table.as_deref())?;
     if arrivals.arrivals.is_empty() {
         eprintln!("every site has the newest version");
@@ -386,7 +386,7 @@ pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> 
             let cells = [&of.site, &of.table, &numbers[0], &numbers[1], &numbers[2], why];
             table.add_row(cells.map(str::to_owned));
         }
-        println!("{table}");
+        outln!("{table}");
     }
     eprintln!("{} sites lack the newest version of a table", arrivals.arrivals.len());
     Ok(code)

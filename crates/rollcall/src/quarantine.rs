@@ -121,7 +121,7 @@ fn list(client: &Client, all: bool, is_json: bool) -> anyhow::Result<ExitCode> {
     let found: Vec<Kept> = serde_json::from_str(&text)?;
     let code = if found.iter().any(|kept| kept.state == "waits") { ExitCode::from(FINDING) } else { ExitCode::SUCCESS };
     if is_json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(code);
     }
     let mut table = Table::new();
@@ -137,7 +137,7 @@ fn list(client: &Client, all: bool, is_json: bool) -> anyhow::Result<ExitCode> {
             kept.reason.clone(),
         ]);
     }
-    println!("{table}");
+    outln!("{table}");
     eprintln!("in quarantine: {}; `rollcall quarantine show BATCH` shows the rows of one", found.len());
     Ok(code)
 }
@@ -161,11 +161,11 @@ struct ShownTable {
 fn show(client: &Client, id: &str, is_json: bool) -> anyhow::Result<ExitCode> {
     let text = client.get(&format!("/api/quarantine/{id}"))?;
     if is_json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(ExitCode::SUCCESS);
     }
     let shown: Shown = serde_json::from_str(&text)?;
-    println!("{}: {} ({})", shown.about.id, shown.about.reason, shown.about.state());
+    outln!("{}: {} ({})", shown.about.id, shown.about.reason, shown.about.state());
     for of_table in &shown.parts {
         let mut table = Table::new();
         table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
@@ -175,19 +175,19 @@ fn show(client: &Client, id: &str, is_json: bool) -> anyhow::Result<ExitCode> {
                 value.as_deref().map_or_else(|| "NULL".to_owned(), |value| plain(value, SHOWN_BYTES_MAX))
             }));
         }
-        println!("{}:\n{table}", plain(&of_table.table, SHOWN_BYTES_MAX));
+        outln!("{}:\n{table}", plain(&of_table.table, SHOWN_BYTES_MAX));
         if of_table.count > of_table.rows.len() {
-            println!("{} rows, of which the first {} are shown", of_table.count, of_table.rows.len());
+            outln!("{} rows, of which the first {} are shown", of_table.count, of_table.rows.len());
         }
     }
     if let Some(why) = &shown.unreadable {
-        println!("its rows cannot be shown: {why}");
+        outln!("its rows cannot be shown: {why}");
     }
     match shown.problems.as_slice() {
         [] => {
-            println!("nothing would be wrong with it now: `rollcall quarantine take {id}` has the site state it again")
+            outln!("nothing would be wrong with it now: `rollcall quarantine take {id}` has the site state it again")
         }
-        problems => println!(
+        problems => outln!(
             "if it came now, this would be wrong: {}; if that was mended at the store, `rollcall quarantine take {id}` has the \
              site state its rows again",
             problems.join("; ")

@@ -60,7 +60,7 @@ pub(crate) fn run(args: QuotasArgs) -> anyhow::Result<ExitCode> {
         limits = client.put("/api/quotas", &Value::Object(limits))?;
     }
     if args.json {
-        println!("{}", Value::Object(limits));
+        outln!("{}", Value::Object(limits));
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
@@ -69,6 +69,6 @@ pub(crate) fn run(args: QuotasArgs) -> anyhow::Result<ExitCode> {
         let meaning = MEANINGS.iter().find(|(known, _)| known == name).map_or("", |(_, meaning)| meaning);
         table.add_row([name, &limit.to_string(), meaning]);
     }
-    println!("{table}");
+    outln!("{table}");
     Ok(ExitCode::SUCCESS)
 }

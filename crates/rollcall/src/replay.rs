@@ -88,9 +88,9 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     for incident in &found.incidents {
         if args.json {
-            println!("{}", line(incident, &found.told, &routes));
+            outln!("{}", line(incident, &found.told, &routes));
         } else {
-            println!("{}", sentence(incident));
+            outln!("{}", sentence(incident));
         }
     }
     let report = Report::new(&sites, &history, until, &found, config.thresholds);

@@ -1,11 +1,12 @@
 //! `rollcall roster …`
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, fs, io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use rollcall_hq::{AttributeChange, ImportReport, Invitation};
+use rollcall_hq::{AttributeChange, ImportReport, Invitation, PastChange};
+use rollcall_site::local;
 use serde_json::json;
 
 use crate::client::{Client, HqAddress};
@@ -52,10 +53,15 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Print a single-use invitation for a site; it is added to the roster if need be.
+    /// Print a single-use invitation for a site.
+    #[command(after_help = "Examples:\n  rollcall roster invite seattle-01 > token.txt\n  \
+        rollcall roster invite seattle-02 --new --set tz=America/Los_Angeles --set state=WA")]
     Invite {
         /// The site's id.
         site: String,
+        /// Add it to the roster if it is not on it.
+        #[arg(long)]
+        new: bool,
         /// An attribute, such as state=WA; may be given several times.
         #[arg(long, value_name = "K=V")]
         set: Vec<String>,
@@ -94,13 +100,39 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Take a site off the roster and cut it off at once.
+    /// Take a site off the roster and cut it off at once. Its rows stay. You are asked first, unless --yes is said.
+    #[command(after_help = "Example:\n  rollcall roster retire seattle-01 --reason \"sold\"")]
     Retire {
         /// The site's id.
         site: String,
         /// Why; it is kept.
         #[arg(long)]
         reason: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// Put a site back on the roster that was retired by mistake. Its key is gone: invite it, and it joins anew.
+    #[command(after_help = "Example:\n  rollcall roster reinstate seattle-01 --reason \"meant seattle-10\"")]
+    Reinstate {
+        /// The site's id.
+        site: String,
+        /// Why; it is kept.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// What the attributes of a site were: by whom they were changed, and when.
+    #[command(after_help = "Example:\n  rollcall roster history seattle-01")]
+    History {
+        /// The site's id.
+        site: String,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         hq: HqAddress,
     },
@@ -119,7 +151,9 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
             show_changes(&changes);
         }
         Some(RosterCommand::Export { hq }) => export(&Client::find(&hq)?)?,
-        Some(RosterCommand::Invite { site, set, hours, hq }) => invite(&Client::find(&hq)?, &site, &set, hours)?,
+        Some(RosterCommand::Invite { site, new, set, hours, hq }) => {
+            invite(&Client::find(&hq)?, &site, new, &set, hours)?;
+        }
         Some(RosterCommand::Invitations { json, hq }) => invitations(&Client::find(&hq)?, json)?,
         Some(RosterCommand::Revoke { id, hq }) => {
             let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/invitations/{id}"))?;
@@ -143,11 +177,25 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
                 say_names("which", &told);
             }
         }
-        Some(RosterCommand::Retire { site, reason, hq }) => {
+        Some(RosterCommand::Retire { site, reason, yes, hq }) => {
+            let client = Client::find(&hq)?;
+            if !yes
+                && !ask(&format!("Take {site} off the roster? Its agent is cut off at once, and its key is revoked."))?
+            {
+                eprintln!("nothing is changed");
+                return Ok(ExitCode::from(crate::FINDING));
+            }
             let path = format!("/api/roster/{site}/retire");
-            let answer: serde_json::Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
+            let answer: serde_json::Value = client.post(&path, &json!({"reason": reason}))?;
             eprintln!("{site} is retired and cut off; {} of its rows were not confirmed", answer["unconfirmed_rows"]);
+            eprintln!("to take that back: rollcall roster reinstate {site} --reason …");
         }
+        Some(RosterCommand::Reinstate { site, reason, hq }) => {
+            let path = format!("/api/roster/{site}/reinstate");
+            let _: serde_json::Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
+            eprintln!("{site} is on the roster again; its key is gone: rollcall roster invite {site}");
+        }
+        Some(RosterCommand::History { site, json, hq }) => history(&Client::find(&hq)?, &site, json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -182,7 +230,7 @@ fn show_changes(changes: &[AttributeChange]) {
         let value = |value: &Option<String>| value.clone().unwrap_or_default();
         table.add_row([change.site.to_string(), change.attribute.clone(), value(&change.before), value(&change.after)]);
     }
-    println!("{table}");
+    outln!("{table}");
 }
 
 /// The roster as a file that `import` takes.
@@ -220,21 +268,60 @@ fn pairs(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
 /// Names that are said before the rest is counted.
 const NAMED_MAX: usize = 20;
 
-fn say_names(what: &str, names: &[impl std::fmt::Display]) {
-    if names.is_empty() {
-        return;
-    }
+/// The first names, and how many more there are.
+pub(crate) fn named(names: &[impl std::fmt::Display]) -> String {
     let named: Vec<String> = names.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     let more = names.len().saturating_sub(NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more (`rollcall roster` lists them)") } else { String::new() };
-    eprintln!("{what}: {}{more}", named.join(", "));
+    format!("{}{more}", named.join(", "))
 }
 
-fn invite(client: &Client, site: &str, set: &[String], hours: u64) -> anyhow::Result<()> {
-    let body = json!({"attributes": pairs(set)?, "life_seconds": hours * 3600});
-    let invitation: Invitation = client.post(&format!("/api/roster/{site}/invite"), &body)?;
-    println!("{}", invitation.token);
-    eprintln!("for {site}, once, until {}. At the site run:", invitation.expires_at);
+fn say_names(what: &str, names: &[impl std::fmt::Display]) {
+    if !names.is_empty() {
+        eprintln!("{what}: {}", named(names));
+    }
+}
+
+/// Asks a person; where none sits at a terminal, whoever calls has to say --yes.
+fn ask(question: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("{question} Nobody can be asked here: say --yes");
+    }
+    eprint!("{question} [y/N] ");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn history(client: &Client, site: &str, json: bool) -> anyhow::Result<()> {
+    let text = client.get(&format!("/api/roster/{site}/history"))?;
+    if json {
+        outln!("{text}");
+        return Ok(());
+    }
+    let changes: Vec<PastChange> = serde_json::from_str(&text)?;
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["when", "by", "attribute", "before", "after"]);
+    for PastChange { at, by, change } in changes {
+        let value = |value: Option<String>| value.unwrap_or_default();
+        table.add_row([local(at), by, change.attribute, value(change.before), value(change.after)]);
+    }
+    outln!("{table}");
+    Ok(())
+}
+
+fn invite(client: &Client, site: &str, new: bool, set: &[String], hours: u64) -> anyhow::Result<()> {
+    let body = json!({"attributes": pairs(set)?, "life_seconds": hours * 3600, "new": new});
+    let invited = client.post(&format!("/api/roster/{site}/invite"), &body);
+    let invitation: Invitation = invited.map_err(|error| match error.to_string() {
+        text if text.contains("is not on the roster") => {
+            anyhow::anyhow!("{text}. Add it with --new, or import a roster")
+        }
+        _ => error,
+    })?;
+    outln!("{}", invitation.token);
+    eprintln!("for {site}, once, until {}. At the site run:", local(invitation.expires_at));
     eprintln!("  rollcall-site join TOKEN --hq HOST:7400 --db FILE --tables a,b --run");
     Ok(())
 }
@@ -242,7 +329,7 @@ fn invite(client: &Client, site: &str, set: &[String], hours: u64) -> anyhow::Re
 fn invitations(client: &Client, json: bool) -> anyhow::Result<()> {
     let text = client.get("/api/invitations")?;
     if json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(());
     }
     let all: Vec<serde_json::Value> = serde_json::from_str(&text)?;
@@ -254,14 +341,14 @@ fn invitations(client: &Client, json: bool) -> anyhow::Result<()> {
         let used = if one["is_over"] == true { "never; it is over".to_owned() } else { text("used_at") };
         table.add_row([text("id"), text("site"), text("made_at"), text("by"), text("expires_at"), used]);
     }
-    println!("{table}");
+    outln!("{table}");
     Ok(())
 }
 
 fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     let text = client.get("/api/roster")?;
     if json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(());
     }
     let sites: Vec<serde_json::Value> = serde_json::from_str(&text)?;
@@ -285,7 +372,7 @@ fn list(client: &Client, json: bool) -> anyhow::Result<()> {
             text(&site["retired"]["reason"]),
         ]);
     }
-    println!("{table}");
+    outln!("{table}");
     eprintln!("{} sites", sites.len());
     Ok(())
 }

@@ -120,7 +120,7 @@ fn list(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
     let is_advised = known.secrets.iter().any(|secret| secret.advice.is_some());
     let code = if is_advised { ExitCode::from(FINDING) } else { ExitCode::SUCCESS };
     if json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(code);
     }
     let mut table = Table::new();
@@ -131,7 +131,7 @@ fn list(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
         let text = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         table.add_row([secret.what, made, text(secret.expires_at), text(secret.advice)]);
     }
-    println!("{table}");
+    outln!("{table}");
     if let Some(rotation) = known.ca_rotation {
         tell_rotation(&rotation);
     }

@@ -229,7 +229,7 @@ fn list(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         let rules: serde_json::Value = serde_json::from_str(&text)?;
         let lacking: serde_json::Value = serde_json::from_str(&lacking)?;
-        println!("{}", serde_json::json!({"rules": rules, "lacking": lacking["arrivals"]}));
+        outln!("{}", serde_json::json!({"rules": rules, "lacking": lacking["arrivals"]}));
         return Ok(code);
     }
     let mut rules: Vec<(String, Rule)> = serde_json::from_str::<BTreeMap<String, Rule>>(&text)?.into_iter().collect();
@@ -241,7 +241,7 @@ fn list(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
         let to = if rule.to.is_empty() { "every site".to_owned() } else { rule.to.clone() };
         table.add_row([name, rule.rank.to_string(), to, rule.sites.to_string(), says(&rule)]);
     }
-    println!("{table}");
+    outln!("{table}");
     if arrivals.arrivals.is_empty() {
         eprintln!("all {} sites of which something is said do it", arrivals.sites);
         return Ok(code);
@@ -252,7 +252,7 @@ fn list(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     for arrival in &arrivals.arrivals {
         table.add_row([arrival.site.as_str(), arrival.lacks.as_ref().map_or("", |lack| lack.detail.as_str())]);
     }
-    println!("{table}");
+    outln!("{table}");
     eprintln!("{} of {} sites do not do what is said of them yet", arrivals.arrivals.len(), arrivals.sites);
     Ok(code)
 }
@@ -270,7 +270,7 @@ pub(crate) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
             let of_site: serde_json::Value = serde_json::from_str(&text)?;
             let rule: Rule = serde_json::from_value(of_site.clone())?;
             let (says, rules) = (says(&rule), &of_site["rules"]);
-            println!("{}", if says.is_empty() { "nothing but what HQ's own configuration says" } else { &says });
+            outln!("{}", if says.is_empty() { "nothing but what HQ's own configuration says" } else { &says });
             eprintln!("from the rules {rules}");
         }
     }

@@ -30,9 +30,9 @@ pub(crate) struct RollLine {
 pub(crate) fn roll(text: &str, json: bool) -> anyhow::Result<ExitCode> {
     let lines: Vec<RollLine> = serde_json::from_str(text)?;
     if json {
-        println!("{text}");
+        outln!("{text}");
     } else {
-        println!("{}", roll_table(&lines));
+        outln!("{}", roll_table(&lines));
     }
     let catching_up: Vec<&RollLine> = lines.iter().filter(|line| line.caught_up_by.is_some()).collect();
     if let Some(last) = catching_up.iter().filter_map(|line| line.caught_up_by).max() {

@@ -92,7 +92,7 @@ fn given(own: HqAddress, before: HqAddress) -> HqAddress {
 fn show(site: &str, json: bool, hq: &HqAddress) -> anyhow::Result<ExitCode> {
     let text = Client::find(hq)?.get(&format!("/api/sites/{site}/lives"))?;
     if json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(ExitCode::SUCCESS);
     }
     let lives: Lives = serde_json::from_str(&text).context("reading HQ's answer")?;
@@ -121,12 +121,12 @@ fn show(site: &str, json: bool, hq: &HqAddress) -> anyhow::Result<ExitCode> {
             ruling,
         ]);
     }
-    println!("{site}: people see life {current}");
+    outln!("{site}: people see life {current}");
     if !lives.contested.is_empty() {
-        println!("{table}");
+        outln!("{table}");
     }
     if !lives.compared.is_empty() {
-        println!("{}", compared(&lives.compared));
+        outln!("{}", compared(&lives.compared));
     }
     Ok(if is_open { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }

@@ -172,7 +172,7 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
         None => {
             let text = Client::find(&args.hq)?.get("/api/tables")?;
             if args.json {
-                println!("{text}");
+                outln!("{text}");
                 return Ok(ExitCode::SUCCESS);
             }
             let declared: BTreeMap<String, Declared> = serde_json::from_str(&text)?;
@@ -194,7 +194,7 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
                     history,
                 ]);
             }
-            println!("{table}");
+            outln!("{table}");
         }
     }
     Ok(ExitCode::SUCCESS)

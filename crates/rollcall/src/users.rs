@@ -110,7 +110,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
             match answer["password"].as_str() {
                 Some(password) => {
                     eprintln!("Password of user {name} (shown once):");
-                    println!("{password}");
+                    outln!("{password}");
                 }
                 None => eprintln!("user {name} is changed"),
             }
@@ -134,7 +134,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 let answer: Value = client.put(&path, &json!({"days": days}))?;
                 let until = answer["expires_at"].as_str().unwrap_or_default();
                 eprintln!("Token {name} of {user}, valid until {until} (shown once; use it as ROLLCALL_TOKEN):");
-                println!("{}", answer["token"].as_str().unwrap_or_default());
+                outln!("{}", answer["token"].as_str().unwrap_or_default());
             }
         }
         Some(UsersCommand::Remove { name, hq }) => {
@@ -144,7 +144,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
         None => {
             let text = Client::find(&args.hq)?.get("/api/users")?;
             if args.json {
-                println!("{text}");
+                outln!("{text}");
                 return Ok(ExitCode::SUCCESS);
             }
             let users: BTreeMap<String, UserLine> = serde_json::from_str(&text)?;
@@ -156,7 +156,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 let told = if user.strict { "are errors" } else { "come with a notice" };
                 table.add_row([name, user.role, sees, told.to_owned()]);
             }
-            println!("{table}");
+            outln!("{table}");
         }
     }
     Ok(ExitCode::SUCCESS)

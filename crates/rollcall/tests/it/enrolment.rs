@@ -18,15 +18,15 @@ fn an_invitation_works_once_and_a_retired_site_is_cut_off() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("used already"), "{output:?}");
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(thief.sql("SELECT count(*) FROM sqlite_master"), "1", "a refused join leaves the store's file alone");
-    let expired = hq.run(&["roster", "invite", "tacoma-01", "--hours", "0"]);
+    let expired = hq.run(&["roster", "invite", "tacoma-01", "--new", "--hours", "0"]);
     let expired = String::from_utf8(expired.stdout).expect("text");
     let output = thief.try_join(hq.sites, expired.trim(), "t");
     assert!(String::from_utf8_lossy(&output.stderr).contains("expired"), "{output:?}");
     store.run(None);
     hq.wait_state("seattle-01", "ok");
-    let no_reason = hq.run(&["roster", "retire", "seattle-01", "--reason", " "]);
+    let no_reason = hq.run(&["roster", "retire", "seattle-01", "--yes", "--reason", " "]);
     assert!(!no_reason.status.success());
-    assert!(hq.run(&["roster", "retire", "seattle-01", "--reason", "sold"]).status.success());
+    assert!(hq.run(&["roster", "retire", "seattle-01", "--yes", "--reason", "sold"]).status.success());
     hq.wait_state("seattle-01", "retired");
     wait_for("the agent to say that HQ refuses it", || (store.status().0 == Some(2)).then_some(()));
     // It stays out over a restart of HQ, and its rows stay.
@@ -173,4 +173,43 @@ fn a_short_lived_certificate_is_renewed_even_after_it_expired() {
     let after: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("reads")).expect("json");
     assert_ne!(after["certificate_pem"], before);
     assert!(after["not_after_micros"].as_i64() > Some(1));
+}
+
+#[test]
+fn a_slip_adds_no_site_and_a_wrong_retirement_is_taken_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let said = |arguments: &[&str]| {
+        let output = hq.run(&[&["roster"], arguments].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let mut store = running_store(&hq, directory.path(), "berlin-01", SCHEMA, "t");
+    hq.wait_state("berlin-01", "ok");
+    let (code, text) = said(&["invite", "berlin-0l"]);
+    assert!(code == Some(3) && text.contains("is berlin-01 meant") && text.contains("--new"), "{text}");
+    assert_eq!(hq.api("/api/roster").as_array().map(Vec::len), Some(1));
+    // Nobody sits at a terminal to be asked.
+    let (code, text) = said(&["retire", "berlin-01", "--reason", "meant another"]);
+    assert!(code == Some(3) && text.contains("--yes"), "{text}");
+    hq.wait_state("berlin-01", "ok");
+    let (code, text) = said(&["retire", "berlin-01", "--yes", "--reason", "meant another"]);
+    assert!(code == Some(0) && text.contains("reinstate berlin-01"), "{text}");
+    hq.wait_state("berlin-01", "retired");
+    assert_eq!(said(&["reinstate", "berlin-01", "--reason", " "]).0, Some(3));
+    assert_eq!(said(&["reinstate", "berlin-01", "--reason", "a slip"]).0, Some(0));
+    assert_eq!(said(&["reinstate", "berlin-01", "--reason", "a slip"]).0, Some(3), "it is on the roster");
+    wait_for("it to be expected again", || (hq.state_of("berlin-01")["state"] != "retired").then_some(()));
+    store.stop();
+    let token = hq.run(&["roster", "invite", "berlin-01"]);
+    let token = String::from_utf8(token.stdout).expect("text");
+    store.join(hq.sites, token.trim(), "t");
+    store.run(None);
+    hq.wait_state("berlin-01", "ok");
+    assert_eq!(hq.value("SELECT count(*) FROM t").as_deref(), Some("1"), "nothing is doubled");
+    // Who changed what of it, and when.
+    assert!(hq.run(&["roster", "set", "berlin-01", "isp=Red"]).status.success());
+    let past = hq.api("/api/roster/berlin-01/history");
+    let isp = past.as_array().into_iter().flatten().find(|change| change["attribute"] == "isp");
+    assert_eq!(isp.map(|change| change["after"].clone()), Some("Red".into()), "{past}");
+    assert!(hq.run(&["roster", "history", "berlin-01"]).status.success());
 }

@@ -51,7 +51,7 @@ fn what_people_do_is_recorded_with_what_was_before() {
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
     for attributes in ["state=WA", "state=OR"] {
-        assert!(hq.run(&["roster", "invite", "seattle-01", "--set", attributes]).status.success());
+        assert!(hq.run(&["roster", "invite", "seattle-01", "--new", "--set", attributes]).status.success());
     }
     let acts = hq.rows("SELECT \"by\", \"from\", what, outcome, before, after FROM rollcall.audit ORDER BY at");
     let last = acts.last().expect("an act");
@@ -61,7 +61,7 @@ fn what_people_do_is_recorded_with_what_was_before() {
     let text = |name: &str| last[name].as_str().unwrap_or_default().to_owned();
     assert!(text("before").contains("\"WA\"") && text("after").contains("\"OR\""), "{last}");
     // A refused one is kept as well, and questions are not among them.
-    assert!(!hq.run(&["roster", "retire", "seattle-01", "--reason", ""]).status.success());
+    assert!(!hq.run(&["roster", "retire", "seattle-01", "--yes", "--reason", ""]).status.success());
     let refused = hq.value("SELECT outcome FROM rollcall.audit WHERE what LIKE '%retire' LIMIT 1").expect("recorded");
     assert!(refused.starts_with("400"), "{refused}");
     assert_eq!(hq.value("SELECT count(*) FROM rollcall.audit WHERE what LIKE '%/api/sql%'").as_deref(), Some("0"));

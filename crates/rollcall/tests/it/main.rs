@@ -2,6 +2,7 @@
 
 mod ask;
 mod attacks;
+mod backups;
 mod bucket;
 mod chaos;
 mod clients;

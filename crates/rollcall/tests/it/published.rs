@@ -67,7 +67,7 @@ fn import(hq: &Hq, directory: &Path, regions: &BTreeMap<String, usize>) {
 }
 
 fn invitation(hq: &Hq, site: &str) -> String {
-    let output = hq.run(&["roster", "invite", site]);
+    let output = hq.run(&["roster", "invite", site, "--new"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }

@@ -30,7 +30,7 @@ fn stores(hq: &Hq, directory: &std::path::Path) -> Vec<Store> {
     assert!(hq.run(&["roster", "import", roster.to_str().expect("text")]).status.success());
     let start = |id: &str| {
         let mut store = Store::new(directory, id, SHOP);
-        let invited = hq.run(&["roster", "invite", id]);
+        let invited = hq.run(&["roster", "invite", id, "--new"]);
         store.join(hq.sites, text(&invited.stdout).trim(), "sales");
         store.run(None);
         store

@@ -213,6 +213,11 @@ impl Hq {
         }
     }
 
+    /// Whether the process has ended by itself.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.process.as_mut().is_none_or(Process::is_over)
+    }
+
     /// The process's number.
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("runs").0.id()
@@ -333,6 +338,7 @@ impl Hq {
             "roster",
             "invite",
             site,
+            "--new",
             "--set",
             "state=WA",
             "--set",

@@ -1,0 +1,186 @@
+//! `rollcall backup` and `restore`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use object_store::ObjectStore;
+use rollcall_lake::{
+    DurableDirectory, Lake, LakeOptions,
+    backup::{self, Copied},
+    lock_directory,
+};
+use rollcall_types::{SiteId, SiteNumber, Timestamp};
+use serde::Serialize;
+
+use crate::{
+    access::NODE_KEY_FILE,
+    error::HqError,
+    lake_care::{LakePlace, refuse_while_nodes_run},
+    roster::sites,
+};
+
+/// Folders and files of a directory that are the lake, and not the node's own.
+const OF_LAKE: [&str; 3] = ["rollcall", "tables", "private"];
+
+/// What a restore did.
+#[derive(Debug, Serialize)]
+pub struct Restored {
+    /// What is there now.
+    pub copied: Copied,
+    /// Where what was there before is now.
+    pub moved_to: Option<PathBuf>,
+    /// Sites that had come further than the backup, or, where what was there cannot be read, all that ever joined.
+    pub sites: BTreeSet<SiteId>,
+    /// The key that opens the lake's secrets is there.
+    pub has_key: bool,
+}
+
+/// A place for a copy: an object store's address, or a directory, which is made.
+fn place(address: &str, is_new: bool) -> Result<Arc<dyn ObjectStore>, HqError> {
+    if address.contains("://") {
+        return Ok(rollcall_lake::store_at(address)?);
+    }
+    let path = Path::new(address);
+    let failed = |source| HqError::Io { doing: format!("opening {address}"), source };
+    if is_new && !path.exists() {
+        fs::create_dir_all(path).map_err(failed)?;
+        // It holds every store's rows.
+        #[cfg(unix)]
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
+    }
+    fs::metadata(path).map_err(failed)?;
+    let directory = DurableDirectory::new(path);
+    Ok(Arc::new(directory.map_err(|source| failed(std::io::Error::other(source)))?))
+}
+
+/// Copies a lake as of now, also while HQ runs, and reads the copy. `node.key` is no part of it, unless `with_key`.
+pub async fn back_up(
+    from: &LakePlace,
+    to: &str,
+    with_key: bool,
+    progress: impl FnMut(&str, usize, usize),
+) -> Result<Copied, HqError> {
+    let copied = backup::back_up(&from.store()?, &place(to, true)?, progress).await?;
+    if with_key {
+        if to.contains("://") {
+            return Err(HqError::Invalid(
+                "node.key is put into directories only; keep it apart from the store".to_owned(),
+            ));
+        }
+        copy_key(&from.data, Path::new(to))?;
+    }
+    Ok(copied)
+}
+
+fn copy_key(from: &Path, to: &Path) -> Result<(), HqError> {
+    let failed = |source| HqError::Io { doing: format!("copying {NODE_KEY_FILE} to {}", to.display()), source };
+    // Its rights go with it.
+    fs::copy(from.join(NODE_KEY_FILE), to.join(NODE_KEY_FILE)).map(|_| ()).map_err(failed)
+}
+
+/// Puts a backup in place. A directory in use is refused, and so is one that holds a lake, unless `replaces`: that lake is then moved
+/// into a folder beside.
+pub async fn restore(
+    from: &str,
+    to: &LakePlace,
+    replaces: bool,
+    now: Timestamp,
+    progress: impl FnMut(&str, usize, usize),
+) -> Result<Restored, HqError> {
+    let source = place(from, false)?;
+    let said = backup::manifest(source.as_ref()).await?;
+    said.ok_or_else(|| {
+        HqError::Invalid(format!(
+            "{from} holds no complete backup: `rollcall backup` writes rollcall/backup.json into it when it is done"
+        ))
+    })?;
+    let Some(address) = &to.store else {
+        return restore_directory(from, &source, &to.data, replaces, now, progress).await;
+    };
+    let target = rollcall_lake::store_at(address)?;
+    refuse_while_nodes_run(target.as_ref()).await?;
+    let copied = backup::restore(&source, &target, progress).await?;
+    let sites = positions(target).await?.into_keys().collect();
+    Ok(Restored { copied, moved_to: None, sites, has_key: to.data.join(NODE_KEY_FILE).exists() })
+}
+
+async fn restore_directory(
+    from: &str,
+    source: &Arc<dyn ObjectStore>,
+    data: &Path,
+    replaces: bool,
+    now: Timestamp,
+    progress: impl FnMut(&str, usize, usize),
+) -> Result<Restored, HqError> {
+    // Nobody else may begin with it before this is done.
+    let _lock = lock_directory(data)?;
+    let failed = |doing: &str| {
+        let doing = format!("{doing} {}", data.display());
+        move |source| HqError::Io { doing, source }
+    };
+    let is_used = OF_LAKE.iter().any(|name| data.join(name).exists());
+    let (mut moved_to, mut before) = (None, None);
+    if is_used {
+        if !replaces {
+            return Err(HqError::Invalid(format!(
+                "{} holds a lake; --replace moves it aside, into a folder of that directory",
+                data.display()
+            )));
+        }
+        // What cannot be read says nothing.
+        before = match place(&data.to_string_lossy(), false) {
+            Ok(store) => positions(store).await.ok(),
+            Err(_) => None,
+        };
+        let aside = data.join(format!("before-restore-{}", now.to_chrono().format("%Y%m%dT%H%M%SZ")));
+        fs::create_dir(&aside).map_err(failed("moving aside what is in"))?;
+        for name in OF_LAKE.iter().filter(|name| data.join(name).exists()) {
+            fs::rename(data.join(name), aside.join(name)).map_err(failed("moving aside what is in"))?;
+        }
+        moved_to = Some(aside);
+    }
+    let target = place(&data.to_string_lossy(), false)?;
+    let copied = backup::restore(source, &target, progress).await?;
+    if !data.join(NODE_KEY_FILE).exists() && Path::new(from).join(NODE_KEY_FILE).exists() {
+        copy_key(Path::new(from), data)?;
+    }
+    let after = positions(target).await?;
+    let has_come_further = |site: &SiteId, known: &BTreeMap<(String, u32), u64>| {
+        let now = after.get(site);
+        known.iter().any(|(table, seq)| now.and_then(|now| now.get(table)).is_none_or(|now| now < seq))
+    };
+    let sites = match before {
+        Some(before) => {
+            before.into_iter().filter(|(site, known)| has_come_further(site, known)).map(|(site, _)| site).collect()
+        }
+        None => after.keys().cloned().collect(),
+    };
+    Ok(Restored { copied, moved_to, sites, has_key: data.join(NODE_KEY_FILE).exists() })
+}
+
+/// How far each site that joined has come, by table and life of its journal.
+type Positions = BTreeMap<SiteId, BTreeMap<(String, u32), u64>>;
+
+async fn positions(store: Arc<dyn ObjectStore>) -> Result<Positions, HqError> {
+    let lake = Lake::open(store, LakeOptions::default()).await?;
+    let view = lake.state().view();
+    let roster = sites(&view).filter(|(_, record)| record.enrolled_at.is_some() && record.retired.is_none());
+    let mut numbers = BTreeMap::new();
+    let mut positions = Positions::new();
+    for (site, record) in roster {
+        numbers.insert(SiteNumber(record.number), site.clone());
+        positions.entry(site).or_default();
+    }
+    for (name, table) in lake.tables() {
+        for (number, epoch, cursor) in table.snapshot().cursors() {
+            if let Some(of_site) = numbers.get(&number).and_then(|site| positions.get_mut(site)) {
+                of_site.insert((name.to_string(), epoch.0), cursor.seq.0);
+            }
+        }
+    }
+    Ok(positions)
+}

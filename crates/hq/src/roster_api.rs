@@ -1,0 +1,218 @@
+//! The roster over HTTP: who should be heard from, and inviting them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{delete, get, patch, post},
+};
+use rollcall_types::{SiteId, Timestamp, nearest};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    http::{ApiError, App, Operator, Viewer, site_id},
+    roster::{INVITATION_LIFE_SECONDS, Importing, Invited, PastChange},
+};
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/roster", get(roster).post(import))
+        .route("/api/roster/{site}", patch(set_attributes))
+        .route("/api/roster/{site}/history", get(history))
+        .route("/api/roster/{site}/invite", post(invite))
+        .route("/api/roster/{site}/retire", post(retire))
+        .route("/api/roster/{site}/reinstate", post(reinstate))
+        .route("/api/resend", post(resend))
+        .route("/api/invitations", get(invitations))
+        .route("/api/invitations/{id}", delete(revoke))
+}
+
+#[derive(Serialize)]
+struct RosterLine {
+    id: SiteId,
+    attributes: BTreeMap<String, String>,
+    enrolled_at: Option<Timestamp>,
+    retired: Option<crate::roster::Retired>,
+    epoch: Option<rollcall_types::Epoch>,
+}
+
+async fn roster(State(shared): State<App>, _: Viewer) -> Json<Vec<RosterLine>> {
+    let roster = shared.roster.all();
+    let lines = roster.iter().map(|(id, record)| RosterLine {
+        id: id.clone(),
+        attributes: record.attributes.to_map(),
+        enrolled_at: record.enrolled_at,
+        retired: record.retired.clone(),
+        epoch: record.journal.as_ref().map(|journal| journal.epoch),
+    });
+    Json(lines.collect())
+}
+
+#[derive(Deserialize, Default)]
+struct ImportQuery {
+    /// Attributes of which the file has no column go.
+    #[serde(default)]
+    replace: bool,
+    /// Nothing is changed; the report is of what would be.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn import(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Query(query): Query<ImportQuery>,
+    body: String,
+) -> Result<Response, ApiError> {
+    let how = Importing { replace: query.replace, dry_run: query.dry_run };
+    let report = shared.roster.import(&body, how, shared.ledger.unknown_senders(), &by, shared.now()).await?;
+    Ok(Json(report).into_response())
+}
+
+/// Changes attributes of a site that is on the roster; an empty value takes one away.
+async fn set_attributes(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(site): Path<String>,
+    Json(attributes): Json<BTreeMap<String, String>>,
+) -> Result<Response, ApiError> {
+    let site = site_id(&site)?;
+    let changes = shared.roster.set_attributes(&site, &attributes, &by, shared.now()).await?;
+    Ok(Json(json!({"site": site, "changes": changes})).into_response())
+}
+
+#[derive(Deserialize, Default)]
+struct InviteRequest {
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    life_seconds: Option<u64>,
+    /// The site is added to the roster if it is not on it.
+    #[serde(default)]
+    new: bool,
+}
+
+async fn invite(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(site): Path<String>,
+    Json(request): Json<InviteRequest>,
+) -> Result<Response, ApiError> {
+    let life = request.life_seconds.unwrap_or(INVITATION_LIFE_SECONDS);
+    let fingerprint = shared.authority.fingerprint();
+    let site = site_id(&site)?;
+    if !request.new && shared.roster.get(&site).is_none() {
+        return Err(ApiError(StatusCode::NOT_FOUND, unknown_site(&shared, &site)));
+    }
+    let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
+    Ok(Json(invitation).into_response())
+}
+
+async fn invitations(State(shared): State<App>, _: Viewer) -> Json<Vec<Invited>> {
+    Json(shared.roster.invitations(shared.now()))
+}
+
+async fn revoke(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let site = shared.roster.revoke(&id, &by, shared.now()).await?;
+    tracing::warn!(%site, id, by, "an invitation was revoked");
+    Ok(Json(json!({"revoked": id, "site": site})))
+}
+
+/// Which sites are to send everything again: these, or all that lack what HQ's lake once confirmed to them.
+#[derive(Deserialize)]
+struct ResendRequest {
+    #[serde(default)]
+    sites: Vec<String>,
+    #[serde(default)]
+    refused: bool,
+    reason: String,
+}
+
+async fn resend(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Json(request): Json<ResendRequest>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    if request.reason.trim().is_empty() {
+        return Err(ApiError(StatusCode::BAD_REQUEST, "sending everything again needs a reason".to_owned()));
+    }
+    let mut wanted = request.sites.iter().map(|site| site_id(site)).collect::<Result<BTreeSet<SiteId>, ApiError>>()?;
+    if request.refused {
+        wanted.extend(shared.ledger.lacking_confirmed());
+    }
+    let sites = shared.roster.resend(&wanted, &request.reason, &by, shared.now()).await?;
+    // They come again, and hear of it.
+    sites.iter().for_each(|site| shared.sessions.cut(site));
+    let left_out: Vec<&SiteId> = wanted.iter().filter(|site| !sites.contains(site)).collect();
+    tracing::warn!(sites = sites.len(), by, reason = request.reason, "sites are to send everything again");
+    Ok(Json(json!({"sites": sites, "not_enrolled": left_out})))
+}
+
+#[derive(Deserialize, Default)]
+struct RetireRequest {
+    #[serde(default)]
+    reason: String,
+}
+
+async fn retire(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(site): Path<String>,
+    Json(request): Json<RetireRequest>,
+) -> Result<Response, ApiError> {
+    let site = site_id(&site)?;
+    let unconfirmed =
+        shared.roll().into_iter().find(|entry| entry.site == site).map_or(0, |entry| entry.unconfirmed_rows);
+    if request.reason.trim().is_empty() {
+        let text = format!("retiring {site} needs a reason (it has {unconfirmed} unconfirmed rows as far as HQ knows)");
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
+    }
+    shared.roster.retire(&site, &request.reason, &by, shared.now()).await?;
+    shared.sessions.cut(&site);
+    Ok(Json(json!({"retired": site, "unconfirmed_rows": unconfirmed})).into_response())
+}
+
+/// Puts a site that was retired by mistake back on the roster. Its key is gone: it joins anew.
+async fn reinstate(
+    State(shared): State<App>,
+    Operator(by): Operator,
+    Path(site): Path<String>,
+    Json(request): Json<RetireRequest>,
+) -> Result<Response, ApiError> {
+    let site = site_id(&site)?;
+    if request.reason.trim().is_empty() {
+        return Err(ApiError(StatusCode::BAD_REQUEST, format!("putting {site} back on the roster needs a reason")));
+    }
+    shared.roster.reinstate(&site, &by, shared.now()).await?;
+    tracing::warn!(%site, by, reason = request.reason, "a retired site is on the roster again");
+    Ok(Json(json!({"reinstated": site})).into_response())
+}
+
+/// What the attributes of a site were, oldest change first.
+async fn history(
+    State(shared): State<App>,
+    _: Viewer,
+    Path(site): Path<String>,
+) -> Result<Json<Vec<PastChange>>, ApiError> {
+    let site = site_id(&site)?;
+    if shared.roster.get(&site).is_none() {
+        return Err(ApiError(StatusCode::NOT_FOUND, unknown_site(&shared, &site)));
+    }
+    Ok(Json(shared.roster.history(&site).await?))
+}
+
+/// That there is no such site, and which one may be meant.
+fn unknown_site(shared: &App, site: &SiteId) -> String {
+    let roster = shared.roster.all();
+    let near = nearest(site.as_str(), roster.keys().map(SiteId::as_str));
+    let near = near.map_or_else(String::new, |near| format!("; is {near} meant?"));
+    format!("site {site} is not on the roster{near}")
+}
