@@ -56,6 +56,9 @@ const MISSING_HEADER: HeaderName = HeaderName::from_static("x-rollcall-missing")
 /// How many columns that the question reads lack values which did not fit them.
 const MISFITS_HEADER: HeaderName = HeaderName::from_static("x-rollcall-misfits");
 const SUMMARY_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage-summary");
+/// The same sentence in UTF-8, whatever script names are in: percent-encoded, since headers are ASCII.
+const SUMMARY_UTF8_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage-summary-utf8");
+const AS_IT_IS: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 /// Where the time went, in the form that browsers show.
 const TIMING_HEADER: HeaderName = HeaderName::from_static("server-timing");
 /// Missing sites that a header has room for.
@@ -168,7 +171,10 @@ fn put_coverage(coverage: &Coverage, headers: &mut HeaderMap) {
     put(&COVERAGE_HEADER, &shortened, headers);
     put(&MISSING_HEADER, &coverage.missing.len().to_string(), headers);
     put(&MISFITS_HEADER, &coverage.misfits.len().to_string(), headers);
-    put(&SUMMARY_HEADER, &coverage.summary(), headers);
+    let summary = coverage.summary();
+    put(&SUMMARY_HEADER, &summary, headers);
+    let encoded = percent_encoding::utf8_percent_encode(&summary, AS_IT_IS);
+    put(&SUMMARY_UTF8_HEADER, &encoded.to_string(), headers);
 }
 
 /// Headers are ASCII; names of attributes may not be.

@@ -95,7 +95,7 @@ impl Watch {
         let text = format!(
             "{:.0} {unit} should have come from {site} since {}{by_whom}{worst}",
             measure.expected * per_event,
-            instant(measure.last)
+            instant(measure.last).for_people()
         );
         if incident.evidence.is_empty() {
             incident.evidence.clone_from(&text);
@@ -197,7 +197,7 @@ impl Watch {
         let site = &mut self.sites[number];
         site.take_back_since();
         if let Some(id) = site.take_incident() {
-            self.incidents.close(id, &format!("declared closed until {}", instant(until)), now);
+            self.incidents.close(id, &format!("declared closed until {}", instant(until).for_people()), now);
         }
         self.leave_groups(number, now);
     }
@@ -297,7 +297,7 @@ impl Watch {
         self.sites[number].trouble_mut().incident = Some(incident);
         if let Some(incident) = self.incidents.get_mut(&incident) {
             incident.cause = Some(if enrolled { Cause::PowerOrLink } else { Cause::NeverEnrolled });
-            incident.evidence = format!("{id} is on the roster since {since} and was never heard");
+            incident.evidence = format!("{id} is on the roster since {} and was never heard", since.for_people());
             incident.members.insert(id, Member { since, until: None });
             incident.calls = true;
         }
@@ -424,7 +424,7 @@ impl Watch {
             (Some((since, why)), None) => {
                 let id = self.incidents.add(Kind::HqBlind, instant(since), now);
                 if let Some(incident) = self.incidents.get_mut(&id) {
-                    incident.evidence = format!("since {}: {}", instant(since), deafness_text(why));
+                    incident.evidence = format!("since {}: {}", instant(since).for_people(), deafness_text(why));
                     incident.calls = true;
                 }
             }

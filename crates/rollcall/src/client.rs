@@ -166,7 +166,12 @@ impl Client {
         let header = |name: &str| {
             answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
-        let summary = header("x-rollcall-coverage-summary");
+        // Names are in any script; only this header has them as they are.
+        let encoded = header("x-rollcall-coverage-summary-utf8");
+        let summary = match encoded.is_empty() {
+            true => header("x-rollcall-coverage-summary"),
+            false => percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy().into_owned(),
+        };
         // An HQ that does not say is taken for one whose answer is incomplete.
         let missing: Option<usize> = header("x-rollcall-missing").parse().ok();
         // Values that are missing in columns make an answer incomplete as well.

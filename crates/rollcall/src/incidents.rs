@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use crate::{
     FINDING,
     client::{Client, HqAddress},
-    show::short,
 };
 
 #[derive(Debug, Args)]
@@ -113,7 +112,7 @@ pub(crate) fn run(args: IncidentsArgs) -> anyhow::Result<ExitCode> {
         Some(IncidentsCommand::Ack { id, reason, by, hours, hq }) => {
             let body = json!({"by": by, "reason": reason, "hours": hours});
             let answer: Value = Client::find(&hq)?.post(&format!("/api/incidents/{id}/ack"), &body)?;
-            eprintln!("incident {id} is {by}'s until {}", answer["until"].as_str().unwrap_or_default());
+            eprintln!("incident {id} is {by}'s until {}", time(&answer["until"]));
         }
         Some(IncidentsCommand::Normal { id, by, hq }) => explain(&hq, id, "normal", &by)?,
         Some(IncidentsCommand::Outage { id, by, hq }) => explain(&hq, id, "outage", &by)?,
@@ -121,7 +120,7 @@ pub(crate) fn run(args: IncidentsArgs) -> anyhow::Result<ExitCode> {
         Some(IncidentsCommand::Close { site, until, reason, by, hq }) => {
             let body = json!({"until": until, "reason": reason, "by": by});
             let answer: Value = Client::find(&hq)?.post(&format!("/api/roster/{site}/close"), &body)?;
-            eprintln!("{site} is closed until {}", answer["until"].as_str().unwrap_or_default());
+            eprintln!("{site} is closed until {}", time(&answer["until"]));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -140,7 +139,8 @@ fn budget(client: &Client, is_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let achieved: Value = serde_json::from_str(&text)?;
-    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    // An empty sum is minus zero.
+    let number = |value: &Value| value.as_f64().unwrap_or_default() + 0.0;
     let rates =
         [("page", &achieved["page"], &achieved["pages"], 0), ("red", &achieved["red"], &achieved["screens"], 1)];
     let mut table = Table::new();
@@ -223,7 +223,7 @@ fn kind(value: &Value) -> &str {
 }
 
 fn time(value: &Value) -> String {
-    value.as_str().and_then(|text| text.parse().ok()).map_or_else(|| "-".to_owned(), short)
+    value.as_str().and_then(|text| text.parse().ok()).map_or_else(|| "-".to_owned(), rollcall_site::local)
 }
 
 /// Sites that are named of an incident, unless all are asked for.

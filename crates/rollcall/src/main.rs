@@ -8,6 +8,7 @@ mod print;
 
 mod answer;
 mod backup;
+mod call;
 mod channels;
 mod client;
 mod demo;
@@ -65,17 +66,11 @@ enum Command {
         #[command(flatten)]
         hq: client::HqAddress,
     },
-    /// Call the roll: every site's state, now.
-    Call {
-        /// For programs.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        hq: client::HqAddress,
-    },
+    /// Call the roll: how many sites are in which state, and who is not well, now.
+    Call(call::CallArgs),
     /// The roster: which sites should be heard from.
     Roster(roster::RosterArgs),
-    /// A site whose database went back in time or was exchanged: show, accept, keep.
+    /// All about one site; and ruling on one whose database went back in time or was exchanged: accept, keep.
     Site(site::SiteArgs),
     /// What a person should know: list, show, take, explain.
     Incidents(incidents::IncidentsArgs),
@@ -164,10 +159,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let answer = client::Client::find(&hq)?.ask(&sql, format.name())?;
             answer::deliver(answer, format, out.as_deref())
         }
-        Command::Call { json, hq } => {
-            let text = client::Client::find(&hq)?.get("/api/roll")?;
-            show::roll(&text, json)
-        }
+        Command::Call(args) => call::run(&args),
         Command::Roster(args) => roster::run(args),
         Command::Site(args) => site::run(args),
         Command::Incidents(args) => incidents::run(args),

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     FINDING,
     client::{Client, HqAddress},
-    show::short,
 };
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -354,7 +353,7 @@ pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> 
         table.add_row([
             Cell::new(of.table),
             Cell::new(of.version),
-            Cell::new(short(of.at)),
+            Cell::new(rollcall_site::local(of.at)),
             Cell::new(of.by),
             Cell::new(of.counts.inserted),
             Cell::new(of.counts.updated),

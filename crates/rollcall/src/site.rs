@@ -8,7 +8,10 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::client::{Client, HqAddress};
+use crate::{
+    client::{Client, HqAddress},
+    show::{RollLine, Wanted, roll_text},
+};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = false)]
@@ -89,13 +92,81 @@ fn given(own: HqAddress, before: HqAddress) -> HqAddress {
     if own.is_given() { own } else { before }
 }
 
+/// What HQ knows of one site.
+struct Known {
+    line: Option<Value>,
+    attributes: Value,
+    incidents: Vec<Value>,
+    lives: Value,
+}
+
+impl Known {
+    fn ask(client: &Client, site: &str) -> anyhow::Result<Self> {
+        let read = |path: &str| anyhow::Ok(serde_json::from_str::<Value>(&client.get(path)?)?);
+        let find = |list: Value, name: &str| list.as_array()?.iter().find(|line| line[name] == site).cloned();
+        let roster = find(read("/api/roster")?, "id");
+        let Some(roster) = roster else {
+            anyhow::bail!("site {site} is not on the roster; `rollcall roster` lists all")
+        };
+        let incidents = read("/api/incidents?all=true")?;
+        let is_about = |incident: &&Value| !incident["members"][site].is_null();
+        Ok(Self {
+            line: find(read("/api/roll")?, "site"),
+            attributes: roster,
+            incidents: incidents.as_array().into_iter().flatten().filter(is_about).cloned().collect(),
+            lives: read(&format!("/api/sites/{site}/lives"))?,
+        })
+    }
+
+    fn show(&self, site: &str) -> anyhow::Result<()> {
+        let when = |value: &Value| {
+            value.as_str().and_then(|text| text.parse().ok()).map_or_else(|| "never".to_owned(), rollcall_site::local)
+        };
+        if let Some(line) = &self.line {
+            let of: RollLine = serde_json::from_value(line.clone())?;
+            outln!(
+                "{}",
+                roll_text(&[of], &Wanted { all: true, verbose: true, ..Wanted::default() }, &Default::default())
+            );
+        }
+        let attributes = self.attributes["attributes"].as_object().into_iter().flatten();
+        let attributes: Vec<String> =
+            attributes.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+        outln!("\nroster: {}", if attributes.is_empty() { "no attributes".to_owned() } else { attributes.join(" ") });
+        outln!("joined: {}", when(&self.attributes["enrolled_at"]));
+        let open = self.incidents.iter().filter(|incident| incident["closed_at"].is_null()).count();
+        outln!("incidents: {open} open, {} over within a week", self.incidents.len() - open);
+        for incident in &self.incidents {
+            let over = if incident["closed_at"].is_null() {
+                "open".to_owned()
+            } else {
+                format!("over {}", when(&incident["closed_at"]))
+            };
+            let (id, level, evidence) =
+                (&incident["id"], &incident["level"], incident["evidence"].as_str().unwrap_or_default());
+            outln!("  {id}: level {level}, since {}, {over}: {evidence}", when(&incident["since"]));
+        }
+        eprintln!("more: rollcall roster history {site}, rollcall incidents show ID, rollcall channels who {site}");
+        Ok(())
+    }
+}
+
 fn show(site: &str, json: bool, hq: &HqAddress) -> anyhow::Result<ExitCode> {
-    let text = Client::find(hq)?.get(&format!("/api/sites/{site}/lives"))?;
+    let known = Known::ask(&Client::find(hq)?, site)?;
     if json {
-        outln!("{text}");
+        let Known { line, attributes, incidents, mut lives } = known;
+        lives["roll"] = json!(line);
+        lives["roster"] = attributes;
+        lives["incidents"] = json!(incidents);
+        outln!("{lives}");
         return Ok(ExitCode::SUCCESS);
     }
-    let lives: Lives = serde_json::from_str(&text).context("reading HQ's answer")?;
+    known.show(site)?;
+    show_lives(site, &known.lives.to_string())
+}
+
+fn show_lives(site: &str, text: &str) -> anyhow::Result<ExitCode> {
+    let lives: Lives = serde_json::from_str(text).context("reading HQ's answer")?;
     let current = lives.current.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);

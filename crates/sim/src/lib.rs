@@ -15,4 +15,4 @@ mod till;
 
 pub use lost_replies::LostReplies;
 pub use relay::Relay;
-pub use till::{Till, create_store};
+pub use till::{Till, count_sales, create_store};

@@ -40,6 +40,12 @@ pub fn create_store(path: &Path, sales: usize, seed: u64) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// How many sales a store's own file has.
+pub fn count_sales(path: &Path) -> anyhow::Result<u64> {
+    let count: i64 = Connection::open(path)?.query_row("SELECT count(*) FROM sales", [], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
 fn sell(conn: &Connection, articles: &[crate::retail::Article], random: &mut SmallRng) -> rusqlite::Result<()> {
     let article = pick(&articles[..200], random);
     let qty = random.random_range(1..6_i64);

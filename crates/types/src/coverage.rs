@@ -126,8 +126,8 @@ impl Coverage {
             return "no site's rows are in this answer's scope".to_owned();
         }
         let through = match (self.until, self.complete_through) {
-            (Some(until), _) => format!(" for all before {until}"),
-            (None, Some(time)) => format!(" through {time}"),
+            (Some(until), _) => format!(" for all before {}", until.for_people()),
+            (None, Some(time)) => format!(" through {}", time.for_people()),
             (None, None) => String::new(),
         };
         let noun = if self.scope == 1 { "site" } else { "sites" };
@@ -194,7 +194,7 @@ impl MissingSite {
     fn describe(&self) -> String {
         let mut text = format!("{} {}", self.site, self.state);
         if let Some(since) = self.since {
-            text.push_str(&format!(", complete through {since}"));
+            text.push_str(&format!(", complete through {}", since.for_people()));
         }
         if let Some(cause) = self.cause {
             text.push_str(&format!(" ({cause})"));

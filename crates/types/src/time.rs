@@ -56,6 +56,11 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(i64::try_from(time.as_micros()).unwrap_or(i64::MAX)))
     }
 
+    /// To the second, with a blank where RFC 3339 has a T, for sentences that people read.
+    pub fn for_people(self) -> String {
+        self.to_chrono().format("%Y-%m-%d %H:%M:%S UTC").to_string()
+    }
+
     /// The calendar form; instants beyond chrono's range become the Unix epoch.
     pub fn to_chrono(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.0).unwrap_or_default()

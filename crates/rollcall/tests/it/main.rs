@@ -7,6 +7,7 @@ mod bucket;
 mod chaos;
 mod clients;
 mod damage;
+mod demo;
 mod engines;
 mod enrolment;
 mod exports;
