@@ -308,7 +308,7 @@ impl Credentials {
         if name == "admin" && wanted.role.is_some_and(|role| role != Role::Admin) {
             return Err(HqError::Invalid("the user admin stays an admin".to_owned()));
         }
-        let made = URL_SAFE_NO_PAD.encode(random_bytes::<15>()?);
+        let made = new_password()?;
         let hashes = PasswordHashes::new(password.unwrap_or(&made))?;
         let set = |stored: &mut Stored| {
             let before = stored.users.get(name);
@@ -425,6 +425,11 @@ pub(crate) fn token_hash(token: &str) -> String {
 fn same(left: &str, right: &str) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"compare");
     hmac::verify(&key, left.as_bytes(), hmac::sign(&key, right.as_bytes()).as_ref()).is_ok()
+}
+
+/// A password that nobody guesses.
+pub(crate) fn new_password() -> Result<String, HqError> {
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes::<15>()?))
 }
 
 /// The key with which this node opens secrets: in the data directory, readable by its owner alone. A new

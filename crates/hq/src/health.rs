@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +27,8 @@ const TOLD_MAX: usize = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     works: Mutex<BTreeMap<String, Work>>,
+    /// Counts on while this process does its work.
+    beats: AtomicU64,
     /// What is wrong with HQ's clock, once it was looked at.
     clock: Mutex<Option<Option<String>>>,
 }
@@ -48,6 +53,16 @@ struct Shown {
 pub(crate) type Told = BTreeMap<String, Option<String>>;
 
 impl Health {
+    /// A round of this process's regular work is done.
+    pub(crate) fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many rounds there were.
+    pub(crate) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
     /// Notes how an attempt at a work ended. `work` goes on after "HQ cannot".
     pub(crate) fn note<T, E: std::error::Error>(&self, work: impl Into<String>, outcome: &Result<T, E>) {
         match outcome {

@@ -23,8 +23,9 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    access::{IN_DOUBT, Identity, OPERATOR, Role, Token, User, WantedUser, user_of},
+    access::{self, IN_DOUBT, Identity, OPERATOR, Role, Token, User, WantedUser, user_of},
     audit::{self, Doer},
+    callers::Proof,
     capacity,
     error::HqError,
     hear_out::{BODY_BYTES_MAX, hear_out},
@@ -68,6 +69,7 @@ pub(crate) fn router(shared: App) -> Router {
         .merge(quarantine_api::routes())
         .merge(roster_api::routes())
         .route("/api/stop", post(stop))
+        .route("/api/sessions", get(sessions))
         .merge(secrets_api::routes())
         .merge(settings_api::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -106,6 +108,8 @@ pub(crate) struct Admin(pub(crate) String);
 
 async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response> {
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let is_token = given.as_ref().is_some_and(|given| given.starts_with("Bearer "));
+    let proof = if is_token { Proof::Token } else { Proof::Password };
     let identity = match given {
         Some(given) => match given.strip_prefix("Bearer ") {
             // Who has a token waits for nobody's password.
@@ -117,6 +121,10 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
     // The operator's token is on HQ's own machine, and made from its key.
     if shared.lake.doubt().is_some() && identity.as_ref().is_none_or(|identity| identity.name != OPERATOR) {
         return Err(ApiError(StatusCode::SERVICE_UNAVAILABLE, IN_DOUBT.to_owned()).into_response());
+    }
+    if let Some(identity) = &identity {
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+        shared.callers.came(&identity.name, address, proof, shared.now());
     }
     if let (Some(identity), Some(doer)) = (&identity, parts.extensions.get::<Doer>()) {
         doer.is(&identity.name);
@@ -144,6 +152,9 @@ async fn try_password(parts: &Parts, shared: &App, given: String) -> Result<Opti
     // Others may have been wrong meanwhile.
     wait()?;
     let identity = check_password(shared, given, turn).await;
+    if identity.is_none() {
+        tracing::warn!(user, %address, "a wrong password over HTTP");
+    }
     shared.guesses.tried(&user, address, identity.is_some(), shared.now());
     Ok(identity)
 }
@@ -312,6 +323,9 @@ struct UserRequest {
     wanted: WantedUser,
     #[serde(default)]
     password: Option<String>,
+    /// Make one in the place of the one there is.
+    #[serde(default)]
+    new_password: bool,
 }
 
 async fn set_user(
@@ -320,7 +334,9 @@ async fn set_user(
     Path(name): Path<String>,
     Json(request): Json<UserRequest>,
 ) -> Result<Response, ApiError> {
-    let made = shared.credentials.set(&name, &request.wanted, request.password.as_deref(), shared.now()).await?;
+    let new = request.new_password.then(access::new_password).transpose()?;
+    let password = new.as_deref().or(request.password.as_deref());
+    let made = shared.credentials.set(&name, &request.wanted, password, shared.now()).await?.or(new);
     let user = shared.credentials.user(&name);
     let (role, sees) = user.map_or_else(Default::default, |user| (Some(user.role), user.sees));
     tracing::info!(user = name, ?role, ?sees, by, "a user was set");
@@ -393,6 +409,11 @@ async fn roll(State(shared): State<App>, Reader(caller): Reader) -> Response {
     let mut roll = shared.roll();
     roll.retain(|entry| caller.sees.is_empty() || is_seen(&entry.site));
     Json(roll).into_response()
+}
+
+/// Who logged in at this node since it started.
+async fn sessions(State(shared): State<App>, _: Admin) -> Response {
+    Json(shared.callers.all()).into_response()
 }
 
 /// Ends this node, as a signal does; its last commits are made before the process is gone.

@@ -118,7 +118,14 @@ async fn acknowledge(
         return Err(ApiError(StatusCode::BAD_REQUEST, text));
     }
     let now = shared.now();
-    let hours = i64::try_from(request.hours.unwrap_or(24 * 3)).unwrap_or(72);
+    let level = watching::incident(&shared, id).ok_or_else(|| missing(id))?.level;
+    let most = rollcall_roll::Ladder::lease_max(level).as_secs() / 3600;
+    if let Some(hours) = request.hours.filter(|hours| *hours > most || *hours == 0) {
+        let text =
+            format!("an incident of level {level} may be taken for 1 to {most} hours, not {hours}: nothing is changed");
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
+    }
+    let hours = i64::try_from(request.hours.unwrap_or(most)).unwrap_or(24);
     let until = now.plus_micros(hours.saturating_mul(3_600_000_000));
     match requests::ask(
         &shared,

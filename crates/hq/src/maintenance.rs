@@ -12,6 +12,7 @@ use crate::{
     health::Health,
     ledger::Remembered,
     node::Shared,
+    own_disk,
     published::{
         self,
         arrivals::{self, LackingSince},
@@ -23,6 +24,8 @@ use crate::{
 };
 
 const PRESENCE: &str = "presence";
+/// What HQ cannot do where its own disk has little room.
+const ROOM: &str = "go on for long with the room it has";
 /// How often small files are looked for.
 const COMPACT_EVERY: Duration = Duration::from_secs(5);
 /// How often old log entries and unreferenced data files are deleted.
@@ -84,6 +87,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ = advance.tick() => {
                 shared.ledger.advance_all(&shared.lake, &shared.roster.all());
                 shared.standings.refresh(&shared);
+                shared.health.beat();
             }
             _ = published_tick.tick() => {
                 published::refresh(&shared).await;
@@ -192,6 +196,11 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             _ = compact_tick.tick() => {
+                // Each node has a disk of its own.
+                match own_disk::problem(&shared.config.data) {
+                    Some(problem) => shared.health.broken(ROOM, &problem),
+                    None => shared.health.done(ROOM),
+                }
                 if !shared.is_acting() {
                     continue;
                 }

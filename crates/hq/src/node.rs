@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::{self, Credentials},
     authority::Authority,
+    callers::Callers,
     capacity,
     coverage::{Covering, RosterView},
     coverage_function::CoverageFunction,
@@ -154,6 +155,8 @@ pub(crate) struct Shared {
     pub(crate) credentials: Arc<Credentials>,
     /// Wrong passwords of late.
     pub(crate) guesses: Guesses,
+    /// Who logged in.
+    pub(crate) callers: Callers,
     /// Callers turned away of late.
     pub(crate) doors: Doors,
     /// Checking a password is slow and needs memory on purpose; only so many at a time.
@@ -380,6 +383,7 @@ impl Node {
             health,
             engine: Engine::new(lake.clone(), limits)?,
             credentials: Arc::new(credentials),
+            callers: Callers::default(),
             guesses: Guesses::new(lake.clone()),
             doors: Doors::default(),
             password_checks: Arc::new(tokio::sync::Semaphore::new(2)),
@@ -443,6 +447,11 @@ impl Node {
     /// Resolves when this node was asked to stop over its API.
     pub async fn asked_to_stop(&self) {
         self.shared.stop.cancelled().await;
+    }
+
+    /// Counts on while this node does its regular work: what stands still for minutes hangs.
+    pub fn beats(&self) -> u64 {
+        self.shared.health.beats()
     }
 
     /// Why this node's directory is not the one it opened, if it is not: somebody exchanged it, and nothing can be written.

@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 use crate::{
     access::{IN_DOUBT, Role},
     audit::{self, Act},
+    callers::Proof,
     error::HqError,
     node::Shared,
     published, tables,
@@ -45,6 +46,10 @@ impl Backend for PgBackend {
     }
 
     fn tried(&self, user: &str, from: IpAddr, is_right: bool) {
+        match is_right {
+            true => self.0.callers.came(user, Some(from), Proof::Postgres, self.0.now()),
+            false => tracing::warn!(user, address = %from, "a wrong password on the PostgreSQL port"),
+        }
         self.0.guesses.tried(user, from, is_right, self.0.now());
     }
 

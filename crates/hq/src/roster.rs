@@ -20,6 +20,7 @@ use crate::{
     authority::random_bytes,
     error::HqError,
     invitations::{INVITATION, InvitationRecord, Usable, usable},
+    roster_file::{RosterFile, zone_by_place},
 };
 
 pub(crate) const SITE: &str = "site";
@@ -262,6 +263,15 @@ pub struct ImportReport {
     pub never_enrolled: Vec<SiteId>,
     /// Names that tried to enrol or connect without being on the roster.
     pub unknown_senders: Vec<String>,
+    /// How the file was read, where that is not evident.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Sites whose time zone was told by their country or state.
+    #[serde(default)]
+    pub zones_by_place: Vec<SiteId>,
+    /// Sites of the file that have no time zone: their hours are not known to the hour.
+    #[serde(default)]
+    pub without_zone: Vec<SiteId>,
     /// What became other, or would, of sites that were on the roster; of many changes the first.
     #[serde(default)]
     pub changes: Vec<AttributeChange>,
@@ -397,19 +407,28 @@ impl Roster {
         by: &str,
         now: Timestamp,
     ) -> Result<ImportReport, HqError> {
-        let rows = parse_csv(text)?;
-        rows.keys().try_for_each(check_name)?;
+        let RosterFile { rows, notes } = RosterFile::read(text)?;
         self.lake
             .state()
             .update(|view| {
-                let mut report = ImportReport { unknown_senders: unknown_senders.clone(), ..ImportReport::default() };
+                let mut report = ImportReport {
+                    unknown_senders: unknown_senders.clone(),
+                    notes: notes.clone(),
+                    ..ImportReport::default()
+                };
                 let mut records = Vec::new();
                 let mut numbers = Numbers::new(view)?;
                 for (site, row) in &rows {
                     let known: Option<SiteRecord> =
                         view.get(SITE, site.as_str()).map(|record| record.parse()).transpose()?;
                     let before = known.as_ref().filter(|_| !how.replace).map(|record| record.attributes.clone());
-                    let attributes = before.unwrap_or_default().changed(row);
+                    let mut attributes = before.unwrap_or_default().changed(row);
+                    if let Some(zone) = zone_by_place(&attributes) {
+                        attributes = attributes.with(&BTreeMap::from([("tz".to_owned(), zone.to_owned())]));
+                        report.zones_by_place.push(site.clone());
+                    } else if attributes.get("tz").is_none() {
+                        report.without_zone.push(site.clone());
+                    }
                     let mut value = match known {
                         Some(value) if value.attributes == attributes => {
                             report.unchanged += 1;
@@ -845,33 +864,6 @@ impl Numbers {
     }
 }
 
-/// The sites of a roster file: what each row says, by id; an empty cell says that there is no such attribute.
-pub(crate) fn parse_csv(text: &str) -> Result<BTreeMap<SiteId, BTreeMap<String, Option<String>>>, HqError> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-    let header: Vec<String> = reader.headers().map_err(invalid)?.iter().map(|name| name.to_ascii_lowercase()).collect();
-    let id = header.iter().position(|name| name == "id" || name == "site");
-    let id = id.ok_or_else(|| invalid("the file needs a header line with a column `id`"))?;
-    let mut sites = BTreeMap::new();
-    for (line, row) in (2..).zip(reader.records()) {
-        let row = row.map_err(|error| invalid(format!("line {line}: {error}")))?;
-        let site =
-            SiteId::new(row.get(id).unwrap_or_default()).map_err(|error| invalid(format!("line {line}: {error}")))?;
-        let attributes: BTreeMap<String, Option<String>> = header
-            .iter()
-            .zip(&row)
-            .enumerate()
-            .filter(|(index, _)| *index != id)
-            .map(|(_, (name, value))| (name.clone(), Some(value.to_owned()).filter(|value| !value.is_empty())))
-            .collect();
-        let said = Attributes::default().changed(&attributes);
-        check_calendar(&said).map_err(|error| invalid(format!("line {line}: {error}")))?;
-        if sites.insert(site.clone(), attributes).is_some() {
-            return Err(invalid(format!("line {line}: site {site} is listed twice")));
-        }
-    }
-    Ok(sites)
-}
-
 /// Refuses the name that stands for HQ itself.
 fn check_name(site: &SiteId) -> Result<(), HqError> {
     match site.as_str() == HQ_SITE {
@@ -881,7 +873,7 @@ fn check_name(site: &SiteId) -> Result<(), HqError> {
 }
 
 /// Refuses a zone, hours or a go-live date that could not be understood later.
-fn check_calendar(attributes: &Attributes) -> Result<(), HqError> {
+pub(crate) fn check_calendar(attributes: &Attributes) -> Result<(), HqError> {
     if let Some(Err(error)) = attributes.get("hours").map(|hours| rollcall_roll::Hours::from_str(hours)) {
         return Err(invalid(error));
     }

@@ -24,7 +24,8 @@ use crate::{
     node::Shared,
     notify,
     requests::answer_requests,
-    roster::{SiteRecord, Sites, parse_csv},
+    roster::{SiteRecord, Sites},
+    roster_file::RosterFile,
 };
 
 const INCIDENT: &str = "incident";
@@ -306,7 +307,7 @@ pub fn roster_from_csv(
             SiteRecord { attributes, listed_at: Some(listed), enrolled_at: Some(listed), ..SiteRecord::default() };
         spec(&id, &record, &holidays, listed)
     };
-    Ok(parse_csv(text)?.into_iter().map(site).collect())
+    Ok(RosterFile::read(text)?.rows.into_iter().map(site).collect())
 }
 
 /// Runs the watch until the node stops.

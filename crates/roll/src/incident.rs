@@ -454,7 +454,7 @@ impl Incident {
         let latest = now.plus_micros(Ladder::lease_max(self.level).as_micros() as i64);
         let until = until.min(latest);
         self.lease = Some(Lease { by: by.to_owned(), reason: reason.to_owned(), until });
-        self.tell(now, format!("acknowledged by {by} until {until}: {reason}"));
+        self.tell(now, format!("acknowledged by {by} until {}: {reason}", until.for_people()));
         until
     }
 

@@ -78,7 +78,7 @@ fn invite_over_api(data: &Path) -> Invite {
     Arc::new(move |site, attributes| {
         let data = data.clone();
         let ask = move || {
-            let body = json!({"attributes": attributes});
+            let body = json!({"new": true, "attributes": attributes});
             let answer: serde_json::Value = address(&data)?.post(&format!("/api/roster/{site}/invite"), &body)?;
             let token = answer["token"].as_str().map(str::to_owned);
             token.with_context(|| format!("HQ did not invite {site}: {answer}"))

@@ -11,6 +11,7 @@ use std::{
 use clap::{Args, Subcommand};
 use rollcall_hq::{ENDPOINTS_FILE, HTTP_PORT, HqConfig, Node, PG_PORT};
 use rollcall_lake::{CompactionLimits, LakeOptions, PutLayer};
+use rollcall_log::Supervisor;
 use rollcall_roll::Thresholds;
 use rollcall_sim::LostReplies;
 use serde_json::json;
@@ -46,31 +47,31 @@ struct ServeArgs {
     #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
     data: PathBuf,
     /// Keep the lake in an object store instead (s3://bucket/prefix; also gs:// and az://). Any number of nodes may use it.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "ROLLCALL_STORE")]
     store: Option<String>,
     /// Where sites reach this node, if that is not where it listens.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", env = "ROLLCALL_ADVERTISE")]
     advertise: Option<String>,
     /// Where sites connect.
-    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], 7400)))]
+    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], 7400)), env = "ROLLCALL_LISTEN_SITES")]
     listen_sites: SocketAddr,
     /// Where the API listens.
-    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)))]
+    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)), env = "ROLLCALL_LISTEN_HTTP")]
     listen_http: SocketAddr,
     /// Where clients of PostgreSQL connect; beyond loopback they must use TLS.
-    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], PG_PORT)))]
+    #[arg(long, default_value_t = SocketAddr::from(([127, 0, 0, 1], PG_PORT)), env = "ROLLCALL_LISTEN_PG")]
     listen_pg: SocketAddr,
     /// What people call this HQ, such as the company's name: it is in every message to people.
-    #[arg(long)]
+    #[arg(long, env = "ROLLCALL_NAME")]
     name: Option<String>,
     /// Where people reach this HQ, for links in messages.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "ROLLCALL_PUBLIC_URL")]
     public_url: Option<String>,
     /// How often sites say where they stand.
-    #[arg(long, default_value_t = 30_000, value_name = "MS")]
+    #[arg(long, default_value_t = 30_000, value_name = "MS", env = "ROLLCALL_BEACON_INTERVAL_MS")]
     beacon_interval_ms: u64,
     /// Nothing heard for this long, in the site's business time, is silence.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", env = "ROLLCALL_SILENT_AFTER")]
     silent_after: u64,
     /// Nines of surprise at which a silence is an incident, as `rollcall replay --tune` proposes it from a history. With neither
     /// this nor --page, both are set anew each week by the alarm budget (`rollcall incidents budget`).
@@ -197,12 +198,28 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             }
         }
     };
+    let supervisor = Supervisor::from_env();
+    supervisor.ready();
+    let watched = async {
+        let Some(every) = supervisor.watchdog_every() else { return std::future::pending().await };
+        let mut before = None;
+        loop {
+            // Who says nothing while nothing moves is started anew.
+            let beats = Some(node.beats());
+            if std::mem::replace(&mut before, beats) != beats {
+                supervisor.alive();
+            }
+            tokio::time::sleep(every).await;
+        }
+    };
     let exchanged = tokio::select! {
+        () = watched => None,
         signal = wait_for_signal() => signal.map(|()| None)?,
         () = node.asked_to_stop() => None,
         problem = exchanged => Some(problem),
     };
     eprintln!("stopping");
+    supervisor.stopping();
     node.stop().await;
     match exchanged {
         Some(problem) => anyhow::bail!("{problem}. Start HQ again when the directory is as it is to be"),

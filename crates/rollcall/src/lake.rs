@@ -42,7 +42,7 @@ enum LakeCommand {
 #[derive(Debug, Args)]
 pub(crate) struct PlaceArgs {
     /// HQ's data directory.
-    #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR")]
+    #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR", default_value = crate::client::DEFAULT_DATA)]
     data: PathBuf,
     /// The object store that holds the lake, if that is not the directory.
     #[arg(long, value_name = "URL")]

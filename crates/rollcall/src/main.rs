@@ -12,10 +12,12 @@ mod call;
 mod channels;
 mod client;
 mod demo;
+mod examples;
 mod fleet;
 mod hq;
 mod incidents;
 mod lake;
+mod people;
 mod published;
 mod quarantine;
 mod quotas;
@@ -30,7 +32,8 @@ mod users;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use rollcall_log::LogFormat;
 
 /// A node holds buffers for tens of thousands of connections, of which most pages are never written
 /// to or not any more. This allocator puts them on pages of their own, and gives pages back.
@@ -39,8 +42,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Brings every store's data to headquarters, and calls the roll.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "rollcall", version, about)]
 struct Cli {
+    /// The form of the log on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "ROLLCALL_LOG_FORMAT")]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -93,12 +99,24 @@ enum Command {
     Lake(lake::LakeArgs),
     /// Who may ask, and what they may see: list, set, remove.
     Users(users::UsersArgs),
+    /// Days on which shops of a calendar are closed: list, set.
+    Holidays(people::HolidaysArgs),
+    /// Who did what, newest first.
+    Audit(people::AuditArgs),
+    /// Who logged in, from where.
+    Sessions(people::SessionsArgs),
     /// How people are told: list, set, test, remove.
     Channels(channels::ChannelsArgs),
     /// Run the watch over a history of your own: what it would have said, and how often.
     Replay(replay::ReplayArgs),
     /// Start an HQ and a dozen stores that sell, and watch the roll notice trouble.
     Demo(demo::DemoArgs),
+    /// Write man pages and completions into a folder, for who packages this.
+    #[command(hide = true, after_help = "Example:\n  rollcall generate target/man")]
+    Generate {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Drive simulated sites over the real protocol, for load and benchmarks.
     Fleet(fleet::FleetArgs),
 }
@@ -131,15 +149,20 @@ const FINDING: u8 = 1;
 const FAILURE: u8 = 3;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let default = match cli.command {
+    let cli = match command_line().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that hangs up has seen enough.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(FAILURE));
+        }
+    };
+    let usual = match cli.command {
         // The demo's trouble is told on stdout; its agents' complaints about it would only hide that.
         Command::Demo(_) | Command::Fleet(_) => "error",
         _ => "info",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ROLLCALL_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    rollcall_log::start(cli.log_format, usual);
     match execute(cli.command) {
         Ok(code) => code,
         Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -148,6 +171,12 @@ fn main() -> ExitCode {
             ExitCode::from(FAILURE)
         }
     }
+}
+
+/// The command line, with an example for each command.
+fn command_line() -> clap::Command {
+    let command = examples::with_examples(Cli::command());
+    command.after_help("Example: the first store\n  rollcall hq --data /srv/rollcall\n  rollcall roster invite seattle-01 --new --data /srv/rollcall")
 }
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
@@ -172,9 +201,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Secrets(args) => secrets::run(args),
         Command::Lake(args) => runtime()?.block_on(lake::run(args)),
         Command::Users(args) => users::run(args),
+        Command::Holidays(args) => people::holidays(&args),
+        Command::Audit(args) => people::audit(&args),
+        Command::Sessions(args) => people::sessions(&args),
         Command::Channels(args) => channels::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
+        Command::Generate { dir } => {
+            rollcall_log::generate(command_line(), &dir)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Fleet(args) => runtime()?.block_on(fleet::run(args)),
     }
 }
@@ -185,4 +221,51 @@ const STACK_BYTES: usize = 16 << 20;
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a line, as a shell takes them apart.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for letter in line.chars() {
+            match (quote, letter) {
+                (Some(open), _) if open == letter => quote = None,
+                (Some(_), _) => word.push(letter),
+                (None, '"' | '\'') => quote = Some(letter),
+                (None, ' ') => words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty())),
+                (None, _) => word.push(letter),
+            }
+        }
+        words.extend(Some(word).filter(|word| !word.is_empty()));
+        words
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_every_example_is_one() {
+        fn walk(command: &clap::Command, path: &str, seen: &mut usize) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{path} has no example");
+            let lines = help.lines().map(str::trim).filter(|line| line.starts_with("rollcall "));
+            for line in lines {
+                // Of lines for a shell the part that is about this program.
+                for part in line.split(" && ") {
+                    let part = part.split(['>', '|']).next().unwrap_or_default();
+                    if let Err(error) = command_line().try_get_matches_from(words(part)) {
+                        panic!("{path}: {part}: {error}");
+                    }
+                    *seen += 1;
+                }
+            }
+            for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
+                walk(child, &format!("{path} {}", child.get_name()), seen);
+            }
+        }
+        let (mut command, mut seen) = (command_line(), 0);
+        command.build();
+        walk(&command, "rollcall", &mut seen);
+        assert!(seen > 60, "{seen}");
+    }
 }

@@ -25,7 +25,11 @@ pub(crate) struct RosterArgs {
 #[derive(Debug, Subcommand)]
 enum RosterCommand {
     /// Add and update sites from CSV: id, and any other columns as attributes. Never drops a site, and leaves attributes alone of
-    /// which the file has no column; an empty cell takes one away.
+    /// which the file has no column; an empty cell takes one away. Exit code 1 if a site has no time zone.
+    #[command(
+        after_help = "Examples:\n  rollcall roster import sites.csv --dry-run\n  rollcall roster import sites.csv\n\n\
+        Commas, semicolons or tabs; UTF-8, UTF-16 or Windows-1252; what is not evident is said."
+    )]
     Import {
         /// The file.
         file: PathBuf,
@@ -38,7 +42,11 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Print a roster file to begin with.
+    #[command(after_help = "Example:\n  rollcall roster template > sites.csv")]
+    Template,
     /// Change attributes of a site that is on the roster.
+    #[command(after_help = "Example:\n  rollcall roster set seattle-01 isp=Comcast manager=")]
     Set {
         /// The site's id.
         site: String,
@@ -142,8 +150,9 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         None => list(&Client::find(&args.hq)?, args.json)?,
         Some(RosterCommand::Import { file, replace, dry_run, hq }) => {
-            import(&Client::find(&hq)?, &file, replace, dry_run)?;
+            return import(&Client::find(&hq)?, &file, replace, dry_run);
         }
+        Some(RosterCommand::Template) => outln!("{TEMPLATE}"),
         Some(RosterCommand::Set { site, attributes, hq }) => {
             let path = format!("/api/roster/{site}");
             let answer: serde_json::Value = Client::find(&hq)?.patch(&path, &json!(pairs(&attributes)?))?;
@@ -200,10 +209,40 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool) -> anyhow::Result<()> {
-    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+/// A file to begin with.
+const TEMPLATE: &str = "id,city,state,country,tz,hours,isp,manager
+berlin-01,Berlin,,DE,Europe/Berlin,Mo-Sa 08:00-20:00,Telekom,ada@example.com
+seattle-01,Seattle,WA,US,America/Los_Angeles,Mo-Su 09:00-21:00,Comcast,bo@example.com";
+
+/// Text from a file as spreadsheets write it: UTF-8, UTF-16 with its mark, else Windows-1252. And which of them it was.
+fn decoded(bytes: &[u8]) -> anyhow::Result<(String, Option<&'static str>)> {
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0xd0, 0xcf, 0x11, 0xe0]) {
+        bail!("that is a workbook; save it as \"CSV UTF-8\", and import that");
+    }
+    let (encoding, text) = match encoding_rs::Encoding::for_bom(bytes) {
+        Some((encoding, length)) => (encoding, encoding.decode_without_bom_handling(&bytes[length..])),
+        None if std::str::from_utf8(bytes).is_ok() => {
+            (encoding_rs::UTF_8, encoding_rs::UTF_8.decode_without_bom_handling(bytes))
+        }
+        None => (encoding_rs::WINDOWS_1252, encoding_rs::WINDOWS_1252.decode_without_bom_handling(bytes)),
+    };
+    let (text, is_damaged) = text;
+    if is_damaged || text.contains('\0') {
+        bail!("the file is no text that can be read ({}); save it as \"CSV UTF-8\"", encoding.name());
+    }
+    let name = (encoding != encoding_rs::UTF_8).then(|| encoding.name());
+    Ok((text.into_owned(), name))
+}
+
+fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool) -> anyhow::Result<ExitCode> {
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let (text, encoding) = decoded(&bytes).with_context(|| format!("reading {}", file.display()))?;
+    if let Some(encoding) = encoding {
+        eprintln!("note: read as {encoding}");
+    }
     let path = format!("/api/roster?replace={replace}&dry_run={dry_run}");
     let report: ImportReport = client.post_csv(&path, &text)?;
+    report.notes.iter().for_each(|note| eprintln!("note: {note}"));
     if dry_run {
         show_changes(&report.changes);
         eprint!("nothing is changed; it would be: ");
@@ -216,7 +255,15 @@ fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool)
     say_names("on the roster but not in the file (they stay)", &report.not_in_file);
     say_names("never enrolled", &report.never_enrolled);
     say_names("unknown senders that tried to connect", &report.unknown_senders);
-    Ok(())
+    say_names("time zone told by country or state", &report.zones_by_place);
+    if report.without_zone.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say_names("WITHOUT A TIME ZONE", &report.without_zone);
+    eprintln!(
+        "their hours and days are taken as UTC until you say: add a column tz, or rollcall roster set SITE tz=Europe/Berlin"
+    );
+    Ok(ExitCode::from(crate::FINDING))
 }
 
 fn show_changes(changes: &[AttributeChange]) {

@@ -57,6 +57,22 @@ enum UsersCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Make a new password for a user, and show it once. With --data on HQ's own machine this needs no password, so that one that was
+    /// lost locks nobody out.
+    Reset {
+        name: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
+    /// The tokens of a user: made when, and valid until when.
+    Tokens {
+        user: String,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
     /// Make a token for a program that asks on a user's behalf; it is shown once.
     Token {
         user: String,
@@ -124,6 +140,32 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 },
             );
             eprintln!("{name} is {}, and sees {sees}", answer["role"].as_str().unwrap_or("viewer"));
+        }
+        Some(UsersCommand::Reset { name, hq }) => {
+            let client = Client::find(&hq)?;
+            let users: BTreeMap<String, Value> = serde_json::from_str(&client.get("/api/users")?)?;
+            anyhow::ensure!(users.contains_key(&name), "there is no user {name}; `rollcall users` lists them");
+            let answer: Value =
+                client.put(&format!("/api/users/{name}"), &json!({"password": null, "new_password": true}))?;
+            eprintln!("New password of user {name} (shown once; the old one lets nobody in any more):");
+            outln!("{}", answer["password"].as_str().unwrap_or_default());
+        }
+        Some(UsersCommand::Tokens { user, json, hq }) => {
+            let text = Client::find(&hq)?.get(&format!("/api/users/{user}/tokens"))?;
+            if json {
+                outln!("{text}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            let tokens: BTreeMap<String, Value> = serde_json::from_str(&text)?;
+            let mut table = Table::new();
+            table.load_preset(UTF8_FULL_CONDENSED).set_header(["token", "made", "valid until"]);
+            let time = |value: &Value| {
+                value.as_str().and_then(|text| text.parse().ok()).map_or_else(String::new, rollcall_site::local)
+            };
+            for (name, token) in &tokens {
+                table.add_row([name.clone(), time(&token["made_at"]), time(&token["expires_at"])]);
+            }
+            outln!("{table}");
         }
         Some(UsersCommand::Token { user, name, days, revoke, hq }) => {
             let (client, path) = (Client::find(&hq)?, format!("/api/users/{user}/tokens/{name}"));

@@ -1,7 +1,11 @@
 //! The agent's outer loop: connect, serve, and when it ends, connect again; for ever.
 
 use rollcall_types::{Cause, Seq, describe};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use rand::Rng;
 use rollcall_capture::{CaptureError, Source};
@@ -108,6 +112,11 @@ impl Agent {
             hq_clock_offset,
             is_expired: false,
         })
+    }
+
+    /// Counts on while the agent does its work: what stands still for minutes hangs.
+    pub fn beats(&self) -> Arc<AtomicU64> {
+        self.status.beats()
     }
 
     /// The site's id.

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use rollcall_capture::{ListedTable, Source, TableSpec};
+use rollcall_log::LogFormat;
 use rollcall_site::{JoinOptions, SiteError, patiently, read_token};
 
 /// Keeps HQ informed of every change in this store's database.
@@ -26,15 +27,6 @@ pub(crate) struct Cli {
     pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people; in colours on a terminal only.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The store's database.
@@ -168,6 +160,15 @@ pub(crate) enum Command {
         /// For programs.
         #[arg(long)]
         json: bool,
+    },
+    /// Install the agent as a service of systemd and start it; the store must have joined.
+    #[command(after_help = "Example:\n  sudo rollcall-site install --db /srv/pos/pos.sqlite")]
+    Install(crate::service::InstallArgs),
+    /// Write man pages and completions into a folder, for who packages this.
+    #[command(hide = true, after_help = "Example:\n  rollcall-site generate target/man")]
+    Generate {
+        /// The folder.
+        dir: PathBuf,
     },
     /// Stop capturing a table, or all of them; the store's own tables are left as they are.
     #[command(after_help = "Example:\n  rollcall-site detach --db pos.sqlite --table log")]

@@ -2,24 +2,30 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod service;
 
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use clap::{Parser, error::ErrorKind};
-use cli::{Cli, Command, LogFormat, MAX_AGE};
+use cli::{Cli, Command, MAX_AGE};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use rollcall_capture::{Incoming, Source};
+use rollcall_log::{LogFormat, Supervisor};
 use rollcall_site::{
     Agent, AgentConfig, LogControl, LoudConfig, Readiness, Report, StateDirectory, be_loud, check, check_loud, join,
     local, mark_resend, resume, status, title,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::EnvFilter;
 
 /// The command failed, or was called wrongly: 1 and 2 are what `status` found.
 const FAILURE: u8 = 3;
@@ -53,17 +59,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Logs as the environment says; HQ may change that.
 fn start_log(format: LogFormat) -> LogControl {
-    let usual = || EnvFilter::try_from_env("ROLLCALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let (filter, handle) = reload::Layer::new(usual());
-    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let to_stderr = match format {
-        LogFormat::Text => to_stderr.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => to_stderr.json().boxed(),
-    };
-    tracing_subscriber::registry().with(filter).with(to_stderr).init();
+    let handle = rollcall_log::start(format, "info");
     LogControl::new(move |level| {
         let filter = match level {
-            "" => usual(),
+            "" => rollcall_log::filter("info"),
             "error" | "warn" => EnvFilter::new(level),
             // What libraries say beyond that is for nobody at HQ.
             level => EnvFilter::new(format!("info,rollcall_site={level},rollcall_capture={level}")),
@@ -104,6 +103,8 @@ fn execute(command: Command, state: Option<PathBuf>, log: LogControl) -> anyhow:
             print_status(&report, json)?;
             return Ok(ExitCode::from(report.level.exit_code()));
         }
+        Command::Install(args) => service::install(args, state.as_deref())?,
+        Command::Generate { dir } => rollcall_log::generate(<Cli as clap::CommandFactory>::command(), &dir)?,
         Command::Detach { db, table, forget } => {
             Source::open(&db.find()?)?.detach(table.as_deref(), forget)?;
             eprintln!("detached");
@@ -147,12 +148,29 @@ fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> 
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
         let loud = tokio::spawn(be_loud(loud, stop.clone()));
+        let supervisor = Supervisor::from_env();
+        supervisor.ready();
+        tokio::spawn(tell_of_life(supervisor.clone(), agent.beats()));
         let ran = agent.run(stop.clone()).await;
+        supervisor.stopping();
         stop.cancel();
         loud.await?;
         ran?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Tells the service manager that the agent's work goes on, as long as it does.
+async fn tell_of_life(supervisor: Supervisor, beats: Arc<AtomicU64>) {
+    let Some(every) = supervisor.watchdog_every() else { return };
+    let mut before = None;
+    loop {
+        let now = Some(beats.load(Ordering::Relaxed));
+        if std::mem::replace(&mut before, now) != now {
+            supervisor.alive();
+        }
+        tokio::time::sleep(every).await;
+    }
 }
 
 async fn stop_on_signal(stop: CancellationToken) {

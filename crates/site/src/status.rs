@@ -1,6 +1,14 @@
 //! The site says so too: whether all is well, for people at the store and for monitoring by exit code.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rollcall_capture::{CaptureError, Health, Source};
 use rollcall_types::{Cause, Seq, Timestamp};
@@ -180,6 +188,8 @@ pub(crate) struct StatusFile {
     now: AgentStatus,
     /// What the file says.
     written: AgentStatus,
+    /// Counts on while the agent does its work.
+    beats: Arc<AtomicU64>,
 }
 
 pub(crate) const FILE: &str = "status.json";
@@ -199,7 +209,7 @@ impl StatusFile {
         let catching_up = before.as_ref().and_then(|before| before.catching_up);
         let since = before.and_then(|before| before.disconnected_since).unwrap_or_else(clock);
         let now = AgentStatus { disconnected_since: Some(since), catching_up, ..AgentStatus::default() };
-        Self { directory, now, written: AgentStatus::default() }
+        Self { directory, now, written: AgentStatus::default(), beats: Arc::default() }
     }
 
     pub(crate) fn connected(&mut self, address: &str) {
@@ -297,8 +307,14 @@ impl StatusFile {
         self.now.wanted_version = version;
     }
 
+    /// Counts on while the agent does its work: each look at what is to be written is a beat.
+    pub(crate) fn beats(&self) -> Arc<AtomicU64> {
+        self.beats.clone()
+    }
+
     /// Writes the file if it would say something else, or is about to look stale.
     pub(crate) fn write(&mut self) -> Result<(), SiteError> {
+        self.beats.fetch_add(1, Ordering::Relaxed);
         let at = clock();
         if (AgentStatus { at: self.written.at, ..self.now.clone() }) == self.written
             && at.since(self.written.at) < STALE_AFTER / 4

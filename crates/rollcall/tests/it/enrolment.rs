@@ -45,13 +45,13 @@ fn a_roster_from_a_file_never_drops_a_site() {
         let file = directory.path().join("sites.csv");
         std::fs::write(&file, text).expect("writes");
         let output = hq.run(&["roster", "import", file.to_str().expect("text")]);
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (output.status.code() != Some(3), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (ok, said) = import("id,state,tz,isp\na-01,WA,America/Los_Angeles,Blue\nb-01,OR,,\n");
     assert!(ok && said.contains("2 added") && said.contains("never enrolled: a-01, b-01"), "{said}");
     let (ok, said) = import("id,state,tz,isp\na-01,WA,America/Los_Angeles,Red\nc-01,ID,,\n");
     assert!(ok && said.contains("1 added, 1 changed") && said.contains("(they stay): b-01"), "{said}");
-    for wrong in ["name\nx\n", "id\nUPPER\n", "id,tz\na-01,Mars/Olympus\n", "id\na-01\na-01\n"] {
+    for wrong in ["name\nx\n", "id\nüber/all\n", "id,tz\na-01,Mars/Olympus\n", "id\na-01\na-01\n"] {
         assert!(!import(wrong).0, "{wrong:?} is refused");
     }
     let rows = hq.rows("SELECT id, isp FROM sites ORDER BY id");
@@ -96,7 +96,7 @@ a-01,
     assert!(text.starts_with("id,") && text.contains("\"Blue, Inc.\""), "{text}");
     let (ok, said) = import(&text);
     assert!(ok && said.contains("0 added, 0 changed, 3 unchanged"), "{said}");
-    assert!(roster(&["import", file, "--replace"]).status.success());
+    assert_eq!(roster(&["import", file, "--replace"]).status.code(), Some(1), "it has no time zone any more");
     assert_eq!(attributes(), serde_json::json!({}));
 }
 
@@ -212,4 +212,42 @@ fn a_slip_adds_no_site_and_a_wrong_retirement_is_taken_back() {
     let isp = past.as_array().into_iter().flatten().find(|change| change["attribute"] == "isp");
     assert_eq!(isp.map(|change| change["after"].clone()), Some("Red".into()), "{past}");
     assert!(hq.run(&["roster", "history", "berlin-01"]).status.success());
+}
+
+#[test]
+fn what_a_spreadsheet_writes_is_imported_or_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let import = |bytes: &[u8]| {
+        let file = directory.path().join("sites.csv");
+        std::fs::write(&file, bytes).expect("writes");
+        let output = hq.run(&["roster", "import", file.to_str().expect("text")]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let city = |site: &str| {
+        let roster = hq.api("/api/roster");
+        let line = roster.as_array().and_then(|lines| lines.iter().find(|line| line["id"] == site).cloned());
+        line.expect("on the roster")["attributes"]["city"].as_str().unwrap_or_default().to_owned()
+    };
+    // Windows-1252 with semicolons; UTF-16 with tabs; UTF-8 with its mark. Each is said.
+    let (code, said) = import(b"ID;City;Country\r\nMUC-01;M\xfcnchen;DE\r\n");
+    assert!(code == Some(0) && said.contains("windows-1252") && said.contains("semicolons"), "{said}");
+    assert!(said.contains("time zone told by country or state: muc-01"), "{said}");
+    assert_eq!(city("muc-01"), "M\u{fc}nchen");
+    let utf16: Vec<u8> = "\u{feff}id\tcity\ttz\nzrh-01\tZ\u{fc}rich\tEurope/Zurich\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let (code, said) = import(&utf16);
+    assert!(code == Some(0) && said.contains("UTF-16LE") && said.contains("tabs"), "{said}");
+    assert_eq!(city("zrh-01"), "Z\u{fc}rich");
+    let (code, said) = import(b"\xef\xbb\xbfid,city\nx-01,Nowhere\n");
+    assert!(code == Some(1) && said.contains("WITHOUT A TIME ZONE: x-01"), "{said}");
+    // A workbook is none of these; and all faults are told at once.
+    let (code, said) = import(b"PK\x03\x04....");
+    assert!(code == Some(3) && said.contains("save it as \"CSV UTF-8\""), "{said}");
+    let (code, said) = import(b"id,tz\na,Mars\nb,Venus\n");
+    assert!(code == Some(3) && said.contains("line 2") && said.contains("line 3"), "{said}");
+    let template = hq.run(&["roster", "template"]).stdout;
+    assert_eq!(import(&template).0, Some(0), "the template is a file that can be imported");
 }

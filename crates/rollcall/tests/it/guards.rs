@@ -215,3 +215,37 @@ fn hqs_own_clock_blames_nobody() {
     fs::write(&clock, "+0").expect("writes");
     wait_for("its end", || hq.open_incident("hq").is_none().then_some(()));
 }
+
+#[test]
+fn who_lost_a_password_gets_a_new_one_on_hqs_machine_and_logins_are_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let reset = hq.run(&["users", "reset", "admin"]);
+    let password = String::from_utf8_lossy(&reset.stdout).trim().to_owned();
+    assert!(reset.status.success() && password.len() >= 16, "{reset:?}");
+    let (code, _) = asked(&hq, &format!("admin:{password}"));
+    assert_eq!(code, "200");
+    assert_eq!(asked(&hq, "admin:wrong-password").0, "401");
+    assert!(!hq.run(&["users", "reset", "nobody"]).status.success());
+    let sessions = hq.api("/api/sessions");
+    assert!(
+        sessions.as_array().into_iter().flatten().any(|one| one["user"] == "admin" && one["kind"] == "password"),
+        "{sessions}"
+    );
+    let log = hq.log();
+    assert!(
+        log.contains("logged in") && log.contains("a wrong password over HTTP") && !log.contains('\u{1b}'),
+        "{log}"
+    );
+    for command in [
+        &["sessions"][..],
+        &["audit", "--by", "operator"],
+        &["holidays", "bavaria", "--set", "2026-12-25"],
+        &["holidays", "bavaria"],
+    ] {
+        let output = hq.run(command);
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    }
+    // Nobody is cut short: what is asked for too long is refused, and nothing changes.
+    assert!(!hq.run(&["incidents", "ack", "1", "--reason", "x", "--by", "ada", "--hours", "999"]).status.success());
+}

@@ -20,6 +20,7 @@ mod proof;
 mod published;
 mod quarantine;
 mod secrets;
+mod services;
 mod settings;
 mod shared;
 mod store_side;
