@@ -17,16 +17,32 @@ fn project() -> PathBuf {
 
 /// Has systemd look at a unit; what it said.
 fn verify(unit: &Path) -> String {
-    let output = Command::new("systemd-analyze").arg("verify").arg(unit).output().expect("systemd-analyze is needed: install systemd");
+    let output = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(unit)
+        .output()
+        .expect("systemd-analyze is needed: install systemd");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     // The program is not where a package puts it, and a machine without systemd has no such targets.
-    let about = |line: &&str| line.contains(&*unit.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()));
-    said.lines().filter(about).filter(|line| !line.contains("is not executable") && !line.contains("not found")).collect::<Vec<_>>().join("\n")
+    let about = |line: &&str| {
+        line.contains(&*unit.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
+    };
+    said.lines()
+        .filter(about)
+        .filter(|line| {
+            !line.contains("is not executable") && !line.contains("Command 'man") && !line.contains("not found")
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// How exposed a unit is, 0 to 10.
 fn exposure(unit: &Path) -> f64 {
-    let output = Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(unit).output().expect("runs");
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager"])
+        .arg(unit)
+        .output()
+        .expect("runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default().to_owned();
     let number = line.split_whitespace().find_map(|word| word.parse::<f64>().ok());
@@ -101,12 +117,18 @@ fn the_watchdog_hears_of_work_and_of_none_when_there_is_none() {
     let (sites, http) = (free_address().to_string(), free_address().to_string());
     let mut command = Command::new(binary("rollcall"));
     let data = directory.path().join("hq");
-    command.args(["hq", "--listen-pg", "127.0.0.1:0", "--listen-sites", &sites, "--listen-http", &http, "--data"]).arg(&data);
+    command
+        .args(["hq", "--listen-pg", "127.0.0.1:0", "--listen-sites", &sites, "--listen-http", &http, "--data"])
+        .arg(&data);
     managers[0].hears(&mut command);
     let mut hq = Process::start(command, &directory.path().join("hq.log"));
     managers[0].until("READY=1");
     managers[0].until("WATCHDOG=1");
-    let invited = Command::new(binary("rollcall")).args(["roster", "invite", "x-01", "--new", "--data"]).arg(&data).output().expect("runs");
+    let invited = Command::new(binary("rollcall"))
+        .args(["roster", "invite", "x-01", "--new", "--data"])
+        .arg(&data)
+        .output()
+        .expect("runs");
     let token = String::from_utf8_lossy(&invited.stdout).trim().to_owned();
     let mut store = Store::new(directory.path(), "x-01", SCHEMA);
     store.join(sites.parse().expect("an address"), &token, "t");
@@ -137,8 +159,12 @@ fn man_pages_and_completions_are_made_of_the_command_lines() {
     // Every example of a command of the agent is shown.
     let listed = Command::new(binary("rollcall-site")).arg("--help").output().expect("runs");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let names = listed.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1).take_while(|line| !line.is_empty());
-    for name in names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help" && name.chars().all(|letter| letter.is_ascii_lowercase())) {
+    let names =
+        listed.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1).take_while(|line| !line.is_empty());
+    for name in names
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help" && name.chars().all(|letter| letter.is_ascii_lowercase()))
+    {
         let help = Command::new(binary("rollcall-site")).args([name, "--help"]).output().expect("runs");
         if help.status.success() {
             assert!(String::from_utf8_lossy(&help.stdout).contains("Example"), "{name}");
