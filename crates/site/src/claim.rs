@@ -37,3 +37,13 @@ pub(crate) fn claim(directory: &StateDirectory) -> Result<Claim, SiteError> {
         Err(TryLockError::Error(_)) => Ok(Claim { _file: None }),
     }
 }
+
+/// Whether an agent runs on the directory; none where that cannot be told: an earlier agent claimed nothing.
+pub(crate) fn is_claimed(directory: &StateDirectory) -> Option<bool> {
+    let file = File::open(directory.file(FILE)).ok()?;
+    match file.try_lock_shared() {
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
+    }
+}

@@ -374,7 +374,8 @@ fn look(database: &Path, state: Option<&Path>, max_age: Duration, is_own: bool) 
         }
         (Err(error), None) => return Err(error.into()),
     };
-    let known = Known { agent: agent.as_ref(), rows: unconfirmed_rows, age, max_age, confirmed };
+    let is_running = crate::claim::is_claimed(&directory);
+    let known = Known { agent: agent.as_ref(), is_running, rows: unconfirmed_rows, age, max_age, confirmed };
     let Judged { level, state, since, summary, what_to_do } = known.judge();
     Ok(Report {
         level,
@@ -393,6 +394,8 @@ fn look(database: &Path, state: Option<&Path>, max_age: Duration, is_own: bool) 
 /// What the site's standing is judged by.
 struct Known<'a> {
     agent: Option<&'a AgentStatus>,
+    /// Whether an agent runs now, if that can be told.
+    is_running: Option<bool>,
     /// Changes that are not confirmed, and how old the oldest is.
     rows: u64,
     age: Duration,
@@ -465,9 +468,14 @@ impl Known<'_> {
             let text = format!("HQ and this site are at odds: {error} ({})", agent.cause.unwrap_or(Cause::HqRefuses));
             return Some(Judged::broken(since, text, "call HQ: trying again does not help"));
         }
-        if agent.paused_until.is_none_or(|until| until <= clock()) && clock().since(agent.at) > STALE_AFTER {
+        // What it wrote last may say that all is well: it cannot say that it was killed.
+        let is_gone = match self.is_running {
+            Some(is_running) => !is_running,
+            None => agent.paused_until.is_none_or(|until| until <= clock()) && clock().since(agent.at) > STALE_AFTER,
+        };
+        if is_gone {
             let text =
-                format!("the agent does not run (last sign of it: {}); {} changes wait", local(agent.at), self.rows);
+                format!("the agent does not run (last sign of it: {}); {}", local(agent.at), waiting_text(self.rows));
             return Some(Judged::broken(Some(agent.at), text, "start `rollcall-site run`"));
         }
         None
@@ -479,7 +487,7 @@ impl Known<'_> {
         let level = if self.age > self.max_age { Level::UnconfirmedTooLong } else { Level::Current };
         let since = agent.disconnected_since;
         if let Some(until) = agent.paused_until.filter(|until| *until > clock()) {
-            let text = format!("a person has the agent pause until {}; {rows} changes wait safely", local(until));
+            let text = format!("a person has the agent pause until {}; {} safely", local(until), waiting_text(rows));
             let what_to_do = Some("`rollcall-site resume` ends the pause".to_owned());
             return Judged { what_to_do, ..Judged::new(level, State::CutOff, since, text) };
         }
@@ -493,7 +501,7 @@ impl Known<'_> {
                 (Some(error), None) => error.clone(),
                 (None, _) => "it is being connected".to_owned(),
             };
-            let text = format!("no connection to HQ: {why}; {rows} changes wait safely{oldest}");
+            let text = format!("no connection to HQ: {why}; {} safely{oldest}", waiting_text(rows));
             let advice = (level != Level::Current).then(|| {
                 "look whether the router has power and the line works; if other things work, call HQ".to_owned()
             });
@@ -508,14 +516,23 @@ impl Known<'_> {
         // What a till wrote a second ago is on its way; that is not being behind.
         let Some(behind) = &agent.catching_up else {
             let state = if level == Level::Current { State::Current } else { State::Behind };
-            let text = format!("{rows} changes are on their way to HQ at {hq}{oldest}{wanted}");
+            let text = format!("{} to be confirmed by HQ at {hq}{oldest}{wanted}", waiting_text(rows));
             return Judged::new(level, state, None, text);
         };
         let by = behind.here_by(self.confirmed, clock());
         let by = by.map_or_else(String::new, |by| format!(", here by {}", local(by)));
         let doing = if behind.is_loading { "loading rows from before" } else { "catching up" };
-        let text = format!("{doing}, {} % done{by}; {rows} changes wait{wanted}", behind.percent(self.confirmed));
+        let text = format!("{doing}, {} % done{by}; {}{wanted}", behind.percent(self.confirmed), waiting_text(rows));
         Judged::new(level, State::Behind, Some(behind.since), text)
+    }
+}
+
+/// How many changes wait, in words.
+fn waiting_text(rows: u64) -> String {
+    match rows {
+        0 => "nothing waits".to_owned(),
+        1 => "1 change waits".to_owned(),
+        rows => format!("{rows} changes wait"),
     }
 }
 
@@ -533,7 +550,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn judged(agent: Option<&AgentStatus>, rows: u64, age: Duration) -> Judged {
-        Known { agent, rows, age, max_age: 30 * MINUTE, confirmed: Seq(430) }.judge()
+        Known { agent, is_running: None, rows, age, max_age: 30 * MINUTE, confirmed: Seq(430) }.judge()
     }
 
     fn well() -> AgentStatus {
@@ -565,6 +582,16 @@ mod tests {
         let said = judged(Some(&loading), 570, Duration::ZERO);
         assert_eq!(said.state, State::Behind);
         assert!(said.summary.contains("43 % done, here by"), "{}", said.summary);
+        // Killed a moment ago, with all well until then.
+        let killed = Known {
+            agent: Some(&well()),
+            is_running: Some(false),
+            rows: 0,
+            age: Duration::ZERO,
+            max_age: MINUTE,
+            confirmed: Seq(0),
+        };
+        assert_eq!((killed.judge().level, killed.judge().state), (Level::Broken, State::NeedsAPerson));
         let cut = AgentStatus { connected_to: None, disconnected_since: Some(since), ..well() };
         let said = judged(Some(&cut), 0, Duration::ZERO);
         assert_eq!((said.state, said.since), (State::CutOff, Some(since)));

@@ -228,4 +228,9 @@ fn a_store_says_whether_it_is_current_behind_or_cut_off() {
     assert!(said.contains("Cut off since") && !said.contains("#1a7f37"), "{said}");
     let text = store.agent_command(&["status"]).output().expect("runs");
     assert!(String::from_utf8_lossy(&text.stdout).contains("Cut off since"), "{text:?}");
+    // A killed agent wrote that all was well; whoever asks a moment later hears what is.
+    store.kill();
+    let (code, report) = store.status();
+    assert_eq!((code, &report["state"]), (Some(2), &"needs-a-person".into()), "{report}");
+    assert!(report["summary"].as_str().is_some_and(|text| text.contains("does not run")), "{report}");
 }
