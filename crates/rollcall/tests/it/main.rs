@@ -25,4 +25,5 @@ mod settings;
 mod shared;
 mod store_side;
 mod support;
+mod tutorial;
 mod watch;
