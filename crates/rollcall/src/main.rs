@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example_and_every_example_is_one() {
-        fn walk(command: &clap::Command, path: &str, seen: &mut usize) {
+        fn walk(command: &clap::Command, path: &str, seen: &mut usize, wrong: &mut Vec<String>) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{path} has no example");
             let lines = help.lines().map(str::trim).filter(|line| line.starts_with("rollcall "));
@@ -254,18 +254,19 @@ mod tests {
                 for part in line.split(" && ") {
                     let part = part.split(['>', '|']).next().unwrap_or_default();
                     if let Err(error) = command_line().try_get_matches_from(words(part)) {
-                        panic!("{path}: {part}: {error}");
+                        wrong.push(format!("{path}: {part}: {error}"));
                     }
                     *seen += 1;
                 }
             }
             for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
-                walk(child, &format!("{path} {}", child.get_name()), seen);
+                walk(child, &format!("{path} {}", child.get_name()), seen, wrong);
             }
         }
-        let (mut command, mut seen) = (command_line(), 0);
+        let (mut command, mut seen, mut wrong) = (command_line(), 0, Vec::new());
         command.build();
-        walk(&command, "rollcall", &mut seen);
+        walk(&command, "rollcall", &mut seen, &mut wrong);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(seen > 60, "{seen}");
     }
 }
