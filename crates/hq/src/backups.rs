@@ -64,13 +64,12 @@ pub async fn back_up(
     with_key: bool,
     progress: impl FnMut(&str, usize, usize),
 ) -> Result<Copied, HqError> {
+    if with_key && to.contains("://") {
+        let text = "node.key is put into directories only; keep it apart from the store";
+        return Err(HqError::Invalid(text.to_owned()));
+    }
     let copied = backup::back_up(&from.store()?, &place(to, true)?, progress).await?;
     if with_key {
-        if to.contains("://") {
-            return Err(HqError::Invalid(
-                "node.key is put into directories only; keep it apart from the store".to_owned(),
-            ));
-        }
         copy_key(&from.data, Path::new(to))?;
     }
     Ok(copied)
@@ -89,18 +88,24 @@ pub async fn restore(
     to: &LakePlace,
     replaces: bool,
     now: Timestamp,
-    progress: impl FnMut(&str, usize, usize),
+    mut progress: impl FnMut(&str, usize, usize),
 ) -> Result<Restored, HqError> {
     let source = place(from, false)?;
     let said = backup::manifest(source.as_ref()).await?;
-    said.ok_or_else(|| {
+    let said = said.ok_or_else(|| {
         HqError::Invalid(format!(
             "{from} holds no complete backup: `rollcall backup` writes rollcall/backup.json into it when it is done"
         ))
     })?;
     let Some(address) = &to.store else {
-        return restore_directory(from, &source, &to.data, replaces, now, progress).await;
+        // Nobody else may begin with it before this is done.
+        let _lock = lock_directory(&to.data)?;
+        refuse_used(&to.data, replaces)?;
+        // Nothing is moved aside for what cannot take its place.
+        backup::check_backup(&source, &said, |done, of| progress("reading the backup", done, of)).await?;
+        return restore_directory(from, &source, &to.data, now, progress).await;
     };
+    backup::check_backup(&source, &said, |done, of| progress("reading the backup", done, of)).await?;
     let target = rollcall_lake::store_at(address)?;
     refuse_while_nodes_run(target.as_ref()).await?;
     let copied = backup::restore(&source, &target, progress).await?;
@@ -108,38 +113,39 @@ pub async fn restore(
     Ok(Restored { copied, moved_to: None, sites, has_key: to.data.join(NODE_KEY_FILE).exists() })
 }
 
+/// Whether a directory holds a lake, or parts of one.
+fn is_used(data: &Path) -> bool {
+    OF_LAKE.iter().any(|name| data.join(name).exists())
+}
+
+fn refuse_used(data: &Path, replaces: bool) -> Result<(), HqError> {
+    if replaces || !is_used(data) {
+        return Ok(());
+    }
+    let data = data.display();
+    Err(HqError::Invalid(format!("{data} holds a lake; --replace moves it aside, into a folder of that directory")))
+}
+
+/// The same for a directory that is locked. What is there is moved aside.
 async fn restore_directory(
     from: &str,
     source: &Arc<dyn ObjectStore>,
     data: &Path,
-    replaces: bool,
     now: Timestamp,
     progress: impl FnMut(&str, usize, usize),
 ) -> Result<Restored, HqError> {
-    // Nobody else may begin with it before this is done.
-    let _lock = lock_directory(data)?;
-    let failed = |doing: &str| {
-        let doing = format!("{doing} {}", data.display());
-        move |source| HqError::Io { doing, source }
-    };
-    let is_used = OF_LAKE.iter().any(|name| data.join(name).exists());
     let (mut moved_to, mut before) = (None, None);
-    if is_used {
-        if !replaces {
-            return Err(HqError::Invalid(format!(
-                "{} holds a lake; --replace moves it aside, into a folder of that directory",
-                data.display()
-            )));
-        }
+    if is_used(data) {
+        let failed = |source| HqError::Io { doing: format!("moving aside what is in {}", data.display()), source };
         // What cannot be read says nothing.
         before = match place(&data.to_string_lossy(), false) {
             Ok(store) => positions(store).await.ok(),
             Err(_) => None,
         };
         let aside = data.join(format!("before-restore-{}", now.to_chrono().format("%Y%m%dT%H%M%SZ")));
-        fs::create_dir(&aside).map_err(failed("moving aside what is in"))?;
+        fs::create_dir(&aside).map_err(failed)?;
         for name in OF_LAKE.iter().filter(|name| data.join(name).exists()) {
-            fs::rename(data.join(name), aside.join(name)).map_err(failed("moving aside what is in"))?;
+            fs::rename(data.join(name), aside.join(name)).map_err(failed)?;
         }
         moved_to = Some(aside);
     }

@@ -103,7 +103,7 @@ pub async fn back_up(
     if let Some(body) = heads {
         put(to.as_ref(), &Path::from("rollcall/heads"), body).await?;
     }
-    let tables = known.iter().map(Known::counted).collect();
+    let tables = known.iter().map(|known| counted(known.root.as_ref(), &known.snapshot)).collect();
     let copied = Copied { lake, tables, bytes };
     let report = verify(to, &copied, |done, of| progress("reading the copy", done, of)).await?;
     if let Some(finding) = report.findings.first() {
@@ -129,8 +129,7 @@ async fn verify(
     let report = check(store, progress).await?;
     for table in &copied.tables {
         let opened = replay::open(store.as_ref(), &Path::from(table.table.as_str())).await?;
-        let found =
-            opened.map(|opened| Known { root: Path::from(table.table.as_str()), snapshot: opened.snapshot }.counted());
+        let found = opened.map(|opened| counted(&table.table, &opened.snapshot));
         if found.as_ref() != Some(table) {
             return Err(LakeError::Other(format!("the copy of {} holds {found:?}, not {table:?}", table.table)));
         }
@@ -145,15 +144,10 @@ pub async fn id_of(store: &dyn ObjectStore) -> Result<Option<String>, LakeError>
     Ok(value["id"].as_str().map(str::to_owned))
 }
 
-impl Known {
-    fn counted(&self) -> CopiedTable {
-        CopiedTable {
-            table: self.root.to_string(),
-            version: self.snapshot.version(),
-            rows: self.snapshot.rows(),
-            files: self.snapshot.files().count(),
-        }
-    }
+/// What there is of a table.
+fn counted(table: &str, snapshot: &Snapshot) -> CopiedTable {
+    let (version, rows, files) = (snapshot.version(), snapshot.rows(), snapshot.files().count());
+    CopiedTable { table: table.to_owned(), version, rows, files }
 }
 
 /// How far each log has come, in the order that the module explains.
@@ -232,24 +226,26 @@ async fn put(to: &dyn ObjectStore, path: &Path, body: bytes::Bytes) -> Result<()
     Ok(())
 }
 
-/// Puts a copy into a store in which there is no lake.
+/// Reads all of a backup, of which [`manifest`] says this: what is damaged is not to be restored.
+pub async fn check_backup(
+    store: &Arc<dyn ObjectStore>,
+    said: &Copied,
+    progress: impl FnMut(usize, usize),
+) -> Result<(), LakeError> {
+    match verify(store, said, progress).await?.findings.first() {
+        Some(finding) => Err(LakeError::Other(format!("the backup is damaged: {}", finding.what))),
+        None => Ok(()),
+    }
+}
+
+/// Puts a backup that was checked into a store in which there is no lake.
 pub async fn restore(
     from: &Arc<dyn ObjectStore>,
     to: &Arc<dyn ObjectStore>,
-    mut progress: impl FnMut(&str, usize, usize),
+    progress: impl FnMut(&str, usize, usize),
 ) -> Result<Copied, LakeError> {
-    let said = manifest(from.as_ref()).await?.ok_or_else(|| {
-        LakeError::Other(
-            "this is no complete backup: `rollcall backup` writes rollcall/backup.json when it is done".to_owned(),
-        )
-    })?;
     if let Some(there) = id_of(to.as_ref()).await? {
         return Err(LakeError::Other(format!("there is a lake already ({there})")));
-    }
-    // First: what is damaged is not restored.
-    let report = verify(from, &said, |done, of| progress("reading the backup", done, of)).await?;
-    if let Some(finding) = report.findings.first() {
-        return Err(LakeError::Other(format!("the backup is damaged: {}", finding.what)));
     }
     let restored = back_up(from, to, progress).await?;
     // It is a lake now, and no copy.

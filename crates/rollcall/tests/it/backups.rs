@@ -84,7 +84,17 @@ fn a_backup_made_under_load_is_whole_and_a_restore_loses_and_doubles_nothing() {
     });
     stores.iter().for_each(Store::wait_confirmed);
     assert!(hq.missing("SELECT * FROM t").is_empty());
-    // A backup that is damaged, or not complete, is not restored.
+    // A backup that is damaged, or not complete, is not restored, and nothing is moved aside for it.
+    assert!(of_directory(&["hq", "stop"], &hq.data).status.success());
+    let files = Command::new("find").arg(copy.join("tables/t")).args(["-name", "*.parquet"]).output().expect("find");
+    let file = String::from_utf8_lossy(&files.stdout).lines().next().expect("a data file").to_owned();
+    let whole = std::fs::read(&file).expect("reads");
+    std::fs::write(&file, vec![0; whole.len()]).expect("writes");
+    let damaged = restore(&["--replace"]);
+    assert!(!damaged.status.success() && said(&damaged).contains("the backup is damaged"), "{damaged:?}");
+    std::fs::write(&file, whole).expect("writes");
+    hq.restart();
+    assert_eq!(hq.value("SELECT count(*) FROM t").as_deref(), Some("104"), "the lake is where it was");
     let empty = directory.path().join("elsewhere");
     std::fs::remove_file(copy.join("rollcall/backup.json")).expect("removes");
     let incomplete = of_directory(&["restore", copy.to_str().expect("text")], &empty);
