@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
+    time::Duration,
 };
 
 use crate::{error::SiteError, state::StateDirectory};
@@ -16,11 +17,24 @@ pub(crate) struct Claim {
     _file: Option<File>,
 }
 
+/// Who asks whether an agent runs holds the lock for a moment: an agent that starts then tries again, so often …
+const TRIES: usize = 20;
+/// … after so long.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Claims the directory. Where the file system knows no locks, or has no room, there is no claim: the agent runs all the same.
 pub(crate) fn claim(directory: &StateDirectory) -> Result<Claim, SiteError> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(directory.file(FILE));
     let Ok(mut file) = opened else { return Ok(Claim { _file: None }) };
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    for _ in 1..TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {
             let noted =
                 file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
@@ -45,5 +59,34 @@ pub(crate) fn is_claimed(directory: &StateDirectory) -> Option<bool> {
         Ok(()) => Some(false),
         Err(TryLockError::WouldBlock) => Some(true),
         Err(TryLockError::Error(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_whether_an_agent_runs_keeps_none_from_starting() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = StateDirectory::of(directory.path(), Some(directory.path()));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    is_claimed(&directory);
+                }
+            });
+            let refused = (0..3000).filter(|_| claim(&directory).is_err()).count();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(refused, 0);
+        });
+        let held = claim(&directory).expect("nobody has it");
+        assert_eq!(is_claimed(&directory), Some(true));
+        assert!(claim(&directory).is_err());
+        drop(held);
+        assert_eq!(is_claimed(&directory), Some(false));
     }
 }
