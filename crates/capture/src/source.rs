@@ -191,7 +191,8 @@ impl Source {
         Ok(layouts.into_iter().find(|layout| layout.table.eq_ignore_ascii_case(table)).map(|layout| layout.excluded))
     }
 
-    /// About how many rows tables hold that are being loaded, from their largest row number: counting them would keep the store's
+    /// About how many rows tables hold that are being loaded, from their largest row number:
+    /// counting them would keep the store's
     /// programs waiting. None if nothing is being loaded.
     pub fn rows_to_load(&mut self) -> Result<Option<u64>, CaptureError> {
         load::rows_to_load(self.file.reader()?)

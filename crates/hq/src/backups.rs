@@ -33,7 +33,8 @@ pub struct Restored {
     pub copied: Copied,
     /// Where what was there before is now.
     pub moved_to: Option<PathBuf>,
-    /// Sites that had come further than the backup, or, where what was there cannot be read, all that ever joined.
+    /// Sites that had come further than the backup, or, where what was there cannot be read, all
+    /// that ever joined.
     pub sites: BTreeSet<SiteId>,
     /// The key that opens the lake's secrets is there.
     pub has_key: bool,
@@ -57,7 +58,8 @@ fn place(address: &str, is_new: bool) -> Result<Arc<dyn ObjectStore>, HqError> {
     Ok(Arc::new(directory.map_err(|source| failed(std::io::Error::other(source)))?))
 }
 
-/// Copies a lake as of now, also while HQ runs, and reads the copy. `node.key` is no part of it, unless `with_key`.
+/// Copies a lake as of now, also while HQ runs, and reads the copy. `node.key` is no part of it,
+/// unless `with_key`.
 pub async fn back_up(
     from: &LakePlace,
     to: &str,
@@ -81,7 +83,8 @@ fn copy_key(from: &Path, to: &Path) -> Result<(), HqError> {
     fs::copy(from.join(NODE_KEY_FILE), to.join(NODE_KEY_FILE)).map(|_| ()).map_err(failed)
 }
 
-/// Puts a backup in place. A directory in use is refused, and so is one that holds a lake, unless `replaces`: that lake is then moved
+/// Puts a backup in place. A directory in use is refused, and so is one that holds a lake, unless
+/// `replaces`: that lake is then moved
 /// into a folder beside.
 pub async fn restore(
     from: &str,

@@ -76,10 +76,7 @@ impl Enrolment for Gateway {
         let key_hash = Authority::request_key_hash(&request.csr_pem).map_err(status_of)?;
         let site = match shared.roster.enrol(&request.token, &key_hash, shared.now()).await {
             Ok(site) => site,
-            Err(error) => {
-                shared.ledger.unknown_sender("(enrolment with an invalid invitation)", shared.now());
-                return Err(status_of(error));
-            }
+            Err(error) => return Err(self.uninvited(error)),
         };
         // Whoever speaks for the site now does so with the key that was just replaced.
         shared.sessions.cut(&site);
@@ -104,10 +101,7 @@ impl Enrolment for Gateway {
                 expires_micros: usable.invitation.expires_at.as_micros(),
                 enrolled_micros: usable.record.enrolled_at.map_or(0, Timestamp::as_micros),
             })),
-            Err(error) => {
-                shared.ledger.unknown_sender("(enrolment with an invalid invitation)", now);
-                Err(status_of(error))
-            }
+            Err(error) => Err(self.uninvited(error)),
         }
     }
 
@@ -129,6 +123,12 @@ impl Enrolment for Gateway {
 }
 
 impl Gateway {
+    /// Whoever comes with an invitation that does not hold is noted.
+    fn uninvited(&self, error: HqError) -> Status {
+        self.0.ledger.unknown_sender("(enrolment with an invalid invitation)", self.0.now());
+        status_of(error)
+    }
+
     fn identity(&self, site: &SiteId, csr_pem: &str) -> Result<Response<Identity>, Status> {
         let certificate = self.0.authority.sign_site(site, csr_pem, self.0.now()).map_err(status_of)?;
         Ok(Response::new(Identity {

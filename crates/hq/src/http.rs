@@ -123,8 +123,7 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
         return Err(ApiError(StatusCode::SERVICE_UNAVAILABLE, IN_DOUBT.to_owned()).into_response());
     }
     if let Some(identity) = &identity {
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
-        shared.callers.came(&identity.name, address, proof, shared.now());
+        shared.callers.came(&identity.name, address_of(parts), proof, shared.now());
     }
     if let (Some(identity), Some(doer)) = (&identity, parts.extensions.get::<Doer>()) {
         doer.is(&identity.name);
@@ -136,10 +135,14 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
     })
 }
 
+/// Where a request comes from.
+fn address_of(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+}
+
 /// Who has this password; whoever guessed before waits first.
 async fn try_password(parts: &Parts, shared: &App, given: String) -> Result<Option<Identity>, Response> {
-    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
-    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let address = address_of(parts).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let user = user_of(&given).unwrap_or_default();
     let wait = || match shared.guesses.wait(&user, address, shared.now()) {
         None => Ok(()),

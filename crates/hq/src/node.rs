@@ -454,7 +454,8 @@ impl Node {
         self.shared.health.beats()
     }
 
-    /// Why this node's directory is not the one it opened, if it is not: somebody exchanged it, and nothing can be written.
+    /// Why this node's directory is not the one it opened, if it is not: somebody exchanged it, and
+    /// nothing can be written.
     pub fn exchanged(&self) -> Option<String> {
         self.shared.lake.exchanged()
     }

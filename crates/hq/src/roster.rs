@@ -648,7 +648,8 @@ impl Roster {
         .await
     }
 
-    /// What changed of a site's attributes, oldest first; from the state log, which keeps every version of a record.
+    /// What changed of a site's attributes, oldest first; from the state log, which keeps every
+    /// version of a record.
     pub(crate) async fn history(&self, site: &SiteId) -> Result<Vec<PastChange>, HqError> {
         let records = self.lake.state().versions(SITE, site.as_str()).await?;
         let (mut before, mut changes) = (Attributes::default(), Vec::new());
@@ -865,7 +866,7 @@ impl Numbers {
 }
 
 /// Refuses the name that stands for HQ itself.
-fn check_name(site: &SiteId) -> Result<(), HqError> {
+pub(crate) fn check_name(site: &SiteId) -> Result<(), HqError> {
     match site.as_str() == HQ_SITE {
         true => Err(invalid(format!("no site can be called {HQ_SITE}: that is HQ itself"))),
         false => Ok(()),

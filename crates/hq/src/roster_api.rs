@@ -105,8 +105,8 @@ async fn invite(
     let life = request.life_seconds.unwrap_or(INVITATION_LIFE_SECONDS);
     let fingerprint = shared.authority.fingerprint();
     let site = site_id(&site)?;
-    if !request.new && shared.roster.get(&site).is_none() {
-        return Err(ApiError(StatusCode::NOT_FOUND, unknown_site(&shared, &site)));
+    if !request.new {
+        must_be_listed(&shared, &site)?;
     }
     let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
     Ok(Json(invitation).into_response())
@@ -141,9 +141,7 @@ async fn resend(
     Operator(by): Operator,
     Json(request): Json<ResendRequest>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
-    if request.reason.trim().is_empty() {
-        return Err(ApiError(StatusCode::BAD_REQUEST, "sending everything again needs a reason".to_owned()));
-    }
+    must_have_reason(&request.reason, || "sending everything again needs a reason".to_owned())?;
     let mut wanted = request.sites.iter().map(|site| site_id(site)).collect::<Result<BTreeSet<SiteId>, ApiError>>()?;
     if request.refused {
         wanted.extend(shared.ledger.lacking_confirmed());
@@ -157,7 +155,7 @@ async fn resend(
 }
 
 #[derive(Deserialize, Default)]
-struct RetireRequest {
+struct Reasoned {
     #[serde(default)]
     reason: String,
 }
@@ -166,15 +164,14 @@ async fn retire(
     State(shared): State<App>,
     Operator(by): Operator,
     Path(site): Path<String>,
-    Json(request): Json<RetireRequest>,
+    Json(request): Json<Reasoned>,
 ) -> Result<Response, ApiError> {
     let site = site_id(&site)?;
     let unconfirmed =
         shared.roll().into_iter().find(|entry| entry.site == site).map_or(0, |entry| entry.unconfirmed_rows);
-    if request.reason.trim().is_empty() {
-        let text = format!("retiring {site} needs a reason (it has {unconfirmed} unconfirmed rows as far as HQ knows)");
-        return Err(ApiError(StatusCode::BAD_REQUEST, text));
-    }
+    must_have_reason(&request.reason, || {
+        format!("retiring {site} needs a reason (it has {unconfirmed} unconfirmed rows as far as HQ knows)")
+    })?;
     shared.roster.retire(&site, &request.reason, &by, shared.now()).await?;
     shared.sessions.cut(&site);
     Ok(Json(json!({"retired": site, "unconfirmed_rows": unconfirmed})).into_response())
@@ -185,12 +182,10 @@ async fn reinstate(
     State(shared): State<App>,
     Operator(by): Operator,
     Path(site): Path<String>,
-    Json(request): Json<RetireRequest>,
+    Json(request): Json<Reasoned>,
 ) -> Result<Response, ApiError> {
     let site = site_id(&site)?;
-    if request.reason.trim().is_empty() {
-        return Err(ApiError(StatusCode::BAD_REQUEST, format!("putting {site} back on the roster needs a reason")));
-    }
+    must_have_reason(&request.reason, || format!("putting {site} back on the roster needs a reason"))?;
     shared.roster.reinstate(&site, &by, shared.now()).await?;
     tracing::warn!(%site, by, reason = request.reason, "a retired site is on the roster again");
     Ok(Json(json!({"reinstated": site})).into_response())
@@ -203,16 +198,25 @@ async fn history(
     Path(site): Path<String>,
 ) -> Result<Json<Vec<PastChange>>, ApiError> {
     let site = site_id(&site)?;
-    if shared.roster.get(&site).is_none() {
-        return Err(ApiError(StatusCode::NOT_FOUND, unknown_site(&shared, &site)));
-    }
+    must_be_listed(&shared, &site)?;
     Ok(Json(shared.roster.history(&site).await?))
 }
 
-/// That there is no such site, and which one may be meant.
-fn unknown_site(shared: &App, site: &SiteId) -> String {
+/// Refuses a site that is not on the roster, and says which one may be meant.
+fn must_be_listed(shared: &App, site: &SiteId) -> Result<(), ApiError> {
     let roster = shared.roster.all();
+    if roster.contains_key(site) {
+        return Ok(());
+    }
     let near = nearest(site.as_str(), roster.keys().map(SiteId::as_str));
     let near = near.map_or_else(String::new, |near| format!("; is {near} meant?"));
-    format!("site {site} is not on the roster{near}")
+    Err(ApiError(StatusCode::NOT_FOUND, format!("site {site} is not on the roster{near}")))
+}
+
+/// Refuses what nobody gave a reason for.
+fn must_have_reason(reason: &str, refusal: impl FnOnce() -> String) -> Result<(), ApiError> {
+    match reason.trim().is_empty() {
+        true => Err(ApiError(StatusCode::BAD_REQUEST, refusal())),
+        false => Ok(()),
+    }
 }

@@ -1,15 +1,22 @@
-//! A roster as a spreadsheet writes it: commas, semicolons or tabs, ids in capitals or with blanks, decimal commas.
+//! A roster as a spreadsheet writes it: commas, semicolons or tabs, ids in capitals or with blanks,
+//! decimal commas.
 //!
-//! What can be read in one way only is read, and said; the rest is refused, all of it at once, with line numbers.
+//! What can be read in one way only is read, and said; the rest is refused, all of it at once, with
+//! line numbers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     str::FromStr,
 };
 
-use rollcall_types::{HQ_SITE, SiteId};
+use rollcall_types::SiteId;
 
-use crate::{attributes::Attributes, error::HqError, roster::check_calendar, zones::zone_of};
+use crate::{
+    attributes::Attributes,
+    error::HqError,
+    roster::{check_calendar, check_name},
+    zones::zone_of,
+};
 
 /// What a file says of each site: by attribute its value, none where the cell is empty.
 pub(crate) type Rows = BTreeMap<SiteId, BTreeMap<String, Option<String>>>;
@@ -106,16 +113,16 @@ impl Reading {
         let said = row.get(self.id).unwrap_or_default();
         let id = said.to_lowercase().split_whitespace().collect::<Vec<_>>().join("-");
         let site = match SiteId::new(&id) {
-            Ok(site) if site.as_str() == HQ_SITE => {
-                self.faults.push(format!("line {line}: no site can be called {HQ_SITE}: that is HQ itself"));
-                return;
-            }
             Ok(site) => site,
             Err(error) => {
                 self.faults.push(format!("line {line}: {error}"));
                 return;
             }
         };
+        if let Err(error) = check_name(&site) {
+            self.faults.push(format!("line {line}: {error}"));
+            return;
+        }
         if id != said {
             self.renamed.insert(format!("{said} is {id}"));
         }

@@ -1,9 +1,13 @@
 //! A copy of a lake as of one moment, while HQ goes on.
 //!
-//! Log entries and data files never change once they are written, and clean-up leaves what no version names for two
-//! hours. So it is enough to read how far each log has come, within a moment, and to copy at leisure what these versions
-//! name. The order in which the logs are read is what makes the copy whole, as after a crash at that moment: tables of
-//! sites' rows first, then quarantine (what a site's rows lack is in it before they are anywhere else), then HQ's own
+//! Log entries and data files never change once they are written, and clean-up leaves what no
+//! version names for two
+//! hours. So it is enough to read how far each log has come, within a moment, and to copy at
+//! leisure what these versions
+//! name. The order in which the logs are read is what makes the copy whole, as after a crash at
+//! that moment: tables of
+//! sites' rows first, then quarantine (what a site's rows lack is in it before they are anywhere
+//! else), then HQ's own
 //! state (a life of a journal is allotted before any row of it comes), and what HQ publishes last.
 
 use std::sync::Arc;
@@ -58,7 +62,8 @@ struct Known {
     snapshot: Snapshot,
 }
 
-/// Copies the lake in `from` to `to`, which may hold an earlier copy of the same lake: what is there already is not read again. Then
+/// Copies the lake in `from` to `to`, which may hold an earlier copy of the same lake: what is
+/// there already is not read again. Then
 /// reads the copy as a lake is read, and compares. `progress` hears how many data files of how many are done.
 pub async fn back_up(
     from: &Arc<dyn ObjectStore>,

@@ -29,13 +29,14 @@ pub struct DurableDirectory {
     hold: Option<Arc<Hold>>,
 }
 
-/// By what a process that has a directory to itself knows that it still is the one it opened. A backup that is put in place
+/// By what a process that has a directory to itself knows that it still is the one it opened. A
+/// backup that is put in place
 /// while the old process is still stopping would else get its last commits.
 #[derive(Debug)]
 pub struct Hold {
     root: PathBuf,
-    /// The directory and what is in it from the beginning, as they were.
-    known: Vec<(PathBuf, Identity)>,
+    /// The directory, and files in it that are never written anew, as they were.
+    known: Mutex<Vec<(PathBuf, Identity)>>,
     /// By folder of a log: the entry this process put there last.
     last: Mutex<HashMap<PathBuf, (PathBuf, Identity)>>,
 }
@@ -57,17 +58,29 @@ fn identity(path: &FilePath) -> Option<Identity> {
 }
 
 impl Hold {
-    /// Holds `root` as it is now; `names` are files in it that are never written anew.
-    pub fn new(root: &FilePath, names: &[&str]) -> Self {
-        let paths = std::iter::once(root.to_owned()).chain(names.iter().map(|name| root.join(name)));
-        let known = paths.filter_map(|path| identity(&path).map(|identity| (path, identity))).collect();
-        Self { root: root.to_owned(), known, last: Mutex::default() }
+    /// Holds `root` as it is now.
+    pub fn new(root: &FilePath) -> Self {
+        let hold = Self { root: root.to_owned(), known: Mutex::default(), last: Mutex::default() };
+        hold.know(root.to_owned());
+        hold
+    }
+
+    /// Holds a file in it too, which is never written anew.
+    pub fn hold(&self, name: &str) {
+        self.know(self.root.join(name));
+    }
+
+    fn know(&self, path: PathBuf) {
+        if let Some(identity) = identity(&path) {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).push((path, identity));
+        }
     }
 
     /// Why this is not the directory that was opened; none if it is.
     pub fn problem(&self) -> Option<String> {
         let differs = |path: &PathBuf, known: &Identity| identity(path) != Some(*known);
-        let moved = self.known.iter().find(|(path, known)| differs(path, known)).map(|(path, _)| path.clone());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let moved = known.iter().find(|(path, known)| differs(path, known)).map(|(path, _)| path.clone());
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = || last.values().find(|(path, known)| differs(path, known)).map(|(path, _)| path.clone());
         let path = moved.or_else(gone)?;

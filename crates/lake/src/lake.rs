@@ -64,7 +64,14 @@ pub struct Lake {
 /// The file in a lake's directory that its process has locked.
 const LOCK: &str = "lock";
 
-/// Holds a directory for this process alone, as long as the file is open. `rollcall hq` is the only writer a directory can have.
+/// Whether a process holds a directory.
+pub fn is_locked(root: &FilePath) -> bool {
+    let file = File::open(root.join(LOCK));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Holds a directory for this process alone, as long as the file is open. `rollcall hq` is the only
+/// writer a directory can have.
 pub fn lock_directory(root: &FilePath) -> Result<File, LakeError> {
     let failed = |source: std::io::Error| LakeError::Store {
         doing: format!("locking {}", root.display()),
@@ -88,14 +95,12 @@ impl Lake {
     /// Opens or creates the lake in a directory, which no other process may use at the same time.
     pub async fn open_directory(root: &FilePath, options: LakeOptions) -> Result<Self, LakeError> {
         let lock = lock_directory(root)?;
-        let directory = || DurableDirectory::new(root).doing("opening the lake's directory");
-        // The id is there before anything is held by it.
-        let unheld: Arc<dyn ObjectStore> = Arc::new(directory()?);
-        let heads = Heads::read(unheld.as_ref()).await?.ok().flatten().unwrap_or_default();
-        lake_id(unheld.as_ref(), &heads).await?;
-        let hold = Arc::new(Hold::new(root, &[LOCK, "rollcall/lake.json"]));
-        let store: Arc<dyn ObjectStore> = Arc::new(directory()?.held(hold.clone()));
-        let mut lake = Self::open(store, options).await?;
+        let hold = Arc::new(Hold::new(root));
+        hold.hold(LOCK);
+        let directory = DurableDirectory::new(root).doing("opening the lake's directory")?;
+        let mut lake = Self::open(Arc::new(directory.held(hold.clone())), options).await?;
+        // A new lake has its id from now on.
+        hold.hold("rollcall/lake.json");
         lake._lock = Some(lock);
         lake.hold = Some(hold);
         Ok(lake)
@@ -167,7 +172,8 @@ impl Lake {
         })
     }
 
-    /// Why the lake's directory is not the one that was opened, if it is not: it was exchanged, and nothing is written any more.
+    /// Why the lake's directory is not the one that was opened, if it is not: it was exchanged, and
+    /// nothing is written any more.
     pub fn exchanged(&self) -> Option<String> {
         self.hold.as_ref().and_then(|hold| hold.problem())
     }

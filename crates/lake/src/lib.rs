@@ -56,7 +56,7 @@ pub use conform::{Conformed, MarkKind, PartMark, SiteClock, conform, our_column}
 pub use digest::{Digest, Digester};
 pub use directory::DurableDirectory;
 pub use error::LakeError;
-pub use lake::{Lake, LakeOptions, lock_directory};
+pub use lake::{Lake, LakeOptions, is_locked, lock_directory};
 pub use layer::{Layered, PutLayer, is_commit};
 pub use misfit::propose_wider;
 pub use remote::store_at;

@@ -218,7 +218,8 @@ impl Table {
             self.catch_up().await?;
             return Ok(Put::Slept);
         }
-        // A file that leaves a table twice, or that never was in it, is the sign of a state that is not this table's.
+        // A file that leaves a table twice, or that never was in it, is the sign of a state that is
+        // not this table's.
         let mut removes = actions.iter().filter_map(|action| action.remove.as_ref());
         if let Some(remove) = removes.find(|remove| !base.files.contains_key(remove.path.as_str())) {
             return Err(LakeError::Foreign { table: self.root.to_string(), path: remove.path.clone() });

@@ -1,6 +1,8 @@
-//! What both binaries tell whoever runs them: the service manager, and the log on stderr, as text in colours on a terminal only, or as JSON.
+//! What both binaries tell whoever runs them: the service manager, and the log on stderr, as text
+//! in colours on a terminal only, or as JSON.
 //!
-//! What goes wrong again and again is said once a minute, with a count: a full disk is one line, not a hundred.
+//! What goes wrong again and again is said once a minute, with a count: a full disk is one line,
+//! not a hundred.
 #![forbid(unsafe_code)]
 
 mod generate;
@@ -54,4 +56,12 @@ pub fn start(format: LogFormat, usual: &str) -> Handle<EnvFilter, Registry> {
     };
     tracing_subscriber::registry().with(filter).with(lines).init();
     handle
+}
+
+/// Whether an error comes from that nobody reads standard output any more: who read it had what it wanted.
+pub fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_system = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    std::iter::successors(Some(error), |error| error.source()).any(of_system)
 }

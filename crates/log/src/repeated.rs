@@ -20,7 +20,8 @@ use tracing_subscriber::{
 const EVERY: Duration = Duration::from_secs(60);
 /// Different lines that are remembered; older ones are forgotten beyond.
 const KEPT_MAX: usize = 1000;
-/// Fields that say what a line is about. Others, such as the reason, differ each time although it is the same trouble.
+/// Fields that say what a line is about. Others, such as the reason, differ each time although it
+/// is the same trouble.
 const ABOUT: [&str; 8] = ["site", "table", "work", "channel", "user", "database", "message", "page"];
 
 /// Formats as `inner` does, what was not said within the last minute.

@@ -1,4 +1,5 @@
-//! What a service manager is told (systemd's protocol, `sd_notify(3)`): ready, stopping, and that work goes on.
+//! What a service manager is told (systemd's protocol, `sd_notify(3)`): ready, stopping, and that
+//! work goes on.
 
 use std::time::Duration;
 
@@ -18,10 +19,19 @@ impl Supervisor {
         Self { socket, watchdog: micros.filter(|_| !is_ours).map(Duration::from_micros) }
     }
 
-    /// How often it wants to hear that work goes on: twice within the time it allows. None if it does not.
-    pub fn watchdog_every(&self) -> Option<Duration> {
-        self.socket.as_ref()?;
-        self.watchdog.map(|allowed| allowed / 2)
+    /// Tells that work goes on, twice within the time that is allowed, as long as `beats` counts
+    /// on: what says nothing while
+    /// nothing moves is started anew. Never ends.
+    pub async fn keep_alive(&self, beats: impl Fn() -> u64) {
+        let (Some(_), Some(allowed)) = (&self.socket, self.watchdog) else { return std::future::pending().await };
+        let mut before = None;
+        loop {
+            let now = Some(beats());
+            if std::mem::replace(&mut before, now) != now {
+                self.tell("WATCHDOG=1");
+            }
+            tokio::time::sleep(allowed / 2).await;
+        }
     }
 
     /// The service serves now.
@@ -32,11 +42,6 @@ impl Supervisor {
     /// It is about to end.
     pub fn stopping(&self) {
         self.tell("STOPPING=1");
-    }
-
-    /// Work goes on.
-    pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
     }
 
     #[cfg(target_os = "linux")]

@@ -143,7 +143,8 @@ impl Watch {
         self.leave_groups(number, now);
     }
 
-    /// A person put a retired site back on the roster: it is expected from now on, and silent until it is heard.
+    /// A person put a retired site back on the roster: it is expected from now on, and silent until
+    /// it is heard.
     pub fn take_back(&mut self, id: &SiteId, now: Timestamp) {
         let Some(number) = self.number(id).filter(|number| self.sites[*number].retired) else { return };
         self.sites[number].retired = false;

@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use indicatif::{ProgressBar, ProgressStyle};
 use rollcall_hq::{Restored, back_up, restore};
 
-use crate::{lake::PlaceArgs, roster::named};
+use crate::{lake::PlaceArgs, print::files_bar, roster::named};
 
 #[derive(Debug, Args)]
 #[command(
@@ -44,8 +43,7 @@ pub(crate) struct RestoreArgs {
 
 /// A bar that tells what is being done.
 fn bar() -> anyhow::Result<impl FnMut(&str, usize, usize)> {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos} of {len} data files")?;
-    let bar = ProgressBar::new(0).with_style(style);
+    let bar = files_bar()?;
     Ok(move |what: &str, done: usize, of: usize| {
         bar.set_message(what.to_owned());
         bar.set_length(of as u64);

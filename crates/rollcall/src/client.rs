@@ -70,14 +70,11 @@ impl HqAddress {
 impl Client {
     /// Finds HQ by what was given.
     pub(crate) fn find(address: &HqAddress) -> anyhow::Result<Self> {
-        let (url, token) = match (&address.url, &address.token, &address.data) {
+        let usual = Some(Path::new(DEFAULT_DATA)).filter(|usual| usual.exists());
+        let (url, token) = match (&address.url, &address.token, address.data.as_deref().or(usual)) {
             (Some(url), Some(token), _) => (url.trim_end_matches('/').to_owned(), token.clone()),
             (Some(_), None, _) => bail!("--url needs a token: set ROLLCALL_TOKEN"),
             (None, _, Some(data)) => (read_url(data)?, read(data, OPERATOR_TOKEN_FILE)?),
-            (None, _, None) if Path::new(DEFAULT_DATA).exists() => {
-                let data = Path::new(DEFAULT_DATA);
-                (read_url(data)?, read(data, OPERATOR_TOKEN_FILE)?)
-            }
             (None, _, None) => bail!(
                 "say where HQ is: --data DIR (or ROLLCALL_DATA) on HQ's machine, or ROLLCALL_URL and ROLLCALL_TOKEN from elsewhere"
             ),

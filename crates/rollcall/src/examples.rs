@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// By command: what people type. Those not named here have theirs beside their definition.
-const EXAMPLES: [(&str, &str); 54] = [
+const EXAMPLES: &[(&str, &str)] = &[
     ("hq", "rollcall hq --data /srv/rollcall --listen-sites 0.0.0.0:7400 --name Contoso"),
     (
         "sql",
@@ -61,8 +61,6 @@ const EXAMPLES: [(&str, &str); 54] = [
     ("channels test", "rollcall channels test desk"),
     ("channels preview", "rollcall channels preview desk --incident 17"),
     ("channels who", "rollcall channels who seattle-01"),
-];
-const MORE: [(&str, &str); 6] = [
     ("channels remove", "rollcall channels remove desk"),
     ("holidays", "rollcall holidays bavaria --set 2026-12-25,2026-12-26,2027-01-06"),
     ("audit", "rollcall audit --by ada --limit 20"),
@@ -73,7 +71,7 @@ const MORE: [(&str, &str); 6] = [
 
 /// The command line with the examples in it.
 pub(crate) fn with_examples(command: Command) -> Command {
-    EXAMPLES.iter().chain(&MORE).fold(command, |command, (path, example)| {
+    EXAMPLES.iter().fold(command, |command, (path, example)| {
         let names: Vec<&str> = path.split(' ').collect();
         put(command, &names, example)
     })

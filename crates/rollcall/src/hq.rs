@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use rollcall_hq::{ENDPOINTS_FILE, HTTP_PORT, HqConfig, Node, PG_PORT};
-use rollcall_lake::{CompactionLimits, LakeOptions, PutLayer};
+use rollcall_lake::{CompactionLimits, LakeOptions, PutLayer, is_locked};
 use rollcall_log::Supervisor;
 use rollcall_roll::Thresholds;
 use rollcall_sim::LostReplies;
@@ -136,12 +136,6 @@ async fn stop(data: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a process holds the directory.
-fn is_locked(data: &Path) -> bool {
-    let file = std::fs::File::open(data.join("lock"));
-    file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
-}
-
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let usual = Thresholds::default();
     let red = args.red.unwrap_or_else(|| usual.red.min(args.page.unwrap_or(usual.red)));
@@ -200,20 +194,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     let supervisor = Supervisor::from_env();
     supervisor.ready();
-    let watched = async {
-        let Some(every) = supervisor.watchdog_every() else { return std::future::pending().await };
-        let mut before = None;
-        loop {
-            // Who says nothing while nothing moves is started anew.
-            let beats = Some(node.beats());
-            if std::mem::replace(&mut before, beats) != beats {
-                supervisor.alive();
-            }
-            tokio::time::sleep(every).await;
-        }
-    };
     let exchanged = tokio::select! {
-        () = watched => None,
+        () = supervisor.keep_alive(|| node.beats()) => None,
         signal = wait_for_signal() => signal.map(|()| None)?,
         () = node.asked_to_stop() => None,
         problem = exchanged => Some(problem),

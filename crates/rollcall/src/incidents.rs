@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     FINDING,
     client::{Client, HqAddress},
+    print,
 };
 
 #[derive(Debug, Args)]
@@ -223,7 +224,7 @@ fn kind(value: &Value) -> &str {
 }
 
 fn time(value: &Value) -> String {
-    value.as_str().and_then(|text| text.parse().ok()).map_or_else(|| "-".to_owned(), rollcall_site::local)
+    print::time(value).unwrap_or_else(|| "-".to_owned())
 }
 
 /// Sites that are named of an incident, unless all are asked for.

@@ -3,11 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use rollcall_hq::{LakePlace, Mended, check_lake, repair_lake};
 use rollcall_lake::CheckReport;
 
-use crate::{FAILURE, FINDING};
+use crate::{FAILURE, FINDING, print::files_bar};
 
 #[derive(Debug, Args)]
 pub(crate) struct LakeArgs {
@@ -76,8 +75,7 @@ pub(crate) async fn run(args: LakeArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn checked(place: &LakePlace) -> anyhow::Result<CheckReport> {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos} of {len} data files")?;
-    let bar = ProgressBar::new(0).with_style(style).with_message("reading the lake");
+    let bar = files_bar()?.with_message("reading the lake");
     let report = check_lake(place, |read, of| {
         bar.set_length(of as u64);
         bar.set_position(read as u64);

@@ -165,7 +165,7 @@ fn main() -> ExitCode {
     rollcall_log::start(cli.log_format, usual);
     match execute(cli.command) {
         Ok(code) => code,
-        Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if rollcall_log::is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(FAILURE)

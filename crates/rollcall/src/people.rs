@@ -1,4 +1,5 @@
-//! `rollcall holidays`, `audit` and `sessions`: days on which shops are closed, who did what, and who is connected.
+//! `rollcall holidays`, `audit` and `sessions`: days on which shops are closed, who did what, and
+//! who is connected.
 
 use std::process::ExitCode;
 

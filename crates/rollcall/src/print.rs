@@ -1,9 +1,14 @@
-//! Standard output, whose reader may go away at any time (`| head`): it has what it wanted, and that is no failure.
+//! Standard output, whose reader may go away at any time (`| head`): it has what it wanted, and
+//! that is no failure.
 
 use std::{
     fmt::Display,
     io::{self, Write},
 };
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rollcall_site::local;
+use serde_json::Value;
 
 use crate::FAILURE;
 
@@ -27,8 +32,13 @@ pub(crate) fn line(text: impl Display) {
     }
 }
 
-/// Whether an error is that nobody reads standard output any more.
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kind = |error: &(dyn std::error::Error + 'static)| error.downcast_ref::<io::Error>().map(io::Error::kind);
-    error.chain().any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
+/// A bar that counts data files.
+pub(crate) fn files_bar() -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {pos} of {len} data files")?;
+    Ok(ProgressBar::new(0).with_style(style))
+}
+
+/// A time in JSON as this machine's clock says it; none if there is none.
+pub(crate) fn time(value: &Value) -> Option<String> {
+    value.as_str()?.parse().ok().map(local)
 }

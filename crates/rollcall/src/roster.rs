@@ -108,7 +108,8 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Take a site off the roster and cut it off at once. Its rows stay. You are asked first, unless --yes is said.
+    /// Take a site off the roster and cut it off at once. Its rows stay. You are asked first,
+    /// unless --yes is said.
     #[command(after_help = "Example:\n  rollcall roster retire seattle-01 --reason \"sold\"")]
     Retire {
         /// The site's id.
@@ -122,7 +123,8 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Put a site back on the roster that was retired by mistake. Its key is gone: invite it, and it joins anew.
+    /// Put a site back on the roster that was retired by mistake. Its key is gone: invite it, and
+    /// it joins anew.
     #[command(after_help = "Example:\n  rollcall roster reinstate seattle-01 --reason \"meant seattle-10\"")]
     Reinstate {
         /// The site's id.
@@ -214,7 +216,8 @@ const TEMPLATE: &str = "id,city,state,country,tz,hours,isp,manager
 berlin-01,Berlin,,DE,Europe/Berlin,Mo-Sa 08:00-20:00,Telekom,ada@example.com
 seattle-01,Seattle,WA,US,America/Los_Angeles,Mo-Su 09:00-21:00,Comcast,bo@example.com";
 
-/// Text from a file as spreadsheets write it: UTF-8, UTF-16 with its mark, else Windows-1252. And which of them it was.
+/// Text from a file as spreadsheets write it: UTF-8, UTF-16 with its mark, else Windows-1252. And
+/// which of them it was.
 fn decoded(bytes: &[u8]) -> anyhow::Result<(String, Option<&'static str>)> {
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0xd0, 0xcf, 0x11, 0xe0]) {
         bail!("that is a workbook; save it as \"CSV UTF-8\", and import that");

@@ -88,7 +88,8 @@ impl RollLine {
     }
 }
 
-/// Shows the roll; a finding if a site is missing without an explanation. `levels` are those of open incidents, by site.
+/// Shows the roll; a finding if a site is missing without an explanation. `levels` are those of
+/// open incidents, by site.
 pub(crate) fn roll(lines: &[RollLine], wanted: &Wanted, levels: &BTreeMap<String, u64>) -> ExitCode {
     outln!("{}", roll_text(lines, wanted, levels));
     if lines.iter().any(|line| line.state == SiteState::OutsideAssumedHours) {

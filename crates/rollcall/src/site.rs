@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, HqAddress},
+    print::time,
     show::{RollLine, Wanted, roll_text},
 };
 
@@ -119,9 +120,7 @@ impl Known {
     }
 
     fn show(&self, site: &str) -> anyhow::Result<()> {
-        let when = |value: &Value| {
-            value.as_str().and_then(|text| text.parse().ok()).map_or_else(|| "never".to_owned(), rollcall_site::local)
-        };
+        let when = |value: &Value| time(value).unwrap_or_else(|| "never".to_owned());
         if let Some(line) = &self.line {
             let of: RollLine = serde_json::from_value(line.clone())?;
             outln!(

@@ -7,7 +7,10 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::client::{Client, HqAddress};
+use crate::{
+    client::{Client, HqAddress},
+    print,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct UsersArgs {
@@ -57,7 +60,8 @@ enum UsersCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Make a new password for a user, and show it once. With --data on HQ's own machine this needs no password, so that one that was
+    /// Make a new password for a user, and show it once. With --data on HQ's own machine this needs
+    /// no password, so that one that was
     /// lost locks nobody out.
     Reset {
         name: String,
@@ -159,9 +163,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
             let tokens: BTreeMap<String, Value> = serde_json::from_str(&text)?;
             let mut table = Table::new();
             table.load_preset(UTF8_FULL_CONDENSED).set_header(["token", "made", "valid until"]);
-            let time = |value: &Value| {
-                value.as_str().and_then(|text| text.parse().ok()).map_or_else(String::new, rollcall_site::local)
-            };
+            let time = |value: &Value| print::time(value).unwrap_or_default();
             for (name, token) in &tokens {
                 table.add_row([name.clone(), time(&token["made_at"]), time(&token["expires_at"])]);
             }

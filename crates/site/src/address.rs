@@ -2,7 +2,8 @@
 
 use crate::error::SiteError;
 
-/// Refuses what is no `HOST` or `HOST:PORT`, and says what it is. Where no port is given, it is the sites' usual one.
+/// Refuses what is no `HOST` or `HOST:PORT`, and says what it is. Where no port is given, it is the
+/// sites' usual one.
 pub fn check_address(said: &str) -> Result<(), SiteError> {
     let wrong = |why: &str| {
         let port = rollcall_wire::SITES_PORT;

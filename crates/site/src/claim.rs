@@ -17,12 +17,14 @@ pub(crate) struct Claim {
     _file: Option<File>,
 }
 
-/// Who asks whether an agent runs holds the lock for a moment: an agent that starts then tries again, so often …
+/// Who asks whether an agent runs holds the lock for a moment: an agent that starts then tries
+/// again, so often …
 const TRIES: usize = 20;
 /// … after so long.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Claims the directory. Where the file system knows no locks, or has no room, there is no claim: the agent runs all the same.
+/// Claims the directory. Where the file system knows no locks, or has no room, there is no claim:
+/// the agent runs all the same.
 pub(crate) fn claim(directory: &StateDirectory) -> Result<Claim, SiteError> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(directory.file(FILE));
     let Ok(mut file) = opened else { return Ok(Claim { _file: None }) };

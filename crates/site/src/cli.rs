@@ -114,12 +114,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Try everything that `join` needs, and change nothing: tables, rights, HQ's address, the invitation, the clock.
+    /// Try everything that `join` needs, and change nothing: tables, rights, HQ's address, the
+    /// invitation, the clock.
     #[command(
         after_help = "Example:\n  rollcall-site check --token-file token.txt --hq hq.example.com --db pos.sqlite --tables all"
     )]
     Check(JoinArgs),
-    /// Enrol this store with HQ and begin to capture its tables. A join that was broken off is taken up by the same command.
+    /// Enrol this store with HQ and begin to capture its tables. A join that was broken off is
+    /// taken up by the same command.
     #[command(after_help = "Examples:\n  \
         rollcall-site join rc1.… --hq hq.example.com:7400 --db pos.sqlite --tables sales,items --exclude sales.card_number\n  \
         rollcall-site join --token-file token.txt --hq hq.example.com --db pos.sqlite --tables all --except log --run")]

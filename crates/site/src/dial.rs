@@ -104,7 +104,8 @@ pub(crate) async fn dial_with(address: &str, trust: &Trust) -> Result<Dialed, Di
     }
 }
 
-/// Whether who answers hung up before it said anything, as a service does that expects something else than TLS.
+/// Whether who answers hung up before it said anything, as a service does that expects something
+/// else than TLS.
 fn is_cut_short(error: &(dyn std::error::Error + 'static)) -> bool {
     let is_end = |error: &(dyn std::error::Error + 'static)| {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);

@@ -1,8 +1,11 @@
 //! Joining HQ with an invitation.
 //!
-//! The order is what makes it safe to fail at any step. First all that can be looked at without changing anything: the
-//! tables, the database's own locks and rights, the agent's files, HQ's address, and with HQ whether the invitation is
-//! good. Then the triggers. The invitation is spent last, with a key that is on disk by then: whatever breaks off after
+//! The order is what makes it safe to fail at any step. First all that can be looked at without
+//! changing anything: the
+//! tables, the database's own locks and rights, the agent's files, HQ's address, and with HQ
+//! whether the invitation is
+//! good. Then the triggers. The invitation is spent last, with a key that is on disk by then:
+//! whatever breaks off after
 //! that, the same command run again gets the same answer, since HQ takes the same key again.
 
 use std::{
@@ -48,7 +51,8 @@ pub struct JoinOptions {
     pub database: PathBuf,
     /// Where the agent's own files are to be, if not beside it.
     pub state: Option<PathBuf>,
-    /// This database takes the place of the site's earlier one: nothing of that is missed in it. It may have been another site's.
+    /// This database takes the place of the site's earlier one: nothing of that is missed in it. It
+    /// may have been another site's.
     pub replaces_site: bool,
     /// What to capture.
     pub tables: Vec<TableSpec>,

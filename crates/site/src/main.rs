@@ -8,10 +8,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -43,18 +40,12 @@ fn main() -> ExitCode {
     let log = start_log(cli.log_format);
     match execute(cli.command, cli.state, log) {
         Ok(code) => code,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if rollcall_log::is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(FAILURE)
         }
     }
-}
-
-/// Whether who reads standard output went away: it has what it wanted.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let of_system = error.downcast_ref::<std::io::Error>();
-    of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Logs as the environment says; HQ may change that.
@@ -150,7 +141,8 @@ fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> 
         let loud = tokio::spawn(be_loud(loud, stop.clone()));
         let supervisor = Supervisor::from_env();
         supervisor.ready();
-        tokio::spawn(tell_of_life(supervisor.clone(), agent.beats()));
+        let (watched, beats) = (supervisor.clone(), agent.beats());
+        tokio::spawn(async move { watched.keep_alive(|| beats.load(Ordering::Relaxed)).await });
         let ran = agent.run(stop.clone()).await;
         supervisor.stopping();
         stop.cancel();
@@ -158,19 +150,6 @@ fn run_agent(config: AgentConfig, loud: LoudConfig) -> anyhow::Result<ExitCode> 
         ran?;
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// Tells the service manager that the agent's work goes on, as long as it does.
-async fn tell_of_life(supervisor: Supervisor, beats: Arc<AtomicU64>) {
-    let Some(every) = supervisor.watchdog_every() else { return };
-    let mut before = None;
-    loop {
-        let now = Some(beats.load(Ordering::Relaxed));
-        if std::mem::replace(&mut before, now) != now {
-            supervisor.alive();
-        }
-        tokio::time::sleep(every).await;
-    }
 }
 
 async fn stop_on_signal(stop: CancellationToken) {

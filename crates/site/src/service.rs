@@ -55,8 +55,8 @@ pub(crate) fn install(args: InstallArgs, state: Option<&Path>) -> anyhow::Result
         );
     }
     let quoted = folders.iter().map(|folder| format!("\"{}\"", folder.display())).collect::<Vec<_>>().join(" ");
-    let (unit_name, env_name) = (format!("rollcall-site-{site}.service"), format!("site-{site}.env"));
-    let environment = args.config_dir.join(env_name);
+    let unit_name = format!("rollcall-site-{site}.service");
+    let environment = args.config_dir.join(format!("site-{site}.env"));
     let program = std::env::current_exe().context("finding this program")?;
     let is_in_home = folders.iter().any(|folder| folder.starts_with("/home") || folder.starts_with("/root"));
     let mut run = format!("\"{}\"", program.display());
@@ -71,22 +71,10 @@ pub(crate) fn install(args: InstallArgs, state: Option<&Path>) -> anyhow::Result
         .replace("@HOME@", if is_in_home { "no" } else { "yes" })
         .replace("@FOLDERS@", &quoted);
     let options = ENVIRONMENT.replace("@UNIT@", &unit_name).replace("@DB@", &format!("\"{}\"", database.display()));
-    for (folder, name, text) in [
-        (&args.unit_dir, &unit_name, &unit),
-        (
-            &args.config_dir,
-            &environment.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-            &options,
-        ),
-    ] {
-        let path = folder.join(name);
-        // Options that a person changed stay.
-        if folder == &args.config_dir && path.exists() {
-            continue;
-        }
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        fs::write(&path, text).with_context(|| format!("writing {}; is this run as root?", path.display()))?;
-        eprintln!("wrote {}", path.display());
+    write(&args.unit_dir.join(&unit_name), &unit)?;
+    // Options that a person changed stay.
+    if !environment.exists() {
+        write(&environment, &options)?;
     }
     if args.no_start {
         eprintln!("start it with: systemctl enable --now {unit_name}");
@@ -95,6 +83,15 @@ pub(crate) fn install(args: InstallArgs, state: Option<&Path>) -> anyhow::Result
     systemctl(&["daemon-reload"])?;
     systemctl(&["enable", "--now", &unit_name])?;
     eprintln!("the agent of {site} runs as {unit_name}, and starts with this machine");
+    Ok(())
+}
+
+/// Writes a file, and its folder if need be.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = made.and_then(|()| fs::write(path, text));
+    written.with_context(|| format!("writing {}; is this run as root?", path.display()))?;
+    eprintln!("wrote {}", path.display());
     Ok(())
 }
 

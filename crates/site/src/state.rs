@@ -212,7 +212,8 @@ impl StateDirectory {
         SiteError::Usage(text)
     }
 
-    /// Forgets all that was noted of a site: its position, what HQ published to it, its status. Its identity stays until there is
+    /// Forgets all that was noted of a site: its position, what HQ published to it, its status. Its
+    /// identity stays until there is
     /// another.
     pub(crate) fn forget_notes(&self) -> Result<(), SiteError> {
         let databases = [NOTES, crate::published::STAGED];

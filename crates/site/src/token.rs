@@ -1,4 +1,5 @@
-//! An invitation, as `rollcall roster invite` prints it: `rc1.` and, in base64, the site, a secret and HQ's fingerprint.
+//! An invitation, as `rollcall roster invite` prints it: `rc1.` and, in base64, the site, a secret
+//! and HQ's fingerprint.
 
 use std::{io::Read, path::Path};
 

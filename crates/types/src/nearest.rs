@@ -1,6 +1,7 @@
 //! What a person may have meant who misspelt a name.
 
-/// The known name that is most like what was said: the same but for case, or few letters away from it (Damerau-Levenshtein distance of
+/// The known name that is most like what was said: the same but for case, or few letters away from
+/// it (Damerau-Levenshtein distance of
 /// at most a third of its length, at least 1).
 pub fn nearest<'a>(said: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let said = said.to_lowercase();

@@ -19,7 +19,8 @@ const CALM: Duration = Duration::from_secs(10);
 /// Longer than anything that is waited for here should take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A mailbox whose mails are shown and not sent: they would be from the loudest level on, which nothing here reaches.
+/// A mailbox whose mails are shown and not sent: they would be from the loudest level on, which
+/// nothing here reaches.
 pub(super) async fn set_desk(client: &Arc<Client>) -> anyhow::Result<()> {
     let mail = json!({"kind": "smtp", "host": "127.0.0.1", "tls": "none", "from": "rollcall@contoso.example",
         "to": ["desk@contoso.example"], "min_level": 5});
@@ -87,18 +88,25 @@ pub(super) async fn tell(
 /// Waits until the roll says so of a site; how long that took.
 async fn until(client: &Arc<Client>, site: &str, holds: impl Fn(&RollLine) -> bool) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    let look = async || {
         let roll = call(client, |client| client.get("/api/roll")).await?;
         let lines: Vec<RollLine> = serde_json::from_str(&roll)?;
-        if lines.iter().any(|line| line.site.as_str() == site && holds(line)) {
-            return Ok(begun.elapsed());
+        Ok(lines.iter().any(|line| line.site.as_str() == site && holds(line)).then_some(()))
+    };
+    wait_for(&format!("HQ did not notice what became of {site}"), look).await?;
+    Ok(begun.elapsed())
+}
+
+/// Looks until there is something; what is wrong if that takes too long.
+async fn wait_for<T>(wrong: &str, mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some(found) = look().await? {
+            return Ok(found);
         }
         sleep(Duration::from_millis(300)).await;
     }
-    anyhow::bail!(
-        "HQ did not notice what became of {site} within {} s; that is a fault: please report it",
-        PATIENCE.as_secs()
-    )
+    anyhow::bail!("{wrong} within {} s; that is a fault: please report it", PATIENCE.as_secs())
 }
 
 async fn incident_of(client: &Arc<Client>, site: &'static str) -> anyhow::Result<Option<Value>> {
@@ -109,16 +117,12 @@ async fn incident_of(client: &Arc<Client>, site: &'static str) -> anyhow::Result
 
 /// What the incident says of the address that the site called meanwhile.
 async fn what_it_told(client: &Arc<Client>, site: &'static str, address: &str) -> anyhow::Result<String> {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    let look = async || {
         let incident = incident_of(client, site).await?.unwrap_or_default();
         let texts = incident["timeline"].as_array().into_iter().flatten().filter_map(|entry| entry["text"].as_str());
-        if let Some(text) = texts.into_iter().find(|text| text.contains(address)) {
-            return Ok(text.to_owned());
-        }
-        sleep(Duration::from_millis(300)).await;
-    }
-    anyhow::bail!("the incident about {site} does not name {address}; that is a fault: please report it")
+        Ok(texts.into_iter().find(|text| text.contains(address)).map(str::to_owned))
+    };
+    wait_for(&format!("the incident about {site} did not name {address}"), look).await
 }
 
 /// Shows the mail about a site as it would be sent.
@@ -132,8 +136,7 @@ async fn show_mail(client: &Arc<Client>, feed: &Arc<Feed>, site: &'static str) -
 
 /// Counts a store's sales in its own file and at HQ.
 async fn prove(client: &Arc<Client>, database: std::path::PathBuf) -> anyhow::Result<String> {
-    let begun = Instant::now();
-    loop {
+    let look = async || {
         let file = database.clone();
         let (here, there) = call(client, move |client| {
             let here = rollcall_sim::count_sales(&file)?;
@@ -143,10 +146,8 @@ async fn prove(client: &Arc<Client>, database: std::path::PathBuf) -> anyhow::Re
             anyhow::Ok((here, answer["rows"][0]["n"].as_u64().unwrap_or_default()))
         })
         .await?;
-        if here == there {
-            return Ok(format!("{LOST} has {here} sales in its own file, and HQ has {there}"));
-        }
-        anyhow::ensure!(begun.elapsed() < PATIENCE, "{LOST} has {here} sales, and HQ has {there}");
-        sleep(Duration::from_millis(500)).await;
-    }
+        let proof = || format!("{LOST} has {here} sales in its own file, and HQ has {there}");
+        Ok((here == there).then(proof))
+    };
+    wait_for(&format!("HQ did not have all sales of {LOST}"), look).await
 }

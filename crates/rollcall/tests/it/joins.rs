@@ -72,7 +72,8 @@ fn a_join_that_fails_at_any_step_is_taken_up_again_with_the_same_invitation() {
     }
     let cut = store.try_join(hq.sites, &token[..token.len() - 9], "sales");
     assert!(said(&cut).contains("damaged"), "{cut:?}");
-    // Where SQLite would write its journal there is a folder: the triggers cannot be made. Then a till has the file to itself for
+    // Where SQLite would write its journal there is a folder: the triggers cannot be made. Then a
+    // till has the file to itself for
     // longer than one try waits.
     let in_the_way = directory.path().join("berlin-01.sqlite-journal");
     std::fs::create_dir(&in_the_way).expect("makes");

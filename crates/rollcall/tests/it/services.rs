@@ -137,7 +137,8 @@ fn the_watchdog_hears_of_work_and_of_none_when_there_is_none() {
     store.run_as(command);
     managers[1].until("READY=1");
     (0..3).for_each(|_| managers[1].until("WATCHDOG=1"));
-    // An agent that only exists is not alive: a process that is stopped says nothing, and no timer beside it does.
+    // An agent that only exists is not alive: a process that is stopped says nothing, and no timer
+    // beside it does.
     store.stop();
     managers[1].until("STOPPING=1");
     hq.stop();
