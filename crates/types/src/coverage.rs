@@ -229,7 +229,7 @@ mod tests {
         };
         assert_eq!(
             coverage.summary(),
-            "2 sites in scope, 1 complete through 1970-01-01T00:00:00Z; missing: tacoma-01 never-heard (never enrolled)"
+            "2 sites in scope, 1 complete through 1970-01-01 00:00:00 UTC; missing: tacoma-01 never-heard (never enrolled)"
         );
     }
 
