@@ -15,7 +15,7 @@ use rollcall_lake::Lake;
 use rollcall_roll::Condition;
 use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe};
 use rollcall_wire::{
-    PROTOCOL, PROTOCOL_MIN,
+    PROTOCOL, PROTOCOL_MIN, Refusal,
     proto::{
         self, Ask, Attempt, Checked, Cursor, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, Hello,
         HqControl, Identity, Published, Refused, RenewRequest, Settings, SiteControl, Welcome,
@@ -42,8 +42,6 @@ use crate::{
     watching::Heard,
 };
 
-/// What a site is told whose confirmations go beyond what the lake has.
-const OLDER_LAKE: &str = "older-lake";
 /// Bytes a site may have in flight before anything is confirmed.
 const CREDIT_BYTES: u64 = 4 * 1024 * 1024;
 /// A site that comes with more changes than this catches up; see [`crate::ingest`].
@@ -251,11 +249,11 @@ impl Control {
                 Some(session)
             }
             Err(Turned::Away { code, cause, message }) => {
-                tracing::warn!(site = %self.peer.site, code, message, "turned away");
+                tracing::warn!(site = %self.peer.site, code = code.code(), message, "turned away");
                 if let Some(cause) = cause {
                     self.shared.learned(
                         &self.peer.site,
-                        Fact::Refused { cause, detail: message.clone(), is_lake_older: code == OLDER_LAKE },
+                        Fact::Refused { cause, detail: message.clone(), is_lake_older: code == Refusal::OlderLake },
                     );
                     let condition = match cause {
                         Cause::CloneOrRewind => Condition::CloneOrRewind,
@@ -263,7 +261,7 @@ impl Control {
                     };
                     self.shared.heard(&self.peer.site, Heard::Condition(condition, Some(message.clone())));
                 }
-                self.send(ToSite::Refused(Refused { code: code.to_owned(), message })).await;
+                self.send(ToSite::Refused(Refused { code: code.code().to_owned(), message })).await;
                 None
             }
             Err(Turned::Failed(error)) => {
@@ -304,16 +302,16 @@ impl Control {
                 "HQ speaks protocol {PROTOCOL_MIN} to {PROTOCOL}, the agent {} to {}; update the older one",
                 hello.protocol_min, hello.protocol
             );
-            return Err(Turned::Away { code: "protocol", cause: Some(Cause::HqRefuses), message });
+            return Err(Turned::Away { code: Refusal::Protocol, cause: Some(Cause::HqRefuses), message });
         }
         if self.shared.sessions.count() >= self.shared.capacity {
             let message =
                 format!("this node holds {} sites, all it has open files for; call another", self.shared.capacity);
-            return Err(Turned::Away { code: "full", cause: None, message });
+            return Err(Turned::Away { code: Refusal::Full, cause: None, message });
         }
         if self.shared.sessions.is_clone(&self.peer.site, &hello.instance, now) {
             let message = "two running copies of this site take turns; stop one, then invite the site anew".to_owned();
-            return Err(Turned::Away { code: "clone", cause: Some(Cause::CloneOrRewind), message });
+            return Err(Turned::Away { code: Refusal::Clone, cause: Some(Cause::CloneOrRewind), message });
         }
         // Another node may have taken this site's changes until a moment ago.
         self.shared.lake.follow().await.map_err(HqError::from)?;
@@ -335,7 +333,7 @@ impl Control {
         let message = format!(
             "HQ's {root} is damaged and set aside; what this site has waits there until it is repaired (`rollcall lake repair`)"
         );
-        Err(Turned::Away { code: "damaged", cause: None, message })
+        Err(Turned::Away { code: Refusal::Damaged, cause: None, message })
     }
 
     async fn open(
@@ -378,7 +376,7 @@ impl Control {
             // It was retired or enrolled anew while this one said hello.
             self.shared.sessions.close(&session);
             let message = "this site was retired or enrolled anew".to_owned();
-            return Err(Turned::Away { code: "not-on-roster", cause: None, message });
+            return Err(Turned::Away { code: Refusal::NotOnRoster, cause: None, message });
         }
         let detail = format!("agent {} at {}", hello.agent_version, self.address_text());
         self.shared.learned(
@@ -492,7 +490,7 @@ impl Control {
                 let is_contested = record.is_some() && !is_wanted;
                 if record.is_some() && !is_asked {
                     self.shared.quotas.take_life(site, now).map_err(|message| Turned::Away {
-                        code: "quota",
+                        code: Refusal::Quota,
                         cause: Some(Cause::HqRefuses),
                         message,
                     })?;
@@ -559,7 +557,7 @@ impl Control {
                  backup? If so, run `rollcall roster resend --refused` at HQ, or `rollcall-site resend` at the site",
                 hello.confirmed
             );
-            return Err(Turned::Away { code: OLDER_LAKE, cause: Some(Cause::HqRefuses), message });
+            return Err(Turned::Away { code: Refusal::OlderLake, cause: Some(Cause::HqRefuses), message });
         }
         // Whether both remember the same changes is for the site to say: it alone knows every batch
         // it ever sent.
@@ -607,8 +605,8 @@ impl Control {
                     } else {
                         "another connection speaks for this site, or it was retired"
                     };
-                    let code = if self.shared.stop.is_cancelled() { "stopping" } else { "superseded" };
-                    let refused = Refused { code: code.to_owned(), message: message.to_owned() };
+                    let code = if self.shared.stop.is_cancelled() { Refusal::Stopping } else { Refusal::Superseded };
+                    let refused = Refused { code: code.code().to_owned(), message: message.to_owned() };
                     Box::pin(self.send(ToSite::Refused(refused))).await;
                     return;
                 }
@@ -835,7 +833,7 @@ fn full_disk(site: &SiteId, free: Option<u64>) -> Option<String> {
 
 /// Why a site got no session.
 enum Turned {
-    Away { code: &'static str, cause: Option<Cause>, message: String },
+    Away { code: Refusal, cause: Option<Cause>, message: String },
     Failed(HqError),
 }
 

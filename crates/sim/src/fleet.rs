@@ -19,7 +19,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rollcall_site::{DataLine, Dialed, Identity, Outbox, dial};
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId};
 use rollcall_wire::{
-    PROTOCOL, PROTOCOL_MIN, SETTINGS_TABLE,
+    PROTOCOL, PROTOCOL_MIN, Refusal, SETTINGS_TABLE,
     batch::{Encoder, Part},
     framing::frames,
     proto::{
@@ -595,7 +595,7 @@ impl FleetSite {
                             return Ok(Ended::Lost);
                         }
                     }
-                    Some(FromHq::Refused(refused)) if refused.code == "stopping" => return Ok(Ended::Lost),
+                    Some(FromHq::Refused(refused)) if refused.code == Refusal::Stopping.code() => return Ok(Ended::Lost),
                     Some(FromHq::Refused(refused)) => bail!("HQ refused {}: {}", self.identity.site, refused.message),
                     Some(_) => {}
                     None => return Ok(Ended::Lost),

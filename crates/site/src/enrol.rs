@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair};
 use rollcall_capture::Source;
-use rollcall_wire::proto::{RenewRequest, enrolment_client::EnrolmentClient};
+use rollcall_wire::{
+    Refusal,
+    proto::{RenewRequest, enrolment_client::EnrolmentClient},
+};
 
 use crate::{
     dial::{Trust, dial_with},
@@ -56,7 +59,7 @@ pub(crate) fn request(key: &KeyPair) -> Result<String, SiteError> {
 pub(crate) fn refused(address: &str, status: &tonic::Status) -> SiteError {
     match status.code() {
         tonic::Code::PermissionDenied | tonic::Code::InvalidArgument | tonic::Code::Unauthenticated => {
-            SiteError::Refused { code: "denied".to_owned(), message: status.message().to_owned() }
+            SiteError::Refused { code: Refusal::Denied.code().to_owned(), message: status.message().to_owned() }
         }
         _ => SiteError::Unreachable { address: address.to_owned(), reason: status.message().to_owned() },
     }

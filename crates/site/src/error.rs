@@ -2,6 +2,7 @@
 
 use rollcall_capture::CaptureError;
 use rollcall_types::Cause;
+use rollcall_wire::Refusal;
 
 /// Why the agent could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,7 @@ impl SiteError {
             Self::Capture(CaptureError::Rewound(_)) => Some(Cause::CloneOrRewind),
             Self::Capture(_) => Some(Cause::CaptureStuck),
             Self::Unreachable { .. } | Self::Ended(_) => Some(Cause::PowerOrLink),
-            Self::Refused { code, .. } if code == "clone" => Some(Cause::CloneOrRewind),
+            Self::Refused { code, .. } if code == Refusal::Clone.code() => Some(Cause::CloneOrRewind),
             Self::Refused { .. } => Some(Cause::HqRefuses),
             Self::NotOurHq { .. } => Some(Cause::Void),
             Self::Clock { .. } => Some(Cause::Clock),

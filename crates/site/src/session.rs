@@ -9,7 +9,7 @@ use rollcall_capture::{
 };
 use rollcall_types::{Cause, ChainHash, Epoch, Seq, columns};
 use rollcall_wire::{
-    PROTOCOL, PROTOCOL_MIN,
+    PROTOCOL, PROTOCOL_MIN, Refusal,
     batch::{Encoded, Encoder},
     framing::frames,
     proto::{
@@ -124,11 +124,8 @@ struct Open {
     lake_id: String,
 }
 
-/// Why a node sends a site away although nothing is wrong with it.
-const GO_ELSEWHERE: [&str; 2] = ["stopping", "full"];
-
 pub(crate) fn turned_away(refusal: Refused) -> SiteError {
-    match GO_ELSEWHERE.contains(&refusal.code.as_str()) {
+    match Refusal::of(&refusal.code).is_some_and(Refusal::is_of_this_node_only) {
         true => SiteError::Ended(refusal.message),
         false => SiteError::Refused { code: refusal.code, message: refusal.message },
     }
@@ -303,7 +300,7 @@ impl Session<'_> {
                      If so, run `rollcall roster resend --refused` at HQ, or `rollcall-site resend` here"
                 );
                 refuse(control, &message).await;
-                return Err(SiteError::Refused { code: "older-lake".to_owned(), message });
+                return Err(SiteError::Refused { code: Refusal::OlderLake.code().to_owned(), message });
             }
         }
         if let Some(reason) = self.at_odds(&position, welcome, head).await? {

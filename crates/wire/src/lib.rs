@@ -14,11 +14,14 @@ pub mod framing;
 pub mod fuzzing;
 mod ipc;
 pub mod published;
+mod refusal;
 pub mod proto {
     //! Messages and services generated from `proto/rollcall.proto`, which documents them.
     #![allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
     tonic::include_proto!("rollcall.v1");
 }
+
+pub use refusal::Refusal;
 
 /// The protocol version this build speaks.
 pub const PROTOCOL: u32 = 1;
