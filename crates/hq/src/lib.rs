@@ -52,6 +52,8 @@ mod quarantine;
 mod quarantine_api;
 mod quotas;
 mod reconcile;
+/// What every column of HQ's own tables means.
+pub mod reference;
 mod relay;
 mod requests;
 mod restate;

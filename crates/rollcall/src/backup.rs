@@ -63,7 +63,12 @@ pub(crate) async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
         table.add_row([one.table.clone(), one.version.to_string(), one.rows.to_string(), one.files.to_string()]);
     }
     outln!("{table}");
-    eprintln!("{} holds the lake {} whole ({} MB); it was read and counted", args.to, copied.lake, copied.bytes >> 20);
+    eprintln!(
+        "{} holds a complete backup of lake {} ({} MB); it was read and counted",
+        args.to,
+        copied.lake,
+        copied.bytes >> 20
+    );
     if !args.with_key {
         eprintln!("node.key is not in it: keep a copy of it elsewhere, or every site must join again after a restore");
     }
@@ -80,15 +85,15 @@ pub(crate) async fn run_restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let rows: u64 = restored.copied.tables.iter().map(|table| table.rows).sum();
     eprintln!("restored: {} tables, {rows} rows with history", restored.copied.tables.len());
     if let Some(aside) = &restored.moved_to {
-        eprintln!("what was there is in {}; remove it when nobody needs it", aside.display());
+        eprintln!("the old directory is in {}; remove it when you no longer need it", aside.display());
     }
     if !restored.has_key {
         eprintln!("node.key is missing: put it into the data directory before you start HQ");
     }
     if !restored.sites.is_empty() {
         let sites: Vec<String> = restored.sites.iter().map(ToString::to_string).collect();
-        eprintln!("{} sites may have been confirmed beyond this backup: {}", sites.len(), named(&sites));
-        eprintln!("start HQ; those that are refused then send again what it lacks with:");
+        eprintln!("{} sites may have sent more than this backup has: {}", sites.len(), named(&sites));
+        eprintln!("start HQ; then make the refused sites send what it lacks:");
         eprintln!("  rollcall roster resend --refused --reason \"restored from a backup\"");
     }
     Ok(ExitCode::SUCCESS)

@@ -88,9 +88,7 @@ pub(crate) fn run(args: ChannelsArgs) -> anyhow::Result<ExitCode> {
             let channel: Value = serde_json::from_str(&text).context("the description of a channel is JSON")?;
             let answer: Value = Client::find(&hq)?.put(&format!("/api/channels/{name}"), &channel)?;
             for (column, sites) in answer["sites_without"].as_object().into_iter().flatten() {
-                eprintln!(
-                    "{sites} sites have nothing in the column {column} of the roster: of them, nobody there is told"
-                );
+                eprintln!("{sites} sites have nothing in the column {column} of the roster: nobody is notified there");
             }
             eprintln!("channel {name} is set; try it with: rollcall channels test {name}");
         }
@@ -142,7 +140,7 @@ fn who(text: &str, site: &str, is_json: bool) -> anyhow::Result<ExitCode> {
     }
     let told = routes.iter().filter(|route| route["problem"].is_null()).count();
     if told == 0 {
-        eprintln!("nobody hears of {site}");
+        eprintln!("nobody is notified of {site}");
     }
     Ok(if told > 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
 }
@@ -160,9 +158,9 @@ fn list(client: &Client, is_json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     let broken = channels.iter().filter(|channel| !channel["problem"].is_null()).count();
-    eprintln!("{} channels, {broken} of them do not work", channels.len());
+    eprintln!("{} channels, {broken} of them broken", channels.len());
     if channels.is_empty() {
-        eprintln!("nobody is told of anything: set one with `rollcall channels set`");
+        eprintln!("nobody is notified of anything: add a channel with `rollcall channels set`");
     }
     Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
 }

@@ -145,7 +145,7 @@ fn budget(client: &Client, is_json: bool) -> anyhow::Result<()> {
     let rates =
         [("page", &achieved["page"], &achieved["pages"], 0), ("red", &achieved["red"], &achieved["screens"], 1)];
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(["level", "from, nines", "a site and month", "budget"]);
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["level", "threshold", "per site and month", "budget"]);
     for (level, from, rate, budget) in rates {
         let budget = number(&achieved["budget"][budget]);
         let is_over = number(rate) > budget;
@@ -154,12 +154,12 @@ fn budget(client: &Client, is_json: bool) -> anyhow::Result<()> {
     }
     outln!("{table}");
     let set = if achieved["tunes"] == true {
-        "set anew each Monday, once ten site-months were counted"
+        "are set each Monday, from ten site-months on"
     } else {
-        "as HQ was started with"
+        "are those that HQ was started with"
     };
     eprintln!(
-        "silences of the last weeks that no one explained, over {:.1} site-months; thresholds {set}",
+        "unexplained silences of the last weeks ({:.1} site-months); thresholds {set}",
         number(&achieved["site_months"])
     );
     Ok(())

@@ -133,11 +133,11 @@ fn show_mended(mended: &[Mended], is_json: bool) -> anyhow::Result<ExitCode> {
         }
         match asked.as_slice() {
             [] => {}
-            [one] => outln!("  {one} states its rows again when it is heard; until then it is missing"),
+            [one] => outln!("  {one} sends its rows again when it is heard; until then it is missing"),
             [first, .., last] => {
                 let count = asked.len();
                 outln!(
-                    "  {count} sites ({first} to {last}) state their rows again when heard; until then they are missing"
+                    "  {count} sites ({first} to {last}) send their rows again when heard; until then they are missing"
                 );
             }
         }

@@ -53,7 +53,7 @@ pub(crate) fn holidays(args: &HolidaysArgs) -> anyhow::Result<ExitCode> {
     if let Some(days) = &args.set {
         let days: Vec<&str> = days.iter().map(|day| day.trim()).filter(|day| !day.is_empty()).collect();
         let answer: Value = client.put(&path, &json!(days))?;
-        eprintln!("{} has {} days; sites have it by their column holidays", args.name, answer["days"]);
+        eprintln!("{} has {} days; it holds for sites whose column `holidays` names it", args.name, answer["days"]);
         return Ok(ExitCode::SUCCESS);
     }
     let text = client.get(&path)?;
@@ -122,6 +122,6 @@ pub(crate) fn sessions(args: &SessionsArgs) -> anyhow::Result<ExitCode> {
             ("count", "times"),
         ],
     );
-    eprintln!("{} callers since HQ started; sites are in `rollcall call --all -v`", rows.len());
+    eprintln!("{} sessions since HQ started; connected sites are in `rollcall call --all -v`", rows.len());
     Ok(ExitCode::SUCCESS)
 }

@@ -141,7 +141,7 @@ pub(crate) fn publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     if let Some(number) = args.withdraw_at {
         let path = format!("/api/scheduled/{}/{number}", args.table);
         let _: serde_json::Value = Client::find(&args.hq)?.delete(&path)?;
-        eprintln!("{} of {} will not take effect; where it has, the table is what it was", number, args.table);
+        eprintln!("{} of {} will not take effect; where it has, the table is restored", number, args.table);
         return Ok(ExitCode::SUCCESS);
     }
     let outcome = match (args.withdraw, &args.from) {

@@ -103,14 +103,14 @@ pub(crate) fn run(args: QuarantineArgs) -> anyhow::Result<ExitCode> {
             let path = format!("/api/quarantine/{id}/take");
             let _: Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
             eprintln!(
-                "{id}: its site states all rows of these tables again as soon as it is heard; until then it is missing"
+                "{id}: the site sends all rows of these tables again as soon as it is heard; until then it is missing"
             );
             Ok(ExitCode::SUCCESS)
         }
         Some(QuarantineCommand::GiveUp { id, reason, hq }) => {
             let path = format!("/api/quarantine/{id}/give-up");
             let _: Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
-            eprintln!("{id}: its rows are done without");
+            eprintln!("{id}: its rows are given up");
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -185,7 +185,7 @@ fn show(client: &Client, id: &str, is_json: bool) -> anyhow::Result<ExitCode> {
     }
     match shown.problems.as_slice() {
         [] => {
-            outln!("nothing would be wrong with it now: `rollcall quarantine take {id}` has the site state it again")
+            outln!("nothing would be wrong with it now: `rollcall quarantine take {id}` makes the site send it again")
         }
         problems => outln!(
             "if it came now, this would be wrong: {}; if that was mended at the store, `rollcall quarantine take {id}` has the \

@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 
 use report::Report;
 
+/// Below this a running HQ sets no thresholds either.
+const TUNING_MONTHS_MIN: f64 = 10.0;
+
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     /// CSV with the columns at (2026-01-31T10:00:00Z, or 2026-01-31 10:00 for UTC), site, stream, count; a row with stream `contact` is
@@ -43,10 +46,10 @@ pub(crate) struct ReplayArgs {
     /// Find the lowest thresholds within the alarm budget; runs the history some twelve times.
     #[arg(long)]
     tune: bool,
-    /// Nines at which a silence is red; 4 unless tuned.
+    /// Surprise from which on a silence is an incident; 4 unless tuned.
     #[arg(long)]
     red: Option<f64>,
-    /// Nines at which people are called; 5.5 unless tuned.
+    /// Surprise from which on people are notified; 5.5 unless tuned.
     #[arg(long)]
     page: Option<f64>,
 }
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let (history, until) = input::read_events(&args.events, &mut folded)?;
     let roster = input::roster_text(&args.roster, &mut folded)?;
     if folded {
-        eprintln!("ids of sites are in lower case: those of the files were taken so");
+        eprintln!("site ids are lower case: those in the files were converted");
     }
     let holidays = args.holidays.as_deref().map(input::read_holidays).transpose()?.unwrap_or_default();
     let sites = roster_from_csv(&roster, history.first().map_or(until, |first| first.at), &holidays)
@@ -71,15 +74,26 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let listed: HashSet<&SiteId> = sites.iter().map(|site| &site.id).collect();
     let unknown = history.iter().filter(|event| !listed.contains(&event.site)).count();
     if unknown > 0 {
-        eprintln!("{unknown} events are of sites that the roster does not list; they are left out");
+        eprintln!("{unknown} events are of sites that are not on the roster; they are left out");
     }
     let mut config = WatchConfig { thresholds: Thresholds { red, page, ..usual }, ..WatchConfig::default() };
     if args.tune {
         let spinner = ProgressBar::new_spinner().with_message("replaying with other thresholds");
-        let found = tune(&sites, &history, until, &config, || spinner.tick());
+        let months = replay(&sites, &history, until, config.clone(), |_| {}).rate.site_months;
+        // The lowest thresholds keep within any budget where nothing was counted.
+        let found = if months < TUNING_MONTHS_MIN {
+            eprintln!(
+                "too little history to tune by: {months:.1} site-months after the first 14 days, and {TUNING_MONTHS_MIN} are needed"
+            );
+            Some(config.thresholds)
+        } else {
+            tune(&sites, &history, until, &config, || spinner.tick())
+        };
         spinner.finish_and_clear();
-        let Some(found) = found else { bail!("no threshold up to 11 nines keeps within the budget on this history") };
-        eprintln!("proposed: --red {} --page {}", found.red, found.page);
+        let Some(found) = found else { bail!("no threshold up to 11 keeps within the budget on this history") };
+        if months >= TUNING_MONTHS_MIN {
+            eprintln!("proposed: --red {} --page {}", found.red, found.page);
+        }
         config.thresholds = found;
     }
     let bar = ProgressBar::new(history.len() as u64);

@@ -168,7 +168,7 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
         Some(RosterCommand::Invitations { json, hq }) => invitations(&Client::find(&hq)?, json)?,
         Some(RosterCommand::Revoke { id, hq }) => {
             let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/invitations/{id}"))?;
-            eprintln!("the invitation for {} lets nobody in any more", answer["site"].as_str().unwrap_or_default());
+            eprintln!("the invitation for {} is revoked", answer["site"].as_str().unwrap_or_default());
         }
         Some(RosterCommand::Resend { sites, refused, reason, hq }) => {
             let body = json!({"sites": sites, "refused": refused, "reason": reason});
@@ -179,7 +179,7 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
                 answer["not_enrolled"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
             say_names("not enrolled, and left out", &left_out);
             if told.is_empty() {
-                eprintln!("no site is refused for what HQ lacks");
+                eprintln!("no site is refused because HQ lacks rows");
             } else {
                 eprintln!(
                     "{} sites send everything again when they call next, within seconds if they are there",
@@ -264,14 +264,14 @@ fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool)
     }
     say_names("WITHOUT A TIME ZONE", &report.without_zone);
     eprintln!(
-        "their hours and days are taken as UTC until you say: add a column tz, or rollcall roster set SITE tz=Europe/Berlin"
+        "their hours and days count as UTC until you say: add a column tz, or rollcall roster set SITE tz=Europe/Berlin"
     );
     Ok(ExitCode::from(crate::FINDING))
 }
 
 fn show_changes(changes: &[AttributeChange]) {
     if changes.is_empty() {
-        eprintln!("no attribute of a site on the roster is other than it was");
+        eprintln!("no attribute of a site that is already on the roster would change");
         return;
     }
     let mut table = Table::new();

@@ -93,14 +93,14 @@ pub(crate) fn run(args: SecretsArgs) -> anyhow::Result<ExitCode> {
         }
         Some(SecretsCommand::Rotate { what: Rotate::OperatorToken { hq } }) => {
             let _: Value = Client::find(&hq)?.post("/api/secrets/operator-token/rotate", &json!({}))?;
-            eprintln!("the operator's token is replaced, on every node; copies of the old one let nobody in");
+            eprintln!("the operator's token is replaced on every node; the old one is no longer valid");
             Ok(ExitCode::SUCCESS)
         }
         Some(SecretsCommand::Rotate { what: Rotate::NodeKey { place } }) => {
             let place = rollcall_hq::LakePlace::from(place);
             let count = crate::runtime()?.block_on(rollcall_hq::rotate_node_key(&place))?;
             let key = place.data.join("node.key");
-            eprintln!("{count} secrets are sealed with a new key, which is in {}.", key.display());
+            eprintln!("{count} secrets are encrypted with a new key, which is in {}.", key.display());
             eprintln!(
                 "Copy it to every other node before that starts, and to where its backup is. The operator's token is another too."
             );
@@ -108,7 +108,7 @@ pub(crate) fn run(args: SecretsArgs) -> anyhow::Result<ExitCode> {
         }
         Some(SecretsCommand::Finish { leave_behind, hq }) => {
             let _: Value = Client::find(&hq)?.post("/api/secrets/ca/finish", &json!({"leave_behind": leave_behind}))?;
-            eprintln!("only the new certificate authority is believed in; invitations made before must be made anew");
+            eprintln!("only the new certificate authority is trusted now; earlier invitations must be made again");
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -181,10 +181,10 @@ fn set(args: &SetArgs) -> anyhow::Result<()> {
     };
     let told: Told =
         Client::find(&args.hq)?.put(&format!("/api/settings/{}", args.rule), &serde_json::to_value(rule)?)?;
-    eprintln!("{}: said of {} sites", args.rule, told.sites);
+    eprintln!("rule {}: applies to {} sites", args.rule, told.sites);
     for column in &told.unknown_columns {
         eprintln!(
-            "{column}: no site ever sent such a column; is it spelt as at the sites? One that lacks it will say so"
+            "{column}: no site ever sent such a column; is it spelt as at the sites? A site that lacks it will report that"
         );
     }
     Ok(())
@@ -243,7 +243,7 @@ fn list(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     }
     outln!("{table}");
     if arrivals.arrivals.is_empty() {
-        eprintln!("all {} sites of which something is said do it", arrivals.sites);
+        eprintln!("all {} sites with settings follow them", arrivals.sites);
         return Ok(code);
     }
     let mut table = Table::new();
@@ -253,7 +253,7 @@ fn list(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
         table.add_row([arrival.site.as_str(), arrival.lacks.as_ref().map_or("", |lack| lack.detail.as_str())]);
     }
     outln!("{table}");
-    eprintln!("{} of {} sites do not do what is said of them yet", arrivals.arrivals.len(), arrivals.sites);
+    eprintln!("{} of {} sites do not follow their settings yet", arrivals.arrivals.len(), arrivals.sites);
     Ok(code)
 }
 
@@ -263,14 +263,14 @@ pub(crate) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
         Some(SettingsCommand::Set(set_args)) => set(set_args)?,
         Some(SettingsCommand::Remove { rule, hq }) => {
             let _: serde_json::Value = Client::find(hq)?.delete(&format!("/api/settings/{rule}"))?;
-            eprintln!("{rule} is not said any more");
+            eprintln!("rule {rule} is removed");
         }
         Some(SettingsCommand::Show { site, hq }) => {
             let text = Client::find(hq)?.get(&format!("/api/sites/{site}/settings"))?;
             let of_site: serde_json::Value = serde_json::from_str(&text)?;
             let rule: Rule = serde_json::from_value(of_site.clone())?;
             let (says, rules) = (says(&rule), &of_site["rules"]);
-            outln!("{}", if says.is_empty() { "nothing but what HQ's own configuration says" } else { &says });
+            outln!("{}", if says.is_empty() { "only HQ's own configuration applies" } else { &says });
             eprintln!("from the rules {rules}");
         }
     }

@@ -84,7 +84,7 @@ pub(crate) fn run(args: SiteArgs) -> anyhow::Result<ExitCode> {
     };
     let path = format!("/api/sites/{site}/lives/{epoch}/{what}");
     let answer: Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
-    eprintln!("life {} of {site} is what people see", answer["current"]);
+    eprintln!("people see life {} of {site}", answer["current"]);
     Ok(ExitCode::SUCCESS)
 }
 

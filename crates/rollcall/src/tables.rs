@@ -119,7 +119,7 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(TablesCommand::Retype { table, column, r#type, hq }) => {
             let path = format!("/api/tables/{table}/columns/{column}/type");
-            eprintln!("every file of {table} is written anew; this takes as long as reading it");
+            eprintln!("every file of {table} is rewritten; this takes as long as reading it");
             let answer: serde_json::Value = Client::find(&hq)?.put(&path, &serde_json::json!({"type": r#type}))?;
             eprintln!("{table}.{column} is {}: {} rows in {} files", answer["type"], answer["rows"], answer["files"]);
         }
@@ -127,7 +127,7 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
             let path = format!("/api/tables/{table}/key");
             let answer: serde_json::Value = Client::find(&hq)?.put(&path, &serde_json::json!({"key": key}))?;
             eprintln!(
-                "the key of {table} is {}; {} sites state their rows again, and are missing until then",
+                "the key of {table} is {}; {} sites send their rows again, and are missing until then",
                 key.join(", "),
                 answer["sites"]
             );
@@ -161,13 +161,15 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
                 client.put(&format!("/api/tables/{table}"), &serde_json::to_value(&declared)?)?;
             let lateness = declared.lateness_seconds;
             match &declared.event_time {
-                Some(column) => eprintln!("{table}: rows happened at {column}, and come at most {lateness} s later"),
-                None => eprintln!("{table}: nothing is said about when its rows happened"),
+                Some(column) => {
+                    eprintln!("{table}: the event time is {column}; rows arrive at most {lateness} s later")
+                }
+                None => eprintln!("{table}: no event time is declared"),
             }
             if let Some(measure) = &declared.measure {
                 eprintln!("a row is worth {measure}");
             }
-            eprintln!("versions of rows that newer ones replaced are kept {}", declared.history());
+            eprintln!("old versions of rows are kept {}", declared.history());
         }
         None => {
             let text = Client::find(&args.hq)?.get("/api/tables")?;

@@ -151,7 +151,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
             anyhow::ensure!(users.contains_key(&name), "there is no user {name}; `rollcall users` lists them");
             let answer: Value =
                 client.put(&format!("/api/users/{name}"), &json!({"password": null, "new_password": true}))?;
-            eprintln!("New password of user {name} (shown once; the old one lets nobody in any more):");
+            eprintln!("New password of user {name} (shown once; the old one is no longer valid):");
             outln!("{}", answer["password"].as_str().unwrap_or_default());
         }
         Some(UsersCommand::Tokens { user, json, hq }) => {

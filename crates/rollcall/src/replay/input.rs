@@ -109,7 +109,7 @@ pub(super) fn read_events(path: &Path, folded: &mut bool) -> anyhow::Result<(Vec
     }
     spinner.finish_and_clear();
     if empty > 0 {
-        eprintln!("{empty} lines with a count of 0 are no events, and are left out");
+        eprintln!("{empty} lines with a count of 0 are left out");
     }
     events.sort_by_key(|event| event.at);
     let until = events.last().with_context(|| format!("{} has no events", path.display()))?.at;

@@ -86,7 +86,7 @@ impl<'a> Report<'a> {
         let mut text = format!(
             "after the first 14 days, in {site_months:.1} site-months: {pages} pages ({:.2} per site-month, budget {}), {screens} incidents \
              on the screen ({:.2}, budget {})\n\
-             of the pages, thresholds decide {natural_pages} ({:.2} per site-month); the others are groups, or last half a business day\n",
+             thresholds decided {natural_pages} of the pages ({:.2} per site-month); the others are groups, or silences of half a business day\n",
             rate.pages_per_site_month(),
             BUDGET.0,
             rate.screens_per_site_month(),
@@ -102,7 +102,13 @@ impl<'a> Report<'a> {
         let list = |rows: &[(String, usize)]| {
             let named: Vec<String> = rows.iter().take(WORST).map(|(name, count)| format!("{name} {count}")).collect();
             let more = rows.len().saturating_sub(WORST);
-            if more > 0 { format!("{}, and {more} more", named.join(", ")) } else { named.join(", ") }
+            if rows.is_empty() {
+                "none".to_owned()
+            } else if more > 0 {
+                format!("{}, and {more} more", named.join(", "))
+            } else {
+                named.join(", ")
+            }
         };
         let _ = writeln!(text, "pages by kind: {}", list(&self.by_kind));
         let _ = writeln!(text, "pages by site: {}", list(&self.by_site));
@@ -123,7 +129,7 @@ impl<'a> Report<'a> {
         );
         let _ = write!(
             page,
-            "<h1>What the watch would have said</h1><p>{} events from {} to {}; red at {} nines, page at {}. After the first 14 days, in \
+            "<h1>What the watch would have said</h1><p>{} events from {} to {}; thresholds: red {}, page {}. After the first 14 days, in \
              {:.1} site-months: {} pages ({:.2} per site-month, budget {}), {} incidents on the screen ({:.2}, budget {}). In the first 14 \
              days: {} pages. Never heard: {} sites.</p>",
             self.events,
@@ -255,8 +261,8 @@ impl<'a> Report<'a> {
         let peaks: Vec<f64> = natural.filter_map(|incident| incident.peak_nines).collect();
         let months = self.found.rate.site_months.max(1e-9);
         let mut html = String::from(
-            "<h2>Other thresholds</h2><p>Silences of single sites that ended by themselves, at or above so many nines, per site and month. \
-             Below red they are not all known.</p><table><tr><th>nines</th><th>per site-month</th></tr>",
+            "<h2>Other thresholds</h2><p>Silences of single sites that ended by themselves, at or above a threshold, per site and month. \
+             Below red they are not all known.</p><table><tr><th>threshold</th><th>per site-month</th></tr>",
         );
         for step in 0..=20 {
             let nines = self.thresholds.red + f64::from(step) * 0.25;

@@ -68,7 +68,7 @@ fn a_backup_made_under_load_is_whole_and_a_restore_loses_and_doubles_nothing() {
     let restored = restore(&["--replace"]);
     assert!(restored.status.success(), "{restored:?}");
     assert!(
-        said(&restored).contains("2 sites may have been confirmed beyond this backup: berlin-01, berlin-02"),
+        said(&restored).contains("2 sites may have sent more than this backup has: berlin-01, berlin-02"),
         "{restored:?}"
     );
     hq.restart();

@@ -8,6 +8,7 @@ mod chaos;
 mod clients;
 mod damage;
 mod demo;
+mod docs;
 mod engines;
 mod enrolment;
 mod exports;

@@ -45,7 +45,7 @@ fn what_is_captured_changes_where_hq_says_so() {
     let stores = stores(&hq, directory.path());
     let of_wa = ["wa", "--to", "site.state = 'WA'"];
     let told = set(&hq, &[&of_wa[..], &["--capture", "returns", "--exclude", "sales.note"]].concat());
-    assert!(told.contains("said of 1 sites"), "{told}");
+    assert!(told.contains("applies to 1 sites"), "{told}");
     wait_done(&hq);
     for store in &stores {
         store.sql("INSERT INTO sales VALUES (2, 'b', 'second')");

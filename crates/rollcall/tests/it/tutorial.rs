@@ -5,15 +5,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{binary, free_address};
-
-/// The blocks of a page that are commands.
-fn commands(page: &str) -> String {
-    let mut blocks = page.split("```sh\n").skip(1).filter_map(|block| block.split_once("\n```"));
-    let mut script = String::new();
-    blocks.by_ref().for_each(|(block, _)| script.push_str(&format!("{block}\n")));
-    script
-}
+use crate::{
+    docs::blocks,
+    support::{binary, free_address},
+};
 
 #[test]
 fn the_tutorial_does_what_it_says() {
@@ -22,7 +17,7 @@ fn the_tutorial_does_what_it_says() {
     let page = std::fs::read_to_string(page).expect("the page");
     let (sites, http, pg) = (free_address(), free_address(), free_address());
     // Others have the usual ports while tests run.
-    let script = commands(&page).replace("127.0.0.1:7400", &sites.to_string());
+    let script = blocks(&page, "sh").concat().replace("127.0.0.1:7400", &sites.to_string());
     assert!(script.matches("rollcall").count() > 20, "{script}");
     let programs = binary("rollcall").parent().expect("a folder").to_owned();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
