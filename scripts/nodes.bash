@@ -2,6 +2,7 @@
 #
 # Node N listens at ports 750N (sites), 758N (API) and 753N (PostgreSQL), and writes to $work/node-N.log.
 
+# For figures: cargo build --release -p rollcall --features jemalloc
 rollcall=${ROLLCALL:-rollcall}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=$(mktemp -d) ; echo "everything is in $work" >&2

@@ -1,15 +1,17 @@
 //! `rollcall incidents …`
 
-use std::process::ExitCode;
+use std::{fmt::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{Cell, Color, Table, presets::UTF8_FULL_CONDENSED};
+use console::style;
+use rollcall_types::Cause;
 use serde_json::{Value, json};
 
 use crate::{
     FINDING,
     client::{Client, HqAddress},
-    print,
+    print::{self, count},
 };
 
 #[derive(Debug, Args)]
@@ -80,7 +82,8 @@ enum IncidentsCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// How often people were told in the last weeks, beside the alarm budget, and the thresholds that follow.
+    /// How often people were told in the last weeks, beside the alarm budget, and the thresholds
+    /// that follow.
     Budget {
         /// For programs.
         #[arg(long)]
@@ -92,7 +95,8 @@ enum IncidentsCommand {
     Close {
         /// The site.
         site: String,
-        /// The first day it is expected again (such as 2026-12-27, in its own zone), or a time in RFC 3339.
+        /// The first day it is expected again (such as 2026-12-27, in its own zone), or a time in
+        /// RFC 3339.
         #[arg(long)]
         until: String,
         /// Why.
@@ -176,47 +180,64 @@ fn list(client: &Client, args: &IncidentsArgs) -> anyhow::Result<ExitCode> {
     let open = incidents.iter().filter(|incident| incident["closed_at"].is_null()).count() - held;
     incidents.retain(|incident| args.members || !is_held(incident));
     if !args.json && !incidents.is_empty() {
-        outln!("{}", table(&incidents));
+        outln!("{}", listed(&incidents).trim_end());
     }
     match held {
-        0 => eprintln!("{open} open incidents"),
-        held => eprintln!("{open} open incidents, which speak for {held} of single sites (--members shows them)"),
+        0 => eprintln!("{}", count(open, "open incident")),
+        held => {
+            eprintln!("{}, which speak for {held} of single sites (--members shows them)", count(open, "open incident"))
+        }
     }
     Ok(if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
 }
 
 /// How many sites are named before the rest is counted.
 const NAMED: usize = 3;
+/// Columns of a line's text beside its indentation.
+const TEXT_WIDTH: usize = 76;
 
-fn table(incidents: &[Value]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["#", "level", "what", "sites", "since", "cause", "evidence", "taken by"]);
+/// Two lines or more an incident, of 80 columns: what it is, and what is known.
+fn listed(incidents: &[Value]) -> String {
+    let mut text = String::new();
     for incident in incidents {
+        let is_over = !incident["closed_at"].is_null();
         let level = incident["level"].as_u64().unwrap_or_default();
-        let color = match level {
-            _ if !incident["closed_at"].is_null() => Color::Green,
-            0 => Color::Yellow,
-            _ => Color::Red,
+        let state = match (is_over, level) {
+            (true, _) => style("over".to_owned()).green(),
+            (false, 0) => style(format!("level {level}")).yellow(),
+            (false, _) => style(format!("level {level}")).red(),
         };
         let members: Vec<&str> =
             incident["members"].as_object().into_iter().flatten().map(|(site, _)| site.as_str()).collect();
         let more = members.len().saturating_sub(NAMED);
         let named = members.iter().take(NAMED).copied().collect::<Vec<_>>().join(" ");
-        let sites = if more > 0 { format!("{named} and {more} more") } else { named };
-        let state = if incident["closed_at"].is_null() { level.to_string() } else { "over".to_owned() };
-        table.add_row([
-            Cell::new(incident["id"].to_string()),
-            Cell::new(state).fg(color),
-            Cell::new(kind(&incident["kind"])),
-            Cell::new(sites),
-            Cell::new(time(&incident["since"])),
-            Cell::new(incident["cause"].as_str().unwrap_or("-")),
-            Cell::new(incident["evidence"].as_str().unwrap_or_default()),
-            Cell::new(incident["lease"]["by"].as_str().unwrap_or_default()),
-        ]);
+        let mut head =
+            format!("#{}  {state}  {}  since {}", incident["id"], kind(&incident["kind"]), time(&incident["since"]));
+        if let Some(by) = incident["lease"]["by"].as_str() {
+            let _ = write!(head, "  taken by {by}");
+        }
+        if !named.is_empty() {
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let _ = write!(head, "\n{}", wrapped(&format!("{named}{more}")));
+        }
+        let cause: Option<Cause> = serde_json::from_value(incident["cause"].clone()).ok();
+        let evidence = incident["evidence"].as_str().unwrap_or_default();
+        let known = cause.map_or_else(|| evidence.to_owned(), |cause| format!("{cause}: {evidence}"));
+        let _ = writeln!(text, "{head}\n{}", wrapped(&known));
     }
-    table
+    text
+}
+
+/// A text in lines of 80 columns, indented. A word that is longer stays whole.
+fn wrapped(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= TEXT_WIDTH) {
+            Some(line) => *line = format!("{line} {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn kind(value: &Value) -> &str {
@@ -237,7 +258,7 @@ fn show(client: &Client, id: u64, all: bool, is_json: bool) -> anyhow::Result<()
         return Ok(());
     }
     let incident: Value = serde_json::from_str(&text)?;
-    outln!("{}", table(std::slice::from_ref(&incident)));
+    outln!("{}", listed(std::slice::from_ref(&incident)).trim_end());
     outln!("\nWhat happened:");
     for entry in incident["timeline"].as_array().into_iter().flatten() {
         outln!("  {}  {}", time(&entry["at"]), entry["text"].as_str().unwrap_or_default());
@@ -258,4 +279,25 @@ fn show(client: &Client, id: u64, all: bool, is_json: bool) -> anyhow::Result<()
         outln!("  and {} more (--members)", members.len() - named);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incident_is_listed_within_eighty_columns() {
+        let incident = json!({
+            "id": 12, "kind": "silence", "level": 2, "since": "2026-11-29T12:00:00Z", "closed_at": null, "cause": "power-or-link",
+            "evidence": "16 minutes of contact should have come from tacoma-01 since 2026-11-30 09:34:19 UTC, by what is usual at sites like it",
+            "members": {"tacoma-01": {}, "tacoma-02": {}, "tacoma-03": {}, "tacoma-04": {}}, "lease": {"by": "Ada"},
+        });
+        let text = listed(&[incident]);
+        assert!(text.lines().count() == 4 && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.starts_with("#12  level 2  silence  since "), "{text}");
+        assert!(
+            text.contains("  taken by Ada\n    tacoma-01 tacoma-02 tacoma-03 and 1 more\n    power or link: 16"),
+            "{text}"
+        );
+    }
 }

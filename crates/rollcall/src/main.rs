@@ -37,6 +37,7 @@ use rollcall_log::LogFormat;
 
 /// A node holds buffers for tens of thousands of connections, of which most pages are never written
 /// to or not any more. This allocator puts them on pages of their own, and gives pages back.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -76,7 +77,8 @@ enum Command {
     Call(call::CallArgs),
     /// The roster: which sites should be heard from.
     Roster(roster::RosterArgs),
-    /// All about one site; and ruling on one whose database went back in time or was exchanged: accept, keep.
+    /// All about one site; and ruling on one whose database went back in time or was exchanged:
+    /// accept, keep.
     Site(site::SiteArgs),
     /// What a person should know: list, show, take, explain.
     Incidents(incidents::IncidentsArgs),
@@ -158,7 +160,8 @@ fn main() -> ExitCode {
         }
     };
     let usual = match cli.command {
-        // The demo's trouble is told on stdout; its agents' complaints about it would only hide that.
+        // The demo's trouble is told on stdout; its agents' complaints about it would only hide
+        // that.
         Command::Demo(_) | Command::Fleet(_) => "error",
         _ => "info",
     };

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::FAILURE;
 
-/// Writes a line to standard output. Ends the process where nobody reads any more, or nothing can be written.
+/// Writes a line to standard output. Ends the process where nobody reads any more, or nothing can
+/// be written.
 macro_rules! outln {
     ($($said:tt)*) => {
         $crate::print::line(format_args!($($said)*))
@@ -36,6 +37,11 @@ pub(crate) fn line(text: impl Display) {
 pub(crate) fn files_bar() -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template("{msg} {bar:40} {pos} of {len} data files")?;
     Ok(ProgressBar::new(0).with_style(style))
+}
+
+/// A number of things; one of them without the plural's `s`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 /// A time in JSON as this machine's clock says it; none if there is none.

@@ -7,7 +7,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Client, HqAddress};
+use crate::{
+    client::{Client, HqAddress},
+    print::count,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArgs {
@@ -62,13 +65,15 @@ struct SetArgs {
     /// Seconds between beacons.
     #[arg(long, value_name = "SECONDS")]
     beacon: Option<u32>,
-    /// The most that is sent and fetched, kilobytes a second by hours of the site's day: "8-20=64" or "256" for all day.
+    /// The most that is sent and fetched, kilobytes a second by hours of the site's day: "8-20=64"
+    /// or "256" for all day.
     #[arg(long, value_name = "HOURS=KB", value_delimiter = ',')]
     bandwidth: Vec<String>,
     /// What the agent logs.
     #[arg(long)]
     log: Option<LogLevel>,
-    /// The version of the agent that is wanted; sites with another are listed by `rollcall settings`.
+    /// The version of the agent that is wanted; sites with another are listed by `rollcall
+    /// settings`.
     #[arg(long, value_name = "VERSION")]
     agent: Option<String>,
     /// Addresses of HQ to call if those the site knows do not answer.
@@ -181,7 +186,7 @@ fn set(args: &SetArgs) -> anyhow::Result<()> {
     };
     let told: Told =
         Client::find(&args.hq)?.put(&format!("/api/settings/{}", args.rule), &serde_json::to_value(rule)?)?;
-    eprintln!("rule {}: applies to {} sites", args.rule, told.sites);
+    eprintln!("rule {}: applies to {}", args.rule, count(told.sites, "site"));
     for column in &told.unknown_columns {
         eprintln!(
             "{column}: no site ever sent such a column; is it spelt as at the sites? A site that lacks it will report that"

@@ -75,7 +75,7 @@ fn execute(command: Command, state: Option<PathBuf>, log: LogControl) -> anyhow:
             let ready = runtime()?.block_on(join(&options))?;
             ready.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
             let (db, tables) = (args.db, options.tables.len());
-            eprintln!("joined as {}; {tables} tables are captured", ready.site);
+            eprintln!("joined as {}; tables captured: {tables}", ready.site);
             if run {
                 let loud = LoudConfig::quiet(db.clone(), state.clone(), MAX_AGE);
                 return run_agent(AgentConfig { state, log: Some(log), ..AgentConfig::new(db) }, loud);

@@ -1,4 +1,5 @@
-//! Joining: whatever goes wrong at whichever step, the invitation is not lost, and what is said helps.
+//! Joining: whatever goes wrong at whichever step, the invitation is not lost, and what is said
+//! helps.
 
 use std::{
     io::Write,
@@ -130,7 +131,8 @@ fn a_database_of_another_site_joins_only_if_a_person_says_so() {
     let again = first.try_join(hq.sites, &hq.invite("berlin-01"), "sales");
     assert!(said(&again).contains("an agent runs on this database already"), "{again:?}");
     first.sql("PRAGMA wal_checkpoint(TRUNCATE)");
-    // Somebody sets up the second store by copying the first one, with the agent's files or without.
+    // Somebody sets up the second store by copying the first one, with the agent's files or
+    // without.
     for (number, with_files) in [(2, true), (3, false)] {
         let id = format!("berlin-0{number}");
         let mut copy = Store::new(directory.path(), &id, "SELECT 1");
@@ -185,7 +187,7 @@ fn tables_are_listed_and_all_of_them_are_taken_but_some() {
     let join =
         ["join", "--token-file", file, "--hq", &hq_at, "--tables", "all", "--except", "log", "--contact", "Ada, 555"];
     let joined = store.agent_command(&join).output().expect("runs");
-    assert!(joined.status.success() && said(&joined).contains("2 tables are captured"), "{joined:?}");
+    assert!(joined.status.success() && said(&joined).contains("tables captured: 2"), "{joined:?}");
     // In the store's folder nobody needs to say which database it is.
     let here =
         || Command::new(binary("rollcall-site")).arg("status").current_dir(directory.path()).output().expect("runs");

@@ -1,4 +1,5 @@
-//! How sites are to behave: said once at HQ, done at each site of which it is said, and known to be done.
+//! How sites are to behave: said once at HQ, done at each site of which it is said, and known to be
+//! done.
 
 use std::process::Output;
 
@@ -45,7 +46,7 @@ fn what_is_captured_changes_where_hq_says_so() {
     let stores = stores(&hq, directory.path());
     let of_wa = ["wa", "--to", "site.state = 'WA'"];
     let told = set(&hq, &[&of_wa[..], &["--capture", "returns", "--exclude", "sales.note"]].concat());
-    assert!(told.contains("applies to 1 sites"), "{told}");
+    assert!(told.contains("applies to 1 site"), "{told}");
     wait_done(&hq);
     for store in &stores {
         store.sql("INSERT INTO sales VALUES (2, 'b', 'second')");
