@@ -1,7 +1,7 @@
 //! What is common to the targets: bytes that are nearly right, and rows as the agent sends them.
 //!
-//! A fuzzer that begins with nothing takes long to come past the first check. So the input says how something
-//! sound is changed: it is a list of edits, of four bytes each.
+//! A fuzzer that begins with nothing takes long to come past the first check. So the input says how
+//! something sound is changed: it is a list of edits, of four bytes each.
 
 use std::sync::Arc;
 

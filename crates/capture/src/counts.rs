@@ -1,10 +1,10 @@
-//! Compares how many rows a table has with how many were captured: what passes by the triggers is found by
-//! it, however the table is keyed and however busy it is.
+//! Compares how many rows a table has with how many were captured: what passes by the triggers is
+//! found by it, however the table is keyed and however busy it is.
 //!
-//! A count is taken once a load is complete. From then on every `I` is a row more and every `D` one less. It
-//! cannot see an update that passes by, nor as many inserts as deletes. Rows with null in the key are left
-//! out on both sides: they stand for one another, so that the end of one is not journalled while another is
-//! there, and HQ takes none of them.
+//! A count is taken once a load is complete. From then on every `I` is a row more and every `D` one
+//! less. It cannot see an update that passes by, nor as many inserts as deletes. Rows with null in
+//! the key are left out on both sides: they stand for one another, so that the end of one is not
+//! journalled while another is there, and HQ takes none of them.
 
 use std::{
     collections::HashMap,
@@ -45,8 +45,8 @@ struct Counted {
 }
 
 impl Counts {
-    /// Counts what is due, or with `all` everything; begins to state a table again that has another number of
-    /// rows than it should.
+    /// Counts what is due, or with `all` everything; begins to state a table again that has another
+    /// number of rows than it should.
     pub(crate) fn check(&mut self, file: &mut StoreFile, all: bool, health: &mut Health) -> Result<(), CaptureError> {
         let doing = "counting rows";
         for layout in captured_layouts(file.reader()?)? {
@@ -101,7 +101,8 @@ fn count(conn: &Connection, layout: &Layout) -> Result<Option<Counted>, CaptureE
     let (oldest, head) = read::ends(&snapshot)?;
     let (oldest, head) = (to_sql(oldest), to_sql(head));
     let from = format!("SELECT count(*) FROM main.{}", quote(table));
-    // Subtracted, since a count of all rows is quick, and SQLite knows of most keys that they are never null.
+    // Subtracted, since a count of all rows is quick, and SQLite knows of most keys that they are
+    // never null.
     let is_named = |name: &&String| *name != rollcall_types::columns::ROWID;
     let is_null = |name: &String| format!("{}.{} IS NULL", quote(table), quote(name));
     let nulls: Vec<String> = layout.key.iter().filter(is_named).map(is_null).collect();

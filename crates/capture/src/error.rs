@@ -39,8 +39,8 @@ pub enum CaptureError {
     /// A table or column named by the operator does not exist or cannot be left out.
     #[error("{0}")]
     Usage(String),
-    /// A transaction of the store's was broken off. Only a connection that writes may undo it, and ours that
-    /// read do not.
+    /// A transaction of the store's was broken off. Only a connection that writes may undo it, and
+    /// ours that read do not.
     #[error(
         "{doing}: the store's database was left in the middle of a transaction (a power cut); SQLite puts it right when the store's \
          own program opens it next"

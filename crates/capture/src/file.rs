@@ -1,14 +1,16 @@
-//! The store's database file: connections to it are opened when they are needed and let go soon after.
+//! The store's database file: connections to it are opened when they are needed and let go soon
+//! after.
 //!
-//! Why none is kept. SQLite finds a rollback journal and a WAL by the *path* of the database. A connection
-//! that outlives an exchange of the file takes the new file's journal for its own, and rolls it back into the
-//! old one: the store's next write fails. One that outlives the store's last writer keeps a WAL alive, which
-//! then undoes a backup that is put in place. And one that is merely open refuses `locking_mode = EXCLUSIVE`
-//! and a change of the journal mode to the store's own program.
+//! Why none is kept. SQLite finds a rollback journal and a WAL by the *path* of the database. A
+//! connection that outlives an exchange of the file takes the new file's journal for its own, and
+//! rolls it back into the old one: the store's next write fails. One that outlives the store's last
+//! writer keeps a WAL alive, which then undoes a backup that is put in place. And one that is
+//! merely open refuses `locking_mode = EXCLUSIVE` and a change of the journal mode to the store's
+//! own program.
 //!
-//! So: what reads cannot write, and so cannot roll back anything; what writes is opened for one piece of
-//! work. Before each use the path is looked at again, and what leads to another file is an error
-//! ([`CaptureError::Replaced`]) until it is taken up.
+//! So: what reads cannot write, and so cannot roll back anything; what writes is opened for one
+//! piece of work. Before each use the path is looked at again, and what leads to another file is an
+//! error ([`CaptureError::Replaced`]) until it is taken up.
 
 use std::{
     collections::BTreeMap,
@@ -45,8 +47,8 @@ pub(crate) fn file_identity(path: &Path) -> Result<FileIdentity, CaptureError> {
     Ok((0, since.as_nanos() as u64))
 }
 
-/// What a database's files look like: time of change and length of the file itself and of its WAL. It differs
-/// when something was committed since. Looks at file times only and takes no lock.
+/// What a database's files look like: time of change and length of the file itself and of its WAL.
+/// It differs when something was committed since. Looks at file times only and takes no lock.
 pub fn fingerprint(database: &Path) -> Fingerprint {
     let look = |path: &Path| {
         let metadata = std::fs::metadata(path).ok()?;
@@ -63,12 +65,12 @@ pub type Fingerprint = [Option<(SystemTime, u64)>; 2];
 
 /// File systems keep times of change to two seconds at worst.
 const TIME_GRAIN: Duration = Duration::from_secs(3);
-/// A commit to the WAL is written, then synced, and only then seen by readers: on a slow disk the file may
-/// look as it will for so long before.
+/// A commit to the WAL is written, then synced, and only then seen by readers: on a slow disk the
+/// file may look as it will for so long before.
 const SYNC_MAX: Duration = Duration::from_secs(20);
 
-/// Whether a file that looked like this at `at`, and looks the same now, was not changed in between: its last
-/// change must then be so far from `at` that another one would show.
+/// Whether a file that looked like this at `at`, and looks the same now, was not changed in
+/// between: its last change must then be so far from `at` that another one would show.
 pub(crate) fn is_settled(seen: &Fingerprint, at: SystemTime) -> bool {
     let mut looks = seen.iter().zip([TIME_GRAIN, SYNC_MAX]);
     looks.all(|(look, long)| look.is_none_or(|(changed, _)| at.duration_since(changed).is_ok_and(|age| age >= long)))
@@ -86,7 +88,8 @@ pub(crate) fn open_to_write(path: &Path) -> Result<Connection, CaptureError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).doing(doing)?;
     conn.busy_timeout(BUSY_TIMEOUT).doing(doing)?;
-    // The store's own connections keep checkpointing; ours do not, so that no write of ours takes long.
+    // The store's own connections keep checkpointing; ours do not, so that no write of ours takes
+    // long.
     conn.execute_batch("PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -512;")
         .doing(doing)?;
     Ok(conn)
@@ -105,9 +108,9 @@ pub(crate) struct StoreFile {
     used: Option<Instant>,
 }
 
-/// By which files are synced. They are the process's, and not a [`StoreFile`]'s: closing any handle of a file
-/// drops all locks that SQLite has on it in this process, those of other connections too. So each is opened
-/// once, when it is first needed, and kept while a path leads to its file.
+/// By which files are synced. They are the process's, and not a [`StoreFile`]'s: closing any handle
+/// of a file drops all locks that SQLite has on it in this process, those of other connections too.
+/// So each is opened once, when it is first needed, and kept while a path leads to its file.
 static HANDLES: Mutex<BTreeMap<FileIdentity, Handle>> = Mutex::new(BTreeMap::new());
 
 struct Handle {
@@ -133,8 +136,8 @@ fn handle(path: &Path, identity: FileIdentity) -> Result<Arc<File>, CaptureError
     Ok(file)
 }
 
-/// Closes the handles of files that the path led to before, and of deleted ones, whose blocks a handle would
-/// keep from being freed: what is locked there is not the store's database any more.
+/// Closes the handles of files that the path led to before, and of deleted ones, whose blocks a
+/// handle would keep from being freed: what is locked there is not the store's database any more.
 fn forget_others(path: &Path, identity: FileIdentity) {
     let mut handles = HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
     handles.retain(|known, handle| *known == identity || (handle.path != path && !is_deleted(&handle.file)));
@@ -173,7 +176,8 @@ impl StoreFile {
         self.path.canonicalize().doing("opening the store's database")
     }
 
-    /// Notices whether the path leads to the same file as before; lets go of the file that it led to.
+    /// Notices whether the path leads to the same file as before; lets go of the file that it led
+    /// to.
     pub(crate) fn look(&mut self) -> Result<FileIdentity, CaptureError> {
         let now = match file_identity(&self.path) {
             Ok(now) => now,
@@ -204,8 +208,9 @@ impl StoreFile {
         let doing = "opening the store's database";
         let identity = self.look()?;
         self.used = Some(Instant::now());
-        // SQLite believes its cache while the file's change counter is what it was. A program that writes the
-        // whole file from an image of its own may well write the same number. (In WAL mode none can.)
+        // SQLite believes its cache while the file's change counter is what it was. A program that
+        // writes the whole file from an image of its own may well write the same number. (In WAL
+        // mode none can.)
         let now = fingerprint(&self.path);
         if now != self.opened && now[1].is_none() {
             self.reader = None;
@@ -245,8 +250,8 @@ impl StoreFile {
             // SQLite takes no lock on this file, so that closing it here is harmless.
             Ok(wal) => wal.sync_data().doing(doing)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // Without a WAL a commit is the removal of the rollback journal, which is the directory's to
-                // remember.
+                // Without a WAL a commit is the removal of the rollback journal, which is the
+                // directory's to remember.
                 #[cfg(unix)]
                 if let Some(directory) = path.parent() {
                     File::open(directory).and_then(|directory| directory.sync_all()).doing(doing)?;
@@ -257,8 +262,8 @@ impl StoreFile {
         handle(&self.path, identity)?.sync_data().doing(doing)
     }
 
-    /// Lets go of the file. Whoever is the last to close a database in WAL mode folds its WAL; a connection
-    /// that only reads cannot, so one that writes goes last.
+    /// Lets go of the file. Whoever is the last to close a database in WAL mode folds its WAL; a
+    /// connection that only reads cannot, so one that writes goes last.
     pub(crate) fn rest(&mut self) {
         let Some(reader) = self.reader.take() else { return };
         let has_wal = self.resolved().is_ok_and(|path| wal_path(&path).exists());

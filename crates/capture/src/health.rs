@@ -57,10 +57,11 @@ impl Health {
     }
 }
 
-/// Compares every captured table with its layout and triggers, and mends what differs. One that cannot be
-/// looked at is a problem of its own.
+/// Compares every captured table with its layout and triggers, and mends what differs. One that
+/// cannot be looked at is a problem of its own.
 ///
-/// `schema_changed` says that the file's schema version moved since the last check, which VACUUM does too.
+/// `schema_changed` says that the file's schema version moved since the last check, which VACUUM
+/// does too.
 pub(crate) fn check_tables(file: &mut StoreFile, schema_changed: bool) -> Result<Health, CaptureError> {
     let mut health = Health::default();
     for layout in captured_layouts(file.reader()?)? {
@@ -119,8 +120,8 @@ fn check_table(
         }
         return transaction.commit().doing(doing);
     }
-    // Missing triggers, or a column that is not merely new: what happened meanwhile is unknown, so all rows
-    // are stated again.
+    // Missing triggers, or a column that is not merely new: what happened meanwhile is unknown, so
+    // all rows are stated again.
     let is_kept = present.len() == triggers::COUNT && !is_overtaken;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
     let new = lay_out(&transaction, &shape, &excluded)?;
@@ -161,7 +162,8 @@ mod tests {
     use super::*;
     use crate::{LoadProgress, Source, TableSpec, shape::quote};
 
-    /// A fleet is updated: what earlier triggers captured well is not sent again, what they did not is.
+    /// A fleet is updated: what earlier triggers captured well is not sent again, what they did not
+    /// is.
     #[test]
     fn triggers_of_the_first_form_are_made_anew_and_nothing_is_stated_that_was_captured() {
         for (table, mended) in [("t", 0), ("old", 1), ("NEW", 1)] {

@@ -49,7 +49,8 @@ pub struct AppliedTable {
     pub shared: bool,
     /// When HQ published the version, microseconds since 1970; 0 if that is not known.
     pub published_at: i64,
-    /// Rows that are not as HQ sent them: a rule of the store's changed or refused them, or its people changed them and HQ leaves that.
+    /// Rows that are not as HQ sent them: a rule of the store's changed or refused them, or its
+    /// people changed them and HQ leaves that.
     pub differing: u64,
     /// The first of them and why, for people; empty if there are none.
     pub differences: String,
@@ -160,7 +161,8 @@ impl Incoming {
         Ok(own)
     }
 
-    /// Whether the path still leads to the file that is open; what leads elsewhere is to be opened anew.
+    /// Whether the path still leads to the file that is open; what leads elsewhere is to be opened
+    /// anew.
     pub fn is_at(&self, database: &Path) -> bool {
         file_identity(database).is_ok_and(|now| now == self.identity)
     }
@@ -270,7 +272,8 @@ impl Incoming {
         transaction.commit().doing(doing)
     }
 
-    /// Stages rows, the last of which was published at `through`. Their first column is the operation.
+    /// Stages rows, the last of which was published at `through`. Their first column is the
+    /// operation.
     pub fn stage(&mut self, table: &str, rows: &RecordBatch, through: Seq) -> Result<(), CaptureError> {
         let doing = "staging rows of HQ's";
         let (number, spec) = self.staging(table)?;
@@ -330,7 +333,8 @@ impl Incoming {
             Err(error) => return Err(error),
         };
         let staged = Rows { source: format!("incoming.r{number}"), spec: &spec, published_at };
-        // What has taken effect here is on top of whatever HQ publishes, until HQ publishes it itself.
+        // What has taken effect here is on top of whatever HQ publishes, until HQ publishes it
+        // itself.
         self.lay_over(&staged, &self.arrived(table, now_micros())?)?;
         let report = match shape {
             None if whole => self.build(&staged, version, known.as_ref())?,
@@ -423,7 +427,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Lets HQ have a table in which the store has rows of its own: they are replaced by the next fetch.
+    /// Lets HQ have a table in which the store has rows of its own: they are replaced by the next
+    /// fetch.
     pub fn adopt(&self, table: &str) -> Result<(), CaptureError> {
         self.conn
             .execute("INSERT OR IGNORE INTO incoming.adopted (name) VALUES (?1)", [table])

@@ -105,8 +105,8 @@ pub(crate) fn check_all(conn: &Connection, specs: &[TableSpec]) -> Result<Vec<Sh
     Ok(shapes)
 }
 
-/// What the agent keeps of capture outside the store's file, so that tables of ours that a program of the
-/// store's drops can be made again.
+/// What the agent keeps of capture outside the store's file, so that tables of ours that a program
+/// of the store's drops can be made again.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Registration {
     /// The id of the journal.
@@ -125,8 +125,8 @@ pub(crate) fn registration(conn: &Connection) -> Result<Registration, CaptureErr
     Ok(Registration { journal_id, layouts, captured })
 }
 
-/// Makes tables of ours again that were dropped, and begins to state all captured tables; names them. A
-/// journal that was dropped is another one from then on.
+/// Makes tables of ours again that were dropped, and begins to state all captured tables; names
+/// them. A journal that was dropped is another one from then on.
 pub(crate) fn restore(
     conn: &mut Connection,
     known: &Registration,
@@ -277,16 +277,16 @@ pub(crate) fn captured_tables(conn: &Connection) -> Result<Vec<String>, CaptureE
     names.collect::<Result<_, _>>().doing(doing)
 }
 
-/// Takes the triggers away, those beside shared tables too, and with `forget` the journal and all else of
-/// ours; the store's tables stay as they are. Triggers are found by their names: tables of ours need not be
-/// there.
+/// Takes the triggers away, those beside shared tables too, and with `forget` the journal and all
+/// else of ours; the store's tables stay as they are. Triggers are found by their names: tables of
+/// ours need not be there.
 pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
     let doing = "removing capture";
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
     let has_meta = !missing_tables(&transaction)?.contains(&"_rollcall_meta");
     let has_load = !missing_tables(&transaction)?.contains(&"_rollcall_load");
-    // With the journal go also those of a table that was renamed since: a trigger without it would fail the
-    // store's writes.
+    // With the journal go also those of a table that was renamed since: a trigger without it would
+    // fail the store's writes.
     let of_table = if forget { None } else { table };
     let names: Vec<String> = {
         let mut statement = transaction

@@ -1,4 +1,5 @@
-//! A layout says what the untyped columns of the journal mean: which table, which columns, which key.
+//! A layout says what the untyped columns of the journal mean: which table, which columns, which
+//! key.
 //!
 //! Each has a number (`t` in the journal) and never changes; when a table changes, its triggers get
 //! a new layout. Rows journalled before keep theirs, so they stay readable.
@@ -79,8 +80,8 @@ impl Layout {
         })
     }
 
-    /// Whether agents before 0.2 may have sent rows of this table twice, or keys of it that HQ took for one:
-    /// it has no key, or a part of its key has a type whose values are converted.
+    /// Whether agents before 0.2 may have sent rows of this table twice, or keys of it that HQ took
+    /// for one: it has no key, or a part of its key has a type whose values are converted.
     pub(crate) fn is_doubtful_before_0_2(&self) -> bool {
         use arrow_schema::DataType;
         self.key.iter().any(|name| {

@@ -117,7 +117,8 @@ pub(crate) fn begin(
         journal_log(transaction, log_op::LOAD_BEGUN, (&layout.table, &reason.as_str(), &None::<i64>))?;
         counts::forget(transaction, &layout.table)?;
     } else if is_loading(transaction, &layout.table)? {
-        // A full load is under way; begin it again with the new columns, which covers the rows to repeat.
+        // A full load is under way; begin it again with the new columns, which covers the rows to
+        // repeat.
         return begin(transaction, layout, Kind::State, reason);
     }
     let begin = to_sql(read::sequence(transaction)?);
@@ -218,8 +219,8 @@ impl Loader {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         let started = Instant::now();
         self.note_touched(&transaction, load)?;
-        // A table made anew may be spelled another way; the load, and what is journalled of it, go by the
-        // layout's name.
+        // A table made anew may be spelled another way; the load, and what is journalled of it, go
+        // by the layout's name.
         let table = &load.layout.table;
         let walk = Walk::new(&shape, load);
         let last = walk.chunk_end(&transaction, self.chunk_rows)?;
@@ -241,7 +242,8 @@ impl Loader {
                 LoadProgress::Completed
             }
         };
-        // Not the commit: what a slow disk takes is not made less by smaller chunks, only paid more often.
+        // Not the commit: what a slow disk takes is not made less by smaller chunks, only paid more
+        // often.
         self.adapt(started.elapsed());
         transaction.commit().doing(doing)?;
         Ok(progress)

@@ -32,8 +32,8 @@ pub struct Changes {
     pub digest: String,
 }
 
-/// A place in the journal behind which one reads on, and the change that was read there: when another one is
-/// found there later, the journal was put back in time and written on.
+/// A place in the journal behind which one reads on, and the change that was read there: when
+/// another one is found there later, the journal was put back in time and written on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Anchor {
     /// The position.
@@ -186,8 +186,8 @@ pub(crate) fn check_anchor(conn: &Connection, anchor: &Anchor) -> Result<(), Cap
     }
 }
 
-/// The newest position ever used, also when the journal was pruned empty, or a program of the store's cleared
-/// `sqlite_sequence`: SQLite goes on behind whichever is greater.
+/// The newest position ever used, also when the journal was pruned empty, or a program of the
+/// store's cleared `sqlite_sequence`: SQLite goes on behind whichever is greater.
 pub(crate) fn sequence(conn: &Connection) -> Result<Seq, CaptureError> {
     let newest: i64 = conn
         .query_row(
@@ -200,8 +200,8 @@ pub(crate) fn sequence(conn: &Connection) -> Result<Seq, CaptureError> {
     Ok(from_sql(newest))
 }
 
-/// The oldest position that the journal still holds, and the newest ever used. One that is empty begins
-/// behind the newest: all before was pruned.
+/// The oldest position that the journal still holds, and the newest ever used. One that is empty
+/// begins behind the newest: all before was pruned.
 pub(crate) fn ends(conn: &Connection) -> Result<(Seq, Seq), CaptureError> {
     let newest = sequence(conn)?;
     let oldest: Option<i64> = conn
@@ -396,8 +396,8 @@ impl TableReader {
                 bytes += length;
                 continue;
             }
-            // As it is sent: bytes are twice as long in hexadecimal, and a text may be six times as long in
-            // JSON.
+            // As it is sent: bytes are twice as long in hexadecimal, and a text may be six times as
+            // long in JSON.
             let misfit = Some(length).filter(|length| *length <= room).map(|_| misfit(value));
             let misfit = misfit.filter(|misfit| misfit.to_string().len() <= room);
             let name = &layout.columns[index].name;
@@ -440,8 +440,8 @@ impl TableReader {
     }
 }
 
-/// The key of a journal row as JSON in which no two keys are the same; none if a part of it is null, which
-/// names no row, or it is longer than a row may be.
+/// The key of a journal row as JSON in which no two keys are the same; none if a part of it is
+/// null, which names no row, or it is longer than a row may be.
 fn exact_key(places: &[usize], row: &Row<'_>) -> Result<Option<String>, CaptureError> {
     let mut key = Vec::with_capacity(places.len());
     for place in places {
@@ -453,7 +453,8 @@ fn exact_key(places: &[usize], row: &Row<'_>) -> Result<Option<String>, CaptureE
     Ok(Some(Value::Array(key).to_string()).filter(|key| key.len() <= ROW_BYTES_MAX / 8))
 }
 
-/// Ours come first: whoever looks for one of ours by its name finds it before a column of the store's.
+/// Ours come first: whoever looks for one of ours by its name finds it before a column of the
+/// store's.
 fn schema(layout: &Layout, has_misfit: bool, has_exact_key: bool) -> SchemaRef {
     let mut fields = vec![
         Field::new(columns::SEQ, DataType::Int64, false),

@@ -1,11 +1,12 @@
 //! Tables that the store's programs change as well as HQ.
 //!
-//! Beside such a table `T` stands `T_edits`, in which triggers note what the store's own programs do to it, each edit with the
-//! version of HQ's that the row had then. It is a table of the store like any other: captured, it brings the edits to HQ. An
-//! edit stays in it until HQ has decided on it; until then the row is the store's, and what HQ sends of it is held back. Then the row
-//! is what HQ sent; one that HQ has not, or not for this store, goes. What
-//! the agent itself writes is no edit: while it does, a row is in `_rollcall_applying`, within its transaction, so that
-//! nobody else sees it.
+//! Beside such a table `T` stands `T_edits`, in which triggers note what the store's own programs
+//! do to it, each edit with the version of HQ's that the row had then. It is a table of the store
+//! like any other: captured, it brings the edits to HQ. An edit stays in it until HQ has decided on
+//! it; until then the row is the store's, and what HQ sends of it is held back. Then the row is
+//! what HQ sent; one that HQ has not, or not for this store, goes. What the agent itself writes is
+//! no edit: while it does, a row is in `_rollcall_applying`, within its transaction, so that nobody
+//! else sees it.
 
 use rollcall_types::shared::{EDIT_AT, EDIT_BASE, EDIT_CHANGED, EDIT_COLUMNS, EDIT_GONE, EDIT_NUMBER, EDITS_SUFFIX};
 use rusqlite::{Connection, Transaction};
@@ -59,7 +60,8 @@ pub(crate) fn share(transaction: &Transaction<'_>, spec: &IncomingTable) -> Resu
             declare(spec, true)
         ))
         .doing(DOING)?;
-    // Numbers begin at the time in milliseconds: where the table was dropped, those that HQ has heard of are not given again.
+    // Numbers begin at the time in milliseconds: where the table was dropped, those that HQ has
+    // heard of are not given again.
     transaction
         .execute(
             "INSERT INTO main.sqlite_sequence (name, seq) SELECT ?1, ?2
@@ -137,7 +139,8 @@ pub(crate) fn unshare(transaction: &Transaction<'_>, spec: &IncomingTable) -> Re
     transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", held_of(&spec.name))).doing(DOING)
 }
 
-/// Whether edits are noted: whether the triggers are there, and the tables that they and the agent need.
+/// Whether edits are noted: whether the triggers are there, and the tables that they and the agent
+/// need.
 pub(crate) fn is_watched(conn: &Connection, table: &str) -> Result<bool, CaptureError> {
     let [insert, update, delete] = KINDS.map(|kind| trigger_name(kind, table));
     conn.query_row(
@@ -155,8 +158,8 @@ pub(crate) fn has_edits_table(conn: &Connection, table: &str) -> Result<bool, Ca
     Ok(columns_of(conn, &edits_of(table))?.iter().any(|name| name == EDIT_CHANGED))
 }
 
-/// The three triggers that note edits. Like those of the journal they read the row back: the store's own triggers may have
-/// changed it.
+/// The three triggers that note edits. Like those of the journal they read the row back: the
+/// store's own triggers may have changed it.
 fn triggers(spec: &IncomingTable) -> [String; 3] {
     let (table, edits) = (quote(&spec.name), quote(&edits_of(&spec.name)));
     let columns = quoted(spec.columns.iter().map(|(name, _)| name));
@@ -181,7 +184,8 @@ fn triggers(spec: &IncomingTable) -> [String; 3] {
             base("NEW"),
             columns.len(),
             columns.iter().map(|name| format!("{table}.{name}")).collect::<Vec<_>>().join(","),
-            // A table that was the store's may have rows without a key: HQ refuses them, and they go.
+            // A table that was the store's may have rows without a key: HQ refuses them, and they
+            // go.
             all(&|key| format!("{table}.{key} IS NEW.{key}"), " AND ")
         )
     };
@@ -265,8 +269,8 @@ pub(crate) fn end(transaction: &Transaction<'_>, spec: &IncomingTable) -> Result
     }
 }
 
-/// Holds back those of HQ's rows in `source` of which an edit waits. A `whole` source is the whole table: rows with edits that
-/// are not in it are to go.
+/// Holds back those of HQ's rows in `source` of which an edit waits. A `whole` source is the whole
+/// table: rows with edits that are not in it are to go.
 pub(crate) fn hold(
     transaction: &Transaction<'_>,
     spec: &IncomingTable,
@@ -295,9 +299,9 @@ pub(crate) fn hold(
         .doing(DOING)
 }
 
-/// HQ has decided on all edits up to this number, and its rows as of then were applied: what was held back takes the place of
-/// the store's rows. An edited row of which nothing was held back is none that HQ has for this store, and goes: HQ refused
-/// it, or it is other stores'.
+/// HQ has decided on all edits up to this number, and its rows as of then were applied: what was
+/// held back takes the place of the store's rows. An edited row of which nothing was held back is
+/// none that HQ has for this store, and goes: HQ refused it, or it is other stores'.
 pub(crate) fn settle(transaction: &Transaction<'_>, spec: &IncomingTable, through: u64) -> Result<(), CaptureError> {
     let (table, held) = (format!("main.{}", quote(&spec.name)), held_of(&spec.name));
     let edits = quote(&edits_of(&spec.name));

@@ -37,7 +37,8 @@ pub const KEPT_CONFIRMED: Duration = Duration::from_secs(48 * 3600);
 /// … or up to so many bytes of journal.
 pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// One store's database, captured. Not for use from several threads at once; calls block on the file.
+/// One store's database, captured. Not for use from several threads at once; calls block on the
+/// file.
 #[derive(Debug)]
 pub struct Source {
     file: StoreFile,
@@ -79,8 +80,8 @@ struct Look {
     since: Instant,
 }
 
-/// The schema's version, which VACUUM moves as well, and a digest of its texts, which `writable_schema`
-/// changes without moving that.
+/// The schema's version, which VACUUM moves as well, and a digest of its texts, which
+/// `writable_schema` changes without moving that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Schema {
     version: i64,
@@ -108,8 +109,8 @@ impl Look {
 }
 
 impl Source {
-    /// A database that has a journal, or not yet: see [`Source::install`]. Nothing is opened before it is
-    /// needed.
+    /// A database that has a journal, or not yet: see [`Source::install`]. Nothing is opened before
+    /// it is needed.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
         let path = std::path::absolute(path).doing("finding the store's database")?;
         Ok(Self {
@@ -129,8 +130,8 @@ impl Source {
         })
     }
 
-    /// Lets go of the file until it is needed again, so that the store's programs, and people who put a
-    /// backup in place, have it to themselves.
+    /// Lets go of the file until it is needed again, so that the store's programs, and people who
+    /// put a backup in place, have it to themselves.
     pub fn rest(&mut self) {
         self.file.rest();
     }
@@ -153,8 +154,8 @@ impl Source {
         (self.heads_seen, self.well_seen, self.schema, self.checked) = (None, None, None, None);
     }
 
-    /// What is known of capture from outside the file, by which tables of ours that are dropped can be made
-    /// again.
+    /// What is known of capture from outside the file, by which tables of ours that are dropped can
+    /// be made again.
     pub fn remember(&mut self, registration: Registration) {
         self.registration = Some(registration);
     }
@@ -164,7 +165,8 @@ impl Source {
         self.registration.as_ref()
     }
 
-    /// Adds the journal and triggers for `tables`; rows already there are loaded by [`Source::load_step`].
+    /// Adds the journal and triggers for `tables`; rows already there are loaded by
+    /// [`Source::load_step`].
     pub fn install(&mut self, tables: &[TableSpec], journal_id: &str) -> Result<(), CaptureError> {
         let mut conn = self.file.writer()?;
         install::install(&mut conn, tables, journal_id)?;
@@ -241,8 +243,8 @@ impl Source {
         Ok(shape.columns.iter().any(|known| known.name.eq_ignore_ascii_case(column)))
     }
 
-    /// Removes the triggers of one table, or all, and with `forget` the journal itself; whatever of ours is
-    /// still there.
+    /// Removes the triggers of one table, or all, and with `forget` the journal itself; whatever of
+    /// ours is still there.
     pub fn detach(&mut self, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
         let mut conn = self.file.writer()?;
         install::detach(&mut conn, table, forget)?;
@@ -270,13 +272,13 @@ impl Source {
         install::captured_tables(self.file.reader()?)
     }
 
-    /// The changes behind a place, or none. What it returns is on stable storage: the files are synced first,
-    /// since a store may run with `synchronous = NORMAL`, lose its last commits in a power cut and count
-    /// their positions again.
+    /// The changes behind a place, or none. What it returns is on stable storage: the files are
+    /// synced first, since a store may run with `synchronous = NORMAL`, lose its last commits in a
+    /// power cut and count their positions again.
     ///
-    /// When the journal misses rows, they are recorded as lost, in the journal, before the read goes on
-    /// behind them. When the change at the place is not the one that was read there, the error is
-    /// [`CaptureError::Rewound`].
+    /// When the journal misses rows, they are recorded as lost, in the journal, before the read
+    /// goes on behind them. When the change at the place is not the one that was read there, the
+    /// error is [`CaptureError::Rewound`].
     pub fn read(
         &mut self,
         after: impl Into<Anchor>,
@@ -332,8 +334,8 @@ impl Source {
         Ok(state)
     }
 
-    /// The newest positions, as of now: of a read snapshot opened by this call, unless the file cannot have
-    /// changed since the last one.
+    /// The newest positions, as of now: of a read snapshot opened by this call, unless the file
+    /// cannot have changed since the last one.
     pub fn heads(&mut self) -> Result<&Heads, CaptureError> {
         if self.heads_seen.is_some_and(|look| look.holds(self.file.path())) {
             return Ok(&self.heads);
@@ -401,8 +403,8 @@ impl Source {
         self.reload(LoadReason::Asked, |layout| is_meant(&layout.table))
     }
 
-    /// Begins a full load of those tables of which an agent before 0.2 may have sent rows twice, or keys that
-    /// HQ took for one; names them.
+    /// Begins a full load of those tables of which an agent before 0.2 may have sent rows twice, or
+    /// keys that HQ took for one; names them.
     pub fn reload_doubtful(&mut self) -> Result<Vec<String>, CaptureError> {
         let doubtful = |layout: &Layout| layout.is_doubtful_before_0_2();
         let layouts = install::captured_layouts(self.file.reader()?)?;
@@ -422,8 +424,8 @@ impl Source {
         transaction.commit().doing(doing)
     }
 
-    /// Checks file, triggers and tables, and mends what can be mended. Costs nothing while the file is as it
-    /// was.
+    /// Checks file, triggers and tables, and mends what can be mended. Costs nothing while the file
+    /// is as it was.
     pub fn check(&mut self) -> Result<Health, CaptureError> {
         match self.file.look() {
             Ok(_) => {}
@@ -447,8 +449,8 @@ impl Source {
         let mut health = Health::default();
         let missing = install::missing_tables(self.file.reader()?)?;
         if !missing.is_empty() {
-            // A file without a trigger of ours is none that was captured: what a link leads to now, or one
-            // that was put right by hand.
+            // A file without a trigger of ours is none that was captured: what a link leads to now,
+            // or one that was put right by hand.
             let is_ours = install::has_triggers(self.file.reader()?)?;
             let Some(known) = self.registration.clone().filter(|_| is_ours) else {
                 let text = "the journal was removed from the database; run `rollcall-site join` again";

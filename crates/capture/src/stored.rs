@@ -39,8 +39,8 @@ impl ToSql for Stored {
 }
 
 impl Stored {
-    /// Adds the value to a key, so that two keys are the same bytes just when SQLite takes them for equal
-    /// under BINARY.
+    /// Adds the value to a key, so that two keys are the same bytes just when SQLite takes them for
+    /// equal under BINARY.
     pub(crate) fn add_to_key(&self, key: &mut Vec<u8>) {
         let (kind, bytes): (u8, &[u8]) = match self {
             Self::Null => (0, &[]),
@@ -58,8 +58,8 @@ impl Stored {
         key.extend_from_slice(bytes);
     }
 
-    /// The value as JSON in which no two values that differ are the same: numbers as they are, text as text,
-    /// and bytes, and text that is no UTF-8, in hexadecimal under their kind.
+    /// The value as JSON in which no two values that differ are the same: numbers as they are, text
+    /// as text, and bytes, and text that is no UTF-8, in hexadecimal under their kind.
     pub(crate) fn exact(&self) -> Value {
         match self {
             Self::Null => Value::Null,
@@ -146,7 +146,8 @@ mod tests {
     }
 
     proptest! {
-        /// The forms by which keys are compared are the same exactly where SQLite finds the values equal.
+        /// The forms by which keys are compared are the same exactly where SQLite finds the values
+        /// equal.
         #[test]
         fn forms_are_one_to_one(left in any_value(), right in any_value()) {
             let conn = rusqlite::Connection::open_in_memory().expect("opens");

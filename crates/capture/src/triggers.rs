@@ -1,20 +1,22 @@
 //! The triggers that fill the journal. Only SQL that SQLite has known since 3.6.19 is used: the
 //! store's own programs, with their own SQLite, run it.
 //!
-//! - A row is journalled as *read back by key*, never from `NEW`: the store's own triggers may still change it, and the
-//!   order of triggers is undefined.
+//! - A row is journalled as *read back by key*, never from `NEW`: the store's own triggers may
+//!   still change it, and the order of triggers is undefined.
 //! - `D` is journalled only when the key is gone.
-//! - `BEFORE` triggers note the rows that conflict on *any* unique key, because `REPLACE` deletes them without telling.
-//!   The `AFTER` trigger then writes `D` for those gone, and `U` instead of `I` where the key itself was there.
-//! - A note can be left over (`OR IGNORE` fires no `AFTER`). That is harmless: every use of a note looks at the table
-//!   again, and `U` in place of `I` is always right. The agent deletes committed notes now and then.
+//! - `BEFORE` triggers note the rows that conflict on *any* unique key, because `REPLACE` deletes
+//!   them without telling. The `AFTER` trigger then writes `D` for those gone, and `U` instead of
+//!   `I` where the key itself was there.
+//! - A note can be left over (`OR IGNORE` fires no `AFTER`). That is harmless: every use of a note
+//!   looks at the table again, and `U` in place of `I` is always right. The agent deletes committed
+//!   notes now and then.
 //! - Every column carries its table's name, and the store's table is called [`ROW`] inside: SQLite
 //!   takes a bare quoted name that is no column for a string, and a table called `old` or `new` for
 //!   the trigger's own row.
 //! - SQLite runs the newest trigger first. Ours are to be the newest: one of the store's with
 //!   `RAISE(IGNORE)` keeps later ones from running.
-//! - Neither the journal nor the notes have a constraint that could fail: under `OR IGNORE` a failing insert would be
-//!   swallowed.
+//! - Neither the journal nor the notes have a constraint that could fail: under `OR IGNORE` a
+//!   failing insert would be swallowed.
 
 use crate::{
     error::CaptureError,
@@ -164,7 +166,8 @@ impl<'a> TriggerSql<'a> {
         format!("EXISTS(SELECT 1 FROM {} WHERE {condition})", self.from)
     }
 
-    /// The condition under which rows conflict with the new one, and the statements that note their keys.
+    /// The condition under which rows conflict with the new one, and the statements that note their
+    /// keys.
     fn note(&self, new: &str, old: Option<&str>) -> (String, String) {
         let notes: Vec<&str> = self.key.iter().map(|key| key.note.as_str()).collect();
         let keys: Vec<&str> = self.key.iter().map(|key| key.qualified.as_str()).collect();
@@ -224,8 +227,8 @@ impl<'a> TriggerSql<'a> {
             self.key_exists(|key| format!("_rollcall_noted.{}", key.note))
         );
         if self.form == Form::Present {
-            // A row may have been noted more than once. DISTINCT would say the same, and cost each row a
-            // table of its own.
+            // A row may have been noted more than once. DISTINCT would say the same, and cost each
+            // row a table of its own.
             let same = self.join_key(|key| format!("_rollcall_twin.{0} IS _rollcall_noted.{0}", key.note));
             gone.push_str(&format!(
                 " AND NOT EXISTS(SELECT 1 FROM _rollcall_noted AS _rollcall_twin WHERE _rollcall_twin.t={} AND {same} \
@@ -236,8 +239,8 @@ impl<'a> TriggerSql<'a> {
         self.journal_delete(|key| key.note.clone(), &gone)
     }
 
-    /// Forgets notes that have served: of rows that are gone, and, under the condition if there is one, of
-    /// the row itself. Others may belong to an outer statement whose own trigger led here.
+    /// Forgets notes that have served: of rows that are gone, and, under the condition if there is
+    /// one, of the row itself. Others may belong to an outer statement whose own trigger led here.
     fn forget_notes(&self, own_has_served: Option<&str>) -> String {
         let mut own = self.join_key(|key| format!("{} IS NEW.{}", key.note, key.column));
         if let Some(condition) = own_has_served {
@@ -256,8 +259,8 @@ impl<'a> TriggerSql<'a> {
         [self.journal_replaced(), self.journal_row(&op, &self.locate("NEW")), self.forget_notes(None)].join(" ")
     }
 
-    /// No trigger of the store's on this table can lead from one of ours to another amid a statement. Those
-    /// that run after an insert or update cannot: ours run before them.
+    /// No trigger of the store's on this table can lead from one of ours to another amid a
+    /// statement. Those that run after an insert or update cannot: ours run before them.
     fn no_statement_is_around(&self) -> String {
         format!(
             "NOT EXISTS(SELECT 1 FROM sqlite_master WHERE type='trigger' AND lower(tbl_name)=lower('{}') \
@@ -278,8 +281,9 @@ impl<'a> TriggerSql<'a> {
             format!("EXISTS(SELECT 1 FROM _rollcall_noted WHERE t={} AND {same})", self.number)
         };
         let there = self.key_exists(|key| format!("OLD.{}", key.column));
-        // Every `I` is a row more and every `D` one less, which the count of rows relies on: a row that moves
-        // to a key where none was is new there, and a key that was noted is told as gone by its note.
+        // Every `I` is a row more and every `D` one less, which the count of rows relies on: a row
+        // that moves to a key where none was is new there, and a key that was noted is told as gone
+        // by its note.
         let (gone, op) = match self.form {
             Form::First => (format!("WHERE ({moved}) AND NOT {there}"), "'U'".to_owned()),
             Form::Present => (
@@ -291,9 +295,9 @@ impl<'a> TriggerSql<'a> {
         let (replaced, row) = (self.journal_replaced(), self.journal_row(&op, &self.locate("NEW")));
         match self.form {
             Form::First => [replaced, old_key, row, self.forget_notes(None)].join(" "),
-            // What is noted is asked for before it is told. A note of a row that keeps its key is none of
-            // this update's: it is of the insert whose conflict this update settles, or of a statement around
-            // this one, which is still to remove the row.
+            // What is noted is asked for before it is told. A note of a row that keeps its key is
+            // none of this update's: it is of the insert whose conflict this update settles, or of
+            // a statement around this one, which is still to remove the row.
             Form::Present => {
                 let served = format!("{moved} OR {}", self.no_statement_is_around());
                 [old_key, replaced, row, self.forget_notes(Some(&served))].join(" ")
@@ -306,8 +310,8 @@ impl<'a> TriggerSql<'a> {
         let delete = self.journal_delete(|key| format!("OLD.{}", key.column), &gone);
         match self.form {
             Form::First => delete,
-            // A note that is left of the row would have its next life told as an update, and this end a
-            // second time.
+            // A note that is left of the row would have its next life told as an update, and this
+            // end a second time.
             Form::Present => {
                 let own = self.join_key(|key| format!("{} IS OLD.{}", key.note, key.column));
                 let there = self.key_exists(|key| format!("OLD.{}", key.column));

@@ -59,7 +59,8 @@ fn decimal_size(declared: &str) -> Option<(u8, i8)> {
 pub(crate) enum Fit {
     /// No other value of the store's looks like it there.
     Exact,
-    /// It is there, and another value may look the same: a number and its text in a column without a type.
+    /// It is there, and another value may look the same: a number and its text in a column without
+    /// a type.
     Alike,
     /// It is a misfit.
     None,
@@ -118,8 +119,8 @@ impl ColumnBuilder {
             (Self::Decimal { builder, digits, fraction }, value) => match decimal(value, *digits, *fraction) {
                 Some(number) => {
                     builder.append_option(number);
-                    // A column of this type turns a text that is a number into one; a text that is left is
-                    // not what it looks like.
+                    // A column of this type turns a text that is a number into one; a text that is
+                    // left is not what it looks like.
                     return if matches!(value, ValueRef::Text(_)) { Fit::Alike } else { Fit::Exact };
                 }
                 None => return self.append_misfit(),

@@ -172,9 +172,9 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads the credentials of this lake, or makes them; true if they were made: then the admin's password is in
-    /// [`FIRST_PASSWORD_FILE`] in `directory`. The operator's token goes there too: it is made from the node's key, so
-    /// that every node takes that of any other.
+    /// Reads the credentials of this lake, or makes them; true if they were made: then the admin's
+    /// password is in [`FIRST_PASSWORD_FILE`] in `directory`. The operator's token goes there too:
+    /// it is made from the node's key, so that every node takes that of any other.
     pub(crate) async fn open(vault: &Vault, key: &VaultKey, directory: &Path) -> Result<(Self, bool), HqError> {
         let stored = KeptSecret::<Stored>::open(vault.clone(), VAULT_NAME).await?;
         let nobody = PasswordHashes::new(&URL_SAFE_NO_PAD.encode(random_bytes::<15>()?))?;
@@ -274,7 +274,8 @@ impl Credentials {
         self.stored.get().users.get(name).cloned()
     }
 
-    /// Salt and salted password for SCRAM (RFC 5802); made up, and never right, for a user there is not.
+    /// Salt and salted password for SCRAM (RFC 5802); made up, and never right, for a user there is
+    /// not.
     pub(crate) fn scram(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>), HqError> {
         let stored = self.stored.get();
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| HqError::Certificate(error.to_string()));
@@ -393,8 +394,8 @@ impl Credentials {
         stored.users.get(name).map(|user| user.identity(name))
     }
 
-    /// Who sends this `Authorization` header with a password; none when it is not valid. Slow on purpose, and as slow for a
-    /// user there is not: time does not tell who there is.
+    /// Who sends this `Authorization` header with a password; none when it is not valid. Slow on
+    /// purpose, and as slow for a user there is not: time does not tell who there is.
     pub(crate) fn check(&self, header: &str) -> Option<Identity> {
         let pair = pair_of(header)?;
         let (name, password) = pair.split_once(':')?;
@@ -432,8 +433,9 @@ pub(crate) fn new_password() -> Result<String, HqError> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<15>()?))
 }
 
-/// The key with which this node opens secrets: in the data directory, readable by its owner alone. A new
-/// lake gets a new one; a lake that has secrets is opened with the key of the node that made it.
+/// The key with which this node opens secrets: in the data directory, readable by its owner alone.
+/// A new lake gets a new one; a lake that has secrets is opened with the key of the node that made
+/// it.
 pub(crate) async fn node_key(directory: &Path, lake: &Lake) -> Result<VaultKey, HqError> {
     let path = directory.join(NODE_KEY_FILE);
     if directory.join(NEXT_KEY_FILE).exists() {
@@ -476,8 +478,9 @@ pub(crate) fn node_key_at(directory: &Path) -> Option<Timestamp> {
     written.map(|written| chrono::DateTime::<chrono::Utc>::from(written).into())
 }
 
-/// Seals all secrets of a lake that no node has open with a new key, and puts that in the place of the old one. Gives how many
-/// secrets were sealed anew. What broke off goes on when it is begun again.
+/// Seals all secrets of a lake that no node has open with a new key, and puts that in the place of
+/// the old one. Gives how many secrets were sealed anew. What broke off goes on when it is begun
+/// again.
 pub(crate) async fn rotate_node_key(directory: &Path, lake: &Lake) -> Result<usize, HqError> {
     let (path, next_path) = (directory.join(NODE_KEY_FILE), directory.join(NEXT_KEY_FILE));
     let Some(old) = read_key(&path)? else {

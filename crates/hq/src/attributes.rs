@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Names and values, by name. A node holds those of all sites, so they take what they take and no more.
+/// Names and values, by name. A node holds those of all sites, so they take what they take and no
+/// more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 pub(crate) struct Attributes(Box<[(Box<str>, Box<str>)]>);

@@ -1,7 +1,7 @@
 //! `rollcall.audit`: every act of a person, by whom, from where, and what was before and after.
 //!
-//! What a request changed is seen in the state log, before it and after it; secrets are no part of that. An
-//! act that cannot be recorded is said not to be: whoever did it hears so.
+//! What a request changed is seen in the state log, before it and after it; secrets are no part of
+//! that. An act that cannot be recorded is said not to be: whoever did it hears so.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -101,7 +101,8 @@ pub(crate) async fn record(State(shared): State<Arc<Shared>>, mut request: Reque
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
     let doer = Doer::default();
     request.extensions_mut().insert(doer.clone());
-    // A task of its own: what was begun is done and recorded, whether the caller waits for it or not.
+    // A task of its own: what was begun is done and recorded, whether the caller waits for it or
+    // not.
     let doing =
         shared.tasks.clone().spawn(async move { run(shared, request, next, doer, address, (method, path)).await });
     doing.await.unwrap_or_else(|_| ApiError(StatusCode::INTERNAL_SERVER_ERROR, "it failed".to_owned()).into_response())

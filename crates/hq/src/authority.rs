@@ -34,11 +34,13 @@ const VAULT_NAME: &str = "ca";
 /// Certificates are valid from so long before they were made: sites' clocks may be behind.
 const BEFORE: Duration = Duration::from_secs(86_400);
 
-/// Who signs certificates, and which ones are believed in: one authority, or while it is being replaced two.
+/// Who signs certificates, and which ones are believed in: one authority, or while it is being
+/// replaced two.
 ///
-/// A rotation has two steps. At its begin the next authority signs the certificates of sites, and these are told to
-/// believe in both; HQ itself still shows a certificate of the one before. Once every site came with a certificate
-/// of the next one, a person ends the rotation: then only that one is believed in, at both ends.
+/// A rotation has two steps. At its begin the next authority signs the certificates of sites, and
+/// these are told to believe in both; HQ itself still shows a certificate of the one before. Once
+/// every site came with a certificate of the next one, a person ends the rotation: then only that
+/// one is believed in, at both ends.
 pub(crate) struct Authority {
     stored: KeptSecret<Stored>,
     ready: RwLock<Arc<Ready>>,
@@ -126,8 +128,8 @@ pub(crate) struct Peer {
 }
 
 impl Authority {
-    /// Opens the authority of this lake, or makes it. Site certificates live for `site_life`; every node that shares the lake
-    /// knows what another changed after `settles_after`.
+    /// Opens the authority of this lake, or makes it. Site certificates live for `site_life`; every
+    /// node that shares the lake knows what another changed after `settles_after`.
     pub(crate) async fn open(vault: Vault, site_life: Duration, settles_after: Duration) -> Result<Self, HqError> {
         let stored = KeptSecret::<Stored>::open(vault, VAULT_NAME).await?;
         if stored.get().now.ca_pem.is_empty() {
@@ -144,7 +146,8 @@ impl Authority {
         Ok(Self { stored, ready, site_life, settles_after })
     }
 
-    /// Takes over what another node changed, and makes this node's own certificate anew long before it expires.
+    /// Takes over what another node changed, and makes this node's own certificate anew long before
+    /// it expires.
     pub(crate) async fn reload(&self) -> Result<(), HqError> {
         self.stored.reload().await?;
         self.make_ready()
@@ -194,8 +197,9 @@ impl Authority {
         self.ready().next.as_ref().map(|(ca, since)| Rotation { since: *since, next: ca.id })
     }
 
-    /// Whose certificate a site came with, if it says that it believes in that one too: an agent of an earlier version takes a
-    /// certificate of another authority and goes on to believe in the one before.
+    /// Whose certificate a site came with, if it says that it believes in that one too: an agent of
+    /// an earlier version takes a certificate of another authority and goes on to believe in the
+    /// one before.
     pub(crate) fn shown(&self, signed_by: CaId, believed: &[String]) -> CaId {
         let ready = self.ready();
         let known = ready.next.iter().map(|(ca, _)| ca).chain([&ready.now]).find(|ca| ca.id == signed_by);
@@ -235,7 +239,8 @@ impl Authority {
         (now.since(*since) >= self.settles_after).then_some(ca)
     }
 
-    /// Signs a site's request. The request proves that the sender holds the key; everything else it asks for is ignored.
+    /// Signs a site's request. The request proves that the sender holds the key; everything else it
+    /// asks for is ignored.
     pub(crate) fn sign_site(&self, site: &SiteId, csr_pem: &str, now: Timestamp) -> Result<SiteCertificate, HqError> {
         let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
         let mut parameters = parameters(site.as_str(), Vec::new(), self.site_life)?;
@@ -331,7 +336,8 @@ impl Ready {
                 .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, key))
                 .map_err(|error| failed(&error))?;
             config.alpn_protocols = vec![protocol.to_vec()];
-            // A ticket would have to be kept for each site, and a resumed session saves little of what a connection costs.
+            // A ticket would have to be kept for each site, and a resumed session saves little of
+            // what a connection costs.
             config.send_tls13_tickets = 0;
             Ok::<_, HqError>(Arc::new(config))
         };

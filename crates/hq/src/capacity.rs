@@ -4,7 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files kept for the lake, people and everything else.
 const RESERVED: u64 = 500;
-/// Connections beyond the sites a node can hold, out of what is reserved: those that enrol, and those that are told to call another.
+/// Connections beyond the sites a node can hold, out of what is reserved: those that enrol, and
+/// those that are told to call another.
 pub(crate) const CALLERS_BEYOND: usize = 200;
 /// Where the system sets no limit.
 const PLENTY: u64 = 1_000_000;
@@ -24,7 +25,8 @@ pub(crate) fn of_this_process() -> usize {
     usize::try_from(files.saturating_sub(RESERVED).max(files / 2)).unwrap_or(usize::MAX)
 }
 
-/// Whether a node that can hold `capacity` sites and has `count` should get no more by a load balancer.
+/// Whether a node that can hold `capacity` sites and has `count` should get no more by a load
+/// balancer.
 pub(crate) fn is_nearly_full(count: usize, capacity: usize) -> bool {
     count * 20 >= capacity * 19
 }

@@ -118,7 +118,8 @@ const GROUPS_MAX: usize = 1000;
 /// Sites by which the rows that a question should find are estimated.
 const SAMPLE: usize = 1000;
 
-/// Rows come in bursts, an invoice at a time: their count is taken to vary by its mean times so many.
+/// Rows come in bursts, an invoice at a time: their count is taken to vary by its mean times so
+/// many.
 const ROWS_AT_ONCE: f64 = 3.0;
 
 /// What missing sites are expected to have, added up.
@@ -126,7 +127,8 @@ const ROWS_AT_ONCE: f64 = 3.0;
 struct Lacking {
     rows: Option<f64>,
     amount: Option<f64>,
-    /// Of a sum of as many independent amounts as rows are expected, in bursts: `rows · bursts · E[amount²]`.
+    /// Of a sum of as many independent amounts as rows are expected, in bursts: `rows · bursts ·
+    /// E[amount²]`.
     amount_variance: f64,
 }
 

@@ -160,7 +160,8 @@ impl LakeTable {
         }
     }
 
-    /// Whether HQ publishes it. A site's cursor there counts edits, not the journal, if it counts anything.
+    /// Whether HQ publishes it. A site's cursor there counts edits, not the journal, if it counts
+    /// anything.
     fn is_published(&self, lake: &Lake) -> bool {
         match self {
             Self::Site(name) => lake.table(name).is_some_and(|table| table.is_published()),
@@ -191,7 +192,8 @@ async fn table_for(lake: &Lake, part: &DecodedPart) -> Result<Arc<Table>, LakeEr
     }
 }
 
-/// Whether the rows are what the lake relies on: ascending positions within the batch, and known operations.
+/// Whether the rows are what the lake relies on: ascending positions within the batch, and known
+/// operations.
 fn check_rows(rows: &RecordBatch, first: Seq, last: Seq) -> Result<(), String> {
     if rows.num_columns() == 0 {
         return Ok(());
@@ -222,7 +224,8 @@ fn texts(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(|problem| problem.text.clone()).collect()
 }
 
-/// A batch, and what is wrong with some of its parts: these are without the rows that cannot be taken.
+/// A batch, and what is wrong with some of its parts: these are without the rows that cannot be
+/// taken.
 struct Decoded {
     parts: Vec<DecodedPart>,
     problems: Vec<Problem>,
@@ -282,12 +285,12 @@ pub(crate) async fn problems(lake: &Arc<Lake>, encoded: &Encoded, clock: SiteClo
     }
 }
 
-/// A batch of which nothing can be read: the cursors and the marks move on all the same, since the rows are
-/// in quarantine.
+/// A batch of which nothing can be read: the cursors and the marks move on all the same, since the
+/// rows are in quarantine.
 fn unreadable(lake: &Lake, encoded: &Encoded, sender: &Sender, reason: String) -> Decoded {
     let header = &encoded.header;
-    // No table is made for a header that is not what its sender hashed, and what it says of tables is not
-    // believed.
+    // No table is made for a header that is not what its sender hashed, and what it says of tables
+    // is not believed.
     let is_sound = batch::verify(encoded).is_ok() && header.parts.len() <= BATCH_PARTS_MAX;
     let parts = header.parts.iter().take(BATCH_PARTS_MAX).filter_map(|part| {
         let name = lake_table(&part.table).ok()?;
@@ -345,7 +348,8 @@ fn decode(lake: &Lake, encoded: &Encoded, clock: SiteClock, sender: Option<&Send
         });
         if let Some(Err(refused)) = sender.map(|sender| sender.may_bring(lake, &name, &rows)) {
             problems.push(problem_of(&part.table, &refused));
-            // The cursor of a table that is there moves on, as with all rows that are in quarantine.
+            // The cursor of a table that is there moves on, as with all rows that are in
+            // quarantine.
             if !name.exists(lake) {
                 continue;
             }
@@ -378,8 +382,8 @@ fn rows_of(lake: &Lake, name: &LakeTable, part: &batch::Part, clock: SiteClock) 
     conform(&part.rows, schema.as_deref().unwrap_or(&empty), clock).map_err(|error| describe(&error))
 }
 
-/// Rows of the sites' log with the columns that it has. Its key and its columns are HQ's own to say: a site
-/// that brings others would have all other sites' rows refused.
+/// Rows of the sites' log with the columns that it has. Its key and its columns are HQ's own to
+/// say: a site that brings others would have all other sites' rows refused.
 fn log_rows(rows: &RecordBatch) -> Result<RecordBatch, String> {
     const COLUMNS: [&str; 6] = [columns::SEQ, columns::OP, columns::CHANGED_AT, "a", "b", "c"];
     let fields = rows.schema_ref().fields().iter().enumerate();

@@ -1,5 +1,5 @@
-//! Digests: whether something is what it was before is told by 8 bytes, where keeping it for each of tens of thousands of sites
-//! would take many.
+//! Digests: whether something is what it was before is told by 8 bytes, where keeping it for each
+//! of tens of thousands of sites would take many.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -1,4 +1,5 @@
-//! Places of callers by address, and callers turned away for want of one: people hear of it while it lasts.
+//! Places of callers by address, and callers turned away for want of one: people hear of it while
+//! it lasts.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,5 @@
-//! The port sites connect to: enrolment and the control stream; the data stream is in [`crate::data_stream`].
+//! The port sites connect to: enrolment and the control stream; the data stream is in
+//! [`crate::data_stream`].
 
 use std::{
     collections::BTreeMap,
@@ -320,8 +321,8 @@ impl Control {
         self.open(hello, epoch, reason, now).await
     }
 
-    /// Turns a site away as long as a table that it fills is set aside: what was confirmed cannot be told,
-    /// and nothing of it could be taken. That is HQ's trouble, and told as such.
+    /// Turns a site away as long as a table that it fills is set aside: what was confirmed cannot
+    /// be told, and nothing of it could be taken. That is HQ's trouble, and told as such.
     fn refuse_while_aside(&self, hello: &Hello) -> Result<(), Turned> {
         let lake = &self.shared.lake;
         let tables = lake.tables();
@@ -429,7 +430,8 @@ impl Control {
     /// The epoch this journal belongs to, and why if it is a new one.
     async fn epoch_for(&self, hello: &Hello) -> Result<(Epoch, String), Turned> {
         match self.try_epoch_for(hello).await {
-            // Another node allotted one at the same time: with that known, the answer may be another.
+            // Another node allotted one at the same time: with that known, the answer may be
+            // another.
             Err(Turned::Failed(HqError::Outdated)) => self.try_epoch_for(hello).await,
             answer => answer,
         }
@@ -484,8 +486,8 @@ impl Control {
             (reason, _) => {
                 let reason = reason.unwrap_or_default();
                 let (roster, now) = (&self.shared.roster, self.shared.now());
-                // A person said of these that nothing of the life before is to be missed, or that HQ itself
-                // went back in time.
+                // A person said of these that nothing of the life before is to be missed, or that
+                // HQ itself went back in time.
                 let is_wanted = hello.accept_older_lake || is_resend || hello.replaces_site;
                 let is_contested = record.is_some() && !is_wanted;
                 if record.is_some() && !is_asked {
@@ -515,8 +517,9 @@ impl Control {
         known.and_then(|known| known.resend.clone()).is_some_and(|resend| resend.epoch == Some(epoch))
     }
 
-    /// What was allotted for the site to send everything again, and reached it not: it comes with another epoch, and nothing
-    /// arrived in that one. Once anything did, a site with another epoch went back in time.
+    /// What was allotted for the site to send everything again, and reached it not: it comes with
+    /// another epoch, and nothing arrived in that one. Once anything did, a site with another epoch
+    /// went back in time.
     fn resend_not_begun(&self, hello: &Hello) -> Option<Resend> {
         let known = self.shared.roster.get(&self.peer.site)?;
         let (resend, journal) = (known.resend.clone()?, known.journal.as_ref()?);
@@ -796,7 +799,8 @@ fn applied(told: &[rollcall_wire::proto::Applied]) -> BTreeMap<TableName, Applie
     told.iter().take(TABLES_MAX).filter_map(of_table).collect()
 }
 
-/// What a site's own log of its attempts says about its absence: one line for each thing it ran into.
+/// What a site's own log of its attempts says about its absence: one line for each thing it ran
+/// into.
 fn afterwards(site: &SiteId, attempts: &[Attempt]) -> Vec<Heard> {
     const KINDS_MAX: usize = 20;
     let mut kinds: BTreeMap<(&str, &str, &str, i32), (i64, i64, usize)> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Wrong passwords: whoever guesses waits longer and longer, and people hear of it.
 //!
-//! Counted are attempts at one user from one address, and all attempts from an address. So nobody can lock
-//! a user out by guessing from elsewhere. What makes somebody wait is kept in the state log: it outlasts a
-//! restart.
+//! Counted are attempts at one user from one address, and all attempts from an address. So nobody
+//! can lock a user out by guessing from elsewhere. What makes somebody wait is kept in the state
+//! log: it outlasts a restart.
 
 use std::{
     collections::HashMap,
@@ -77,8 +77,8 @@ impl Guesses {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long it is to be waited before a password of this user from this address is looked at; none if
-    /// it need not be.
+    /// How long it is to be waited before a password of this user from this address is looked at;
+    /// none if it need not be.
     pub(crate) fn wait(&self, user: &str, address: IpAddr, now: Timestamp) -> Option<Duration> {
         let wrong = self.wrong();
         let [of_user, of_address] = keys(user, address);

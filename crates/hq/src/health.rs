@@ -17,8 +17,8 @@ use crate::{hq_clock::HqClock, sessions::Sessions};
 pub(crate) const FAILING_FOR: Duration = Duration::from_secs(60);
 /// The reason that is shown stays for so long, although each attempt may give another.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
-/// What was not tried for so long is not this node's to do any more; nothing is done more seldom than each
-/// hour, but for what is told at once and looked at again and again.
+/// What was not tried for so long is not this node's to do any more; nothing is done more seldom
+/// than each hour, but for what is told at once and looked at again and again.
 const NOT_TRIED_FOR: Duration = Duration::from_secs(2 * 3600 + 600);
 /// Only so many works are told of one by one.
 const TOLD_MAX: usize = 50;
@@ -127,8 +127,8 @@ impl Health {
         of_kind.into_iter().any(|(_, state)| matches!(state, Work::Failing { .. }))
     }
 
-    /// Looks whether HQ's own clock can be relied on. A clock is told of at once: who is blamed for it
-    /// matters.
+    /// Looks whether HQ's own clock can be relied on. A clock is told of at once: who is blamed for
+    /// it matters.
     pub(crate) fn look_at_clock(&self, clock: &HqClock, sessions: &Sessions) {
         let problem = clock.look(&mut sessions.clock_offs(), |by| sessions.shift_clocks(by));
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);

@@ -1,7 +1,7 @@
 //! Refused requests are read to their end before they are answered.
 //!
-//! HTTP/1 clients send all of a request, then read. Where HQ has answered and closed by then, they find the connection
-//! broken, and nobody learns why the request was refused.
+//! HTTP/1 clients send all of a request, then read. Where HQ has answered and closed by then, they
+//! find the connection broken, and nobody learns why the request was refused.
 
 use std::{
     pin::Pin,

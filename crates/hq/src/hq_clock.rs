@@ -1,11 +1,11 @@
 //! HQ's time: the machine's clock, as long as that does not jump.
 //!
-//! All that HQ says of silence is a difference of its own times. When the machine's clock is set by hours,
-//! by a person or because it was wrong at boot, every site would seem to be off or silent. So HQ's time
-//! goes on by the boot clock over a step, and the sites say which of both is right: their clocks were heard
-//! at their last beacons. If the time before is right, HQ stays with it until the machine's clock is back.
-//! If the new one is, HQ takes it: at once where it is ahead, and by going at half speed where it is
-//! behind, so that HQ's time never goes back.
+//! All that HQ says of silence is a difference of its own times. When the machine's clock is set by
+//! hours, by a person or because it was wrong at boot, every site would seem to be off or silent.
+//! So HQ's time goes on by the boot clock over a step, and the sites say which of both is right:
+//! their clocks were heard at their last beacons. If the time before is right, HQ stays with it
+//! until the machine's clock is back. If the new one is, HQ takes it: at once where it is ahead,
+//! and by going at half speed where it is behind, so that HQ's time never goes back.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -22,7 +22,8 @@ const SECOND: i64 = 1_000_000;
 const ASKED_FOR: Duration = Duration::from_secs(600);
 /// What was taken over is told for so long.
 const SAID_FOR: Duration = Duration::from_secs(600);
-/// HQ's time is taken up from its last sign of life if the machine's clock is behind that by no more.
+/// HQ's time is taken up from its last sign of life if the machine's clock is behind that by no
+/// more.
 const AHEAD_MAX: i64 = 24 * 3600 * SECOND;
 /// So many sites together can say that HQ's clock is the one that is off.
 const WITNESSES_MIN: usize = 3;
@@ -132,9 +133,9 @@ impl HqClock {
         Timestamp::from_micros(wall)
     }
 
-    /// Looks at what the sites' clocks say: `offsets` are HQ's time less theirs, in microseconds. What is
-    /// wrong with HQ's clock, for people; none if nothing is. Where HQ's time went ahead by a step just
-    /// now, `taken` hears by how much: offsets that were taken before are another's.
+    /// Looks at what the sites' clocks say: `offsets` are HQ's time less theirs, in microseconds.
+    /// What is wrong with HQ's clock, for people; none if nothing is. Where HQ's time went ahead by
+    /// a step just now, `taken` hears by how much: offsets that were taken before are another's.
     pub(crate) fn look(&self, offsets: &mut [i64], taken: impl FnOnce(i64)) -> Option<String> {
         let now = self.now().as_micros();
         let boot = self.boot.now();
@@ -175,7 +176,8 @@ impl HqClock {
                 inner.set(now, boot);
                 inner.is_slow = true;
             }
-            // They agree with the machine, so none of them is off, and HQ's time is about to be right.
+            // They agree with the machine, so none of them is off, and HQ's time is about to be
+            // right.
             inner.off = Some(-step.by);
         } else if for_old > for_new && inner.is_slow {
             inner.set(now, boot);
@@ -196,15 +198,16 @@ impl HqClock {
         })
     }
 
-    /// By how much a site's clock is off, if it is: HQ's time less the site's is `offset` microseconds.
-    /// Where most sites say the same, it is HQ's clock that is off.
+    /// By how much a site's clock is off, if it is: HQ's time less the site's is `offset`
+    /// microseconds. Where most sites say the same, it is HQ's clock that is off.
     pub(crate) fn site_is_off(&self, offset: i64) -> Option<Duration> {
         let off = Duration::from_micros((offset - self.inner().off.unwrap_or_default()).unsigned_abs());
         (off > CLOCK_OFF).then_some(off)
     }
 }
 
-/// A length of time, for people, to the nearest: a step of three hours is measured some microseconds later.
+/// A length of time, for people, to the nearest: a step of three hours is measured some
+/// microseconds later.
 fn span(micros: i64) -> String {
     let sign = if micros < 0 { "-" } else { "" };
     let seconds = (micros.unsigned_abs() + 500_000) / 1_000_000;

@@ -168,7 +168,8 @@ fn too_many(seconds: u64) -> Response {
     (StatusCode::TOO_MANY_REQUESTS, headers, Json(json!({"error": text}))).into_response()
 }
 
-/// Checking a password is slow on purpose: it is kept off the threads that serve sites, and few at a time.
+/// Checking a password is slow on purpose: it is kept off the threads that serve sites, and few at
+/// a time.
 async fn check_password(shared: &App, given: String, turn: OwnedSemaphorePermit) -> Option<Identity> {
     let credentials = shared.credentials.clone();
     let checked = tokio::task::spawn_blocking(move || {

@@ -1,12 +1,14 @@
 //! Gathers parts of many sites' batches and commits them together, a table at a time.
 //!
-//! One task per table: it waits for a part, gathers for a moment, commits, and answers every sender. While it commits, the
-//! next parts gather; so under load each commit is large, and alone a part waits only for the moment.
+//! One task per table: it waits for a part, gathers for a moment, commits, and answers every
+//! sender. While it commits, the next parts gather; so under load each commit is large, and alone a
+//! part waits only for the moment.
 //!
-//! Live sites first: what sites bring that were away (a backlog) waits in a queue of its own, a short one, and fills commits
-//! as far as what happens now leaves room. Before that, sites that catch up take turns at being decoded, each a batch at a
-//! time, as many as there are processors; what waits for a turn is not read from the line. So five thousand sites that come
-//! back together take the time there is, in equal parts, and no memory.
+//! Live sites first: what sites bring that were away (a backlog) waits in a queue of its own, a
+//! short one, and fills commits as far as what happens now leaves room. Before that, sites that
+//! catch up take turns at being decoded, each a batch at a time, as many as there are processors;
+//! what waits for a turn is not read from the line. So five thousand sites that come back together
+//! take the time there is, in equal parts, and no memory.
 
 use std::{
     collections::HashMap,
@@ -40,10 +42,11 @@ impl Default for GatherLimits {
     }
 }
 
-/// Batches of all sites that are unpacked and not in the lake yet take 512 MiB at most; the next one waits, and is not read from
-/// the line meanwhile.
+/// Batches of all sites that are unpacked and not in the lake yet take 512 MiB at most; the next
+/// one waits, and is not read from the line meanwhile.
 const UNPACKED_KIB_MAX: u32 = 512 * 1024;
-/// Parts waiting for one table; a session cannot have many in flight, so this bounds nothing but surprises.
+/// Parts waiting for one table; a session cannot have many in flight, so this bounds nothing but
+/// surprises.
 const QUEUE_PARTS: usize = 4096;
 /// Parts of backlogs waiting for one table.
 const BACKLOG_PARTS: usize = 128;
@@ -107,7 +110,8 @@ impl Ingest {
         !self.health.is_failing(STORE)
     }
 
-    /// A turn to decode and hand over one batch of a backlog; those who wait get theirs in the order in which they came.
+    /// A turn to decode and hand over one batch of a backlog; those who wait get theirs in the
+    /// order in which they came.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.turns.acquire().await.ok()
     }
@@ -118,8 +122,8 @@ impl Ingest {
         self.room.clone().acquire_many_owned(kib).await.ok()
     }
 
-    /// Hands a part to its table. The reply comes when the outcome is durable; it never comes when the commit's outcome
-    /// could not be learned, and then the site must send again.
+    /// Hands a part to its table. The reply comes when the outcome is durable; it never comes when
+    /// the commit's outcome could not be learned, and then the site must send again.
     pub(crate) async fn submit(
         &self,
         table: &Arc<Table>,
@@ -195,11 +199,13 @@ async fn gather(
             Ok(appended) => {
                 health.done(&work);
                 for (reply, outcome) in replies.into_iter().zip(appended.outcomes) {
-                    // The session may be gone; the rows are durable all the same, and it will be told when it is back.
+                    // The session may be gone; the rows are durable all the same, and it will be
+                    // told when it is back.
                     let _ = reply.send(outcome);
                 }
             }
-            // Nobody is told anything: the sites send again, and the cursors sort out what took effect.
+            // Nobody is told anything: the sites send again, and the cursors sort out what took
+            // effect.
             Err(error) => {
                 if table.set_aside().is_some() {
                     health.failed(&work, &describe(&error));

@@ -49,7 +49,8 @@ pub(crate) fn usable(
     if record.retired.is_some() {
         return Err(refuse("is for a site that was retired"));
     }
-    // Whoever has the key has it for good: that is how a join is taken up that broke off after this.
+    // Whoever has the key has it for good: that is how a join is taken up that broke off after
+    // this.
     let is_repeat = invitation.used_at.is_some() && key_hash.is_some() && record.key_hash.as_deref() == key_hash;
     if is_repeat {
         return Ok(Usable { invitation, record, is_repeat });

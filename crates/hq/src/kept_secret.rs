@@ -1,4 +1,5 @@
-//! A secret that changes now and then, kept in the vault and in memory: each node works with the newest version it knows.
+//! A secret that changes now and then, kept in the vault and in memory: each node works with the
+//! newest version it knows.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -37,7 +38,8 @@ impl<T: Default + Serialize + DeserializeOwned> KeptSecret<T> {
         Ok(())
     }
 
-    /// Changes the value as it is in the vault now; durable on return. `change` may be called again.
+    /// Changes the value as it is in the vault now; durable on return. `change` may be called
+    /// again.
     pub(crate) async fn change<R>(&self, mut change: impl FnMut(&mut T) -> Result<R, HqError>) -> Result<R, HqError> {
         let work = |known: Option<&[u8]>| {
             let mut value = self.parse(known)?;

@@ -1,8 +1,9 @@
-//! What HQ knew of a site's clock and when, so that what the site dates by it can be put in order with what others did.
+//! What HQ knew of a site's clock and when, so that what the site dates by it can be put in order
+//! with what others did.
 //!
-//! A site says with each sign of life what its clock shows and how far its journal is. So of a change at a position of the journal
-//! HQ knows between which of its own moments it was made, whatever the site's clock showed, and how far off that clock was before
-//! and after.
+//! A site says with each sign of life what its clock shows and how far its journal is. So of a
+//! change at a position of the journal HQ knows between which of its own moments it was made,
+//! whatever the site's clock showed, and how far off that clock was before and after.
 
 use rollcall_types::{Seq, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 const SPANS_MAX: usize = 4;
 /// A clock that is off by so much more or less than before was set, microseconds.
 pub(crate) const STEP_MICROS: i64 = 30_000_000;
-/// Signs of life that are further apart leave a gap in which nobody knows what the clock showed, microseconds.
+/// Signs of life that are further apart leave a gap in which nobody knows what the clock showed,
+/// microseconds.
 const GAP_MICROS: i64 = 120_000_000;
 
 /// A time in which the site was heard, with its clock off by the same all along.
@@ -35,7 +37,8 @@ pub(crate) struct KnownClock {
 pub(crate) struct Made {
     /// By HQ's time, microseconds since 1970.
     pub(crate) at: i64,
-    /// The site's clock was wrong in a way that HQ does not know: the change was made then or later.
+    /// The site's clock was wrong in a way that HQ does not know: the change was made then or
+    /// later.
     pub(crate) is_doubtful: bool,
 }
 
@@ -62,17 +65,19 @@ impl KnownClock {
         }
     }
 
-    /// The site counts its journal's positions anew: all that is known was before the first of them.
+    /// The site counts its journal's positions anew: all that is known was before the first of
+    /// them.
     pub(crate) fn begin_anew(&mut self) {
         for span in &mut self.spans {
             (span.from.1, span.until.1) = (Seq(0), Seq(0));
         }
     }
 
-    /// When the change at `seq` of the journal was made, by the site's clock at `clock`, of which HQ heard at `heard`. Without a
-    /// position nothing is known but that.
+    /// When the change at `seq` of the journal was made, by the site's clock at `clock`, of which
+    /// HQ heard at `heard`. Without a position nothing is known but that.
     pub(crate) fn made(&self, seq: Option<Seq>, clock: i64, heard: i64) -> Made {
-        // What HQ had heard of before a contact was not made after it: the position is one of another count.
+        // What HQ had heard of before a contact was not made after it: the position is one of
+        // another count.
         let is_of_other_count = |seq: &Seq| {
             let last = self.spans.iter().rev().find(|span| span.from.1 < *seq);
             last.is_some_and(|span| span.until.1 < *seq && span.until.0.as_micros() > heard)
@@ -104,8 +109,8 @@ impl KnownClock {
             (Some(first), Some(last)) => last.abs_diff(first) >= STEP_MICROS.unsigned_abs(),
             _ => true,
         };
-        // What HQ cannot date was made when it can have been made first; where not even that is known, the version that the editor knew
-        // says it.
+        // What HQ cannot date was made when it can have been made first; where not even that is
+        // known, the version that the editor knew says it.
         let at = first.or(lower).unwrap_or(0);
         Made { at: at.max(lowest).min(upper), is_doubtful }
     }
@@ -131,7 +136,8 @@ mod tests {
         heard(&mut clock, 9_000, 12, 0);
         let made = |seq, at: i64| clock.made(Some(Seq(seq)), at * SECOND, 9_001 * SECOND);
         assert_eq!(made(11, 5_000), Made { at: 5_000 * SECOND, is_doubtful: false });
-        // Two years ahead while nobody listened: it was made after the last contact, and nobody knows when.
+        // Two years ahead while nobody listened: it was made after the last contact, and nobody
+        // knows when.
         let ahead = clock.made(Some(Seq(11)), 5_000 * SECOND + 2 * YEAR, 9_001 * SECOND);
         assert_eq!(ahead, Made { at: 1_000 * SECOND, is_doubtful: true });
         // Years behind likewise.
@@ -145,7 +151,8 @@ mod tests {
         heard(&mut clock, 9_000, 12, 0);
         let made = clock.made(Some(Seq(11)), 5_000 * SECOND + 2 * YEAR, 9_001 * SECOND);
         assert_eq!(made, Made { at: 5_000 * SECOND, is_doubtful: false });
-        // Behind by an hour, and put right while nobody listened: which of both moments is not known.
+        // Behind by an hour, and put right while nobody listened: which of both moments is not
+        // known.
         let mut clock = KnownClock::default();
         heard(&mut clock, 1_000, 10, 3_600);
         heard(&mut clock, 9_000, 12, 0);
@@ -186,12 +193,14 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a clock does: no time is later than HQ heard, none is before the last contact before it, and one that is not
-        /// doubtful is right unless the clock was set twice between two contacts.
+        /// Whatever a clock does: no time is later than HQ heard, none is before the last contact
+        /// before it, and one that is not doubtful is right unless the clock was set twice between
+        /// two contacts.
         #[test]
         fn no_time_is_outside_what_hq_knows(events in proptest::collection::vec(event(), 1..40)) {
             let (mut clock, mut now, mut off, mut head) = (KnownClock::default(), 1_000_000_i64, 0_i64, 0_u64);
-            // By edit: position, true time, what the clock showed, contact before it, how often the clock was set since that.
+            // By edit: position, true time, what the clock showed, contact before it, how often the
+            // clock was set since that.
             let mut waiting: Vec<(u64, i64, i64, Option<i64>, usize)> = Vec::new();
             let (mut contact, mut sets) = (None, 0);
             for (after, event) in events {

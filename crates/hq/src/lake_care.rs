@@ -1,5 +1,5 @@
-//! `rollcall lake check` and `repair`: what is wrong with a lake, what is done about it, and which sites
-//! state rows again for it.
+//! `rollcall lake check` and `repair`: what is wrong with a lake, what is done about it, and which
+//! sites state rows again for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -64,8 +64,8 @@ impl LakePlace {
     }
 }
 
-/// Looks at everything in a lake; HQ may run meanwhile. `progress` hears how many data files of how many
-/// were read.
+/// Looks at everything in a lake; HQ may run meanwhile. `progress` hears how many data files of how
+/// many were read.
 pub async fn check_lake(place: &LakePlace, progress: impl FnMut(usize, usize)) -> Result<CheckReport, HqError> {
     Ok(check(&place.store()?, progress).await?)
 }
@@ -162,7 +162,8 @@ async fn mend_all(place: &LakePlace, findings: Vec<Finding>) -> Result<Vec<Mende
     Ok(mended)
 }
 
-/// Several nodes may have the lake open; each knows a state that a repair would change behind its back.
+/// Several nodes may have the lake open; each knows a state that a repair would change behind its
+/// back.
 pub(crate) async fn refuse_while_nodes_run(store: &dyn ObjectStore) -> Result<(), HqError> {
     match Lake::runs_elsewhere(store).await? {
         false => Ok(()),
@@ -208,7 +209,8 @@ fn affected_by(lake: &Lake, finding: &Finding) -> Affected {
             sites.extend(lost.iter().map(|range| SiteNumber(range.site)));
             sites.into_iter().collect()
         }
-        // What sites said of themselves there goes back as well, and with it what they know to be confirmed.
+        // What sites said of themselves there goes back as well, and with it what they know to be
+        // confirmed.
         (None, "rollcall/site_log") => numbers(&|_| true),
         // What waited there is nowhere else in the lake.
         (None, "rollcall/quarantine") => numbers(&within),

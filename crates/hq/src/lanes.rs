@@ -14,8 +14,9 @@ pub(crate) enum Lane {
     Backlog,
 }
 
-/// The lanes of one session. A batch is of a backlog if it ends within what the site came with. One behind that waits until those
-/// are through: it must not overtake them, since each continues where the one before ended.
+/// The lanes of one session. A batch is of a backlog if it ends within what the site came with. One
+/// behind that waits until those are through: it must not overtake them, since each continues where
+/// the one before ended.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     /// Changes up to here are what the site came with.
@@ -31,7 +32,8 @@ impl Lanes {
         Self { backlog, waiting: AtomicU32::new(0), through: Notify::new() }
     }
 
-    /// The lane of a batch that ends here, which it may enter now; it is in it until [`Self::leave`]. For one caller at a time.
+    /// The lane of a batch that ends here, which it may enter now; it is in it until
+    /// [`Self::leave`]. For one caller at a time.
     pub(crate) async fn enter(&self, last: Seq) -> Lane {
         if last <= self.backlog {
             self.waiting.fetch_add(1, Ordering::AcqRel);

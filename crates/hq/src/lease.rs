@@ -1,8 +1,10 @@
-//! Which node acts: it stores incidents, tells people and keeps the tables tidy. All nodes watch; one acts.
+//! Which node acts: it stores incidents, tells people and keeps the tables tidy. All nodes watch;
+//! one acts.
 //!
-//! The lease is a record of the state log whose version is the *term*. A node takes it by writing the next version, which
-//! only one can. Whoever acts writes to the state log under its term ([`Shared::acting`]): a node that slept finds a higher
-//! term there, and nothing it decided takes effect. Where one process has a directory to itself, it acts, without a lease.
+//! The lease is a record of the state log whose version is the *term*. A node takes it by writing
+//! the next version, which only one can. Whoever acts writes to the state log under its term
+//! ([`Shared::acting`]): a node that slept finds a higher term there, and nothing it decided takes
+//! effect. Where one process has a directory to itself, it acts, without a lease.
 
 use std::{
     sync::{
@@ -44,7 +46,8 @@ impl Shared {
         self.relay.is_none() || self.lease.0.load(Ordering::Acquire) > 0
     }
 
-    /// Writes to the state log if this node acts still; false if another took over, and then nothing is written.
+    /// Writes to the state log if this node acts still; false if another took over, and then
+    /// nothing is written.
     pub(crate) async fn acting(
         &self,
         mut work: impl FnMut(&StateView) -> Result<Vec<Record>, LakeError>,
@@ -66,7 +69,8 @@ impl Shared {
     }
 }
 
-/// Takes the lease when its holder is gone, and gives it up when another has it, until the node stops.
+/// Takes the lease when its holder is gone, and gives it up when another has it, until the node
+/// stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     if shared.relay.is_none() {
         return;

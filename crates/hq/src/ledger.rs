@@ -1,4 +1,5 @@
-//! What this node heard of each site: the facts the roll is called from, and how complete each site is.
+//! What this node heard of each site: the facts the roll is called from, and how complete each site
+//! is.
 //!
 //! Complete through T: HQ sent its time T, the site answered with its heads in a read snapshot
 //! opened after that, and the cursors of all its tables reached those heads. No clock of the site
@@ -36,7 +37,8 @@ pub(crate) struct RollEntry {
     pub(crate) complete_through: Option<Timestamp>,
     /// Changes journalled at the site that HQ has not confirmed, as of the last thing heard.
     pub(crate) unconfirmed_rows: u64,
-    /// When they will be here at the pace of the last seconds; none where they do not come, or are few.
+    /// When they will be here at the pace of the last seconds; none where they do not come, or are
+    /// few.
     #[serde(default)]
     pub(crate) caught_up_by: Option<Timestamp>,
     /// 1 to 14 while the site's rhythm is being learned.
@@ -337,14 +339,16 @@ impl Ledger {
         self.sites().values().any(|presence| presence.now.flags() != presence.stored.flags)
     }
 
-    /// Sites that HQ and they themselves keep from sending, because HQ's lake lacks what it confirmed to them.
+    /// Sites that HQ and they themselves keep from sending, because HQ's lake lacks what it
+    /// confirmed to them.
     pub(crate) fn lacking_confirmed(&self) -> Vec<SiteId> {
         let sites = self.sites();
         let lacking = sites.iter().filter(|(_, presence)| presence.now.refused.is_some() && presence.lacks_confirmed);
         lacking.map(|(site, _)| site.clone()).collect()
     }
 
-    /// Hours of contact that are over are another node's to store; they are kept a while, in case it is gone.
+    /// Hours of contact that are over are another node's to store; they are kept a while, in case
+    /// it is gone.
     pub(crate) fn leave_hours(&self, before: Timestamp) {
         self.finished_hours.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, start, _)| *start >= before);
     }

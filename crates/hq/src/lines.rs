@@ -8,7 +8,8 @@ use std::{
 use rollcall_types::SiteId;
 use tokio::sync::Notify;
 
-/// Connections that a site may have at a time: its session, one that it does not know to be dead, and a person's look.
+/// Connections that a site may have at a time: its session, one that it does not know to be dead,
+/// and a person's look.
 const OF_SITE_MAX: usize = 4;
 
 /// The connections of all sites.

@@ -1,9 +1,9 @@
-//! Lives of sites' journals that may lack what was confirmed before: a database put back in time, exchanged,
-//! or made anew.
+//! Lives of sites' journals that may lack what was confirmed before: a database put back in time,
+//! exchanged, or made anew.
 //!
-//! Such a life is kept apart: its rows come and are kept, and what people see stays the life before. It takes
-//! that one's place when every row confirmed before is in it, or when a person says so. Until then an
-//! incident is open, and every answer names the site.
+//! Such a life is kept apart: its rows come and are kept, and what people see stays the life
+//! before. It takes that one's place when every row confirmed before is in it, or when a person
+//! says so. Until then an incident is open, and every answer names the site.
 
 use std::sync::Arc;
 
@@ -243,8 +243,8 @@ impl Sql<'_> {
         format!("SELECT * FROM ({}) WHERE _op <> 'D'", self.newest(epoch, from))
     }
 
-    /// How many rows of the life before the contested one never had, in any version: rows are counted by
-    /// their content.
+    /// How many rows of the life before the contested one never had, in any version: rows are
+    /// counted by their content.
     fn differing(&self, before: &str, epoch: Epoch) -> String {
         let content = self.content().join(", ");
         // Without a key each row number of the other life counts once.
@@ -259,7 +259,8 @@ impl Sql<'_> {
         )
     }
 
-    /// How many rows that the life before deleted the contested one has, without ever having deleted them.
+    /// How many rows that the life before deleted the contested one has, without ever having
+    /// deleted them.
     fn back_again(&self, life: &ContestedLife, before_from: Seq, after: &str) -> String {
         let key = self.key();
         format!(

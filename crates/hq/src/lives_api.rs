@@ -135,8 +135,8 @@ struct KeyRequest {
     key: Vec<String>,
 }
 
-/// Gives a table of the stores' another key than the first site proposed; all its sites state their rows
-/// again.
+/// Gives a table of the stores' another key than the first site proposed; all its sites state their
+/// rows again.
 async fn rekey(
     State(shared): State<Arc<Shared>>,
     Operator(by): Operator,
@@ -157,7 +157,8 @@ async fn rekey(
     Ok(Json(json!({"key": request.key, "sites": asked})))
 }
 
-/// Takes away a table of the stores', as if no site had proposed it. Those that have it state it again.
+/// Takes away a table of the stores', as if no site had proposed it. Those that have it state it
+/// again.
 async fn forget(
     State(shared): State<Arc<Shared>>,
     Operator(by): Operator,
@@ -191,7 +192,8 @@ fn table_of_stores(shared: &Shared, name: &str) -> Result<(TableName, Arc<Table>
     Ok((name, table))
 }
 
-/// Asks sites that sent rows of a table to state it again; they are missing until then. Gives how many are asked.
+/// Asks sites that sent rows of a table to state it again; they are missing until then. Gives how
+/// many are asked.
 async fn ask_again(
     shared: &Shared,
     name: &TableName,

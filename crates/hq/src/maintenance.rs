@@ -61,7 +61,8 @@ pub(crate) fn restore(shared: &Shared) {
     }
 }
 
-/// The record by which a site's rows are not known to be complete any more: some were taken out of the lake.
+/// The record by which a site's rows are not known to be complete any more: some were taken out of
+/// the lake.
 pub(crate) fn forget_completeness(
     view: &StateView,
     site: &SiteId,
@@ -213,7 +214,8 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                     }
                     shared.health.done(using);
                     let sites = async || {
-                        // Not older than the version to be compacted: a life may have begun a moment ago.
+                        // Not older than the version to be compacted: a life may have begun a
+                        // moment ago.
                         shared.lake.state().refresh().await?;
                         let roster = shared.roster.all();
                         let lives = lives(&roster);
@@ -234,7 +236,8 @@ pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
                 table_settings::expire_history(&shared).await;
                 let state = shared.lake.state().table();
                 let sound = |table: &&Arc<Table>| table.set_aside().is_none();
-                // While it is in doubt, a file that nothing names may be the only one that has a record.
+                // While it is in doubt, a file that nothing names may be the only one that has a
+                // record.
                 let state = Some(state).filter(|_| shared.lake.doubt().is_none());
                 for table in all_tables(&shared).iter().filter(sound).chain(state) {
                     shared.health.note(format!("clean up {}", table.root()), &clean(table).await);

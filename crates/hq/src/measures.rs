@@ -1,4 +1,5 @@
-//! What a row of each site is worth by its table's declared measure, so that missing rows can be said in money.
+//! What a row of each site is worth by its table's declared measure, so that missing rows can be
+//! said in money.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,7 +41,8 @@ struct OfTable {
 pub(crate) struct Measures(Mutex<BTreeMap<TableName, OfTable>>);
 
 impl Measures {
-    /// What a row of this table and site is worth; none if nothing was declared or nothing is known.
+    /// What a row of this table and site is worth; none if nothing was declared or nothing is
+    /// known.
     pub(crate) fn of_row(&self, table: &TableName, site: &SiteId) -> Option<Worth> {
         let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let table = tables.get(table)?;

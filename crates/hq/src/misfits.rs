@@ -1,5 +1,5 @@
-//! Values that did not fit their column: counted per site and column, so that a sum that lacks them is never
-//! a sum without a word.
+//! Values that did not fit their column: counted per site and column, so that a sum that lacks them
+//! is never a sum without a word.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,8 +40,8 @@ struct Known {
 }
 
 impl Known {
-    /// Whether nothing happened since that could change it; a store that mends its values changes no number
-    /// at first.
+    /// Whether nothing happened since that could change it; a store that mends its values changes
+    /// no number at first.
     fn holds(&self, rows: u64, version: u64) -> bool {
         self.rows == rows && (self.version == version || self.counted.elapsed() < COUNT_AGAIN)
     }
@@ -111,8 +111,8 @@ impl MisfitCounts {
     }
 }
 
-/// A column of a table: its values that did not fit, as far as they are kept, and how many there are, by site
-/// and day.
+/// A column of a table: its values that did not fit, as far as they are kept, and how many there
+/// are, by site and day.
 #[derive(Default)]
 struct Found {
     values: Vec<Value>,

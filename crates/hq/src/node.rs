@@ -67,7 +67,8 @@ pub const ENDPOINTS_FILE: &str = "endpoints.json";
 /// How a node runs.
 #[derive(Debug, Clone)]
 pub struct HqConfig {
-    /// The lake's directory; with `store`, what this node needs to itself: its key, the operator's token.
+    /// The lake's directory; with `store`, what this node needs to itself: its key, the operator's
+    /// token.
     pub data: PathBuf,
     /// The object store that holds the lake, such as `s3://bucket/prefix`, in the place of `data`.
     /// Several nodes may use it.
@@ -98,15 +99,17 @@ pub struct HqConfig {
     pub announce: Vec<String>,
     /// When small files are merged.
     pub compaction: CompactionLimits,
-    /// Whether a data file is compared with its digest before this process's first question takes rows of it. None: where
-    /// the lake is a directory; object stores check what they keep by themselves.
+    /// Whether a data file is compared with its digest before this process's first question takes
+    /// rows of it. None: where the lake is a directory; object stores check what they keep by
+    /// themselves.
     pub check_files: Option<bool>,
     /// How the lake is opened.
     pub lake: LakeOptions,
 }
 
 impl HqConfig {
-    /// The defaults, on this directory: loopback only, beacons every 30 s, silence after 10 business minutes.
+    /// The defaults, on this directory: loopback only, beacons every 30 s, silence after 10
+    /// business minutes.
     pub fn new(data: PathBuf) -> Self {
         Self {
             data,
@@ -192,7 +195,8 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Where a site may call besides the address it has: what the operator announces, and the other nodes.
+    /// Where a site may call besides the address it has: what the operator announces, and the other
+    /// nodes.
     pub(crate) fn site_addresses(&self) -> Vec<String> {
         let mut addresses = self.config.announce.clone();
         addresses.extend(self.relay.as_ref().map(Relay::addresses).unwrap_or_default());
@@ -439,7 +443,8 @@ impl Node {
         self.pg
     }
 
-    /// After a first start: the file with the admin's first password, which only its owner can read.
+    /// After a first start: the file with the admin's first password, which only its owner can
+    /// read.
     pub fn first_password(&self) -> Option<&Path> {
         self.first_password.as_deref()
     }
@@ -494,7 +499,8 @@ impl Node {
             tracing::error!(error = %describe(&error), "how far the lake has come could not be noted");
         }
         lease::give_up(&self.shared).await;
-        // Last: who waits for the end of this node waits for that. In another's directory it is another's.
+        // Last: who waits for the end of this node waits for that. In another's directory it is
+        // another's.
         if self.exchanged().is_none()
             && let Err(error) = std::fs::remove_file(self.shared.config.data.join(ENDPOINTS_FILE))
         {

@@ -1,7 +1,7 @@
 //! Tells people: which channel hears of what, how it is sent, and what happens when it cannot be.
 //!
-//! Channels hold secrets, so they are kept in the vault, not in a table. A delivery is tried a bounded number of times; a
-//! channel that fails is an incident itself, of which the others tell.
+//! Channels hold secrets, so they are kept in the vault, not in a table. A delivery is tried a
+//! bounded number of times; a channel that fails is an incident itself, of which the others tell.
 
 mod advice;
 mod channel;
@@ -35,7 +35,8 @@ const VAULT_NAME: &str = "channels";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts at a delivery, with pauses of 1, 4, 16 and 64 s between them.
 const ATTEMPTS: u32 = 5;
-/// How often Alertmanager is told again of what is open, and the outside service that the watch is alive.
+/// How often Alertmanager is told again of what is open, and the outside service that the watch is
+/// alive.
 const REFRESH_EVERY: Duration = Duration::from_secs(60);
 
 /// What channels were told last, in the state log by incident and channel.
@@ -214,8 +215,8 @@ async fn remember(shared: &Shared, id: &str, delivered: Delivered) -> Result<(),
     Ok(())
 }
 
-/// Tells what was decided before a stop of HQ and, as far as is known, reached nobody. A notice that did reach them comes
-/// again with the same key.
+/// Tells what was decided before a stop of HQ and, as far as is known, reached nobody. A notice
+/// that did reach them comes again with the same key.
 pub(crate) fn tell_what_was_not_told(shared: &Arc<Shared>) {
     let (view, roster, now) = (shared.lake.state().view(), shared.roster.all(), shared.now());
     let is_told = |incident: &&Incident| {
@@ -242,7 +243,8 @@ pub(crate) fn tell_what_was_not_told(shared: &Arc<Shared>) {
     }
 }
 
-/// Tries a delivery, a bounded number of times, and tells the watch how the channel fares; whether it arrived.
+/// Tries a delivery, a bounded number of times, and tells the watch how the channel fares; whether
+/// it arrived.
 async fn attempt(
     shared: &Arc<Shared>,
     name: &str,
@@ -276,7 +278,8 @@ async fn attempt(
     false
 }
 
-/// What goes out regularly: the daily roll call, what Alertmanager must hear again, the sign that the watch is alive.
+/// What goes out regularly: the daily roll call, what Alertmanager must hear again, the sign that
+/// the watch is alive.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(REFRESH_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -336,7 +339,8 @@ fn refresh(shared: &Arc<Shared>, name: &str, channel: &Channel) {
     let wanted = wanted.filter(|incident| !concerns_itself(incident, name));
     let tellings: Vec<Telling> = wanted
         .filter_map(|incident| {
-            // It comes every minute, of everything that is open: without what takes long to work out.
+            // It comes every minute, of everything that is open: without what takes long to work
+            // out.
             let news = Arc::new(News::brief(shared, &incident, Notice::Repeated, incident.level, &roster));
             Telling::new(name, channel, &news, &roster).ok()
         })

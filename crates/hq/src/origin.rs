@@ -1,7 +1,8 @@
 //! Requests that a page elsewhere makes a browser send are refused.
 //!
-//! A browser adds the credentials it knows to whatever it sends to HQ, whosever page asked for it. What such a page can
-//! send without asking HQ first is a POST of three kinds of content, or of none; and a browser says where the page is from.
+//! A browser adds the credentials it knows to whatever it sends to HQ, whosever page asked for it.
+//! What such a page can send without asking HQ first is a POST of three kinds of content, or of
+//! none; and a browser says where the page is from.
 
 use axum::{
     Json,

@@ -63,7 +63,8 @@ const ATTEMPTS: usize = 10;
 pub(crate) struct Definition {
     /// The columns that name a row.
     pub(crate) key: Vec<String>,
-    /// Which rows a site gets: a condition over the row's columns and, as `site.name`, the site's attributes.
+    /// Which rows a site gets: a condition over the row's columns and, as `site.name`, the site's
+    /// attributes.
     pub(crate) to: String,
     /// Whether rows that a site changed are put right, or only told of.
     pub(crate) mends: bool,
@@ -81,7 +82,8 @@ pub(crate) struct Definition {
 /// How HQ's rows and a store's own rules live together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AtStores {
-    /// A row that rows of a store's own name by a foreign key does not go there; else those name a row that is gone.
+    /// A row that rows of a store's own name by a foreign key does not go there; else those name a
+    /// row that is gone.
     #[serde(default)]
     pub(crate) keeps_referenced: bool,
     /// Columns in which a store may have other values than HQ sent.
@@ -242,7 +244,8 @@ struct Rules {
     audience: Audience,
     definition: Definition,
     classes: Mutex<HashMap<Vec<Option<String>>, Arc<Class>>>,
-    /// By class: which version was looked at last, and the newest that changed something for the class.
+    /// By class: which version was looked at last, and the newest that changed something for the
+    /// class.
     concerned: Mutex<HashMap<u64, (Seq, Seq)>>,
 }
 
@@ -262,7 +265,8 @@ pub(crate) struct Known {
     /// Held while that is made: sites that want the same wait for it, and others' does not need
     /// memory at the same time.
     making: Mutex<()>,
-    /// The table as of then; none if there is none yet. In a shared one, cursors move without a version.
+    /// The table as of then; none if there is none yet. In a shared one, cursors move without a
+    /// version.
     snapshot: Option<Snapshot>,
 }
 
@@ -286,7 +290,8 @@ impl Known {
         &self.rules.definition
     }
 
-    /// The newest version that changed something for a class, or a newer one: its sites need no other.
+    /// The newest version that changed something for a class, or a newer one: its sites need no
+    /// other.
     pub(crate) fn version_for(&self, class: &Class) -> Result<Seq, HqError> {
         let newest = self.image.version;
         let mut concerned = self.rules.concerned.lock().unwrap_or_else(PoisonError::into_inner);

@@ -89,7 +89,8 @@ struct PublishQuery {
     mends: Option<bool>,
     /// By which rule sites change it as well: hq, site, latest, fields; or `no`.
     shared: Option<String>,
-    /// What becomes of a row that goes and that rows of a store's own name: `keep` them as they are, or `refuse`.
+    /// What becomes of a row that goes and that rows of a store's own name: `keep` them as they
+    /// are, or `refuse`.
     references: Option<References>,
     /// Columns in which stores may have other values, with commas between them; empty: none.
     rewritten: Option<String>,

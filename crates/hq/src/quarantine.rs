@@ -1,9 +1,10 @@
-//! Batches of which not everything could be taken: what they concern, and what people decide about them.
+//! Batches of which not everything could be taken: what they concern, and what people decide about
+//! them.
 //!
-//! The batch itself is a row of the lake's quarantine, whole, durable before the site is told anything. Of
-//! which site and tables rows wait there is kept in memory, and read from the lake when a node starts. A
-//! decision is a record of the state log. A batch waits until a person gives it up, or the site has stated
-//! its rows again since.
+//! The batch itself is a row of the lake's quarantine, whole, durable before the site is told
+//! anything. Of which site and tables rows wait there is kept in memory, and read from the lake
+//! when a node starts. A decision is a record of the state log. A batch waits until a person gives
+//! it up, or the site has stated its rows again since.
 
 mod kept;
 
@@ -133,7 +134,8 @@ impl Quarantine {
         Ok(kept)
     }
 
-    /// Tables of a site of which nothing was ever taken: all of it is here, and the lake has no such table.
+    /// Tables of a site of which nothing was ever taken: all of it is here, and the lake has no
+    /// such table.
     pub(crate) fn never_taken(&self, site: &SiteId) -> BTreeSet<String> {
         let known = self.known();
         let of_site = known.sites.get(site).into_iter().flatten();
@@ -147,8 +149,8 @@ impl Quarantine {
         self.known().sites.get(site).into_iter().flatten().map(|(_, kept)| kept.bytes).sum()
     }
 
-    /// Lets go of batches of a site that were dealt with. What a person has not decided about, nor the site
-    /// stated again, stays.
+    /// Lets go of batches of a site that were dealt with. What a person has not decided about, nor
+    /// the site stated again, stays.
     pub(crate) async fn let_go(&self, site: &SiteId, roster: &Sites) -> Result<(), LakeError> {
         self.look(roster).await?;
         let view = self.lake.state().view();
@@ -179,8 +181,8 @@ impl Quarantine {
         known.sites.entry(site.clone()).or_default().entry((kept.epoch, kept.first)).or_insert(kept);
     }
 
-    /// Reads what came to the lake's quarantine, and works out anew what waits. Whether something does that
-    /// did not, or no more.
+    /// Reads what came to the lake's quarantine, and works out anew what waits. Whether something
+    /// does that did not, or no more.
     pub(crate) async fn look(&self, roster: &Sites) -> Result<bool, LakeError> {
         let table = self.lake.quarantine();
         let snapshot = table.snapshot();
@@ -208,8 +210,8 @@ impl Quarantine {
         }
         let view = self.lake.state().view();
         {
-            // Loads come to their end without a word of the state; some seconds later is soon enough for
-            // that.
+            // Loads come to their end without a word of the state; some seconds later is soon
+            // enough for that.
             let mut known = self.known();
             let is_same = known.looked.as_ref().is_some_and(|(state, version, at)| {
                 state.is_same(&view) && *version == snapshot.version() && at.elapsed() < LOOK_AGAIN
@@ -298,7 +300,8 @@ impl Quarantine {
         self.known().concerns.clone()
     }
 
-    /// Whether rows of this table between two positions were kept in quarantine, whatever became of them.
+    /// Whether rows of this table between two positions were kept in quarantine, whatever became of
+    /// them.
     pub(crate) fn has_kept(&self, site: &SiteId, epoch: Epoch, table: &str, (after, through): (Seq, Seq)) -> bool {
         let (known, table) = (self.known(), hq_name(table));
         let of_site = known.sites.get(site).into_iter().flatten();

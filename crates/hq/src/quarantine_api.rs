@@ -131,8 +131,8 @@ struct DecisionRequest {
     reason: String,
 }
 
-/// What hindered a batch is mended: its site is to state everything again, since changes that came later
-/// stand on it.
+/// What hindered a batch is mended: its site is to state everything again, since changes that came
+/// later stand on it.
 async fn take(
     State(shared): State<App>,
     Operator(by): Operator,

@@ -1,4 +1,5 @@
-//! How much a site may make HQ keep: what goes beyond harms that site alone, and a person hears of it.
+//! How much a site may make HQ keep: what goes beyond harms that site alone, and a person hears of
+//! it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -98,8 +99,8 @@ impl Quotas {
         Err(text)
     }
 
-    /// Whether rows of a site may bring a table what they would bring: itself, if there is no `schema` yet,
-    /// and columns.
+    /// Whether rows of a site may bring a table what they would bring: itself, if there is no
+    /// `schema` yet, and columns.
     pub(crate) fn take_columns(
         &self,
         site: &SiteId,

@@ -1,4 +1,5 @@
-//! Counts again what sites say they captured: every manifest is checked against the rows in the lake.
+//! Counts again what sites say they captured: every manifest is checked against the rows in the
+//! lake.
 //!
 //! A manifest is itself a row of the site's journal, so it cannot arrive unless the data path
 //! works. A site that is heard and sends none, one whose rows are not all here, and one whose
@@ -178,7 +179,8 @@ impl Reconciler {
             checked.push((key.0, received, before));
         }
         let counted = count_surely(shared, &mut windows).await;
-        // What stated rows of a table that cannot be counted waits; the other sites' manifests do not.
+        // What stated rows of a table that cannot be counted waits; the other sites' manifests do
+        // not.
         let of_uncounted = |received: &Received| {
             let mut names = received.manifest.tables.iter().filter_map(|stated| TableName::at_hq(&stated.table).ok());
             names.any(|name| counted.failed.contains(&name))

@@ -1,7 +1,7 @@
 //! What every column of HQ's own tables means: the source of `docs/tables.md`.
 //!
-//! A test of the whole asks a running HQ for its tables and columns, and writes the page from both. A column that is not
-//! described here, or no longer exists, fails that test.
+//! A test of the whole asks a running HQ for its tables and columns, and writes the page from both.
+//! A column that is not described here, or no longer exists, fails that test.
 
 /// A table, what it holds, and its columns in order.
 pub type Described = (&'static str, &'static str, &'static [(&'static str, &'static str)]);

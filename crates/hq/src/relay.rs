@@ -1,9 +1,10 @@
-//! What one node hears, all nodes know: each writes what its sites told to numbered objects of its own in the store, and
-//! reads those of the others.
+//! What one node hears, all nodes know: each writes what its sites told to numbered objects of its
+//! own in the store, and reads those of the others.
 //!
-//! An object is written every [`TELL_EVERY`], with something in it or not, so that it is also the sign that the node lives.
-//! Objects are kept for [`KEPT`]: a node that starts reads them all and knows what the others know. Nothing durable hangs on
-//! them: rows and cursors are in the tables, and what sites say they say again.
+//! An object is written every [`TELL_EVERY`], with something in it or not, so that it is also the
+//! sign that the node lives. Objects are kept for [`KEPT`]: a node that starts reads them all and
+//! knows what the others know. Nothing durable hangs on them: rows and cursors are in the tables,
+//! and what sites say they say again.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -29,7 +30,8 @@ const KEPT: Duration = Duration::from_secs(600);
 const READS_AT_ONCE: usize = 16;
 /// A node not heard of for this long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(8);
-/// What waits to be told while the store does not answer; what is older is learned again when sites say it again.
+/// What waits to be told while the store does not answer; what is older is learned again when sites
+/// say it again.
 const WAITING_MAX: usize = 200_000;
 const LEVEL: i32 = 3;
 
@@ -114,8 +116,8 @@ impl Relay {
         lock(&self.others).get(node).is_some_and(|other| other.heard.elapsed() < GONE_AFTER)
     }
 
-    /// Where sites may call: at this node, and at those that were there minutes ago, since one that is away may be the first
-    /// to be back.
+    /// Where sites may call: at this node, and at those that were there minutes ago, since one that
+    /// is away may be the first to be back.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let others = lock(&self.others);
         let mut lately: Vec<&Other> = others.values().filter(|other| other.heard.elapsed() < KEPT).collect();

@@ -1,7 +1,7 @@
 //! What people ask of the watch: they may ask any node, and the one that acts does it.
 //!
-//! At another node the request becomes a record of the state log, which the acting node answers with the record's next
-//! version. What a person is told is done is durable.
+//! At another node the request becomes a record of the state log, which the acting node answers
+//! with the record's next version. What a person is told is done is durable.
 
 use std::{sync::Arc, time::Duration};
 

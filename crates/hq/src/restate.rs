@@ -1,10 +1,11 @@
-//! Sites that are to state tables again because HQ asks for it: what waited in quarantine can be taken, or
-//! rows are gone from the lake.
+//! Sites that are to state tables again because HQ asks for it: what waited in quarantine can be
+//! taken, or rows are gone from the lake.
 //!
-//! The wish is a record of the state log; its time is its number, by which the site knows whether it has
-//! done so already, also where HQ's state was lost. It is fulfilled when every table meant has a load that
-//! is complete and began after all that the site had confirmed when it was wished, or when a later life of
-//! the journal is current. Until then rows may be missing, and answers say so.
+//! The wish is a record of the state log; its time is its number, by which the site knows whether
+//! it has done so already, also where HQ's state was lost. It is fulfilled when every table meant
+//! has a load that is complete and began after all that the site had confirmed when it was wished,
+//! or when a later life of the journal is current. Until then rows may be missing, and answers say
+//! so.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -24,8 +25,8 @@ pub(crate) struct Wish {
     after: Seq,
     /// By their names at HQ; none: all tables it captures.
     pub(crate) tables: Option<BTreeSet<String>>,
-    /// In a new life of the journal: HQ does not have any more what the site knows to be confirmed in this
-    /// one.
+    /// In a new life of the journal: HQ does not have any more what the site knows to be confirmed
+    /// in this one.
     #[serde(default)]
     new_life: bool,
     /// Whether rows are known to be missing until then.
@@ -46,7 +47,8 @@ impl Wish {
         let all = lake.tables();
         let cursors = all.values().filter_map(|table| table.cursor(number, epoch));
         let after = cursors.map(|cursor| cursor.seq).max().unwrap_or_default();
-        // All tables are named: one that it does not capture any more can be done without by itself.
+        // All tables are named: one that it does not capture any more can be done without by
+        // itself.
         let of_site = all.iter().filter(|(_, table)| !table.is_published() && table.cursor(number, epoch).is_some());
         let tables = tables.or_else(|| Some(of_site.map(|(name, _)| name.to_string()).collect()));
         Self { epoch, after, tables, new_life: false, is_missing, reason }
@@ -131,8 +133,8 @@ pub(crate) fn new_life(lake: &Lake, site: &SiteId, record: &SiteRecord) -> Optio
     (wish.new_life && wish.epoch == epoch_of(record)).then_some(wish.reason)
 }
 
-/// Of an open wish, the tables that the site does not capture any more, by a manifest that it made since:
-/// nothing will come of them, and what is gone of them stays gone.
+/// Of an open wish, the tables that the site does not capture any more, by a manifest that it made
+/// since: nothing will come of them, and what is gone of them stays gone.
 pub(crate) fn uncaptured(
     lake: &Lake,
     view: &StateView,

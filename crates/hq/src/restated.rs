@@ -1,6 +1,6 @@
-//! Tables that sites state again because rows of them may be missing, doubled or stale at HQ: from the mark
-//! that it began, with its reason, to the one that it is complete, with how many rows HQ had before and has
-//! after.
+//! Tables that sites state again because rows of them may be missing, doubled or stale at HQ: from
+//! the mark that it began, with its reason, to the one that it is complete, with how many rows HQ
+//! had before and has after.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 const RESTATED: &str = "restated";
 
-/// Rows by site and table; none of those that could not be counted. A table that is not there has none.
+/// Rows by site and table; none of those that could not be counted. A table that is not there has
+/// none.
 type Counted = BTreeMap<(SiteId, String), Option<i64>>;
 
 /// A table of a site that is stated again, or was.
@@ -72,8 +73,8 @@ pub(crate) struct News {
 pub(crate) struct Restatements {
     /// The newest of each table of a site.
     known: BTreeMap<(SiteId, String), Restated>,
-    /// Marks of completion whose rows are perhaps not all here: position of the mark, by table, with the life
-    /// and the beginning that it is of.
+    /// Marks of completion whose rows are perhaps not all here: position of the mark, by table,
+    /// with the life and the beginning that it is of.
     marked: BTreeMap<(SiteId, String), (Seq, (Epoch, Seq))>,
     changed: BTreeSet<(SiteId, String)>,
     /// Beginnings whose rows before could not be counted; people are told all the same.
@@ -124,8 +125,8 @@ impl Restatements {
         self.marked.insert((site, table.to_owned()), (mark, begin));
     }
 
-    /// Works out what is news: `confirmed` says how far a site's changes are here. Rows are counted where
-    /// `current` says which are.
+    /// Works out what is news: `confirmed` says how far a site's changes are here. Rows are counted
+    /// where `current` says which are.
     pub(crate) async fn look(
         &mut self,
         (lake, engine): (&Lake, &Engine),
@@ -204,8 +205,8 @@ impl Restatements {
     }
 }
 
-/// The rows that were current when these loads began, by site and table. The load may be complete by now, so
-/// history is asked.
+/// The rows that were current when these loads began, by site and table. The load may be complete
+/// by now, so history is asked.
 async fn count_before(
     lake: &Lake,
     engine: &Engine,

@@ -397,8 +397,9 @@ impl Roster {
             .await
     }
 
-    /// Adds and updates sites from CSV with a header: `id` and any attributes. Sites not listed stay on the roster, and so do
-    /// attributes of which the file has no column, unless all are to be replaced; an empty cell takes one away.
+    /// Adds and updates sites from CSV with a header: `id` and any attributes. Sites not listed
+    /// stay on the roster, and so do attributes of which the file has no column, unless all are to
+    /// be replaced; an empty cell takes one away.
     pub(crate) async fn import(
         &self,
         text: &str,
@@ -494,7 +495,8 @@ impl Roster {
         .await
     }
 
-    /// Makes an invitation; the site is added to the roster if it is not on it. `attributes` are set on it.
+    /// Makes an invitation; the site is added to the roster if it is not on it. `attributes` are
+    /// set on it.
     pub(crate) async fn invite(
         &self,
         site: &SiteId,
@@ -662,7 +664,8 @@ impl Roster {
         Ok(changes)
     }
 
-    /// Has sites send everything again when they come next; returns which. Those that are not enrolled are left out.
+    /// Has sites send everything again when they come next; returns which. Those that are not
+    /// enrolled are left out.
     pub(crate) async fn resend(
         &self,
         sites: &BTreeSet<SiteId>,
@@ -761,8 +764,8 @@ impl Roster {
         .await
     }
 
-    /// Puts to people what an earlier HQ let happen in silence: a life that took the place of the one before
-    /// and may lack what that had.
+    /// Puts to people what an earlier HQ let happen in silence: a life that took the place of the
+    /// one before and may lack what that had.
     pub(crate) async fn contest_shown(&self, site: &SiteId, now: Timestamp) -> Result<(), HqError> {
         self.change(site, "hq", now, |record| {
             let Some(journal) = record.journal.as_mut().filter(|journal| !journal.is_asked_about) else {
@@ -783,8 +786,8 @@ impl Roster {
         .await
     }
 
-    /// Lets a contested life be current that was found to have every row of the one before; false if it is no
-    /// question any more.
+    /// Lets a contested life be current that was found to have every row of the one before; false
+    /// if it is no question any more.
     pub(crate) async fn accept_contained(&self, site: &SiteId, epoch: Epoch, now: Timestamp) -> Result<bool, HqError> {
         self.change(site, "hq", now, |record| {
             // A person may have ruled, or another life begun, while rows were compared.
@@ -797,8 +800,8 @@ impl Roster {
         .await
     }
 
-    /// Rules on the lives of a site: `epoch` is current from now on, or stays so. Returns whether that
-    /// changes what is shown.
+    /// Rules on the lives of a site: `epoch` is current from now on, or stays so. Returns whether
+    /// that changes what is shown.
     pub(crate) async fn rule(
         &self,
         site: &SiteId,

@@ -126,7 +126,8 @@ async fn revoke(
     Ok(Json(json!({"revoked": id, "site": site})))
 }
 
-/// Which sites are to send everything again: these, or all that lack what HQ's lake once confirmed to them.
+/// Which sites are to send everything again: these, or all that lack what HQ's lake once confirmed
+/// to them.
 #[derive(Deserialize)]
 struct ResendRequest {
     #[serde(default)]

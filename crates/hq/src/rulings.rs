@@ -1,5 +1,5 @@
-//! Puts contested lives of sites' journals to people, lets those take the place of the one before that have
-//! all of it, and tells of columns that lack values.
+//! Puts contested lives of sites' journals to people, lets those take the place of the one before
+//! that have all of it, and tells of columns that lack values.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -69,7 +69,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Before HQ 0.2 a new life took the place of the one before whatever it lacked. Each is compared once.
+/// Before HQ 0.2 a new life took the place of the one before whatever it lacked. Each is compared
+/// once.
 async fn ask_of_old(shared: &Shared) -> Result<(), HqError> {
     const EXEMPT: &str = "a person told the site to send again";
     let is_old = |record: &SiteRecord| {
@@ -86,7 +87,8 @@ async fn ask_of_old(shared: &Shared) -> Result<(), HqError> {
     Ok(())
 }
 
-/// Compares contested lives with those before them; a node that does not act only says which are contested.
+/// Compares contested lives with those before them; a node that does not act only says which are
+/// contested.
 async fn look_at_lives(shared: &Shared, told: &mut Told) {
     let judge = LifeJudge { lake: &shared.lake, engine: &shared.engine };
     let mut open = BTreeSet::new();

@@ -1,8 +1,8 @@
-//! Looks, over a week, whether the lake's files are still what was written, and mends logs from what this
-//! process knows.
+//! Looks, over a week, whether the lake's files are still what was written, and mends logs from
+//! what this process knows.
 //!
-//! Each data file has its second of the week, by its name: so all are read once a week, evenly, whichever
-//! node acts and however often it is started anew.
+//! Each data file has its second of the week, by its name: so all are read once a week, evenly,
+//! whichever node acts and however often it is started anew.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,8 @@ const LOGS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Whether the second of a file lies behind `from`, up to `to`; both in seconds of HQ's time.
 fn is_due(path: &str, from: i64, to: i64) -> bool {
-    // Names are random, so that any sum of them spreads evenly; it must be the same in every process.
+    // Names are random, so that any sum of them spreads evenly; it must be the same in every
+    // process.
     let sum = path.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let second = i64::try_from(sum % WEEK_SECONDS.unsigned_abs()).unwrap_or_default();
     let since = (to - second).rem_euclid(WEEK_SECONDS);
@@ -35,7 +36,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (started, mut logs_looked_at) = (shared.now().as_seconds(), Instant::now());
-    // By table, up to when its files were looked at: what the store did not give is asked for again.
+    // By table, up to when its files were looked at: what the store did not give is asked for
+    // again.
     let mut looked: HashMap<String, i64> = HashMap::new();
     loop {
         tokio::select! {

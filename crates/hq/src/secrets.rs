@@ -119,7 +119,8 @@ fn of_hq(what: &str, made_at: Option<Timestamp>, age: Duration, command: &str, n
     SecretView { what: what.to_owned(), made_at, expires_at: None, advice }
 }
 
-/// Replaces the node's key, with which all secrets in the lake are sealed; no node may run. Gives how many secrets were sealed anew.
+/// Replaces the node's key, with which all secrets in the lake are sealed; no node may run. Gives
+/// how many secrets were sealed anew.
 pub async fn rotate_node_key(place: &LakePlace) -> Result<usize, HqError> {
     let lake = place.open_alone().await?;
     access::rotate_node_key(&place.data, &lake).await

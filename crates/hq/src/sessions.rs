@@ -44,8 +44,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// To be added to the site's clock to get HQ's, microseconds. A beacon may have waited on its way; only where it says something
-    /// quite else than the beginning of the session, the clock was set meanwhile.
+    /// To be added to the site's clock to get HQ's, microseconds. A beacon may have waited on its
+    /// way; only where it says something quite else than the beginning of the session, the clock
+    /// was set meanwhile.
     pub(crate) fn clock_offset_micros(&self) -> i64 {
         let now = self.clock_off.load(Ordering::Relaxed);
         match now.abs_diff(self.clock_offset_micros) < STEP_MICROS.unsigned_abs() {
@@ -55,7 +56,8 @@ impl Session {
     }
 }
 
-/// Two running copies of one site take turns; this many alternations of instances within the time tell.
+/// Two running copies of one site take turns; this many alternations of instances within the time
+/// tell.
 const CLONE_WINDOW: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
@@ -74,7 +76,8 @@ impl Instances {
         if current {
             return false;
         }
-        // One that is turned away does not become the current one: it is turned away again until the hour is over.
+        // One that is turned away does not become the current one: it is turned away again until
+        // the hour is over.
         if !known {
             self.insert(instance, now);
         }
@@ -108,7 +111,8 @@ pub(crate) struct Sessions {
     next: AtomicU64,
     open: Mutex<HashMap<SiteId, Arc<Session>>>,
     instances: Mutex<HashMap<SiteId, Instances>>,
-    /// Sites that found themselves at odds with HQ, in which epoch, and why: their next hello gets a new one.
+    /// Sites that found themselves at odds with HQ, in which epoch, and why: their next hello gets
+    /// a new one.
     epochs_wanted: Mutex<HashMap<SiteId, (Epoch, String)>>,
 }
 
@@ -131,7 +135,8 @@ impl Sessions {
         self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(site);
     }
 
-    /// Why the site wants another epoch than `epoch`. What another node heard may arrive when that is over already.
+    /// Why the site wants another epoch than `epoch`. What another node heard may arrive when that
+    /// is over already.
     pub(crate) fn take_wanted_epoch(&self, site: &SiteId, epoch: Epoch) -> Option<String> {
         let wanted = self.epochs_wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(site);
         wanted.filter(|(of, _)| *of == epoch).map(|(_, reason)| reason)

@@ -33,11 +33,13 @@ const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 pub(crate) struct Rule {
     /// Which sites: a condition over `site.name` attributes; every site if it is empty.
     pub(crate) to: String,
-    /// Where rules differ, the one with the higher rank is followed, then the one whose name comes later.
+    /// Where rules differ, the one with the higher rank is followed, then the one whose name comes
+    /// later.
     pub(crate) rank: i32,
     /// Seconds between beacons.
     pub(crate) beacon_seconds: Option<u32>,
-    /// The most the site may send and fetch, kilobytes a second, for each hour of its day; 0 is no limit.
+    /// The most the site may send and fetch, kilobytes a second, for each hour of its day; 0 is no
+    /// limit.
     pub(crate) bandwidth: Option<Vec<u32>>,
     /// What the agent logs.
     pub(crate) log: Option<String>,
@@ -155,7 +157,8 @@ struct Known {
     to: Audience,
 }
 
-/// All rules, in the order in which they are followed, and what they come to for sites that are alike.
+/// All rules, in the order in which they are followed, and what they come to for sites that are
+/// alike.
 #[derive(Default)]
 struct Rules {
     /// How often rules were set or taken back.
@@ -208,7 +211,8 @@ impl Settings {
 }
 
 impl Shared {
-    /// What a site is told of how it is to behave, with HQ's own configuration where no rule says otherwise.
+    /// What a site is told of how it is to behave, with HQ's own configuration where no rule says
+    /// otherwise.
     pub(crate) fn settings_of(&self, site: &SiteId) -> proto::Settings {
         let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let record = self.roster.get(site);

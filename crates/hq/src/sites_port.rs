@@ -1,7 +1,8 @@
 //! The port sites connect to: TLS and HTTP/2, with nothing between them and the services.
 //!
-//! A node holds tens of thousands of these connections and nearly all are silent nearly always, so what one holds while it is
-//! silent is what a node is made of. Who calls is read once, from the certificate that TLS checked.
+//! A node holds tens of thousands of these connections and nearly all are silent nearly always, so
+//! what one holds while it is silent is what a node is made of. Who calls is read once, from the
+//! certificate that TLS checked.
 
 use std::{
     convert::Infallible,
@@ -33,8 +34,8 @@ use crate::{
     tls_line::TlsLine,
 };
 
-/// Handshakes under way at once. When all sites come back together the others wait in line, so that those which are served
-/// are served before they give up. Who says nothing takes no place.
+/// Handshakes under way at once. When all sites come back together the others wait in line, so that
+/// those which are served are served before they give up. Who says nothing takes no place.
 const HANDSHAKES_MAX: usize = 256;
 /// Of these, callers from one address take no more: others get theirs whatever one does.
 const HANDSHAKES_OF_ONE: usize = 64;
@@ -48,8 +49,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HELLO_PAUSE: Duration = Duration::from_millis(20);
 /// A caller without a certificate enrols and goes; this is the longest it stays.
 const STRANGER_STAYS: Duration = Duration::from_secs(60);
-/// After so long without anything on a line, the system asks whether the other end is there: what is lost before HTTP/2 began,
-/// HTTP/2 does not notice.
+/// After so long without anything on a line, the system asks whether the other end is there: what
+/// is lost before HTTP/2 began, HTTP/2 does not notice.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// A site not heard on this connection for so long is asked whether it is there …
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
@@ -106,7 +107,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         match accepted {
             Ok((stream, address)) => {
                 let Ok(room) = room.clone().try_acquire_owned() else {
-                    // At once, so that it calls another node: left to wait it would hold a file that the lake needs.
+                    // At once, so that it calls another node: left to wait it would hold a file
+                    // that the lake needs.
                     tracing::debug!(%address, "no room for a caller");
                     shared.doors.turned_away("the sites' port", address.ip());
                     continue;
@@ -144,7 +146,8 @@ struct Handshakes {
 }
 
 impl Door {
-    /// Learns who calls, then serves it in a task of its own, which need not hold what only the meeting took.
+    /// Learns who calls, then serves it in a task of its own, which need not hold what only the
+    /// meeting took.
     async fn meet(self, stream: TcpStream, address: SocketAddr, room: OwnedSemaphorePermit) {
         let shaken = tokio::select! {
             () = self.shared.stop.cancelled() => return,
@@ -181,8 +184,9 @@ impl Door {
     }
 }
 
-/// Waits until the whole first record of TLS has come, without taking it. A socket that was just accepted passes for
-/// readable, so that nothing less than a look tells whether the caller says anything.
+/// Waits until the whole first record of TLS has come, without taking it. A socket that was just
+/// accepted passes for readable, so that nothing less than a look tells whether the caller says
+/// anything.
 async fn hello(stream: &TcpStream) -> io::Result<()> {
     const HEAD: usize = 5;
     const HANDSHAKE: u8 = 22;
@@ -215,8 +219,8 @@ async fn hello(stream: &TcpStream) -> io::Result<()> {
 
 /// Serves a connection as long as it lasts; until then it has its place in the `room`.
 ///
-/// The connection is in a box of its own, and made before there is a future: an `async fn` would have room for the stream as it came,
-/// for the connection as it is made, and for where it stays.
+/// The connection is in a box of its own, and made before there is a future: an `async fn` would
+/// have room for the stream as it came, for the connection as it is made, and for where it stays.
 fn talk(
     shared: Arc<Shared>,
     services: Arc<Services>,

@@ -56,7 +56,8 @@ const MISSING_HEADER: HeaderName = HeaderName::from_static("x-rollcall-missing")
 /// How many columns that the question reads lack values which did not fit them.
 const MISFITS_HEADER: HeaderName = HeaderName::from_static("x-rollcall-misfits");
 const SUMMARY_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage-summary");
-/// The same sentence in UTF-8, whatever script names are in: percent-encoded, since headers are ASCII.
+/// The same sentence in UTF-8, whatever script names are in: percent-encoded, since headers are
+/// ASCII.
 const SUMMARY_UTF8_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage-summary-utf8");
 const AS_IT_IS: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 /// Where the time went, in the form that browsers show.

@@ -1,7 +1,8 @@
 //! Where every site stood at an instant, in columns: what questions are judged by.
 //!
-//! A question takes the standing first and pins its versions of the tables then, so all that is complete by the one is in
-//! the other. While people ask, it is kept fresh in the background, and judging an answer costs some nanoseconds a site.
+//! A question takes the standing first and pins its versions of the tables then, so all that is
+//! complete by the one is in the other. While people ask, it is kept fresh in the background, and
+//! judging an answer costs some nanoseconds a site.
 
 use std::{
     collections::BTreeMap,
@@ -75,7 +76,8 @@ impl Standing {
         self.sites.get(place).copied().unwrap_or_default()
     }
 
-    /// Through when every site is complete in a table, by place; none if no site ever had a change in it.
+    /// Through when every site is complete in a table, by place; none if no site ever had a change
+    /// in it.
     pub(crate) fn table(&self, table: &TableName) -> Option<&[Option<Timestamp>]> {
         self.tables.get(table).map(Vec::as_slice)
     }

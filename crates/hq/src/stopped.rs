@@ -1,8 +1,9 @@
-//! Tables that a site captured, and captures no longer: what its store writes into them since is missing, until they are captured
-//! again or a person says that they ended there.
+//! Tables that a site captured, and captures no longer: what its store writes into them since is
+//! missing, until they are captured again or a person says that they ended there.
 //!
-//! A manifest names every table that is captured. One that has rows of the site's present life and is not named, though the manifest was
-//! made behind all of these, has stopped. That is a record of the state log, so that it outlasts a restart.
+//! A manifest names every table that is captured. One that has rows of the site's present life and
+//! is not named, though the manifest was made behind all of these, has stopped. That is a record of
+//! the state log, so that it outlasts a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 

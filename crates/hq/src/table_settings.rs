@@ -1,4 +1,5 @@
-//! What people say of a site table: when its rows happened, how late they come, what they are worth.
+//! What people say of a site table: when its rows happened, how late they come, what they are
+//! worth.
 
 use std::{
     collections::BTreeMap,
@@ -17,24 +18,29 @@ const TABLE: &str = "table";
 /// Declared of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableSettings {
-    /// The column with the time at which a row happened: a question bounded by it needs no site beyond that bound.
+    /// The column with the time at which a row happened: a question bounded by it needs no site
+    /// beyond that bound.
     #[serde(default)]
     pub(crate) event_time: Option<String>,
     /// Rows may be written so long after they happened, seconds.
     #[serde(default)]
     pub(crate) lateness_seconds: u64,
-    /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told in money too.
+    /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told in
+    /// money too.
     #[serde(default)]
     pub(crate) measure: Option<String>,
-    /// How long versions of rows are kept after newer ones took their place, days; for ever if nothing is said.
+    /// How long versions of rows are kept after newer ones took their place, days; for ever if
+    /// nothing is said.
     #[serde(default)]
     pub(crate) history_days: Option<u32>,
 }
 
-/// A row's versions are counted against what its site says it captured; that is done long before this.
+/// A row's versions are counted against what its site says it captured; that is done long before
+/// this.
 const HISTORY_DAYS_MIN: u32 = 30;
 
-/// Event times that sites declared when they joined, of tables of which nobody said any. They wait for the table's first rows.
+/// Event times that sites declared when they joined, of tables of which nobody said any. They wait
+/// for the table's first rows.
 #[derive(Debug, Default)]
 pub(crate) struct Proposed(Mutex<BTreeMap<TableName, (String, SiteId)>>);
 
@@ -156,7 +162,8 @@ fn check_history(shared: &Shared, name: &TableName, table: &Table, days: u32) ->
     }
 }
 
-/// Whether sites catch up from a table's history, however long they were away, or HQ decides on their edits by it.
+/// Whether sites catch up from a table's history, however long they were away, or HQ decides on
+/// their edits by it.
 fn must_stay_whole(shared: &Shared, name: &TableName, table: &Table) -> bool {
     let definitions = published::definitions(&shared.lake.state().view());
     table.is_published() || published::shared::stands_beside(name, &definitions).is_some()

@@ -210,7 +210,8 @@ pub(crate) fn arrivals(all: &[Arrival]) -> RecordBatch {
         .finish()
 }
 
-/// A row of `rollcall.untold`: a question whose asker did not want to be told what the answer was missing.
+/// A row of `rollcall.untold`: a question whose asker did not want to be told what the answer was
+/// missing.
 pub(crate) fn untold(at: Timestamp, user: &str, question: &str, coverage: &str) -> RecordBatch {
     let one = |text| std::iter::once(Some(text));
     Columns::default()

@@ -1,4 +1,5 @@
-//! What sites write as text, kept short and made fit to be shown before anything else is done with it.
+//! What sites write as text, kept short and made fit to be shown before anything else is done with
+//! it.
 
 use rollcall_types::{TEXT_BYTES_MAX, plain};
 use rollcall_wire::{

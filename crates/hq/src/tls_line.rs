@@ -1,9 +1,10 @@
 //! TLS on a site's line, without a buffer while nothing is under way.
 //!
-//! rustls does the work; this carries bytes between it and the line. The usual stream over it keeps 4 KiB for what may come next, and
-//! a node has tens of thousands of lines on which nothing comes for half a minute. Here what comes is read into a buffer of the
-//! thread's, and only what is not finished is kept: the part of a record that has come, text that nobody took yet, records that the
-//! line did not take yet.
+//! rustls does the work; this carries bytes between it and the line. The usual stream over it keeps
+//! 4 KiB for what may come next, and a node has tens of thousands of lines on which nothing comes
+//! for half a minute. Here what comes is read into a buffer of the thread's, and only what is not
+//! finished is kept: the part of a record that has come, text that nobody took yet, records that
+//! the line did not take yet.
 
 use std::{
     cell::RefCell,
@@ -134,7 +135,8 @@ impl<L: AsyncRead + AsyncWrite + Unpin> TlsLine<L> {
         Ok(())
     }
 
-    /// Lets rustls work through records until it wants more of them; says how many bytes it is done with.
+    /// Lets rustls work through records until it wants more of them; says how many bytes it is done
+    /// with.
     fn work(&mut self, records: &mut [u8], at_rest: AtRest<'_>) -> io::Result<usize> {
         let mut used = 0;
         loop {
@@ -167,7 +169,8 @@ impl<L: AsyncRead + AsyncWrite + Unpin> TlsLine<L> {
                 // Early data is not enabled.
                 Ok(_) => return Err(io::Error::from(ErrorKind::InvalidData)),
                 Err(error) => {
-                    // One alert at most is to be sent; and rustls relies on being shown the same bytes.
+                    // One alert at most is to be sent; and rustls relies on being shown the same
+                    // bytes.
                     let rest = &mut records[used..];
                     if let Ok(ConnectionState::EncodeTlsData(mut alert)) = self.tls.process_tls_records(rest).state {
                         append(&mut self.outgoing.bytes, |room| alert.encode(room))?;
@@ -366,7 +369,8 @@ mod tests {
 
     #[tokio::test]
     async fn text_goes_both_ways_however_the_line_cuts_it() {
-        // Lines that carry so many bytes at a time: records come in pieces, several at once, and end within a read.
+        // Lines that carry so many bytes at a time: records come in pieces, several at once, and
+        // end within a read.
         for (seed, width) in [(1, 3), (2, 100), (3, 4096), (4, 70_000), (5, 1 << 20)] {
             let mut random = StdRng::seed_from_u64(seed);
             let (server, client) = configured();

@@ -1,5 +1,5 @@
-//! What sites counted and HQ did not find. It stays until it is known to be mended: the next manifest that
-//! agrees says nothing of the window that did not.
+//! What sites counted and HQ did not find. It stays until it is known to be mended: the next
+//! manifest that agrees says nothing of the window that did not.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 const UNRECONCILED: &str = "unreconciled";
-/// Windows of a table that are counted again one by one; where more do not agree, only a load mends them.
+/// Windows of a table that are counted again one by one; where more do not agree, only a load mends
+/// them.
 const WINDOWS_MAX: usize = 50;
 
 /// Something that is not mended yet.
@@ -20,17 +21,19 @@ pub(crate) struct Discrepancy {
     /// The window in which it was found.
     pub(crate) after: Seq,
     pub(crate) through: Seq,
-    /// How many rows the site says are in the window; none where rows passed by the triggers, and no count
-    /// can tell.
+    /// How many rows the site says are in the window; none where rows passed by the triggers, and
+    /// no count can tell.
     pub(crate) stated: Option<u64>,
     /// What was found, for people.
     pub(crate) text: String,
 }
 
 impl Discrepancy {
-    /// Whether all rows of the table were stated anew since, or those of a later life are what is current.
+    /// Whether all rows of the table were stated anew since, or those of a later life are what is
+    /// current.
     fn is_stated_anew(&self, cursor: Option<Cursor>, newer: Option<Cursor>) -> bool {
-        // A load begins with a mark, which is no row: all rows of a window that ends with it lie before.
+        // A load begins with a mark, which is no row: all rows of a window that ends with it lie
+        // before.
         let is_behind = |floor: Seq| floor > self.through || floor == self.through && floor > Seq(1);
         cursor.is_some_and(|cursor| is_behind(cursor.floor)) || newer.is_some_and(|cursor| cursor.floor > Seq(0))
     }
@@ -67,7 +70,8 @@ impl Unreconciled {
             found.stated = None;
             found.text = format!("{}; so it was {WINDOWS_MAX} times before", found.text);
         }
-        // A table that grows past its triggers is found again with each manifest; the first one says it.
+        // A table that grows past its triggers is found again with each manifest; the first one
+        // says it.
         let is_known =
             |known: &Discrepancy| known.table == found.table && known.stated.is_none() && found.stated.is_none();
         if !of_site.iter().any(is_known) {
@@ -82,8 +86,8 @@ impl Unreconciled {
         all.filter_map(|(site, found)| Some((site, found, found.stated?)))
     }
 
-    /// Forgets what is mended: `counted` says that a window holds what the site says, by now. Returns sites
-    /// with nothing left.
+    /// Forgets what is mended: `counted` says that a window holds what the site says, by now.
+    /// Returns sites with nothing left.
     pub(crate) fn settle(
         &mut self,
         lake: &Lake,
@@ -110,7 +114,8 @@ impl Unreconciled {
         settled
     }
 
-    /// Forgets what a person accounted for: people were told of it, and its incident is no longer open.
+    /// Forgets what a person accounted for: people were told of it, and its incident is no longer
+    /// open.
     pub(crate) fn account(&mut self, is_open: impl Fn(&SiteId) -> bool) {
         for (site, told) in std::mem::take(&mut self.told) {
             let Some(of_site) = self.sites.get_mut(&site).filter(|_| !is_open(&site)) else { continue };

@@ -96,7 +96,8 @@ pub(crate) struct Holidays {
     pub(crate) days: BTreeSet<String>,
 }
 
-/// Silence after so long, in whole contact units: a unit is a minute, less where silence must show sooner.
+/// Silence after so long, in whole contact units: a unit is a minute, less where silence must show
+/// sooner.
 fn config_of(silent_after: Duration, beacon_interval: Duration, red_and_page: Option<(f64, f64)>) -> WatchConfig {
     let contact_minutes = Thresholds::default().contact_minutes;
     let unit = (silent_after.as_secs_f64() / contact_minutes).clamp(1.0, 60.0) as i64;
@@ -293,8 +294,8 @@ fn spec(id: &SiteId, record: &SiteRecord, holidays: &BTreeMap<String, Holidays>,
     }
 }
 
-/// The sites of a roster file as the watch sees them, for a history that begins at `listed`. `holidays` are the days of each holiday
-/// calendar (`2026-12-25`), by its name.
+/// The sites of a roster file as the watch sees them, for a history that begins at `listed`.
+/// `holidays` are the days of each holiday calendar (`2026-12-25`), by its name.
 pub fn roster_from_csv(
     text: &str,
     listed: Timestamp,
@@ -371,7 +372,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Opens and ends incidents of what HQ itself cannot do, at this node and, if it acts, at the others.
+/// Opens and ends incidents of what HQ itself cannot do, at this node and, if it acts, at the
+/// others.
 fn tell_of_hq(shared: &Shared, own: &Told, now: Timestamp) {
     let mut watch = shared.watching.watch();
     for (work, problem) in own.iter().filter(|(_, problem)| problem.is_some()) {
@@ -460,7 +462,8 @@ fn stored_tuning(view: &StateView) -> Tuning {
     view.get(TICKS, TUNING).and_then(|record| record.parse().ok()).unwrap_or_default()
 }
 
-/// All incidents known: those of the watch that acts, which is this node's or, by the lake, another's.
+/// All incidents known: those of the watch that acts, which is this node's or, by the lake,
+/// another's.
 pub(crate) fn incidents(shared: &Shared) -> Vec<Incident> {
     if shared.is_acting() {
         return shared.watching.watch().incidents().cloned().collect();

@@ -1,4 +1,5 @@
-//! The API's port: places per address, time limits at every step, and who calls is known to what is called.
+//! The API's port: places per address, time limits at every step, and who calls is known to what is
+//! called.
 
 use std::{
     io::ErrorKind,

@@ -1,7 +1,9 @@
-//! What a commit costs besides writing its rows, whether that grows with the log, and how long opening takes.
+//! What a commit costs besides writing its rows, whether that grows with the log, and how long
+//! opening takes.
 //!
-//! `cargo bench -p rollcall-lake --bench commit` prints a table. The store is a real directory with real fsyncs; the time
-//! spent in it is counted apart. `ROLLCALL_COMMITS` sets how many commits lie between the first and the last measurement.
+//! `cargo bench -p rollcall-lake --bench commit` prints a table. The store is a real directory with
+//! real fsyncs; the time spent in it is counted apart. `ROLLCALL_COMMITS` sets how many commits lie
+//! between the first and the last measurement.
 #![allow(missing_docs)]
 
 use std::{
@@ -79,7 +81,8 @@ struct Measured {
     in_store: Duration,
 }
 
-/// The median of `times` commits of one row from each of `sites` sites, whose cursors stand at `from`.
+/// The median of `times` commits of one row from each of `sites` sites, whose cursors stand at
+/// `from`.
 async fn measure(
     store: &Timed,
     table: &Arc<Table>,

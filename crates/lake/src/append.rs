@@ -89,7 +89,8 @@ impl Table {
     /// Commits `parts`, each exactly once, whoever else writes the table. When this returns, the
     /// outcomes are durable.
     ///
-    /// Cancel-safe in the sense that a commit either happened or did not; the next append finds out.
+    /// Cancel-safe in the sense that a commit either happened or did not; the next append finds
+    /// out.
     pub async fn append(self: &Arc<Self>, parts: Arc<Vec<Part>>) -> Result<Appended, LakeError> {
         self.append_as(None, parts).await
     }
@@ -117,7 +118,8 @@ impl Table {
             match self.put_entry(&base, "WRITE", actions).await? {
                 Put::Won => {
                     self.checkpoint_if_due();
-                    // Freeing thousands of small batches takes milliseconds for which nobody should wait.
+                    // Freeing thousands of small batches takes milliseconds for which nobody should
+                    // wait.
                     tokio::task::spawn_blocking(move || drop(parts));
                     return Ok(Appended { outcomes: plan.outcomes, version: base.version() + 1 });
                 }
@@ -126,7 +128,8 @@ impl Table {
                     if !touches(&winner, &plan) {
                         prepared = Some((plan, file));
                     }
-                    // Otherwise the file already written is no part of any version; vacuum removes it.
+                    // Otherwise the file already written is no part of any version; vacuum removes
+                    // it.
                 }
                 Put::Slept => base = self.snapshot(),
             }
@@ -274,7 +277,8 @@ impl Plan {
     }
 }
 
-/// A load that begins before any row was taken covers the journal's whole life: nothing lies before it.
+/// A load that begins before any row was taken covers the journal's whole life: nothing lies before
+/// it.
 fn apply_mark(cursor: &mut Cursor, mark: &PartMark, is_first: bool) {
     match mark.kind {
         MarkKind::LoadBegun => {
@@ -303,7 +307,8 @@ fn rows_after(rows: &RecordBatch, after: Seq) -> Cow<'_, RecordBatch> {
     if from == 0 { Cow::Borrowed(rows) } else { Cow::Owned(rows.slice(from, rows.num_rows() - from)) }
 }
 
-/// An error if a part has columns that the table has not: they were forgotten since it was conformed.
+/// An error if a part has columns that the table has not: they were forgotten since it was
+/// conformed.
 fn has_columns_of(schema: &TableSchema, part: &Part) -> Result<(), LakeError> {
     let fields = part.rows.rows.schema_ref().fields().iter();
     let mut of_stores = fields.map(|field| field.name()).filter(|name| !name.starts_with('_'));

@@ -1,4 +1,5 @@
-//! Tables set aside: their logs are damaged, and nothing of them is read or written until they are repaired.
+//! Tables set aside: their logs are damaged, and nothing of them is read or written until they are
+//! repaired.
 
 use std::{
     collections::HashSet,
@@ -27,8 +28,8 @@ pub(crate) struct Aside {
 }
 
 impl Table {
-    /// The table at `root`, whose log is damaged as `what` says, set aside: as of before the damage, and
-    /// neither read nor written until it is repaired.
+    /// The table at `root`, whose log is damaged as `what` says, set aside: as of before the
+    /// damage, and neither read nor written until it is repaired.
     pub(crate) async fn open_aside(
         store: Arc<dyn ObjectStore>,
         root: Path,

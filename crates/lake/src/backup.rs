@@ -63,8 +63,8 @@ struct Known {
 }
 
 /// Copies the lake in `from` to `to`, which may hold an earlier copy of the same lake: what is
-/// there already is not read again. Then
-/// reads the copy as a lake is read, and compares. `progress` hears how many data files of how many are done.
+/// there already is not read again. Then reads the copy as a lake is read, and compares. `progress`
+/// hears how many data files of how many are done.
 pub async fn back_up(
     from: &Arc<dyn ObjectStore>,
     to: &Arc<dyn ObjectStore>,
@@ -202,7 +202,8 @@ async fn copy_log(from: &dyn ObjectStore, to: &dyn ObjectStore, known: &Known) -
     for meta in replay::files(from, &known.root).await? {
         let name = meta.location.filename().unwrap_or_default();
         let version = name.split('.').next().and_then(|version| version.parse::<u64>().ok());
-        // What names the newest checkpoint may name one beyond; who reads the copy looks for itself.
+        // What names the newest checkpoint may name one beyond; who reads the copy looks for
+        // itself.
         if version.is_none_or(|version| version > known.snapshot.version()) {
             continue;
         }

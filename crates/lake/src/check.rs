@@ -1,5 +1,5 @@
-//! Looks whether a lake is what was written: logs, checkpoints, data files, secrets. And mends what can be
-//! mended.
+//! Looks whether a lake is what was written: logs, checkpoints, data files, secrets. And mends what
+//! can be mended.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -53,7 +53,8 @@ pub enum Damage {
         /// What is known to be lost by going back.
         lost: Vec<LostRange>,
     },
-    /// The log of a table of HQ's own, whose rows stand each for itself: what can be read of it is taken.
+    /// The log of a table of HQ's own, whose rows stand each for itself: what can be read of it is
+    /// taken.
     OwnLog {
         /// Where the table is.
         table: String,
@@ -94,7 +95,8 @@ pub enum Damage {
         /// What to do.
         remedy: String,
     },
-    /// HQ's own state may be older than it was: a person looks at users, tokens and sites that were retired.
+    /// HQ's own state may be older than it was: a person looks at users, tokens and sites that were
+    /// retired.
     Doubt,
 }
 
@@ -143,7 +145,8 @@ pub struct CheckReport {
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// Data files without a digest: an earlier HQ wrote them, and only that they are there was looked at.
+    /// Data files without a digest: an earlier HQ wrote them, and only that they are there was
+    /// looked at.
     pub unverified: usize,
 }
 
@@ -270,8 +273,8 @@ async fn check_log(
     Ok(None)
 }
 
-/// What is known to be lost when a table goes back to `sound`: how far its sites had come by what can be
-/// read behind that.
+/// What is known to be lost when a table goes back to `sound`: how far its sites had come by what
+/// can be read behind that.
 fn lost(sound: Option<&Snapshot>, behind: &[(u64, Result<crate::entry::Entry, LakeError>)]) -> Vec<LostRange> {
     let mut through: BTreeMap<(SiteNumber, Epoch), u64> = BTreeMap::new();
     let entries = behind.iter().filter_map(|(_, entry)| entry.as_ref().ok());
@@ -326,9 +329,9 @@ fn damage_of(root: &Path, is_published: bool, file: &DataFile) -> Damage {
 }
 
 impl Lake {
-    /// Mends what was found, as far as the lake alone can: the table is as of before the damage, or without
-    /// the file. To have sites state again what they lost by it is the caller's. The lake must be opened
-    /// anew afterwards.
+    /// Mends what was found, as far as the lake alone can: the table is as of before the damage, or
+    /// without the file. To have sites state again what they lost by it is the caller's. The lake
+    /// must be opened anew afterwards.
     pub async fn mend(&self, finding: &Finding) -> Result<(), LakeError> {
         let store = self.store();
         match &finding.damage {
@@ -374,8 +377,8 @@ impl Lake {
 }
 
 impl Table {
-    /// Looks whether the log is still what this process read. What it has in memory is whole, so a new
-    /// checkpoint mends what went bad since. Whether one was needed.
+    /// Looks whether the log is still what this process read. What it has in memory is whole, so a
+    /// new checkpoint mends what went bad since. Whether one was needed.
     pub async fn heal(self: &Arc<Self>) -> Result<bool, LakeError> {
         self.must_be_sound()?;
         let _committing = self.committing.lock().await;
@@ -434,8 +437,8 @@ impl Table {
         Ok(())
     }
 
-    /// Looks at data files of the newest version that are due, and notes those that are damaged. One that
-    /// the store does not give is an error, after the others.
+    /// Looks at data files of the newest version that are due, and notes those that are damaged.
+    /// One that the store does not give is an error, after the others.
     pub async fn scrub(&self, is_due: impl Fn(&str) -> bool) -> Result<(), LakeError> {
         let (snapshot, mut outcome) = (self.snapshot(), Ok(()));
         for file in snapshot.files().filter(|file| is_due(&file.path)) {

@@ -1,5 +1,5 @@
-//! Checkpoints: the whole state of a table in one Parquet file, so that opening reads little of the log.
-//! Source: the Delta transaction log protocol, "Checkpoints", classic single-file form.
+//! Checkpoints: the whole state of a table in one Parquet file, so that opening reads little of the
+//! log. Source: the Delta transaction log protocol, "Checkpoints", classic single-file form.
 
 use std::sync::Arc;
 
@@ -136,8 +136,8 @@ pub(crate) async fn put(
     let (doing, version) = ("writing a checkpoint", snapshot.version);
     let written = tokio::task::spawn_blocking(move || write(&snapshot));
     let (bytes, actions) = written.await.doing(doing)??;
-    // Another node may write one of this version too, of other bytes. The first of them stays, with its
-    // digest; until that is there, nothing but the reader tells whether it is damaged.
+    // Another node may write one of this version too, of other bytes. The first of them stays, with
+    // its digest; until that is there, nothing but the reader tells whether it is damaged.
     let digest = Digest::of(&bytes).to_string().into_bytes();
     match store.put_opts(&replay::checkpoint_path(root, version), bytes.into(), mode.into()).await {
         Err(object_store::Error::AlreadyExists { .. }) => {}
@@ -146,8 +146,8 @@ pub(crate) async fn put(
             store.put(&replay::checkpoint_digest_path(root, version), digest.into()).await.doing(doing)?;
         }
     }
-    // Others may have come further meanwhile. Whoever still wins this race with an older one misleads
-    // nobody: who opens a table looks whether the log goes on.
+    // Others may have come further meanwhile. Whoever still wins this race with an older one
+    // misleads nobody: who opens a table looks whether the log goes on.
     if replay::last_checkpoint(store, root).await?.is_none_or(|named| named < version) {
         let last = serde_json::json!({"version": version, "size": actions}).to_string();
         let path = replay::last_checkpoint_path(root);

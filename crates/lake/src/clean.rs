@@ -1,7 +1,7 @@
 //! Deletes what no version of a table names any more.
 //!
-//! No wall clock decides: another node's may differ, and any may be set. A file goes once this process has
-//! seen for as long as it is to be kept, by the boot clock, that nothing needs it.
+//! No wall clock decides: another node's may differ, and any may be set. A file goes once this
+//! process has seen for as long as it is to be kept, by the boot clock, that nothing needs it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -38,7 +38,8 @@ impl Unwanted {
         old.map(|(path, _)| path.clone()).collect()
     }
 
-    /// The log is not needed before version `from` now; before which one has it not been for `keep`?
+    /// The log is not needed before version `from` now; before which one has it not been for
+    /// `keep`?
     fn log_to_delete(&mut self, from: u64, now: Duration, keep: Duration) -> u64 {
         if self.log.back().is_none_or(|(_, known)| *known < from) {
             self.log.push_back((now, from));
@@ -52,8 +53,8 @@ impl Unwanted {
 }
 
 impl Table {
-    /// Deletes data files that no version within `retention` names: removed ones, and ones whose commit
-    /// never came. The first call only notes them. Returns how many went.
+    /// Deletes data files that no version within `retention` names: removed ones, and ones whose
+    /// commit never came. The first call only notes them. Returns how many went.
     pub async fn vacuum(&self, retention: Retention) -> Result<usize, LakeError> {
         let listed: Vec<_> = self.store.list(Some(&self.root)).try_collect().await.doing("listing data files")?;
         // Newer than the list: what was committed meanwhile is in use.
@@ -74,9 +75,9 @@ impl Table {
         Ok(goes.len())
     }
 
-    /// Deletes log entries and checkpoints that come before the last checkpoint but one and have for
-    /// `keep`: were the last one damaged, the one before it and the log behind it are the table. Returns
-    /// how many went.
+    /// Deletes log entries and checkpoints that come before the last checkpoint but one and have
+    /// for `keep`: were the last one damaged, the one before it and the log behind it are the
+    /// table. Returns how many went.
     pub async fn clean_log(&self, keep: Duration) -> Result<usize, LakeError> {
         // Never below what the zombie rule needs.
         let keep = keep.max(RETENTION_MIN);

@@ -27,11 +27,13 @@ use crate::{
 /// When and how much to compact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactionLimits {
-    /// Files below this, in bytes, are small: as ingest writes them, in the order in which rows came.
+    /// Files below this, in bytes, are small: as ingest writes them, in the order in which rows
+    /// came.
     pub small_file_bytes: u64,
     /// Compaction waits for this many small files.
     pub files_min: usize,
-    /// One run takes at most this many rows of small files and sorts them in memory, which bounds that.
+    /// One run takes at most this many rows of small files and sorts them in memory, which bounds
+    /// that.
     pub rows_max: u64,
     /// What was sorted is merged further, as a stream, up to this many bytes a file.
     pub target_bytes: u64,
@@ -88,10 +90,11 @@ impl Default for Retention {
 }
 
 impl Table {
-    /// Merges small files, if there are enough of them, else larger ones, if there are enough of those; or
-    /// files of history. One run is bounded in memory; call it again until it does nothing. `sites` tells
-    /// numbers of sites whose rows are not all current, and which of their lives may be: it is asked once the
-    /// version to be compacted is pinned, and what it says must not be older than that.
+    /// Merges small files, if there are enough of them, else larger ones, if there are enough of
+    /// those; or files of history. One run is bounded in memory; call it again until it does
+    /// nothing. `sites` tells numbers of sites whose rows are not all current, and which of their
+    /// lives may be: it is asked once the version to be compacted is pinned, and what it says must
+    /// not be older than that.
     pub async fn compact<N, F>(
         self: &Arc<Self>,
         limits: CompactionLimits,
@@ -107,7 +110,8 @@ impl Table {
         }
         let (site_number, lives) = sites().await?;
         let fold = |inputs: &[Arc<DataFile>]| {
-            // Only when every current file takes part is it known that no older version lies elsewhere.
+            // Only when every current file takes part is it known that no older version lies
+            // elsewhere.
             let is_whole = base.files().filter(|file| !file.superseded).count() == inputs.len();
             let mutations: u64 = inputs.iter().map(|file| file.mutations).sum();
             // Their keys are in memory. Where there are too many, versions stay together; questions
@@ -202,7 +206,8 @@ impl Table {
         for _ in 0..crate::append::COMMIT_ATTEMPTS {
             let base = self.snapshot();
             let still_there = inputs.iter().all(|file| base.files.contains_key(file.path.as_str()));
-            // A load that was completed meanwhile only makes more rows superseded; the next run sees to them.
+            // A load that was completed meanwhile only makes more rows superseded; the next run
+            // sees to them.
             if !still_there || base.schema() != pinned.schema() {
                 return Ok(false);
             }

@@ -79,8 +79,8 @@ pub struct Conformed {
     /// Why rows were left out, if any were: their key is null or does not fit its column, so they
     /// could not be told apart.
     pub unidentified: Option<String>,
-    /// Rows whose key is kept as the site wrote it only because HQ reads its text as a time or a day, by
-    /// `_seq`, ascending.
+    /// Rows whose key is kept as the site wrote it only because HQ reads its text as a time or a
+    /// day, by `_seq`, ascending.
     read_keys: Vec<i64>,
     clock: SiteClock,
 }
@@ -94,8 +94,8 @@ impl Conformed {
         Self { rows, new_columns, key, misfits: 0, unidentified: None, read_keys, clock }
     }
 
-    /// Rows of these, without the exact form of keys that HQ reads where they come before `from`: rows that
-    /// are stored without it must be found by their changes.
+    /// Rows of these, without the exact form of keys that HQ reads where they come before `from`:
+    /// rows that are stored without it must be found by their changes.
     pub(crate) fn exact_from<'a>(
         &self,
         rows: Cow<'a, RecordBatch>,
@@ -134,7 +134,8 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
     check_key(&key, &schema.key)?;
     let mut exact_keys = ExactKeys::new(rows)?;
     for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-        // A column of the store's may be called like one of ours; it says how it was declared there.
+        // A column of the store's may be called like one of ours; it says how it was declared
+        // there.
         let is_ours = !field.metadata().contains_key(columns::METADATA_DECLARED);
         match field.name().as_str() {
             columns::SEQ | columns::OP if is_ours => out.push(field.name(), array.clone()),
@@ -247,7 +248,8 @@ pub(crate) fn recast<'a>(
     }
     let again = conform(rows, schema, part.clock)?;
     match again.unidentified {
-        // They go to quarantine when the site sends them again, since the table's types are known by then.
+        // They go to quarantine when the site sends them again, since the table's types are known
+        // by then.
         Some(reason) => Err(LakeError::Rows(reason)),
         None => Ok(Cow::Owned(again.rows)),
     }
@@ -282,7 +284,8 @@ fn is_parsed(from: &DataType, to: ColumnType) -> bool {
     matches!((from, to), (DataType::Utf8 | DataType::Int64, ColumnType::Timestamp | ColumnType::Date))
 }
 
-/// `keeps_text` says that the text of a time can be kept beside it, where the time alone is not exact.
+/// `keeps_text` says that the text of a time can be kept beside it, where the time alone is not
+/// exact.
 fn convert(array: &ArrayRef, kind: ColumnType, zone: Tz, keeps_text: bool) -> Result<Converted, LakeError> {
     let target = kind.arrow();
     if *array.data_type() == target {
@@ -330,9 +333,9 @@ fn cast_exactly(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, LakeErr
     arrow_select::nullif::nullif(&there, &changed).doing(doing)
 }
 
-/// Texts of times as instants; texts without an offset are local and kept, and so are those that say more
-/// than an instant can: the seventh digit of a second, or spaces around it. Where no text can be kept, these
-/// do not fit.
+/// Texts of times as instants; texts without an offset are local and kept, and so are those that
+/// say more than an instant can: the seventh digit of a second, or spaces around it. Where no text
+/// can be kept, these do not fit.
 fn parse_times(texts: &StringArray, zone: Tz, keeps_text: bool) -> Converted {
     let mut instants = TimestampMicrosecondBuilder::with_capacity(texts.len());
     let mut locals = StringBuilder::new();
@@ -445,7 +448,8 @@ fn parse_plain(text: &[u8]) -> Option<NaiveDateTime> {
     fraction[1..].iter().all(u8::is_ascii_digit).then(|| date.and_hms_micro_opt(hour, minute, second, micros))?
 }
 
-/// A zone's offsets, remembered for the last local hour: rows of one batch are mostly from the same one.
+/// A zone's offsets, remembered for the last local hour: rows of one batch are mostly from the same
+/// one.
 struct ZoneOffsets {
     zone: Tz,
     hour: i64,
@@ -537,25 +541,25 @@ impl Misfits {
     }
 }
 
-/// A column of ours in a site's rows; one of the store's own that is called the same says how it was declared
-/// there.
+/// A column of ours in a site's rows; one of the store's own that is called the same says how it
+/// was declared there.
 pub fn our_column<'a>(rows: &'a RecordBatch, name: &str) -> Option<&'a ArrayRef> {
     let is_ours = |field: &Field| field.name() == name && !field.metadata().contains_key(columns::METADATA_DECLARED);
     let place = rows.schema_ref().fields().iter().position(|field| is_ours(field))?;
     Some(rows.column(place))
 }
 
-/// Collects the rows whose key must be kept as the store has it, because HQ's columns alone would not tell it
-/// from another.
+/// Collects the rows whose key must be kept as the store has it, because HQ's columns alone would
+/// not tell it from another.
 struct ExactKeys {
     /// As the site itself says.
     said: Vec<Option<String>>,
-    /// The key's columns as they were sent, by name; and the rows that are in need of an exact form by one of
-    /// them.
+    /// The key's columns as they were sent, by name; and the rows that are in need of an exact form
+    /// by one of them.
     columns: Vec<(String, ArrayRef)>,
     needed: Vec<bool>,
-    /// Those that are in need of one although every value has its place: HQ reads it as another kind of
-    /// value.
+    /// Those that are in need of one although every value has its place: HQ reads it as another
+    /// kind of value.
     is_any_read: bool,
     lacking: Vec<bool>,
 }

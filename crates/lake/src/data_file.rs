@@ -115,8 +115,8 @@ fn count_mutations(batch: &RecordBatch) -> u64 {
     }
 }
 
-/// Delta statistics from what the Parquet writer gathered. Bounds that are not exact are left out, and those of floats,
-/// since NaN is outside them.
+/// Delta statistics from what the Parquet writer gathered. Bounds that are not exact are left out,
+/// and those of floats, since NaN is outside them.
 fn file_stats(schema: &TableSchema, parquet: &ParquetMetaData) -> FileStats {
     let mut stats =
         FileStats { num_records: parquet.file_metadata().num_rows().unsigned_abs(), ..FileStats::default() };
@@ -202,7 +202,8 @@ pub(crate) fn stream(
     Ok(reader.map(move |batch| fit_to(&batch.doing(doing)?, &wanted)))
 }
 
-/// The columns of `schema` in its order, from a batch that may lack some or hold them in another encoding.
+/// The columns of `schema` in its order, from a batch that may lack some or hold them in another
+/// encoding.
 pub(crate) fn fit(batch: &RecordBatch, schema: &TableSchema) -> Result<RecordBatch, LakeError> {
     fit_to(batch, schema.arrow())
 }

@@ -1,7 +1,8 @@
 //! A directory as an object store whose puts are durable when they return.
 //!
-//! `LocalFileSystem` never syncs: after a power cut a log entry could exist and be torn. Here a put writes a temporary
-//! file, syncs it, gives it its name (by link for *put if absent*, by rename otherwise) and syncs the directory.
+//! `LocalFileSystem` never syncs: after a power cut a log entry could exist and be torn. Here a put
+//! writes a temporary file, syncs it, gives it its name (by link for *put if absent*, by rename
+//! otherwise) and syncs the directory.
 
 use std::{
     collections::HashMap,
@@ -140,7 +141,8 @@ fn write_durably(temporary: &FilePath, target: &FilePath, payload: &PutPayload, 
     if create {
         let linked = fs::hard_link(temporary, target);
         if linked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            // "Exists" must mean that it survives a power cut: it may be our own, from a put whose last step failed.
+            // "Exists" must mean that it survives a power cut: it may be our own, from a put whose
+            // last step failed.
             File::open(target)?.sync_all()?;
             File::open(directory)?.sync_all()?;
         }

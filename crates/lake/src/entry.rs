@@ -33,7 +33,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// A new entry after the one with the digest `previous`: itself, its text, and the id of its commit.
+    /// A new entry after the one with the digest `previous`: itself, its text, and the id of its
+    /// commit.
     pub(crate) fn write(
         operation: &str,
         actions: Vec<Action>,
@@ -82,8 +83,8 @@ impl Entry {
         Ok(Self { actions, bytes: text.len(), digest, previous: previous.transpose()? })
     }
 
-    /// What the first entry of the table at `root` follows: that it is of this table, and not the first of
-    /// another.
+    /// What the first entry of the table at `root` follows: that it is of this table, and not the
+    /// first of another.
     pub(crate) fn beginning(root: &Path) -> Digest {
         Digest::of(format!("table {root}").as_bytes())
     }

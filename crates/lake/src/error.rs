@@ -3,7 +3,8 @@
 /// Why a lake operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
-    /// The object store did not do what was asked; it may work later. Whether a write took effect was looked up already.
+    /// The object store did not do what was asked; it may work later. Whether a write took effect
+    /// was looked up already.
     #[error("{doing}")]
     Store {
         /// What was being done.

@@ -1,7 +1,8 @@
 //! A table of the stores' is emptied of all that sites proposed for it: rows, columns, key.
 //!
-//! The cursors stay: what a site knows to be confirmed must not seem to be gone. Sites that have the table state
-//! it again, which is the caller's to ask; the first of them proposes columns and key anew.
+//! The cursors stay: what a site knows to be confirmed must not seem to be gone. Sites that have
+//! the table state it again, which is the caller's to ask; the first of them proposes columns and
+//! key anew.
 
 use std::sync::Arc;
 

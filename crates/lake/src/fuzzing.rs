@@ -36,8 +36,8 @@ pub fn written_checkpoint() -> Vec<u8> {
     written().map(|(bytes, _)| bytes).unwrap_or_default()
 }
 
-/// Whether this is taken for a checkpoint. The reader of Parquet is known to panic on some that are not: a table's
-/// log takes that for damage, and so does this.
+/// Whether this is taken for a checkpoint. The reader of Parquet is known to panic on some that are
+/// not: a table's log takes that for damage, and so does this.
 pub fn checkpoint(bytes: Vec<u8>) -> bool {
     std::panic::catch_unwind(|| checkpoint::read(3, bytes.into()).is_ok()).unwrap_or(false)
 }

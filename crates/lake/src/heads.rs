@@ -1,8 +1,8 @@
 //! How far each table, and each secret, had come: what is there later must not be older.
 //!
-//! The chain of digests in a log tells when an entry is missing from its middle. That the last ones are
-//! missing, or a whole table, is told by this object, which is written anew from time to time, with the
-//! digest of its own text. What came after it was written last and is gone is not told.
+//! The chain of digests in a log tells when an entry is missing from its middle. That the last ones
+//! are missing, or a whole table, is told by this object, which is written anew from time to time,
+//! with the digest of its own text. What came after it was written last and is gone is not told.
 
 use std::collections::BTreeMap;
 

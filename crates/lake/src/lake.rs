@@ -106,7 +106,8 @@ impl Lake {
         Ok(lake)
     }
 
-    /// Opens or creates the lake in the object store at `address`, as other nodes may at the same time. See [`store_at`].
+    /// Opens or creates the lake in the object store at `address`, as other nodes may at the same
+    /// time. See [`store_at`].
     pub async fn open_shared(address: &str, options: LakeOptions) -> Result<Self, LakeError> {
         let store = store_at(address)?;
         probe(store.as_ref()).await?;
@@ -183,7 +184,8 @@ impl Lake {
         self._lock.is_none()
     }
 
-    /// Takes over what other nodes committed, as of now or later. Callers that come together share one look.
+    /// Takes over what other nodes committed, as of now or later. Callers that come together share
+    /// one look.
     pub async fn follow(&self) -> Result<(), LakeError> {
         if !self.is_shared() {
             return Ok(());
@@ -325,7 +327,8 @@ impl Lake {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Those of them that there are to people: not the forgotten ones, which only have cursors left.
+    /// Those of them that there are to people: not the forgotten ones, which only have cursors
+    /// left.
     pub fn shown_tables(&self) -> BTreeMap<TableName, Arc<Table>> {
         let mut tables = self.tables();
         tables.retain(|_, table| !table.snapshot().is_forgotten());
@@ -361,8 +364,8 @@ pub(crate) async fn table_roots(store: &dyn ObjectStore) -> Result<Vec<(TableNam
     Ok(listed.common_prefixes.into_iter().filter_map(named).collect())
 }
 
-/// The lake's id. One that is gone is put back if it was noted; a new one is made only where there is
-/// nothing yet.
+/// The lake's id. One that is gone is put back if it was noted; a new one is made only where there
+/// is nothing yet.
 async fn lake_id(store: &dyn ObjectStore, heads: &Heads) -> Result<String, LakeError> {
     let path = Path::from("rollcall/lake.json");
     let gone = |what: &str| {

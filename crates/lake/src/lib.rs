@@ -1,13 +1,16 @@
 //! HQ's only durable thing: open Delta Lake tables, in which a site's rows and its cursor land in
 //! one atomic step.
 //!
-//! - [`Table::append`] takes parts of sites' batches and commits each exactly once: a part is accepted only where the
-//!   cursor of (table, site, epoch) stands at the part's *previous* position, trimmed where it overlaps, refused where it
-//!   would leave a gap. The cursors are Delta `txn` actions in the same commit as the rows.
-//! - A commit is a *put if absent* of the next log entry. When the outcome is unknown, or someone else won, the log is
-//!   read and our own commit id looked for, so any number of nodes can write one table.
+//! - [`Table::append`] takes parts of sites' batches and commits each exactly once: a part is
+//!   accepted only where the cursor of (table, site, epoch) stands at the part's *previous*
+//!   position, trimmed where it overlaps, refused where it would leave a gap. The cursors are Delta
+//!   `txn` actions in the same commit as the rows.
+//! - A commit is a *put if absent* of the next log entry. When the outcome is unknown, or someone
+//!   else won, the log is read and our own commit id looked for, so any number of nodes can write
+//!   one table.
 //! - [`Snapshot`] is one version of a table: files, schema, cursors. Cloning it costs nothing.
-//! - [`StateLog`] keeps what HQ itself knows (roster, users, settings) in one more such table; [`Vault`] keeps secrets.
+//! - [`StateLog`] keeps what HQ itself knows (roster, users, settings) in one more such table;
+//!   [`Vault`] keeps secrets.
 //!
 //! Nothing here knows about connections, the roll or SQL. Deletion of data files happens only in
 //! [`Table::vacuum`].

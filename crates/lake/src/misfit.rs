@@ -26,8 +26,8 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// Takes misfits out of `_misfit` and into their columns where these can hold them exactly; `kind` says of a
-/// column whether it is one to look at, and its type. Nothing else of the rows changes.
+/// Takes misfits out of `_misfit` and into their columns where these can hold them exactly; `kind`
+/// says of a column whether it is one to look at, and its type. Nothing else of the rows changes.
 pub(crate) fn take_in(rows: RecordBatch, kind: impl Fn(&str) -> Option<ColumnType>) -> Result<RecordBatch, LakeError> {
     let Some((place, _)) = rows.schema_ref().column_with_name(our_columns::MISFIT) else { return Ok(rows) };
     let misfits = rows.column(place).as_string_opt::<i32>();
@@ -106,8 +106,8 @@ fn filled<T: ArrowPrimitiveType>(
     both.map(|(known, text)| known.or_else(|| parse(text.as_deref()?))).collect()
 }
 
-/// Whether a column of one type can become one of another without any value being another one: what a person
-/// may retype.
+/// Whether a column of one type can become one of another without any value being another one: what
+/// a person may retype.
 pub(crate) fn is_wider(from: ColumnType, to: ColumnType) -> bool {
     let decimal_digits = |kind| match kind {
         ColumnType::Integer => Some((10, 0)),

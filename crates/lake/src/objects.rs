@@ -27,8 +27,8 @@ pub(crate) async fn get_optional(store: &dyn ObjectStore, path: &Path) -> Result
     }
 }
 
-/// Sees to it that an object is there, durable: `body`, unless someone (an attempt of our own whose reply was lost, for
-/// one) created it before. The caller reads it when it matters whose it is.
+/// Sees to it that an object is there, durable: `body`, unless someone (an attempt of our own whose
+/// reply was lost, for one) created it before. The caller reads it when it matters whose it is.
 pub(crate) async fn put_if_absent(store: &dyn ObjectStore, path: &Path, body: Bytes) -> Result<(), LakeError> {
     let mut unknown = None;
     for pause in pauses() {

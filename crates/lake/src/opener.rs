@@ -55,7 +55,8 @@ impl Opener {
         Table::open_or_create(self.store.clone(), root, self.clock.clone(), &schema).await
     }
 
-    /// The state log, and what of it is lost: what can be read of it counts, since nothing goes without it.
+    /// The state log, and what of it is lost: what can be read of it counts, since nothing goes
+    /// without it.
     pub(crate) async fn state(&self) -> Result<(StateLog, Vec<String>), LakeError> {
         let root = Path::from("rollcall/state");
         let noted = self.heads.tables.get(root.as_ref()).copied();
@@ -95,7 +96,8 @@ impl Opener {
     }
 }
 
-/// Takes over what others committed. A table whose log is damaged is set aside, and hinders no other.
+/// Takes over what others committed. A table whose log is damaged is set aside, and hinders no
+/// other.
 pub(crate) async fn follow_table(table: &Arc<Table>) -> Result<(), LakeError> {
     if table.set_aside().is_some() {
         return Ok(());

@@ -1,8 +1,8 @@
 //! A table gets another key: the first site proposed a wrong one.
 //!
-//! Which rows are versions of one row was told by the old key, and files were compacted by it. So the sites
-//! must state their rows again afterwards, which is the caller's; what a complete load states is told by
-//! the new key alone.
+//! Which rows are versions of one row was told by the old key, and files were compacted by it. So
+//! the sites must state their rows again afterwards, which is the caller's; what a complete load
+//! states is told by the new key alone.
 
 use std::sync::Arc;
 

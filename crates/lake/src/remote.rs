@@ -1,4 +1,5 @@
-//! Object stores beyond this machine: finding one by its address, and making sure that it can hold a lake.
+//! Object stores beyond this machine: finding one by its address, and making sure that it can hold
+//! a lake.
 
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use crate::error::{Doing, LakeError};
 /// Writers that race for one name when a store is tried.
 const RACERS: u8 = 4;
 
-/// The store at `s3://bucket/prefix` (or `gs://`, `az://`), with what it needs beside the address from the environment:
-/// `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP` and the like, by the names the store's own tools use.
+/// The store at `s3://bucket/prefix` (or `gs://`, `az://`), with what it needs beside the address
+/// from the environment: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP` and the like, by
+/// the names the store's own tools use.
 pub fn store_at(address: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
     let url = Url::parse(address).map_err(|error| {
         LakeError::NoStore(format!("{address:?} is not an address such as s3://bucket/prefix: {error}"))
@@ -26,8 +28,8 @@ pub fn store_at(address: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 
-/// Tries whether the store refuses a put of what exists, also when several try at once: every commit relies on it. Leaves
-/// nothing behind.
+/// Tries whether the store refuses a put of what exists, also when several try at once: every
+/// commit relies on it. Leaves nothing behind.
 pub(crate) async fn probe(store: &dyn ObjectStore) -> Result<(), LakeError> {
     let path = Path::from("rollcall/probe").join(uuid::Uuid::new_v4().to_string());
     let put = |racer: u8| {

@@ -68,8 +68,8 @@ pub(crate) async fn open(store: &dyn ObjectStore, root: &Path) -> Result<Option<
         if !is_hole(store, root, end).await? {
             return Ok(opened);
         }
-        // Entries were cleaned away, so a newer checkpoint holds them: somebody wrote this one, slept, and named it last. Who
-        // took the hole for the end would commit into it.
+        // Entries were cleaned away, so a newer checkpoint holds them: somebody wrote this one,
+        // slept, and named it last. Who took the hole for the end would commit into it.
         let newer = newest_checkpoint(store, root, end).await?;
         from = Some(newer.ok_or_else(|| LakeError::damaged(format!("the log of {root} lacks entry {end}")))?);
     }
@@ -183,7 +183,8 @@ struct LastCheckpoint {
     version: u64,
 }
 
-/// The table as of a checkpoint; none if it is not there, or damaged: an older one and more of the log will do.
+/// The table as of a checkpoint; none if it is not there, or damaged: an older one and more of the
+/// log will do.
 pub(crate) async fn sound_checkpoint(
     store: &dyn ObjectStore,
     root: &Path,

@@ -1,9 +1,9 @@
-//! A column gets a wider type: every file of the table is written anew with it, history too, and what did not
-//! fit is taken in.
+//! A column gets a wider type: every file of the table is written anew with it, history too, and
+//! what did not fit is taken in.
 //!
-//! Ingest goes on meanwhile. What it adds while files are being written is written in the next round; the
-//! last few are, with the commit that exchanges all of them and the schema. A reader sees the table before or
-//! after, never between.
+//! Ingest goes on meanwhile. What it adds while files are being written is written in the next
+//! round; the last few are, with the commit that exchanges all of them and the schema. A reader
+//! sees the table before or after, never between.
 
 use std::{
     collections::HashMap,
@@ -40,8 +40,8 @@ pub struct RetypeReport {
 }
 
 impl Table {
-    /// Gives a column of the table a wider type. It is refused for a part of the key, and where a value could
-    /// come to be another one.
+    /// Gives a column of the table a wider type. It is refused for a part of the key, and where a
+    /// value could come to be another one.
     pub async fn retype(self: &Arc<Self>, column: &str, kind: ColumnType) -> Result<RetypeReport, LakeError> {
         let mut written: HashMap<String, DataFile> = HashMap::new();
         let begun = Instant::now();

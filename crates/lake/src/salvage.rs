@@ -1,5 +1,5 @@
-//! What of a damaged log can be used, and how it becomes a log again: a checkpoint of that takes the place
-//! of what came before.
+//! What of a damaged log can be used, and how it becomes a log again: a checkpoint of that takes
+//! the place of what came before.
 
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use crate::{
     snapshot::{DataFile, FileStats, Snapshot, meta_data_for},
 };
 
-/// What of HQ's own state may be older than it was: people and rights are not believed until somebody looked.
+/// What of HQ's own state may be older than it was: people and rights are not believed until
+/// somebody looked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doubt {
     /// What is lost, or may be.
@@ -59,8 +60,9 @@ impl Doubt {
     }
 }
 
-/// Takes every entry that can be read, whatever is missing between them: for tables whose rows stand each
-/// for itself. The log ends then with a checkpoint of that, not before `noted`. Returns what is lost.
+/// Takes every entry that can be read, whatever is missing between them: for tables whose rows
+/// stand each for itself. The log ends then with a checkpoint of that, not before `noted`. Returns
+/// what is lost.
 pub(crate) async fn take_what_is_there(
     store: &dyn ObjectStore,
     root: &Path,
@@ -111,8 +113,9 @@ pub(crate) async fn take_what_is_there(
     Ok(lost)
 }
 
-/// Takes in data files that are there and that no entry names: those of entries that cannot be read. Rows
-/// that were taken out before may be among them again; each stands for itself. What cannot be read is said.
+/// Takes in data files that are there and that no entry names: those of entries that cannot be
+/// read. Rows that were taken out before may be among them again; each stands for itself. What
+/// cannot be read is said.
 async fn adopt(store: &dyn ObjectStore, root: &Path, snapshot: &mut Snapshot) -> Result<Vec<String>, LakeError> {
     let listed: Vec<_> = store.list(Some(root)).try_collect().await.doing("listing data files")?;
     let (log, mut lost) = (replay::log_path(root), Vec::new());
@@ -147,8 +150,8 @@ async fn adopt(store: &dyn ObjectStore, root: &Path, snapshot: &mut Snapshot) ->
     Ok(lost)
 }
 
-/// Takes a damaged table back to where it was before the damage. What came behind that is not part of it
-/// any more: its log goes on after `newest`. Returns the state it has then.
+/// Takes a damaged table back to where it was before the damage. What came behind that is not part
+/// of it any more: its log goes on after `newest`. Returns the state it has then.
 pub(crate) async fn roll_back(store: &dyn ObjectStore, root: &Path, newest: u64) -> Result<Snapshot, LakeError> {
     let sound = replay::sound(store, root).await?;
     let mut snapshot = match sound.opened {

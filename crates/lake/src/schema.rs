@@ -1,4 +1,5 @@
-//! A table's columns: our own and the site's, as Delta types, and how schemas of different stores merge.
+//! A table's columns: our own and the site's, as Delta types, and how schemas of different stores
+//! merge.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,8 +25,8 @@ pub mod our_columns {
     pub const RECEIVED_AT: &str = "_received_at";
     /// JSON object of values that did not fit their column.
     pub const MISFIT: &str = "_misfit";
-    /// The row's key in a form that is one-to-one, where the key's columns are not; a part of the key where
-    /// the table has it.
+    /// The row's key in a form that is one-to-one, where the key's columns are not; a part of the
+    /// key where the table has it.
     pub const EXACT_KEY: &str = rollcall_types::columns::EXACT_KEY;
 
     /// [`OP`]s that supersede an older version of their row.
@@ -193,7 +194,8 @@ impl TableSchema {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// The columns by which rows of one site are told apart: the key, and its exact form once a row had one.
+    /// The columns by which rows of one site are told apart: the key, and its exact form once a row
+    /// had one.
     pub fn key_columns(&self) -> impl Iterator<Item = &str> {
         let exact = self.column(our_columns::EXACT_KEY).filter(|_| !self.key.is_empty());
         self.key.iter().map(String::as_str).chain(exact.map(|column| column.name.as_str()))

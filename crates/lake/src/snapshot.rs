@@ -1,4 +1,5 @@
-//! One version of a table, in memory. Persistent maps make a clone cost nothing, so every query pins its own.
+//! One version of a table, in memory. Persistent maps make a clone cost nothing, so every query
+//! pins its own.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -104,10 +105,12 @@ pub struct Cursor {
     pub hash: ChainHash,
     /// Where the newest load began; 1 when it covers the journal's whole life.
     pub begin: Seq,
-    /// The beginning of the newest *complete* load; 0 for none: rows before it are no longer current.
+    /// The beginning of the newest *complete* load; 0 for none: rows before it are no longer
+    /// current.
     pub floor: Seq,
-    /// From here on, HQ keeps a key as the site wrote it wherever it reads the key's text as a time or a day;
-    /// 0 for nowhere yet. Rows before were taken by an HQ that did not, and a change of one must find it.
+    /// From here on, HQ keeps a key as the site wrote it wherever it reads the key's text as a time
+    /// or a day; 0 for nowhere yet. Rows before were taken by an HQ that did not, and a change of
+    /// one must find it.
     pub exact: Seq,
 }
 
@@ -122,14 +125,15 @@ pub struct Visible {
     pub before: Seq,
 }
 
-/// Which lives of sites' journals may be current: those that HQ allotted and does not keep apart. One that is
-/// not known here yet may not: HQ allots a life, and says whether it is kept apart, before any row of it
-/// comes.
+/// Which lives of sites' journals may be current: those that HQ allotted and does not keep apart.
+/// One that is not known here yet may not: HQ allots a life, and says whether it is kept apart,
+/// before any row of it comes.
 #[derive(Debug, Clone, Default)]
 pub struct Lives(HashMap<SiteNumber, (Epoch, Vec<Epoch>)>);
 
 impl Lives {
-    /// By site: the newest life allotted, and those that are kept apart. Of others every life may be current.
+    /// By site: the newest life allotted, and those that are kept apart. Of others every life may
+    /// be current.
     pub fn new(lives: impl IntoIterator<Item = (SiteNumber, Epoch, Vec<Epoch>)>) -> Self {
         Self(lives.into_iter().map(|(site, newest, held)| (site, (newest, held))).collect())
     }
@@ -215,7 +219,8 @@ impl Snapshot {
         self.meta_data.configuration.contains_key(CONFIG_FORGOTTEN)
     }
 
-    /// Whether it was forgotten, and nobody has proposed anything for it since: to people there is no such table.
+    /// Whether it was forgotten, and nobody has proposed anything for it since: to people there is
+    /// no such table.
     pub fn is_forgotten(&self) -> bool {
         self.was_forgotten() && self.schema().columns.iter().all(|column| column.name.starts_with('_'))
     }
@@ -238,9 +243,9 @@ impl Snapshot {
 
     /// The sites whose current rows are not simply all rows, and which are current.
     ///
-    /// A site's current epoch is the newest whose load is complete, else its first, of those that may be
-    /// current. Within it, rows before the newest complete load are superseded, and rows of an unfinished
-    /// reload are hidden until it is complete.
+    /// A site's current epoch is the newest whose load is complete, else its first, of those that
+    /// may be current. Within it, rows before the newest complete load are superseded, and rows of
+    /// an unfinished reload are hidden until it is complete.
     pub fn special_sites<'a>(&'a self, lives: &'a Lives) -> impl Iterator<Item = (SiteNumber, Visible)> + 'a {
         self.special.iter().map(|site| {
             let epochs: Vec<(Epoch, Cursor)> =

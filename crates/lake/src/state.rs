@@ -1,8 +1,10 @@
-//! What HQ itself knows (roster, tokens, settings, incidents): one log of records in a Delta table of its own.
+//! What HQ itself knows (roster, tokens, settings, incidents): one log of records in a Delta table
+//! of its own.
 //!
-//! A record is (kind, id, version, value): the greatest version of a (kind, id) is the present one. Every node keeps the
-//! present records in memory by following the table. A change is optimistic: it is worked out on the newest view and
-//! committed only if nobody else committed since, else worked out again.
+//! A record is (kind, id, version, value): the greatest version of a (kind, id) is the present one.
+//! Every node keeps the present records in memory by following the table. A change is optimistic:
+//! it is worked out on the newest view and committed only if nobody else committed since, else
+//! worked out again.
 
 use std::{
     collections::HashSet,
@@ -30,8 +32,8 @@ use crate::{
     table::{Put, Table},
 };
 
-/// One version of one thing HQ knows. Every node holds some for each of a million sites: what can be shared is, and nothing has
-/// room to grow.
+/// One version of one thing HQ knows. Every node holds some for each of a million sites: what can
+/// be shared is, and nothing has room to grow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// What it is: `site`, `token`, …
@@ -85,8 +87,8 @@ impl StateView {
         self.kinds.get(kind).into_iter().flat_map(OfKind::values)
     }
 
-    /// What differs in this view from an older one, of a kind: each id with its record, none where it is gone. Looks only at what
-    /// is not shared by both.
+    /// What differs in this view from an older one, of a kind: each id with its record, none where
+    /// it is gone. Looks only at what is not shared by both.
     pub fn changed_since<'a>(
         &'a self,
         older: &'a StateView,
@@ -149,8 +151,8 @@ struct Inner {
     waiting: Mutex<Waiting>,
 }
 
-/// Many changes at once (a thousand sites that enrol) go into one commit: each is asked for its records in turn, on a view in which
-/// those of the changes before it are.
+/// Many changes at once (a thousand sites that enrol) go into one commit: each is asked for its
+/// records in turn, on a view in which those of the changes before it are.
 #[derive(Debug, Default)]
 struct Waiting {
     changes: Vec<Change>,
@@ -232,8 +234,8 @@ impl StateLog {
         Ok(found)
     }
 
-    /// Merges small files, as [`Table::compact`] does. Present records stay; older versions become history, which is not read
-    /// any more, and those of `passing` kinds go.
+    /// Merges small files, as [`Table::compact`] does. Present records stay; older versions become
+    /// history, which is not read any more, and those of `passing` kinds go.
     pub async fn compact(
         &self,
         limits: CompactionLimits,
@@ -247,9 +249,10 @@ impl StateLog {
         Ok(report)
     }
 
-    /// Works out records on the newest view and commits them all or none; durable on return. `work` may run several
-    /// times. What it returns beside the records is passed on. Dropped before it returns, the change may still be made. Others'
-    /// changes wait for this one to work out its records: poll it until it returns, or drop it.
+    /// Works out records on the newest view and commits them all or none; durable on return. `work`
+    /// may run several times. What it returns beside the records is passed on. Dropped before it
+    /// returns, the change may still be made. Others' changes wait for this one to work out its
+    /// records: poll it until it returns, or drop it.
     pub async fn update<T, E: From<LakeError>>(
         &self,
         mut work: impl FnMut(&StateView) -> Result<(Vec<Record>, T), E>,
@@ -283,7 +286,8 @@ impl StateLog {
         let mut waiting = self.0.waiting();
         waiting.changes.push(change);
         if !std::mem::replace(&mut waiting.is_committed, true) {
-            // A task of its own: who asked for a change may stop waiting, the others' are committed all the same.
+            // A task of its own: who asked for a change may stop waiting, the others' are committed
+            // all the same.
             tokio::spawn(self.0.clone().commit_all());
         }
     }
@@ -300,7 +304,8 @@ impl Inner {
 
     /// Commits what waits, until nothing does.
     async fn commit_all(self: Arc<Self>) {
-        // A panic would be a bug; those who wait then are told that it is not known, and the next change begins anew.
+        // A panic would be a bug; those who wait then are told that it is not known, and the next
+        // change begins anew.
         struct Release<'a>(&'a Inner);
         impl Drop for Release<'_> {
             fn drop(&mut self) {
@@ -360,8 +365,8 @@ impl Inner {
         Ok((snapshot, view))
     }
 
-    /// Takes the records of files that were not read yet. Where `lost` is given, what cannot be read is
-    /// noted there.
+    /// Takes the records of files that were not read yet. Where `lost` is given, what cannot be
+    /// read is noted there.
     async fn fold(
         &self,
         snapshot: &Snapshot,
@@ -391,7 +396,8 @@ impl Inner {
         Ok(batches.iter().map(decode).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
-    /// Commits records on `base`, with which the view is `view`; false if another process committed since.
+    /// Commits records on `base`, with which the view is `view`; false if another process committed
+    /// since.
     async fn commit(
         &self,
         base: &Snapshot,
@@ -464,7 +470,8 @@ mod tests {
 
     #[test]
     fn every_difference_of_two_views_is_found() {
-        // Method: thousands of records of two kinds, so that the map has many leaves; each is changed by itself, and then many at once.
+        // Method: thousands of records of two kinds, so that the map has many leaves; each is
+        // changed by itself, and then many at once.
         let record = |kind: &str, number: usize, version| Record {
             kind: kind.into(),
             id: format!("{number:05}").into(),

@@ -30,7 +30,8 @@ use crate::{
     snapshot::{Cursor, DataFile, Snapshot, meta_data_for},
 };
 
-/// A table of the lake. All methods may be called from several tasks; several processes may have the table open.
+/// A table of the lake. All methods may be called from several tasks; several processes may have
+/// the table open.
 #[derive(Debug)]
 pub struct Table {
     pub(crate) store: Arc<dyn ObjectStore>,
@@ -62,14 +63,16 @@ pub(crate) struct Live {
 pub(crate) enum Put {
     /// The entry is ours.
     Won,
-    /// Someone else wrote it; these are its actions and those of what came after it, already applied.
+    /// Someone else wrote it; these are its actions and those of what came after it, already
+    /// applied.
     Lost(Vec<Action>),
-    /// This process slept since it last read the log. The log was read anew; whatever was prepared must be prepared again,
-    /// data files included, since clean-up may have taken them.
+    /// This process slept since it last read the log. The log was read anew; whatever was prepared
+    /// must be prepared again, data files included, since clean-up may have taken them.
     Slept,
 }
 
-/// A commit must land within this time of the last read of the log: then no entry it could overwrite was cleaned up.
+/// A commit must land within this time of the last read of the log: then no entry it could
+/// overwrite was cleaned up.
 const STALE_AFTER: Duration = Duration::from_secs(600);
 /// A checkpoint is due after this much log …
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
@@ -111,7 +114,8 @@ impl Table {
         })
     }
 
-    /// Opens the table at `root`, or creates it with this schema. Two creators end up with the same table.
+    /// Opens the table at `root`, or creates it with this schema. Two creators end up with the same
+    /// table.
     pub async fn open_or_create(
         store: Arc<dyn ObjectStore>,
         root: Path,
@@ -184,7 +188,8 @@ impl Table {
         self.clock.now().saturating_sub(self.live().read_at) > STALE_AFTER
     }
 
-    /// Reads the table anew from its checkpoint: entries this process missed may be cleaned up already.
+    /// Reads the table anew from its checkpoint: entries this process missed may be cleaned up
+    /// already.
     async fn reopen(&self) -> Result<Snapshot, LakeError> {
         let read_at = self.clock.now();
         let opened = replay::open(self.store.as_ref(), &self.root).await?;
@@ -205,8 +210,9 @@ impl Table {
         Ok(())
     }
 
-    /// Puts `actions` as the entry after `base`, if absent. When the reply is lost or says "exists", the entry is read and
-    /// our own commit id looked for. The caller holds the commit lock; the outcome is applied to the state either way.
+    /// Puts `actions` as the entry after `base`, if absent. When the reply is lost or says
+    /// "exists", the entry is read and our own commit id looked for. The caller holds the commit
+    /// lock; the outcome is applied to the state either way.
     pub(crate) async fn put_entry(
         &self,
         base: &Snapshot,
@@ -239,7 +245,8 @@ impl Table {
             match read_entry(self.store.as_ref(), &self.root, version).await {
                 Ok(Some(found)) => {
                     let is_ours = found.is_commit(&commit_id);
-                    // Seen is not yet durable: a store says "exists" only of what is, so ask it once more.
+                    // Seen is not yet durable: a store says "exists" only of what is, so ask it
+                    // once more.
                     if is_ours && !matches!(error, object_store::Error::AlreadyExists { .. }) {
                         continue;
                     }
@@ -264,8 +271,8 @@ impl Table {
         })
     }
 
-    /// Takes the entries after `version` as well, and adds their actions to `lost`: one who is behind by many would lose as
-    /// many races, one after the other.
+    /// Takes the entries after `version` as well, and adds their actions to `lost`: one who is
+    /// behind by many would lose as many races, one after the other.
     async fn follow_on(&self, version: u64, mut lost: Vec<Action>) -> Result<Vec<Action>, LakeError> {
         for next in version + 1.. {
             let read_at = self.clock.now();
@@ -277,8 +284,8 @@ impl Table {
         Ok(lost)
     }
 
-    /// Ours is the entry. If this process slept too long since it read the log, the entry may fill a hole that clean-up
-    /// left, which is no commit at all: read the table anew and see.
+    /// Ours is the entry. If this process slept too long since it read the log, the entry may fill
+    /// a hole that clean-up left, which is no commit at all: read the table anew and see.
     async fn won(&self, version: u64, own: Entry, commit_id: &str, read_at: Duration) -> Result<Put, LakeError> {
         if self.is_stale() {
             let reopened = replay::open(self.store.as_ref(), &self.root).await?;
@@ -297,15 +304,16 @@ impl Table {
         Ok(Put::Won)
     }
 
-    /// Writes a data file under a new name, durable on return. It is no part of the table until a commit adds it.
+    /// Writes a data file under a new name, durable on return. It is no part of the table until a
+    /// commit adds it.
     pub(crate) async fn put_data_file(&self, bytes: Bytes, file: &DataFile) -> Result<(), LakeError> {
         let path = self.root.clone().join(file.path.as_str());
         self.store.put(&path, bytes.into()).await.doing("writing a data file")?;
         Ok(())
     }
 
-    /// Appends rows that belong to no site's journal (contacts, quarantine, state). Not idempotent: after an unknown
-    /// outcome that could not be resolved, the caller looks before it repeats.
+    /// Appends rows that belong to no site's journal (contacts, quarantine, state). Not idempotent:
+    /// after an unknown outcome that could not be resolved, the caller looks before it repeats.
     pub async fn append_rows(self: &Arc<Self>, rows: arrow_array::RecordBatch) -> Result<(), LakeError> {
         let _committing = self.committing.lock().await;
         let mut base = self.snapshot();
@@ -370,7 +378,8 @@ impl Table {
         Ok(all)
     }
 
-    /// The rows of one file of a snapshot, some at a time. To take the next ones is work for a processor.
+    /// The rows of one file of a snapshot, some at a time. To take the next ones is work for a
+    /// processor.
     pub async fn read_file(
         &self,
         snapshot: &Snapshot,
@@ -455,13 +464,14 @@ impl Table {
         }
     }
 
-    /// How the last checkpoint taken in the background ended, once. After one that failed the log stays
-    /// longer.
+    /// How the last checkpoint taken in the background ended, once. After one that failed the log
+    /// stays longer.
     pub fn take_checkpointed(&self) -> Option<Result<(), LakeError>> {
         self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Writes a checkpoint of the newest version; none if this node fell so far behind that its newest may be long outdated.
+    /// Writes a checkpoint of the newest version; none if this node fell so far behind that its
+    /// newest may be long outdated.
     pub async fn checkpoint(&self) -> Result<(), LakeError> {
         let (snapshot, log_bytes, log_entries) = {
             let mut live = self.live();

@@ -1,4 +1,5 @@
-//! Secrets in the lake: sealed with a key each node is given, apart from the tables other engines may read.
+//! Secrets in the lake: sealed with a key each node is given, apart from the tables other engines
+//! may read.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -120,13 +121,15 @@ impl Vault {
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(failed)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| failed())?;
         let mut opened = sealed.to_vec();
-        // The name is authenticated, so that one secret, or an old version, cannot be passed off as another.
+        // The name is authenticated, so that one secret, or an old version, cannot be passed off as
+        // another.
         let plain = self.cipher(file)?.open_in_place(nonce, Aad::from(file.as_bytes()), &mut opened);
         Ok(Some(plain.map_err(|_| failed())?.to_vec()))
     }
 
-    /// Changes a secret: `change` gets the newest one and may be called again if another node changed it meanwhile. What it
-    /// returns beside the new secret is passed on, with the secret's new version.
+    /// Changes a secret: `change` gets the newest one and may be called again if another node
+    /// changed it meanwhile. What it returns beside the new secret is passed on, with the secret's
+    /// new version.
     pub async fn update<T, E: From<LakeError>>(
         &self,
         name: &str,
@@ -157,8 +160,9 @@ impl Vault {
         }
     }
 
-    /// Seals every secret with `new` and takes away what was sealed with this vault's key; no node may run. Begun again after it
-    /// broke off, it goes on. Gives how many secrets were sealed anew.
+    /// Seals every secret with `new` and takes away what was sealed with this vault's key; no node
+    /// may run. Begun again after it broke off, it goes on. Gives how many secrets were sealed
+    /// anew.
     pub async fn reseal(&self, new: &VaultKey) -> Result<usize, LakeError> {
         let resealed = Self::new(self.store.clone(), new.clone());
         let mut count = 0;

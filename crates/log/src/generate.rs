@@ -4,7 +4,8 @@ use std::{io, path::Path};
 
 use clap_complete::Shell;
 
-/// Writes a man page for each command (`man/`) and completions for shells (`completions/`) into a folder.
+/// Writes a man page for each command (`man/`) and completions for shells (`completions/`) into a
+/// folder.
 pub fn generate(mut command: clap::Command, folder: &Path) -> io::Result<()> {
     let name = command.get_name().to_owned();
     let (man, completions) = (folder.join("man"), folder.join("completions"));

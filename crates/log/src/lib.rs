@@ -58,7 +58,8 @@ pub fn start(format: LogFormat, usual: &str) -> Handle<EnvFilter, Registry> {
     handle
 }
 
-/// Whether an error comes from that nobody reads standard output any more: who read it had what it wanted.
+/// Whether an error comes from that nobody reads standard output any more: who read it had what it
+/// wanted.
 pub fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     let of_system = |error: &(dyn std::error::Error + 'static)| {
         error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)

@@ -1,4 +1,5 @@
-//! Warnings and errors that come again and again are written once a minute, with a count of those between.
+//! Warnings and errors that come again and again are written once a minute, with a count of those
+//! between.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! Which rows of a published table a site gets: a condition over the row's columns and the site's attributes.
+//! Which rows of a published table a site gets: a condition over the row's columns and the site's
+//! attributes.
 //!
 //! The condition names attributes as `site.region`; of it, `region = site.region` is the usual one.
 //! Sites whose attributes are alike, as far as the rule names them, get the same rows: it is

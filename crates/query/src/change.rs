@@ -53,8 +53,8 @@ pub fn columns_set(statement: &Statement) -> Vec<String> {
     names.filter_map(|name| name.0.last()?.as_ident()).map(folded).collect()
 }
 
-/// Marks values that a statement casts itself: it says how they are rounded, while those that are cast for the column's sake are
-/// given to it exactly.
+/// Marks values that a statement casts itself: it says how they are rounded, while those that are
+/// cast for the column's sake are given to it exactly.
 pub(crate) fn mark_casts(statement: &mut Statement) {
     match statement {
         Statement::Update(update) => update.assignments.iter_mut().for_each(|of| mark(&mut of.value)),

@@ -1,9 +1,10 @@
 //! Groups are not taken to determine one another.
 //!
-//! Of columns that determine others of their input, the engine believes that they determine everything in the groups that
-//! they are a part of (`aggregate_functional_dependencies` of DataFusion 55). It then leaves out of a further grouping what
-//! seems to be determined, and finds one group for several. Behind such groups, the columns that it believes this of are
-//! passed through a function that gives its argument back, which it does not see through.
+//! Of columns that determine others of their input, the engine believes that they determine
+//! everything in the groups that they are a part of (`aggregate_functional_dependencies` of
+//! DataFusion 55). It then leaves out of a further grouping what seems to be determined, and finds
+//! one group for several. Behind such groups, the columns that it believes this of are passed
+//! through a function that gives its argument back, which it does not see through.
 
 use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
@@ -62,8 +63,9 @@ fn behind(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(passed_on(LogicalPlan::Aggregate(aggregate), &believed)?))
 }
 
-/// Plans a relation as usual; then none of its columns is taken to determine others. The planner would group by such others
-/// too, and PostgreSQL has this of tables with a primary key alone, of which there are none here.
+/// Plans a relation as usual; then none of its columns is taken to determine others. The planner
+/// would group by such others too, and PostgreSQL has this of tables with a primary key alone, of
+/// which there are none here.
 #[derive(Debug)]
 pub(crate) struct NothingDetermined;
 

@@ -67,7 +67,8 @@ pub struct EngineLimits {
     pub rows_max: usize,
     /// Time for one query.
     pub time_max: Duration,
-    /// Whether a data file is read whole, and compared with its digest, before the first query takes rows of it.
+    /// Whether a data file is read whole, and compared with its digest, before the first query
+    /// takes rows of it.
     pub checks_files: bool,
 }
 
@@ -239,7 +240,8 @@ impl Engine {
         }
     }
 
-    /// Plans one read-only statement on this moment's versions, and says what its answer will be missing.
+    /// Plans one read-only statement on this moment's versions, and says what its answer will be
+    /// missing.
     pub async fn plan(&self, question: Question, extras: Extras) -> Result<Planned, QueryError> {
         let (started, cover) = (Instant::now(), extras.cover.clone());
         let turn = self.parts.turns.take(extras.user.as_deref()).await?;

@@ -73,7 +73,8 @@ impl QueryError {
     }
 }
 
-/// What a function or a rule of ours found wrong; it keeps its code on the way through the query engine.
+/// What a function or a rule of ours found wrong; it keeps its code on the way through the query
+/// engine.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 struct Refused {
@@ -141,7 +142,8 @@ impl From<DataFusionError> for QueryError {
     }
 }
 
-/// PostgreSQL's code and words for a column that is not there, or there twice; and what could be meant.
+/// PostgreSQL's code and words for a column that is not there, or there twice; and what could be
+/// meant.
 fn unknown_column(source: &SchemaError) -> Option<(&'static str, String)> {
     match source {
         SchemaError::FieldNotFound { field, valid_fields } => {

@@ -49,7 +49,8 @@ pub struct Extras {
 pub struct Versions(Arc<OnceLock<HashMap<String, Snapshot>>>);
 
 impl Versions {
-    /// The version of the table at `root`; none if there was no such table. `now` gives those of this moment.
+    /// The version of the table at `root`; none if there was no such table. `now` gives those of
+    /// this moment.
     pub(crate) fn of(&self, root: &str, now: impl FnOnce() -> HashMap<String, Snapshot>) -> Option<Snapshot> {
         self.0.get_or_init(now).get(root).cloned()
     }

@@ -15,7 +15,8 @@ use tokio::{runtime::Handle, sync::mpsc};
 /// Pieces of an object that wait to be taken.
 const PIECES_MAX: usize = 4;
 
-/// A store that is read on another runtime. Who only reads needs no more; the rest goes straight through.
+/// A store that is read on another runtime. Who only reads needs no more; the rest goes straight
+/// through.
 #[derive(Debug)]
 pub(crate) struct IoElsewhere {
     store: Arc<dyn ObjectStore>,

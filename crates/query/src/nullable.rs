@@ -1,8 +1,8 @@
 //! What holds below an outer join need not hold above it.
 //!
-//! DataFusion 55 keeps the constants of a join's side whose columns may be null above the join: with `qty = 2` below, it takes
-//! `qty` for 2 everywhere above, and leaves it out of orders and windows. So nothing that holds of that side's columns is told
-//! to the join.
+//! DataFusion 55 keeps the constants of a join's side whose columns may be null above the join:
+//! with `qty = 2` below, it takes `qty` for 2 everywhere above, and leaves it out of orders and
+//! windows. So nothing that holds of that side's columns is told to the join.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use datafusion::{
     },
 };
 
-/// See the module. It comes once it is chosen which side is which, and before orders are made sure of.
+/// See the module. It comes once it is chosen which side is which, and before orders are made sure
+/// of.
 #[derive(Debug)]
 pub(crate) struct ForgetBelowOuterJoins;
 

@@ -60,7 +60,8 @@ impl ScalarUDFImpl for IsSeen {
     }
 }
 
-/// The rows of `all` from these sites, in the columns of `projection`. Nothing that a question asks is evaluated on others.
+/// The rows of `all` from these sites, in the columns of `projection`. Nothing that a question asks
+/// is evaluated on others.
 pub(crate) fn only_these(
     state: &dyn Session,
     all: Arc<dyn ExecutionPlan>,

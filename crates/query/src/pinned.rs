@@ -69,7 +69,8 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
     for (name, table) in lake.shown_tables() {
         // What HQ itself wrote lacks no site's rows.
         let of_sites = Some(&name).filter(|_| !table.is_published());
-        // The roster has this name; a table of the stores' has another here, and its own in `history`.
+        // The roster has this name; a table of the stores' has another here, and its own in
+        // `history`.
         let shown = if name.as_str() == ROSTER { ROSTER_OF_STORES } else { name.as_str() };
         insert("public", shown, pin(&table, of_sites, true));
         insert("history", name.as_str(), pin(&table, of_sites, false));

@@ -48,7 +48,8 @@ impl std::fmt::Debug for Planned {
 }
 
 impl Planned {
-    /// The rows, as they are found on the threads of questions. Whoever drops the stream stops the question.
+    /// The rows, as they are found on the threads of questions. Whoever drops the stream stops the
+    /// question.
     pub async fn stream(self) -> Result<SendableRecordBatchStream, QueryError> {
         let Self { context, plan, declared, turn, stop, threads, .. } = self;
         let starting = threads.run(async move {

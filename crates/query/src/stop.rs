@@ -40,9 +40,9 @@ use datafusion::{
 
 use crate::error::{TOO_MUCH_MEMORY, refused};
 
-/// What a nested-loop join takes memory for while it loads one of its sides. Were it told that memory
-/// is exhausted, it would load that side again to go on through files. But operators below it run
-/// once, and from several partitions it then gives rows twice.
+/// What a nested-loop join takes memory for while it loads one of its sides. Were it told that
+/// memory is exhausted, it would load that side again to go on through files. But operators below
+/// it run once, and from several partitions it then gives rows twice.
 const LOADS_ONCE: &str = "NestedLoopJoinLoad[";
 
 /// Says whether a question is still wanted.

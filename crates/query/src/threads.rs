@@ -1,4 +1,5 @@
-//! Threads of their own for questions: whatever a question does to them, sites are served and watched.
+//! Threads of their own for questions: whatever a question does to them, sites are served and
+//! watched.
 
 use std::{
     future::Future,

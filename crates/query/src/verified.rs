@@ -1,8 +1,9 @@
 //! Data files are checked before they are believed.
 //!
-//! A flipped bit in a Parquet file is most often another value and no error. So where questions are to check, a file is
-//! read whole and compared with the digest in the table's log before the first question of this process takes rows of it.
-//! What happens to it after that is for the next start, and for compaction, which always checks.
+//! A flipped bit in a Parquet file is most often another value and no error. So where questions are
+//! to check, a file is read whole and compared with the digest in the table's log before the first
+//! question of this process takes rows of it. What happens to it after that is for the next start,
+//! and for compaction, which always checks.
 
 use std::{
     collections::HashMap,
@@ -37,7 +38,8 @@ const KNOWN_MAX: usize = 1_000_000;
 /// How much of a file is read at a time.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// The files that were found as they were written. One at a time checks a file, and the others wait for it.
+/// The files that were found as they were written. One at a time checks a file, and the others wait
+/// for it.
 #[derive(Debug, Default)]
 pub(crate) struct Verified(Mutex<HashMap<Path, Arc<OnceCell<()>>>>);
 

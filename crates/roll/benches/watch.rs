@@ -1,8 +1,9 @@
 //! What watching a million sites costs: memory, and events a second on one core.
 //!
-//! `cargo bench -p rollcall-roll --bench watch` prints both; `ROLLCALL_SITES` sets how many sites of four streams there are.
-//! First the clock alone, which every event goes through; then the whole watch, with names, attributes and incidents, as HQ
-//! calls it. Rhythms are learned apart from both, a day at a time, and are not in it.
+//! `cargo bench -p rollcall-roll --bench watch` prints both; `ROLLCALL_SITES` sets how many sites
+//! of four streams there are. First the clock alone, which every event goes through; then the whole
+//! watch, with names, attributes and incidents, as HQ calls it. Rhythms are learned apart from
+//! both, a day at a time, and are not in it.
 #![allow(missing_docs)]
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};

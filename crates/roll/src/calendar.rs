@@ -1,6 +1,8 @@
-//! When a site is open: zone, declared hours, holidays, closures. What it does not know is learned by the rhythm.
+//! When a site is open: zone, declared hours, holidays, closures. What it does not know is learned
+//! by the rhythm.
 //!
-//! Instants are Unix seconds; local time only ever chooses a bin, which is all that daylight saving needs.
+//! Instants are Unix seconds; local time only ever chooses a bin, which is all that daylight saving
+//! needs.
 
 use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
@@ -10,7 +12,8 @@ use chrono_tz::Tz;
 /// Seconds of a day.
 pub(crate) const DAY: i64 = 86_400;
 
-/// Opening hours of a week, in minutes of the local day. An interval may end after midnight: its end is above 1440.
+/// Opening hours of a week, in minutes of the local day. An interval may end after midnight: its
+/// end is above 1440.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Hours([Vec<(u16, u16)>; 7]);
 
@@ -24,8 +27,9 @@ const DAYS: [&str; 7] = ["Mo", "Tu", "We", "Th", "Fr", "Sa", "Su"];
 impl FromStr for Hours {
     type Err = InvalidHours;
 
-    /// The common part of OpenStreetMap's `opening_hours`: `24/7`, or rules `DAYS TIMES` split by `;`, later ones winning.
-    /// Days: `Mo`, `Mo-Fr`, `Sa,Su`; times: `09:00-12:00,13:00-18:00` or `off`.
+    /// The common part of OpenStreetMap's `opening_hours`: `24/7`, or rules `DAYS TIMES` split by
+    /// `;`, later ones winning. Days: `Mo`, `Mo-Fr`, `Sa,Su`; times: `09:00-12:00,13:00-18:00` or
+    /// `off`.
     fn from_str(text: &str) -> Result<Self, InvalidHours> {
         let invalid = || InvalidHours(text.to_owned());
         if text.trim() == "24/7" {
@@ -162,7 +166,8 @@ pub(crate) struct Local {
     pub(crate) offset: i64,
 }
 
-/// A stretch of one local day in which local time runs evenly. Nearly every question is about today, and there are millions.
+/// A stretch of one local day in which local time runs evenly. Nearly every question is about
+/// today, and there are millions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stretch {
     from: i64,
@@ -173,7 +178,8 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    /// The weekday and the seconds of the local day of two instants, if it holds both and they are in order.
+    /// The weekday and the seconds of the local day of two instants, if it holds both and they are
+    /// in order.
     pub(crate) fn seconds(&self, from: i64, to: i64) -> Option<(Weekday, i64, i64)> {
         (self.from <= from && from <= to && to <= self.until).then_some((
             self.weekday,
@@ -201,7 +207,8 @@ impl Calendar {
         Local { weekday, second: i64::from(local.num_seconds_from_midnight()), offset }
     }
 
-    /// The end of the stretch from `at` in which local time runs evenly within one day, at most `to`.
+    /// The end of the stretch from `at` in which local time runs evenly within one day, at most
+    /// `to`.
     pub(crate) fn even_until(&self, at: i64, local: &Local, to: i64) -> i64 {
         let end = (at + DAY - local.second).min(to);
         if self.offset(end - 1) == local.offset {
@@ -216,7 +223,8 @@ impl Calendar {
         other
     }
 
-    /// The stretch around `at`; with declared closures an empty one, since time does not run evenly then.
+    /// The stretch around `at`; with declared closures an empty one, since time does not run evenly
+    /// then.
     pub(crate) fn stretch(&self, at: i64) -> Stretch {
         let local = self.local(at);
         let (midnight, shift) = (at - local.second, local.second - at);

@@ -1,8 +1,9 @@
 //! Lines that fail again and again: one maintenance item in the place of a call each time.
 //!
-//! A site that fell silent [`TIMES_MIN`] times in two weeks is chronic until that fell below [`TIMES_OVER`]. All chronic sites are
-//! one incident, which gets louder as any other. A chronic site's own silence is told from level 2 on: whoever is at its end
-//! knows the line, but one that stays away for hours is another matter.
+//! A site that fell silent [`TIMES_MIN`] times in two weeks is chronic until that fell below
+//! [`TIMES_OVER`]. All chronic sites are one incident, which gets louder as any other. A chronic
+//! site's own silence is told from level 2 on: whoever is at its end knows the line, but one that
+//! stays away for hours is another matter.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +24,8 @@ const TIMES_OVER: usize = 3;
 const NAMED: usize = 5;
 
 impl Watch {
-    /// A site's silence is over, whose incident this is. One that a group or a cohort spoke for says nothing of its line.
+    /// A site's silence is over, whose incident this is. One that a group or a cohort spoke for
+    /// says nothing of its line.
     pub(crate) fn count_silence(&mut self, number: SiteNumber, incident: u64, at: i64) {
         if self.incidents.get(&incident).is_none_or(|known| known.was_held) {
             return;

@@ -1,10 +1,11 @@
-//! The missed-expectation clock: for every stream, how much should have come since the last event, and how surprising it
-//! is that nothing did.
+//! The missed-expectation clock: for every stream, how much should have come since the last event,
+//! and how surprising it is that nothing did.
 //!
-//! `μ = Σ λ(bin)·ρ·dt` since the last event, over open time in which HQ could hear. Nothing is scanned: an event stores its
-//! time; each stream waits in one slot of a timer wheel, at the earliest instant at which it could reach its next level.
-//! Whatever slows the clock meanwhile (ρ, closures, a deaf HQ, an event) makes that instant too early, never too late, and
-//! the stream is armed again.
+//! `μ = Σ λ(bin)·ρ·dt` since the last event, over open time in which HQ could hear. Nothing is
+//! scanned: an event stores its time; each stream waits in one slot of a timer wheel, at the
+//! earliest instant at which it could reach its next level. Whatever slows the clock meanwhile (ρ,
+//! closures, a deaf HQ, an event) makes that instant too early, never too late, and the stream is
+//! armed again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -47,9 +48,11 @@ struct Stream {
     due: u32,
     loudness: Loudness,
     dropped: bool,
-    /// Left out of what its cohort is expected to say: it is quiet by itself, not with all the others.
+    /// Left out of what its cohort is expected to say: it is quiet by itself, not with all the
+    /// others.
     left_out: bool,
-    /// Its cohort was quiet when it fell silent: until that is heard again, it is not silent by itself.
+    /// Its cohort was quiet when it fell silent: until that is heard again, it is not silent by
+    /// itself.
     in_company: bool,
 }
 
@@ -112,8 +115,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts at `now`, Unix seconds. Contact counts once every `contact_unit` seconds, usually 60; all that is
-    /// said of contact minutes then means that unit.
+    /// A clock that starts at `now`, Unix seconds. Contact counts once every `contact_unit`
+    /// seconds, usually 60; all that is said of contact minutes then means that unit.
     pub fn new(now: i64, thresholds: Thresholds, contact_unit: i64) -> Self {
         Self {
             thresholds,
@@ -248,8 +251,9 @@ impl Clock {
         })
     }
 
-    /// Takes `rows` of a stream at `at`. An event is a minute with at least one: rows come in bursts, an invoice at a time,
-    /// and a burst is no more a sign of life than one row. Within a minute there is no gap to tell of.
+    /// Takes `rows` of a stream at `at`. An event is a minute with at least one: rows come in
+    /// bursts, an invoice at a time, and a burst is no more a sign of life than one row. Within a
+    /// minute there is no gap to tell of.
     pub fn event(&mut self, id: StreamId, at: i64, rows: f32) -> Option<Gap> {
         let index = id.0 as usize;
         let stream = self.streams[index];
@@ -276,7 +280,8 @@ impl Clock {
         if gap.loudness > Loudness::Normal {
             self.set_loudness(id.0, Loudness::Normal);
         }
-        // What was loud waits for its next level, long after the silence that may begin now is suspect.
+        // What was loud waits for its next level, long after the silence that may begin now is
+        // suspect.
         if self.streams[index].due == 0 || gap.loudness > Loudness::Normal {
             self.arm(id.0);
         }
@@ -300,7 +305,8 @@ impl Clock {
     /// Whether the time since the last event touches a closed time or its edge.
     fn is_over_closed(&self, stream: &Stream, at: i64) -> bool {
         let Week { shape, peak, .. } = &self.shapes[stream.shape as usize];
-        // Contact is even while a site is open, and an edge shows; rows have their own ups and downs.
+        // Contact is even while a site is open, and an edge shows; rows have their own ups and
+        // downs.
         let busy = peak * if shape.unit() == Unit::ContactMinutes { 0.9 } else { 0.1 };
         let (calendar, step) = (&self.calendars[stream.calendar as usize], shape.unit().slot_seconds());
         let from = large(stream.last);
@@ -329,8 +335,8 @@ impl Clock {
         }
     }
 
-    /// A stream missed `expected` events up to `from`; what it missed between then and now is counted as if HQ had heard all the
-    /// time.
+    /// A stream missed `expected` events up to `from`; what it missed between then and now is
+    /// counted as if HQ had heard all the time.
     pub fn missed(&mut self, id: StreamId, expected: f64, from: i64) {
         let expected = expected + self.expected_between(id, from, self.now);
         let flow = self.flow(self.streams[id.0 as usize].cohort, self.now);
@@ -339,7 +345,8 @@ impl Clock {
         self.arm_at(id.0, self.now);
     }
 
-    /// Lets time pass. `hearing` says whether HQ could hear since the last tick; while it could not, clocks stand still.
+    /// Lets time pass. `hearing` says whether HQ could hear since the last tick; while it could
+    /// not, clocks stand still.
     pub fn tick(&mut self, now: i64, hearing: bool, out: &mut Vec<Transition>) {
         self.hearing = hearing;
         for cohort in 0..self.cohorts.len() {
@@ -375,7 +382,8 @@ impl Clock {
         self.thresholds
     }
 
-    /// Lets silence count as something else from now on. Looks at every stream: once a week is enough.
+    /// Lets silence count as something else from now on. Looks at every stream: once a week is
+    /// enough.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.thresholds = thresholds;
         for id in 0..self.streams.len() as u32 {
@@ -459,7 +467,8 @@ impl Clock {
             let hour = self.calendars[cohort.calendar as usize].local(self.now).second / 3600;
             !cohort.assumed || BY_DAY.contains(&hour)
         };
-        // At opening and closing time a cohort's expectation is a mixture of all or nothing; it says nothing of HQ.
+        // At opening and closing time a cohort's expectation is a mixture of all or nothing; it
+        // says nothing of HQ.
         let is_steady = |cohort: &&Cohort| {
             let Week { shape, peak, .. } = &self.shapes[cohort.shape as usize];
             let before = || shape.rate(&self.calendars[cohort.calendar as usize], self.now - SLOT);
@@ -483,7 +492,8 @@ impl Clock {
         Heard {
             expected,
             ratio: ratio(seen, sites_expected),
-            // What was not expected before cannot have fallen: a fleet that does not open on a holiday never spoke.
+            // What was not expected before cannot have fallen: a fleet that does not open on a
+            // holiday never spoke.
             ratio_before: if expected_before >= sites_expected { ratio(seen_before, expected_before) } else { 0.0 },
             low_cohorts: if judged > 0.0 { low / judged } else { 0.0 },
             sites,
@@ -502,13 +512,14 @@ impl Clock {
         self.cohorts[self.streams[id.0 as usize].cohort as usize].assumed
     }
 
-    /// Says so of a cohort: from then on its members are missed as long as most of it is heard as it was lately.
+    /// Says so of a cohort: from then on its members are missed as long as most of it is heard as
+    /// it was lately.
     pub(crate) fn set_assumed(&mut self, cohort: CohortId, assumed: bool) {
         self.cohorts[cohort.0 as usize].assumed = assumed;
     }
 
-    /// Streams of cohorts that fell quiet as a whole since the last call, at hours that nobody knew: those that went first went with
-    /// the others. What is red already stays so.
+    /// Streams of cohorts that fell quiet as a whole since the last call, at hours that nobody
+    /// knew: those that went first went with the others. What is red already stays so.
     pub(crate) fn take_fallen_quiet(&mut self) -> Vec<StreamId> {
         let cohorts: HashSet<CohortId> = self.fallen_quiet.drain(..).collect();
         if cohorts.is_empty() {
@@ -578,7 +589,8 @@ impl Clock {
         self.tails[stream.tails as usize].of(self.is_over_closed(stream, at))
     }
 
-    /// Expected events that are told however little they surprise: half a business day's, beyond the longest healthy silence.
+    /// Expected events that are told however little they surprise: half a business day's, beyond
+    /// the longest healthy silence.
     fn lasting(&self, stream: &Stream) -> f64 {
         let half_a_day = f64::from(stream.level) * self.shapes[stream.shape as usize].day_hours / 2.0;
         if half_a_day > 0.0 { half_a_day + f64::from(stream.longest) } else { f64::INFINITY }
@@ -648,7 +660,8 @@ impl Clock {
         // In events' worth of rows: single rows of a burst are no evidence of their own.
         let after_first = cusum(stream.drop_sum, first as f32, stream.slot_rows / stream.rows_per_event.max(1.0));
         let stream = &mut self.streams[index];
-        // Slots without any row are a stop, which the clock itself judges; a drop is what still trickles.
+        // Slots without any row are a stop, which the clock itself judges; a drop is what still
+        // trickles.
         stream.drop_sum = if rest > 0.0 && stream.loudness > Loudness::Suspect { 0.0 } else { after_first };
         (stream.slot, stream.slot_rows) = (slot, 0.0);
     }
@@ -711,13 +724,15 @@ impl Clock {
         };
         let from = large(stream.checked).max(self.now);
         let horizon = self.now + (BUCKETS as i64 - 2) * BUCKET;
-        // Which tail will apply is not known yet: the earlier of both. Once the silence is over closed time, it stays so.
+        // Which tail will apply is not known yet: the earlier of both. Once the silence is over
+        // closed time, it stays so.
         let tails = self.tails[stream.tails as usize];
         let (within, over) = (self.needed(&stream, &tails.open, next), self.needed(&stream, &tails.closed, next));
         let expected = f64::from(stream.expected);
         let mut missing = within.min(over) - expected;
         if missing <= 0.0 && self.is_over_closed(&stream, self.now) {
-            // An event does not arm it anew, and the gap that begins then may be loud sooner than this one.
+            // An event does not arm it anew, and the gap that begins then may be loud sooner than
+            // this one.
             let of_next_gap = self.needed(&stream, &tails.open, Loudness::Suspect);
             // What lasts is page, although it may not even be suspect by that tail.
             missing = (over.min(self.lasting(&stream)) - expected).min(of_next_gap);

@@ -1,5 +1,5 @@
-//! A cohort: streams whose traffic rises and falls together. It knows how much of what was expected of it came, and with that
-//! slows the clocks of its members when most of them are quiet.
+//! A cohort: streams whose traffic rises and falls together. It knows how much of what was expected
+//! of it came, and with that slows the clocks of its members when most of them are quiet.
 
 use crate::shape::Unit;
 
@@ -7,7 +7,8 @@ use crate::shape::Unit;
 const MEMORY: usize = 60;
 /// ρ is not less: a clock may be slowed, not stopped, by the silence of others.
 const RHO_MIN: f64 = 0.005;
-/// While ρ is below this, it is the cohort that is quiet, not the site: then its members go on counting.
+/// While ρ is below this, it is the cohort that is quiet, not the site: then its members go on
+/// counting.
 pub(crate) const COHORT_QUIET: f64 = 0.5;
 /// Events that a ratio of few is drawn to 1 by.
 const RHO_PRIOR: f64 = 10.0;
@@ -16,16 +17,17 @@ const RHO_PRIOR: f64 = 10.0;
 pub(crate) const SEEN: usize = 0;
 const EXPECTED: usize = 1;
 pub(crate) const EXPECTED_HEARD: usize = 2;
-/// The same of sites instead of events: seen, and expected of those not red. A site that speaks often is no more of the fleet than
-/// others.
+/// The same of sites instead of events: seen, and expected of those not red. A site that speaks
+/// often is no more of the fleet than others.
 pub(crate) const SITES_SEEN: usize = 3;
 pub(crate) const SITES_EXPECTED: usize = 4;
 const KEPT: usize = 5;
 /// Events an hour above which a stream counts as one site; slower ones count as less.
 const ONE_SITE: f64 = 12.0;
 
-/// How much a cohort's week went on, in thousandths of an hour at relative rate 1: as it should, and as it did, slowed by ρ
-/// and standing still while HQ could not hear. The ratio of two differences is the mean ρ, weighed by when it mattered.
+/// How much a cohort's week went on, in thousandths of an hour at relative rate 1: as it should,
+/// and as it did, slowed by ρ and standing still while HQ could not hear. The ratio of two
+/// differences is the mean ρ, weighed by when it mattered.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Flow {
     pub(crate) full: u32,
@@ -55,7 +57,8 @@ pub(crate) struct Cohort {
     pub(crate) streams_heard: usize,
     /// Its hours are neither declared nor learned: its own present is all that is known of them.
     pub(crate) assumed: bool,
-    /// Both levels, and sites, when the running minute began: who came during it is expected from the next one on.
+    /// Both levels, and sites, when the running minute began: who came during it is expected from
+    /// the next one on.
     begun: (f64, f64, f64),
     /// Per minute: see [`SEEN`] and those after it.
     minutes: Box<[[f32; KEPT]; MEMORY]>,
@@ -176,13 +179,15 @@ impl Cohort {
     /// What was heard in the last hour of what was expected.
     fn heard_share(&self) -> f64 {
         let (seen, expected) = (self.sum(0..MEMORY - 1, SEEN), self.sum(0..MEMORY - 1, EXPECTED));
-        // Whoever is silent is one of those expected: leave the largest out, so that it cannot excuse itself.
+        // Whoever is silent is one of those expected: leave the largest out, so that it cannot
+        // excuse itself.
         let others = (1.0 - self.level_max / self.level.max(1e-9)).max(0.0);
         ((seen + RHO_PRIOR) / (expected * others + RHO_PRIOR)).clamp(RHO_MIN, 1.0)
     }
 
-    /// Whether it is heard as it was within the last hour, and more than half of it is, but for a few: sites that close one after the
-    /// other, at hours that nobody said, are not missed one after the other.
+    /// Whether it is heard as it was within the last hour, and more than half of it is, but for a
+    /// few: sites that close one after the other, at hours that nobody said, are not missed one
+    /// after the other.
     fn is_as_lately(&self) -> bool {
         const WINDOW: usize = 5;
         const MISSING_MAX: f64 = 0.05;

@@ -1,5 +1,5 @@
-//! Which streams are alike: families (the same table at the same kind of site), and their cohorts (a family in one zone with the
-//! same hours). What a family teaches all its new members go by.
+//! Which streams are alike: families (the same table at the same kind of site), and their cohorts
+//! (a family in one zone with the same hours). What a family teaches all its new members go by.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +16,8 @@ use crate::{
     stream::{CalendarId, CohortId, ShapeId, StreamId},
 };
 
-/// A week after the first of its sites was heard, the hours of a kind of site are learned; until then they are nobody's knowledge.
+/// A week after the first of its sites was heard, the hours of a kind of site are learned; until
+/// then they are nobody's knowledge.
 const KNOWN_AFTER: i64 = 7 * 86_400;
 
 /// A family, by its place.
@@ -86,7 +87,8 @@ impl Cohorts {
         self.of_cohorts[cohort.0 as usize]
     }
 
-    /// The shape that all new members of a family with these hours go by: `shape`, if it is not known yet.
+    /// The shape that all new members of a family with these hours go by: `shape`, if it is not
+    /// known yet.
     pub(crate) fn shared_shape(
         &mut self,
         family: FamilyNumber,
@@ -107,8 +109,8 @@ impl Cohorts {
         self.shared_shapes.contains(&shape)
     }
 
-    /// The cohort of a family's members with this calendar; a new one is expected to go by `shape`, and if it `learns`, what nobody
-    /// declared of its hours is not known yet.
+    /// The cohort of a family's members with this calendar; a new one is expected to go by `shape`,
+    /// and if it `learns`, what nobody declared of its hours is not known yet.
     pub(crate) fn cohort(
         &mut self,
         family: FamilyNumber,

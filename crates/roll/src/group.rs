@@ -20,7 +20,8 @@ pub struct Group {
     pub sites_elsewhere: usize,
 }
 
-/// So many silent sites, and this share of all, that have nothing in common which others have not, are one incident as well.
+/// So many silent sites, and this share of all, that have nothing in common which others have not,
+/// are one incident as well.
 const EVERYBODY_MIN: usize = 10;
 const EVERYBODY_SHARE: f64 = 1.0 / 3.0;
 /// At least so many silent sites …
@@ -34,9 +35,9 @@ pub(crate) const SHARE_OVER: f64 = 0.25;
 /// Groups found at most, one after the other.
 const GROUPS_MAX: usize = 5;
 
-/// `LLR = s·ln(p/p0) + (n − s)·ln((1 − p)/(1 − p0))` of `silent` of `sites` against the rate elsewhere,
-/// `p0 = (S − s + 1)/(N − n + 2)`: the binomial likelihood ratio with Laplace's rule for the rest
-/// (Kulldorff, A spatial scan statistic, 1997, without the search over space).
+/// `LLR = s·ln(p/p0) + (n − s)·ln((1 − p)/(1 − p0))` of `silent` of `sites` against the rate
+/// elsewhere, `p0 = (S − s + 1)/(N − n + 2)`: the binomial likelihood ratio with Laplace's rule for
+/// the rest (Kulldorff, A spatial scan statistic, 1997, without the search over space).
 pub fn log_likelihood_ratio(silent: usize, sites: usize, silent_elsewhere: usize, sites_elsewhere: usize) -> f64 {
     let share = silent as f64 / sites as f64;
     let elsewhere = (silent_elsewhere as f64 + 1.0) / (sites_elsewhere as f64 + 2.0);
@@ -47,9 +48,10 @@ pub fn log_likelihood_ratio(silent: usize, sites: usize, silent_elsewhere: usize
     term(silent as f64, share / elsewhere) + term((sites - silent) as f64, (1.0 - share) / (1.0 - elsewhere))
 }
 
-/// Finds what the silent sites have in common. `sites` is how many sites can be measured, `with_trait` how many of them have
-/// each trait, `silent` the traits of each silent site. The largest ratio first; its sites are taken out before the next is
-/// looked for. Ties go to the smallest group.
+/// Finds what the silent sites have in common. `sites` is how many sites can be measured,
+/// `with_trait` how many of them have each trait, `silent` the traits of each silent site. The
+/// largest ratio first; its sites are taken out before the next is looked for. Ties go to the
+/// smallest group.
 pub fn groups(sites: usize, with_trait: &dyn Fn(Trait) -> usize, silent: &[&[Trait]]) -> Vec<Group> {
     let mut found: Vec<Group> = Vec::new();
     let mut left: Vec<&[Trait]> = silent.to_vec();
@@ -85,7 +87,8 @@ pub fn groups(sites: usize, with_trait: &dyn Fn(Trait) -> usize, silent: &[&[Tra
     found
 }
 
-/// Whether so many silent sites without another explanation are more likely HQ's own trouble than theirs.
+/// Whether so many silent sites without another explanation are more likely HQ's own trouble than
+/// theirs.
 pub(crate) fn is_everybody(silent: usize, sites: usize) -> bool {
     silent >= EVERYBODY_MIN && silent as f64 >= EVERYBODY_SHARE * sites as f64
 }

@@ -1,4 +1,5 @@
-//! What silences have in common: groups that share an attribute, and cohorts that are quiet as a whole.
+//! What silences have in common: groups that share an attribute, and cohorts that are quiet as a
+//! whole.
 
 use std::collections::BTreeSet;
 
@@ -68,7 +69,8 @@ impl Watch {
         id
     }
 
-    /// Ends questions about cohorts that speak again for some time; who is silent still, speaks for itself.
+    /// Ends questions about cohorts that speak again for some time; who is silent still, speaks for
+    /// itself.
     pub(crate) fn close_questions(&mut self, now: Timestamp) {
         const SPEAKS_FOR: i64 = 900;
         let mut over = Vec::new();
@@ -147,8 +149,8 @@ impl Watch {
         }
     }
 
-    /// Whether a quiet site is of a group: it shares what that is about. Of everybody only those are that have an incident of their
-    /// own: at opening time many are late.
+    /// Whether a quiet site is of a group: it shares what that is about. Of everybody only those
+    /// are that have an incident of their own: at opening time many are late.
     fn is_of(&self, number: SiteNumber, shared: Option<Trait>) -> bool {
         match shared {
             Some(shared) => self.sites[number].shares().contains(&shared),
@@ -156,7 +158,8 @@ impl Watch {
         }
     }
 
-    /// Whether a group with an attribute speaks for a site already; everybody's does not take it from there.
+    /// Whether a group with an attribute speaks for a site already; everybody's does not take it
+    /// from there.
     fn is_another_groups(&self, number: SiteNumber, shared: Option<Trait>) -> bool {
         shared.is_none() && self.incident_of(number).is_some_and(|own| own.held_by.is_some())
     }
@@ -198,7 +201,8 @@ impl Watch {
             self.join(id, number);
         }
         if let Some(incident) = self.incidents.get_mut(&id) {
-            // It began when half of them were gone: one that was away for weeks has little to do with it.
+            // It began when half of them were gone: one that was away for weeks has little to do
+            // with it.
             let mut since: Vec<Timestamp> = incident.absent().map(|(_, member)| member.since).collect();
             since.sort_unstable();
             incident.since = since.get(since.len() / 2).copied().unwrap_or(now);
@@ -256,12 +260,14 @@ impl Watch {
         }
     }
 
-    /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself again.
+    /// Ends groups of which less than a quarter is silent; what is left of them speaks for itself
+    /// again.
     fn close_groups(&mut self, now: Timestamp) {
         for (id, shared) in self.open_groups() {
             let has_it = |number: &SiteNumber| self.is_of(*number, shared);
             let suspects = self.groups.suspects().filter(has_it);
-            // After a restart of HQ a member's clock has yet to say so again: who was not heard since is silent.
+            // After a restart of HQ a member's clock has yet to say so again: who was not heard
+            // since is silent.
             let unheard = self.incidents[&id].absent().filter_map(|(site, member)| {
                 let number = self.number(site)?;
                 let last = self.sites[number].streams.first().map_or(0, |stream| self.clock.last(*stream));

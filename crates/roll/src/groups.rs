@@ -1,4 +1,5 @@
-//! What is quiet now, and the questions that this opened: from these, groups are found ([`crate::grouping`]).
+//! What is quiet now, and the questions that this opened: from these, groups are found
+//! ([`crate::grouping`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 

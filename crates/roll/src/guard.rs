@@ -29,11 +29,12 @@ pub struct Signs {
 
 /// The HQ-blind guard.
 ///
-/// Deaf when a tick comes more than a minute late, when less than 0.75 of the expected contact was heard over 5 minutes, most
-/// cohorts are that low and shortly before they were not (a fleet that did not open this morning is on holiday; one that
-/// falls silent at a stroke is not), or when ingest fails. It hears again after 10 minutes above 0.9 without backlog. Part of a
-/// fleet may stay away for good after HQ was off: when the greater part has been back for an hour, the rest is judged again,
-/// else one dead region would hide every site for ever.
+/// Deaf when a tick comes more than a minute late, when less than 0.75 of the expected contact was
+/// heard over 5 minutes, most cohorts are that low and shortly before they were not (a fleet that
+/// did not open this morning is on holiday; one that falls silent at a stroke is not), or when
+/// ingest fails. It hears again after 10 minutes above 0.9 without backlog. Part of a fleet may
+/// stay away for good after HQ was off: when the greater part has been back for an hour, the rest
+/// is judged again, else one dead region would hide every site for ever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guard {
     last_tick: i64,
@@ -41,13 +42,15 @@ pub struct Guard {
     /// Since when all is well again / the greater part is.
     well_since: Option<i64>,
     mostly_since: Option<i64>,
-    /// Until then a missing part of the fleet is the sites' trouble: it was looked at, and goes on being missing.
+    /// Until then a missing part of the fleet is the sites' trouble: it was looked at, and goes on
+    /// being missing.
     believed_until: i64,
 }
 
 /// A tick this late means that the watch did not run.
 pub const TICK_LATE: i64 = 60;
-/// Contact that must be expected before its lack says anything, sites: of three, one may well be missing.
+/// Contact that must be expected before its lack says anything, sites: of three, one may well be
+/// missing.
 const SITES_MIN: usize = 10;
 const DEAF_BELOW: f64 = 0.75;
 const HEARS_ABOVE: f64 = 0.9;

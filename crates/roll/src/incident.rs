@@ -18,7 +18,8 @@ pub enum Kind {
     Drop,
     /// Silences that share an attribute.
     Group,
-    /// Most of a cohort is quiet on a day that should be open: one question, whether it is a closing day.
+    /// Most of a cohort is quiet on a day that should be open: one question, whether it is a
+    /// closing day.
     CohortQuiet,
     /// On the roster, never heard.
     NeverHeard,
@@ -286,7 +287,8 @@ pub(crate) const GRACE_MINUTES: i64 = 30;
 const TOLD_PER_DAY: usize = 2;
 
 impl Ladder {
-    /// The level for so many missed business minutes of a site whose business day has `day_minutes`.
+    /// The level for so many missed business minutes of a site whose business day has
+    /// `day_minutes`.
     pub fn level(&self, missed_minutes: f64, day_minutes: f64) -> u8 {
         let days = missed_minutes / day_minutes.max(60.0);
         let above = self.days.iter().filter(|limit| days >= **limit).count() as u8;
@@ -297,7 +299,8 @@ impl Ladder {
         }
     }
 
-    /// The next level above `level`, and the missed business minutes at which it comes; none at the top.
+    /// The next level above `level`, and the missed business minutes at which it comes; none at the
+    /// top.
     pub fn next(&self, level: u8, day_minutes: f64) -> Option<(u8, f64)> {
         let day = day_minutes.max(60.0);
         let limits = std::iter::once(self.second_minutes).chain(self.days.map(|days| days * day));
@@ -387,7 +390,8 @@ impl Incident {
         }
     }
 
-    /// What is to be told now, if anything. The level is a ratchet: as long as the incident lasts, it never falls.
+    /// What is to be told now, if anything. The level is a ratchet: as long as the incident lasts,
+    /// it never falls.
     pub fn review(&mut self, ladder: &Ladder, day_minutes: f64, now: Timestamp) -> Option<Notice> {
         let is_held = self.held_by.is_some() || self.quiet_until.is_some_and(|until| now < until);
         if !self.is_open() || !self.calls || is_held {
@@ -432,7 +436,8 @@ impl Incident {
         Some(notice)
     }
 
-    /// Whether people are to be told yet. What is put off is told once it may be, at the level it has then.
+    /// Whether people are to be told yet. What is put off is told once it may be, at the level it
+    /// has then.
     fn may_tell(&self, notice: Notice, now: Timestamp) -> bool {
         if self.is_chronic && self.level < 2 && notice != Notice::LeaseExpired {
             return false;
@@ -474,8 +479,8 @@ impl Incident {
         self.closed_at.is_some_and(|closed| now.as_micros() - closed.as_micros() < 24 * HOUR)
     }
 
-    /// It is back within a day: the same incident, with its story. If it was over for a while, this is another fall: it gets loud
-    /// by its own time, and is told again; else it goes on as it was.
+    /// It is back within a day: the same incident, with its story. If it was over for a while, this
+    /// is another fall: it gets loud by its own time, and is told again; else it goes on as it was.
     pub fn reopen(&mut self, now: Timestamp, reason: &str) {
         let was_over = self.closed_at.is_some_and(|closed| now.as_micros() - closed.as_micros() >= OVER_FOR);
         if was_over {

@@ -1,4 +1,5 @@
-//! All incidents: the open ones and those of the last days, what of them must be stored, and what people are to be told.
+//! All incidents: the open ones and those of the last days, what of them must be stored, and what
+//! people are to be told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,8 @@ use crate::{
     site::Decision,
 };
 
-/// Closed incidents are kept in memory this long: relapses join them, and their story can be corrected.
+/// Closed incidents are kept in memory this long: relapses join them, and their story can be
+/// corrected.
 const KEPT_AFTER: i64 = 7 * 86_400;
 
 /// See above.
@@ -50,7 +52,8 @@ impl Incidents {
         self.all.get(id)
     }
 
-    /// The incident, to be changed; whoever does so in a way that must be stored calls [`Self::note`].
+    /// The incident, to be changed; whoever does so in a way that must be stored calls
+    /// [`Self::note`].
     pub(crate) fn get_mut(&mut self, id: &u64) -> Option<&mut Incident> {
         self.all.get_mut(id)
     }

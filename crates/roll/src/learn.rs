@@ -1,4 +1,5 @@
-//! Keeps what streams did until it may be learned from, and turns it into paces: own rates drawn towards those of the family.
+//! Keeps what streams did until it may be learned from, and turns it into paces: own rates drawn
+//! towards those of the family.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ pub struct Past {
     gaps: Gaps,
     /// Healthy gaps over closed time.
     closed_gaps: Gaps,
-    /// The longest of them, in expected events, fading slowly; none in what was kept before this was.
+    /// The longest of them, in expected events, fading slowly; none in what was kept before this
+    /// was.
     #[serde(default)]
     longest: Option<f32>,
     /// Rows seen, faded, and the events that brought them.
@@ -47,7 +49,8 @@ pub struct Family {
     pub shape: Arc<Shape>,
     /// The mean events an hour where the shape is 1; 0 while nothing was learned.
     pub level: f32,
-    /// The healthy gaps of its members, by class of rate: a night's edge is many events of a busy site and none of a slow one.
+    /// The healthy gaps of its members, by class of rate: a night's edge is many events of a busy
+    /// site and none of a slow one.
     pub(crate) gaps: [ClassGaps; CLASSES],
     /// Whether anything was learned.
     pub learned: bool,
@@ -56,7 +59,8 @@ pub struct Family {
 }
 
 impl Family {
-    /// A family nothing is known of yet. Contact is expected from the start, `contact_level` times an hour; rows are not.
+    /// A family nothing is known of yet. Contact is expected from the start, `contact_level` times
+    /// an hour; rows are not.
     pub fn new(unit: Unit, contact_level: f32) -> Self {
         let (level, tails) = match unit {
             Unit::ContactMinutes => (contact_level, Tails::OF_CONTACT),
@@ -154,8 +158,8 @@ impl Learned {
 const EVIDENCE_OF_CONTACT: f32 = 20.0;
 /// Days after which a rhythm is settled.
 pub(crate) const LEARNING_DAYS: i64 = 14;
-/// The longest silence counts once the rate by which it is measured is the stream's own, in the second week: by its family's, the
-/// first nights of a slow site hold hundreds of events.
+/// The longest silence counts once the rate by which it is measured is the stream's own, in the
+/// second week: by its family's, the first nights of a slow site hold hundreds of events.
 const LONGEST_AFTER_HOURS: f32 = 150.0;
 /// Days after which the longest silence counts half, unless there was another.
 const LONGEST_HALF_LIFE_DAYS: f64 = 168.0;
@@ -401,7 +405,8 @@ mod tests {
 
     #[test]
     fn a_slow_site_is_not_measured_by_the_nights_of_busy_ones() {
-        // A busy site opens half an hour late now and then: that is thirty events to it, and two weeks to one with two a day.
+        // A busy site opens half an hour late now and then: that is thirty events to it, and two
+        // weeks to one with two a day.
         let of = |per_hour: i64, late: f64| {
             let mut past = Past::new(Unit::Rows, 0);
             for hour in 0..10 * 168 {

@@ -1,4 +1,5 @@
-//! Calls the roll: turns what was heard of sites into states and incidents. Pure logic: time is an argument, there is no I/O.
+//! Calls the roll: turns what was heard of sites into states and incidents. Pure logic: time is an
+//! argument, there is no I/O.
 //!
 //! - [`Calendar`]: when a site is open, as far as people said.
 //! - [`Counts`], [`Gaps`], [`Shape`]: its rhythm, learned from healthy past only.
@@ -7,8 +8,9 @@
 //! - [`Incident`]: what a person should know; it only gets louder.
 //! - [`Watch`]: all of it together.
 //!
-//! A site is expected because it is on the roster, never because it was heard recently, and its silence never gets quieter
-//! with time. The formulas and where they come from are in `docs/silence.md`.
+//! A site is expected because it is on the roster, never because it was heard recently, and its
+//! silence never gets quieter with time. The formulas and where they come from are in
+//! `docs/silence.md`.
 #![forbid(unsafe_code)]
 
 mod calendar;

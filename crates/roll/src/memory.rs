@@ -30,7 +30,8 @@ pub struct Remembered {
     pub silences: Vec<i64>,
 }
 
-/// What survives of one stream. (Kept as a list of values at first, so that fields are only added at the end.)
+/// What survives of one stream. (Kept as a list of values at first, so that fields are only added
+/// at the end.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RememberedStream {
     /// `contact`, or a table.
@@ -91,7 +92,8 @@ impl Watch {
         cohorts.learn(pasts, self.config.learns, self.now, clock);
     }
 
-    /// The family of a table as it would be if all its sites were open when this one is, by its contact.
+    /// The family of a table as it would be if all its sites were open when this one is, by its
+    /// contact.
     fn while_open(&self, number: SiteNumber, family: &Family) -> Option<Family> {
         let contact = self.contact(number).filter(|_| family.unit == Unit::Rows && family.learned)?;
         let past = self.streams.past(contact)?;
@@ -144,7 +146,8 @@ impl Watch {
         })
     }
 
-    /// Takes what was kept, before the first tick. What was missed up to the watch's last tick is counted again.
+    /// Takes what was kept, before the first tick. What was missed up to the watch's last tick is
+    /// counted again.
     pub fn restore(&mut self, id: &SiteId, remembered: Remembered) {
         let Some(number) = self.number(id) else { return };
         let excused = remembered.excused_until.map_or(0, seconds);
@@ -169,8 +172,9 @@ impl Watch {
         (site.excused_until, site.said_goodbye) = (excused, remembered.excused_until.is_some());
     }
 
-    /// Takes when a site was heard last, and whether it said goodbye then. What the watch itself keeps is stored less often, and may
-    /// know nothing of that yet. To be called after [`Self::restore`].
+    /// Takes when a site was heard last, and whether it said goodbye then. What the watch itself
+    /// keeps is stored less often, and may know nothing of that yet. To be called after
+    /// [`Self::restore`].
     pub fn restore_heard(&mut self, id: &SiteId, last_heard: Timestamp, said_goodbye: bool) {
         let Some(number) = self.number(id) else { return };
         let at = seconds(last_heard);
@@ -208,7 +212,8 @@ impl Watch {
         for stream in self.streams.all() {
             self.repace(stream);
         }
-        // Which cohorts a question was about is not kept; it is asked again if they are quiet still.
+        // Which cohorts a question was about is not kept; it is asked again if they are quiet
+        // still.
         let questions = self.incidents.open().filter(|incident| incident.kind == Kind::CohortQuiet);
         for id in questions.map(|incident| incident.id).collect::<Vec<u64>>() {
             self.release(id);
@@ -246,8 +251,9 @@ impl Watch {
         self.incidents.restore(incident);
     }
 
-    /// Takes the incidents that another node kept in the place of its own: this watch heard what that one heard, but only one
-    /// of them tells people. What this one knows to be wrong and that one did not come to store is opened anew.
+    /// Takes the incidents that another node kept in the place of its own: this watch heard what
+    /// that one heard, but only one of them tells people. What this one knows to be wrong and that
+    /// one did not come to store is opened anew.
     pub fn adopt_incidents(&mut self, kept: impl IntoIterator<Item = Incident>) {
         let own = self.incidents.take_all();
         self.groups.questions.clear();

@@ -33,8 +33,8 @@ pub struct AlarmRate {
     pub pages: usize,
     /// Incidents that opened, told or only on the screen.
     pub screens: usize,
-    /// Silences of single sites that ended by themselves and peaked at page or above: what thresholds decide. A group, a cohort, HQ
-    /// itself and what lasts is told whatever they are.
+    /// Silences of single sites that ended by themselves and peaked at page or above: what
+    /// thresholds decide. A group, a cohort, HQ itself and what lasts is told whatever they are.
     pub natural_pages: usize,
     /// The same at red or above.
     pub natural_screens: usize,
@@ -109,7 +109,8 @@ pub struct Replayed {
     pub rate: AlarmRate,
 }
 
-/// Replays `history`, which must be in order of time, up to `until`. `progress` is told how many events are behind.
+/// Replays `history`, which must be in order of time, up to `until`. `progress` is told how many
+/// events are behind.
 pub fn replay(
     sites: &[SiteSpec],
     history: &[HistoryEvent],
@@ -147,8 +148,9 @@ pub fn replay(
     Replayed { incidents: incidents.into_values().collect(), told, rate }
 }
 
-/// The lowest thresholds, in steps of a quarter, that keep within the budget on this history, counting only what they decide: silences
-/// of single sites that ended by themselves. None if not even the highest do.
+/// The lowest thresholds, in steps of a quarter, that keep within the budget on this history,
+/// counting only what they decide: silences of single sites that ended by themselves. None if not
+/// even the highest do.
 pub fn tune(
     sites: &[SiteSpec],
     history: &[HistoryEvent],

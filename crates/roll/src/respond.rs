@@ -1,4 +1,5 @@
-//! What the watch does about silence: opens, joins, groups, holds, ends incidents, and has people told.
+//! What the watch does about silence: opens, joins, groups, holds, ends incidents, and has people
+//! told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +32,9 @@ impl Watch {
             Change::Louder(loudness) => {
                 // A timer that comes up late may jump over levels.
                 self.groups.note_quiet(number, transition.stream);
-                // Sites that are quiet with their whole cohort have no cause of their own to look for.
-                // Nor have, as long as nobody knows their hours, those that only open a little later than others.
+                // Sites that are quiet with their whole cohort have no cause of their own to look
+                // for. Nor have, as long as nobody knows their hours, those that only open a little
+                // later than others.
                 let is_suspect = self.clock.is_alone(transition.stream)
                     && (loudness >= Loudness::Red || !self.clock.is_assumed(transition.stream));
                 if is_suspect {
@@ -84,7 +86,8 @@ impl Watch {
         }
         incident.members.entry(site.clone()).or_insert(Member { since: instant(measure.last), until: None }).until =
             None;
-        // One that is no shorter would only speak against the alarm, and one of less than one row says nothing.
+        // One that is no shorter would only speak against the alarm, and one of less than one row
+        // says nothing.
         let worst = if longest * per_event >= 0.5 && longest < measure.expected {
             format!("; its worst healthy silence was {:.0}", longest * per_event)
         } else {
@@ -144,7 +147,8 @@ impl Watch {
         let group = self.incidents.open().find(is_of_it).map(|group| group.id);
         if let Some(incident) = self.incidents.get_mut(&id) {
             (incident.held_by, incident.was_held) = (group, incident.was_held || group.is_some());
-            // What was missed until now the clock knows best: it stood still while nobody could be missed.
+            // What was missed until now the clock knows best: it stood still while nobody could be
+            // missed.
             incident.missed_minutes += measure.missed_minutes;
             incident.counted_to = now;
             incident.is_chronic = is_chronic;
@@ -303,7 +307,8 @@ impl Watch {
         }
     }
 
-    /// Opens or ends what is wrong with a site that is heard. `detail` none means that it is well again.
+    /// Opens or ends what is wrong with a site that is heard. `detail` none means that it is well
+    /// again.
     pub fn set_condition(&mut self, id: &SiteId, condition: Condition, detail: Option<&str>, now: Timestamp) {
         self.set_condition_until(id, condition, detail, "it is well again", now);
     }
@@ -484,20 +489,22 @@ impl Watch {
         (self.clock.business_minutes(stream, from, to), day)
     }
 
-    /// Whose missed time makes an incident louder: the site that is away for the longest. While a site recovers, nothing more is
-    /// missed.
+    /// Whose missed time makes an incident louder: the site that is away for the longest. While a
+    /// site recovers, nothing more is missed.
     fn longest_absent(&self, incident: &Incident) -> Option<SiteNumber> {
         let absent = incident.absent().filter_map(|(id, member)| Some((self.number(id)?, member.since)));
         let gone = absent.filter(|(number, _)| !self.is_back(*number));
         gone.min_by_key(|(_, since)| *since).map(|(number, _)| number)
     }
 
-    /// The stream by which a site's missed time is counted: contact if there is any, else the first table.
+    /// The stream by which a site's missed time is counted: contact if there is any, else the first
+    /// table.
     fn counted_by(&self, number: SiteNumber) -> Option<StreamId> {
         self.sites[number].streams.first().copied()
     }
 
-    /// The next level of an open incident, and when it comes if nothing changes until then; none at the top.
+    /// The next level of an open incident, and when it comes if nothing changes until then; none at
+    /// the top.
     pub fn next_level(&self, id: u64) -> Option<(u8, Timestamp)> {
         let incident = self.incidents.get(&id).filter(|incident| incident.is_open())?;
         let counted = seconds(incident.counted_to);
@@ -555,8 +562,9 @@ impl Watch {
         incident.tell(now, format!("{by} says that this was {what}"));
         let (kind, site) = (incident.kind, incident.members.keys().next().cloned());
         self.incidents.note(id);
-        // Nothing brings back what is lost, a count that nobody can make agree stays, and a table that was
-        // dropped while it was stated again is never complete: once a person accounts for it, it is over.
+        // Nothing brings back what is lost, a count that nobody can make agree stays, and a table
+        // that was dropped while it was stated again is never complete: once a person accounts for
+        // it, it is over.
         if let Kind::Condition(condition @ (Condition::Loss | Condition::Manifest | Condition::Restated)) = kind {
             if let Some(number) = site.and_then(|site| self.number(&site)) {
                 self.sites[number].trouble_mut().conditions.remove(&condition);
@@ -564,13 +572,15 @@ impl Watch {
             self.incidents.close(id, &format!("{by} accounted for it"), now);
         }
         if kind == Kind::Hq {
-            // What HQ need not do any more never succeeds. What it still must comes back when it fails again.
+            // What HQ need not do any more never succeeds. What it still must comes back when it
+            // fails again.
             self.incidents.close(id, &format!("{by} accounted for it"), now);
         }
         true
     }
 
-    /// What was learned afterwards corrects the cause of a site's newest silence and adds to its story.
+    /// What was learned afterwards corrects the cause of a site's newest silence and adds to its
+    /// story.
     pub fn correct_cause(&mut self, site: &SiteId, cause: Option<Cause>, text: &str, now: Timestamp) {
         let of_site = self.incidents.values().rev().find(|incident| {
             matches!(incident.kind, Kind::Silence | Kind::Group) && incident.members.contains_key(site)

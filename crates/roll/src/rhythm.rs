@@ -1,9 +1,9 @@
-//! What a site's rhythm is, learned from its past: how much of a stream falls on which hour of the week, and how long its
-//! healthy silences are.
+//! What a site's rhythm is, learned from its past: how much of a stream falls on which hour of the
+//! week, and how long its healthy silences are.
 //!
-//! Learning is apart from watching: it is fed with finished, healthy stretches, a day at a time or so, and gives rates. The
-//! rule it rests on: a gap is learned from only when it has ended and was not suspect, so a silent site keeps its last good
-//! rhythm for ever.
+//! Learning is apart from watching: it is fed with finished, healthy stretches, a day at a time or
+//! so, and gives rates. The rule it rests on: a gap is learned from only when it has ended and was
+//! not suspect, so a silent site keeps its last good rhythm for ever.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +15,9 @@ use crate::{
 
 /// Days after which what was seen counts half.
 pub const HALF_LIFE_DAYS: f64 = 28.0;
-/// κ: hours of exposure that the cohort's shape is worth. Minutes of contact are not independent of each other, a site is
-/// open or not: there, less than one slot's worth, or a site closed on Sundays would for weeks be expected like the others.
+/// κ: hours of exposure that the cohort's shape is worth. Minutes of contact are not independent of
+/// each other, a site is open or not: there, less than one slot's worth, or a site closed on
+/// Sundays would for weeks be expected like the others.
 pub const fn prior_hours(unit: Unit) -> f32 {
     match unit {
         Unit::ContactMinutes => 0.03,
@@ -30,10 +31,11 @@ const PRIOR_EXCESSES: f32 = 20.0;
 
 /// Events and exposure per bin of the week, old ones fading.
 ///
-/// A bin's rate is `λ = (n + κ·level·shape) / (e + κ)`, with the cohort's shape, and
-/// `level = (N + 2) / (E + 2 / level of the cohort)`, where `E` weighs each hour of exposure with the shape, so that a
-/// site that was only ever seen at noon is not taken for a busy one. This is the mean of a Gamma posterior whose prior is
-/// the cohort (Gelman et al., Bayesian Data Analysis, 3rd ed., section 2.6).
+/// A bin's rate is `λ = (n + κ·level·shape) / (e + κ)`, with the cohort's shape, and `level = (N +
+/// 2) / (E + 2 / level of the cohort)`, where `E` weighs each hour of exposure with the shape, so
+/// that a site that was only ever seen at noon is not taken for a busy one. This is the mean of a
+/// Gamma posterior whose prior is the cohort (Gelman et al., Bayesian Data Analysis, 3rd ed.,
+/// section 2.6).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     /// Events per bin; empty while nothing was seen.
@@ -49,7 +51,8 @@ impl Counts {
         }
     }
 
-    /// Takes a healthy stretch `from..to` (Unix seconds) in which `events` came, evenly. Closures teach nothing.
+    /// Takes a healthy stretch `from..to` (Unix seconds) in which `events` came, evenly. Closures
+    /// teach nothing.
     pub fn learn(&mut self, unit: Unit, calendar: &Calendar, from: i64, to: i64, events: f32) {
         self.make_room(unit.bins());
         let parts = calendar.outside_closures(from, to);
@@ -121,7 +124,8 @@ impl Counts {
         self.total_events() + PRIOR_EVENTS
     }
 
-    /// Events an hour per bin, drawn towards the cohort's shape by `kappa` hours, and the level they are relative to.
+    /// Events an hour per bin, drawn towards the cohort's shape by `kappa` hours, and the level
+    /// they are relative to.
     pub fn rates(&self, unit: Unit, cohort: &Shape, cohort_level: f32, kappa: f32) -> (Shape, f32) {
         let level = self.level(cohort, cohort_level);
         if level <= 0.0 {
@@ -147,7 +151,8 @@ fn of_bin(values: &[f32], bin: usize) -> f32 {
 /// Bins of [`Gaps`]: eight to a factor of ten, from 0.01 expected events on.
 const GAP_BINS: usize = 56;
 
-/// Healthy gaps between events, measured in what was expected meanwhile, as a histogram of their logarithm.
+/// Healthy gaps between events, measured in what was expected meanwhile, as a histogram of their
+/// logarithm.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gaps {
     /// By bin, up to the last that has any.
@@ -194,7 +199,8 @@ impl Gaps {
         self.counts.iter().sum()
     }
 
-    /// Their tail, drawn towards the cohort's with a weight of 20 excesses. `all` is how many gaps the stream has in all.
+    /// Their tail, drawn towards the cohort's with a weight of 20 excesses. `all` is how many gaps
+    /// the stream has in all.
     pub fn tail(&self, cohort: &Tail, all: f32) -> Tail {
         let total = self.total();
         if total < 1.0 {
@@ -209,7 +215,8 @@ impl Gaps {
         let threshold = gap_of(threshold_bin);
         let beyond = || self.counts.iter().enumerate().skip(threshold_bin + 1);
         let excesses: f64 = beyond().map(|(_, count)| f64::from(*count)).sum();
-        // The median, not the mean: one early closing in a year must not make every late opening usual.
+        // The median, not the mean: one early closing in a year must not make every late opening
+        // usual.
         let mut passed = 0.0;
         let middle = beyond().find(|(_, count)| {
             passed += f64::from(**count);

@@ -10,8 +10,8 @@ pub(crate) const BY_DAY: std::ops::Range<i64> = 9..18;
 /// What a stream counts, and with it how its week is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
-    /// Minutes in which the site was heard: 15-minute slots of Monday to Friday, Saturday, Sunday. A rate is at most 60 an
-    /// hour.
+    /// Minutes in which the site was heard: 15-minute slots of Monday to Friday, Saturday, Sunday.
+    /// A rate is at most 60 an hour.
     ContactMinutes,
     /// Minutes in which rows of a table came: the 168 hours of the week.
     Rows,
@@ -66,7 +66,8 @@ impl Unit {
     }
 }
 
-/// Relative rates of a week as running sums, so that any stretch is summed in constant time. 1 is a week's mean.
+/// Relative rates of a week as running sums, so that any stretch is summed in constant time. 1 is a
+/// week's mean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     unit: Unit,
@@ -75,7 +76,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of `rates`, one per bin, scaled to a weekly mean of 1. Without any traffic, a flat one.
+    /// The shape of `rates`, one per bin, scaled to a weekly mean of 1. Without any traffic, a flat
+    /// one.
     pub fn of_rates(unit: Unit, rates: &[f32]) -> Self {
         assert_eq!(rates.len(), unit.bins(), "one rate per bin");
         let weights: f32 = (0..unit.bins()).map(|bin| rates[bin] * unit.days_of(bin / unit.slots())).sum();
@@ -104,7 +106,8 @@ impl Shape {
     pub fn unlearned(unit: Unit) -> Self {
         let per_hour = unit.slots() / 24;
         let by_day = |slot: usize| BY_DAY.contains(&((slot / per_hour) as i64));
-        // Rates are relative to the daytime, not to the week's mean: a level is what the site does while it speaks.
+        // Rates are relative to the daytime, not to the week's mean: a level is what the site does
+        // while it speaks.
         let rates: Vec<f32> = (0..unit.bins()).map(|bin| if by_day(bin % unit.slots()) { 1.0 } else { 0.01 }).collect();
         Self::of_relative(unit, &rates)
     }
@@ -178,8 +181,9 @@ impl Shape {
         }
     }
 
-    /// This shape of rows for a site whose contact goes by `own`, where that of its family goes by `family`: rows cannot come
-    /// while the site is closed, and come where it is open and most others are not.
+    /// This shape of rows for a site whose contact goes by `own`, where that of its family goes by
+    /// `family`: rows cannot come while the site is closed, and come where it is open and most
+    /// others are not.
     pub fn while_open(&self, own: &Shape, family: &Shape) -> Self {
         assert_eq!((self.unit, own.unit), (Unit::Rows, Unit::ContactMinutes), "rows by contact");
         const DAYS: [Weekday; 7] =
@@ -218,7 +222,8 @@ impl Shape {
         (sums[slot + 1] - sums[slot]) * 3600.0 / self.unit.slot_seconds() as f32
     }
 
-    /// Hours at relative rate between two instants (Unix seconds), closures left out: times a level, the expected events.
+    /// Hours at relative rate between two instants (Unix seconds), closures left out: times a
+    /// level, the expected events.
     pub fn between(&self, calendar: &Calendar, from: i64, to: i64) -> f64 {
         if calendar.closures.is_empty() {
             return self.between_open(calendar, from, to);
@@ -242,7 +247,8 @@ impl Shape {
         sum
     }
 
-    /// The earliest instant at which [`Self::between`] from `from` could reach `need`, never too late, at most `horizon`.
+    /// The earliest instant at which [`Self::between`] from `from` could reach `need`, never too
+    /// late, at most `horizon`.
     pub fn reach(&self, calendar: &Calendar, from: i64, need: f64, horizon: i64) -> i64 {
         let (mut at, mut left) = (from, need as f32);
         while at < horizon {

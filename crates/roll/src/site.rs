@@ -22,7 +22,8 @@ pub struct WatchConfig {
     pub thresholds: Thresholds,
     /// When incidents get louder.
     pub ladder: Ladder,
-    /// Contacts expected an hour of a site nothing is known of: one a minute, if beacons come more often than that.
+    /// Contacts expected an hour of a site nothing is known of: one a minute, if beacons come more
+    /// often than that.
     pub contacts_per_hour: f32,
     /// Seconds of a contact "minute"; see [`Clock::new`].
     pub contact_unit: i64,
@@ -78,7 +79,8 @@ pub(crate) struct Site {
     pub(crate) streams: Streams,
     /// What it may share with others: first what the roster says …
     traits: Box<[u32]>,
-    /// … as many as these; then what HQ saw of it itself, where the roster says nothing of the kind.
+    /// … as many as these; then what HQ saw of it itself, where the roster says nothing of the
+    /// kind.
     said: u16,
     pub(crate) expected_from: i64,
     pub(crate) enrolled: bool,
@@ -95,14 +97,16 @@ pub(crate) struct Site {
 /// The streams of a site; up to four of them need no memory of their own.
 pub(crate) type Streams = SmallVec<[StreamId; 4]>;
 
-/// What the watch knows of a site that is silent, was lately, or has something else wrong with it: of few at a time.
+/// What the watch knows of a site that is silent, was lately, or has something else wrong with it:
+/// of few at a time.
 #[derive(Debug)]
 pub(crate) struct Trouble {
     pub(crate) incident: Option<u64>,
     pub(crate) conditions: BTreeMap<Condition, u64>,
     /// Since when it is back, while it recovers.
     pub(crate) back_since: Option<i64>,
-    /// The days (of Unix time) of the last two weeks on which it fell silent, each as often as it did.
+    /// The days (of Unix time) of the last two weeks on which it fell silent, each as often as it
+    /// did.
     pub(crate) silences: Vec<i64>,
     /// Up to when its silences were counted for tuning.
     pub(crate) tuned_to: i64,

@@ -1,4 +1,5 @@
-//! All sites on the watch: which number each has, what they share, which of them are awaited, recovering or chronic.
+//! All sites on the watch: which number each has, what they share, which of them are awaited,
+//! recovering or chronic.
 
 use std::{
     cmp::Reverse,
@@ -85,7 +86,8 @@ impl Sites {
         self.awaited.pop().map(|Reverse((_, number))| number)
     }
 
-    /// What the roster says that a site shares, and of what was observed that of which the roster has no attribute of the name.
+    /// What the roster says that a site shares, and of what was observed that of which the roster
+    /// has no attribute of the name.
     pub(crate) fn set_shares(&mut self, number: SiteNumber, said: &[Trait], observed: &[Trait]) {
         let name = |shared: Trait| self.traits.get(shared).0.as_str();
         let is_unsaid = |shared: &Trait| !said.iter().any(|said| name(*said) == name(*shared));

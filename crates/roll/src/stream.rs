@@ -1,4 +1,5 @@
-//! The words of the clock: how loud a silence is and when, what a stream goes by, what is said of it.
+//! The words of the clock: how loud a silence is and when, what a stream goes by, what is said of
+//! it.
 
 use crate::surprise::Tails;
 
@@ -18,7 +19,8 @@ pub enum Loudness {
     Page,
 }
 
-/// When a silence counts as what, in nines of [`surprise`]. Set by replaying history to an alarm budget.
+/// When a silence counts as what, in nines of [`surprise`]. Set by replaying history to an alarm
+/// budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
     /// `min(0.434·μ, S_tail)`, without regard to the evidence.
@@ -105,8 +107,8 @@ pub struct Gap {
     pub expected: f64,
     /// How loud the silence had become.
     pub loudness: Loudness,
-    /// Whether most of its cohort was quiet with it, since a time that is quiet anyway, such as closing time: then it tells
-    /// of the week of all, not of this site.
+    /// Whether most of its cohort was quiet with it, since a time that is quiet anyway, such as
+    /// closing time: then it tells of the week of all, not of this site.
     pub with_cohort: bool,
     /// Whether it lies mostly in closed time: over a night, a Sunday.
     pub over_closed: bool,

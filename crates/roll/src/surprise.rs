@@ -1,10 +1,12 @@
 //! How surprising a silence is, in nines: 4 means that one healthy gap in 10,000 is as long.
 
-/// The tail of a stream's own healthy gaps, in expected events: a generalised Pareto distribution above a threshold.
+/// The tail of a stream's own healthy gaps, in expected events: a generalised Pareto distribution
+/// above a threshold.
 ///
-/// `P(gap > μ) = p·(1 + ξ(μ − u)/β)^(−1/ξ)` for `μ > u` (Coles, An Introduction to Statistical Modeling of Extreme Values,
-/// 2001, section 4.3), with ξ = 0.25 fixed, u the 95th percentile and p the share above it: 0.05 of a smooth distribution,
-/// less of contact, whose gaps are nearly all alike.
+/// `P(gap > μ) = p·(1 + ξ(μ − u)/β)^(−1/ξ)` for `μ > u` (Coles, An Introduction to Statistical
+/// Modeling of Extreme Values, 2001, section 4.3), with ξ = 0.25 fixed, u the 95th percentile and p
+/// the share above it: 0.05 of a smooth distribution, less of contact, whose gaps are nearly all
+/// alike.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tail {
     /// p.
@@ -28,7 +30,8 @@ impl Tail {
         let base = -f64::from(self.above).log10();
         let threshold = f64::from(self.threshold);
         if expected <= threshold {
-            // Below the threshold nothing is rare; rise to it late and steadily, so that surprise never falls with time.
+            // Below the threshold nothing is rare; rise to it late and steadily, so that surprise
+            // never falls with time.
             return base * (expected / threshold.max(1e-9)).powi(Self::RISE);
         }
         let growth = (1.0 + Self::SHAPE * (expected - threshold) / f64::from(self.scale)).log10();
@@ -56,8 +59,9 @@ impl Tail {
     }
 }
 
-/// A stream's gaps are of two kinds: within open time, and over a closed one, whose edges vary from day to day. The share p
-/// of each is one of all the stream's gaps: nights are few, so that one night in twenty is rarer than one minute in twenty.
+/// A stream's gaps are of two kinds: within open time, and over a closed one, whose edges vary from
+/// day to day. The share p of each is one of all the stream's gaps: nights are few, so that one
+/// night in twenty is rarer than one minute in twenty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tails {
     /// Gaps within open time.
@@ -67,7 +71,8 @@ pub struct Tails {
 }
 
 impl Tails {
-    /// What is assumed of rows before anything was learned: independent events, whose 95th percentile is 3 and mean excess 1.
+    /// What is assumed of rows before anything was learned: independent events, whose 95th
+    /// percentile is 3 and mean excess 1.
     pub const OF_ROWS: Self = {
         let tail = Tail { above: 0.045, threshold: 3.0, scale: 0.75 };
         Self { open: tail, closed: Tail { above: 0.005, ..tail } }
@@ -84,9 +89,10 @@ impl Tails {
     }
 }
 
-/// Nines of a gap in which `expected` events were expected, of which `evidence` events are the ground:
-/// `min(k·log10(1 + μ/k), S_tail)`. The first is the chance of no event when the rate itself is only known from k events
-/// (negative binomial); it caps how sure one can be of a new site.
+/// Nines of a gap in which `expected` events were expected, of which `evidence` events are the
+/// ground: `min(k·log10(1 + μ/k), S_tail)`. The first is the chance of no event when the rate
+/// itself is only known from k events (negative binomial); it caps how sure one can be of a new
+/// site.
 pub fn surprise(expected: f64, evidence: f64, tail: &Tail) -> f64 {
     let uncertain = evidence * (1.0 + expected / evidence).log10();
     uncertain.min(tail.surprise(expected))
@@ -98,9 +104,10 @@ pub fn expected_for(nines: f64, evidence: f64, tail: &Tail) -> f64 {
     uncertain.max(tail.needed(nines))
 }
 
-/// One-sided cumulative sum for a drop without a stop, in a slot of 15 minutes with `seen` rows where `expected` were:
-/// `G = max(0, G + 0.6·m + n·ln 0.4)`, the log likelihood ratio of 40 % of the rate against the whole
-/// (Page, Biometrika 41, 1954; Poisson form: Lucas, Technometrics 27, 1985).
+/// One-sided cumulative sum for a drop without a stop, in a slot of 15 minutes with `seen` rows
+/// where `expected` were: `G = max(0, G + 0.6·m + n·ln 0.4)`, the log likelihood ratio of 40 % of
+/// the rate against the whole (Page, Biometrika 41, 1954; Poisson form: Lucas, Technometrics 27,
+/// 1985).
 pub fn cusum(sum: f32, expected: f32, seen: f32) -> f32 {
     const DROP_TO: f32 = 0.4;
     (sum + (1.0 - DROP_TO) * expected + seen * DROP_TO.ln()).max(0.0)

@@ -1,9 +1,11 @@
-//! Sets the thresholds by the alarm budget: each week anew, by how rare the silences of the last weeks really were.
+//! Sets the thresholds by the alarm budget: each week anew, by how rare the silences of the last
+//! weeks really were.
 //!
-//! A theoretical probability is not believed. Of every silence that ended by itself its peak is kept, in nines; red and page are
-//! then the lowest at which those of the last eight weeks would have kept within the [`BUDGET`], as a replay of these weeks with other
-//! thresholds would find. Left out are silences that have an explanation: with the whole cohort, of a group, while HQ could
-//! not hear, in a site's first days, and those of which a person said that they were outages.
+//! A theoretical probability is not believed. Of every silence that ended by itself its peak is
+//! kept, in nines; red and page are then the lowest at which those of the last eight weeks would
+//! have kept within the [`BUDGET`], as a replay of these weeks with other thresholds would find.
+//! Left out are silences that have an explanation: with the whole cohort, of a group, while HQ
+//! could not hear, in a site's first days, and those of which a person said that they were outages.
 
 use std::collections::VecDeque;
 
@@ -253,7 +255,8 @@ mod tests {
     }
 
     proptest! {
-        /// Applied week after week to the same silences, it comes to the lowest thresholds within the budget and stays there.
+        /// Applied week after week to the same silences, it comes to the lowest thresholds within
+        /// the budget and stays there.
         #[test]
         fn thresholds_come_to_the_budget_and_stay(peaks in proptest::collection::vec(2.0_f64..11.0, 0..400)) {
             let tuning = of(&peaks, 3044.0);

@@ -1,7 +1,8 @@
-//! The watch: what was heard goes in, states of sites and incidents come out. It decides; others carry out.
+//! The watch: what was heard goes in, states of sites and incidents come out. It decides; others
+//! carry out.
 //!
-//! Contact is the first stream of every site, its tables the others. Per event the work is constant; a tick looks only at
-//! timers that are due, at open incidents and at cohorts.
+//! Contact is the first stream of every site, its tables the others. Per event the work is
+//! constant; a tick looks only at timers that are due, at open incidents and at cohorts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -52,7 +53,8 @@ pub(crate) fn instant(at: i64) -> Timestamp {
 }
 
 impl Watch {
-    /// A watch that ticked last at `last_tick` (its first tick, if it never ran). When that is long ago, HQ was off.
+    /// A watch that ticked last at `last_tick` (its first tick, if it never ran). When that is long
+    /// ago, HQ was off.
     pub fn new(config: WatchConfig, last_tick: Timestamp) -> Self {
         let now = seconds(last_tick);
         Self {
@@ -171,13 +173,15 @@ impl Watch {
             let Some(value) = attributes.get(name).filter(|value| !value.is_empty()) else { continue };
             traits.push((name.clone(), value.clone()));
         }
-        // Kind of site: sites of one family teach each other. It is a trait without a name, never grouped by.
+        // Kind of site: sites of one family teach each other. It is a trait without a name, never
+        // grouped by.
         traits.push((String::new(), family_key("", attributes, &self.config)));
         traits.into_iter().map(|key| self.sites.traits.number(key)).collect()
     }
 
-    /// Takes what HQ saw of a site itself, such as its agent's version or the address it calls: silences are grouped by it as
-    /// by the roster's attributes. Where the roster has an attribute of the name, that counts.
+    /// Takes what HQ saw of a site itself, such as its agent's version or the address it calls:
+    /// silences are grouped by it as by the roster's attributes. Where the roster has an attribute
+    /// of the name, that counts.
     pub fn observe(&mut self, id: &SiteId, seen: &BTreeMap<String, String>) {
         let Some(number) = self.number(id) else { return };
         let named = seen.iter().filter(|(name, value)| self.config.group_by.contains(name) && !value.is_empty());
@@ -245,7 +249,8 @@ impl Watch {
         stream
     }
 
-    /// Takes `count` events: minutes of contact, or rows of a table. Of a site that is not on the watch, nothing.
+    /// Takes `count` events: minutes of contact, or rows of a table. Of a site that is not on the
+    /// watch, nothing.
     pub fn event(&mut self, id: &SiteId, stream: &str, at: Timestamp, count: f32) {
         let Some(number) = self.number(id) else { return };
         if self.sites[number].streams.is_empty() {
@@ -268,7 +273,8 @@ impl Watch {
             self.count_natural(number, stream, &gap, at, &stood);
         }
         if let Some(past) = self.streams.past_mut(stream) {
-            // What is red is not learned from; but in the first days nothing is known yet, and a night looks red.
+            // What is red is not learned from; but in the first days nothing is known yet, and a
+            // night looks red.
             let is_new = past.is_learning(at) && gap.over_closed;
             let healthy = (loud < Loudness::Red || gap.with_cohort || is_new) && self.guard.deaf().is_none();
             past.event(at, &gap, healthy);
@@ -308,7 +314,8 @@ impl Watch {
             let then = at + slot * step;
             let busy = self.clock.busyness(contact, then) > BUSY;
             if was_quiet && busy {
-                // A weekend may be longer than a night: that the hours or the rhythm say so is enough.
+                // A weekend may be longer than a night: that the hours or the rhythm say so is
+                // enough.
                 return then;
             }
             was_quiet |= !busy;
@@ -326,7 +333,8 @@ impl Watch {
         }
     }
 
-    /// A manifest of the site that was received at `at` was counted, and every row is here; none if it states none any more.
+    /// A manifest of the site that was received at `at` was counted, and every row is here; none if
+    /// it states none any more.
     pub fn reconciled(&mut self, id: &SiteId, at: Option<Timestamp>) {
         if let Some(number) = self.number(id) {
             self.sites[number].reconciled_at = at.map(seconds);
@@ -338,7 +346,8 @@ impl Watch {
         self.config.thresholds
     }
 
-    /// What only HQ itself can know: whether it can store, and whether backlogs of its own absence still come in.
+    /// What only HQ itself can know: whether it can store, and whether backlogs of its own absence
+    /// still come in.
     pub fn set_ingest(&mut self, ok: bool, draining: bool) {
         (self.ingest_ok, self.draining) = (ok, draining);
     }
@@ -383,7 +392,8 @@ impl Watch {
         self.incidents.take_changed()
     }
 
-    /// Takes back what [`Self::take_changed`] gave and could not be stored; the next call gives it again.
+    /// Takes back what [`Self::take_changed`] gave and could not be stored; the next call gives it
+    /// again.
     pub fn keep_changed(&mut self, incidents: &[Incident]) {
         incidents.iter().for_each(|incident| self.incidents.note(incident.id));
     }

@@ -18,7 +18,8 @@ pub(crate) struct BackupArgs {
     to: String,
     #[command(flatten)]
     place: PlaceArgs,
-    /// Put node.key, which opens the lake's secrets, into the backup as well. Who has both has the secrets.
+    /// Put node.key, which opens the lake's secrets, into the backup as well. Who has both has the
+    /// secrets.
     #[arg(long)]
     with_key: bool,
     /// For programs.

@@ -24,7 +24,8 @@ pub(crate) struct CallArgs {
     /// Every site, not only those that are not well.
     #[arg(long)]
     all: bool,
-    /// Only sites in this state (silent, late, never-heard, declared-closed, …); may be given several times.
+    /// Only sites in this state (silent, late, never-heard, declared-closed, …); may be given
+    /// several times.
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Vec<SiteState>,
     /// Only sites for which this holds, as in SQL about the table `sites`.
@@ -96,7 +97,8 @@ fn matching(client: &Client, condition: &str) -> anyhow::Result<BTreeSet<String>
     Ok(rows.iter().filter_map(|row| row["id"].as_str().map(str::to_owned)).collect())
 }
 
-/// By site: the level of the loudest incident about it. Who may not see incidents sees the roll without.
+/// By site: the level of the loudest incident about it. Who may not see incidents sees the roll
+/// without.
 pub(crate) fn levels(client: &Client) -> BTreeMap<String, u64> {
     let incidents = client.get("/api/incidents").ok();
     let incidents: Vec<Value> = incidents.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();

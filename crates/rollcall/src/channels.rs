@@ -28,7 +28,8 @@ enum ChannelsCommand {
     Set {
         /// Its name.
         name: String,
-        /// A file with the description; standard input if not given, so that secrets need not be written down.
+        /// A file with the description; standard input if not given, so that secrets need not be
+        /// written down.
         #[arg(long)]
         from: Option<PathBuf>,
         #[command(flatten)]

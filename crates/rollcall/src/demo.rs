@@ -1,4 +1,5 @@
-//! `rollcall demo`: an HQ and a dozen stores on this machine, and what happens to them in two minutes.
+//! `rollcall demo`: an HQ and a dozen stores on this machine, and what happens to them in two
+//! minutes.
 
 mod screen;
 mod stores;

@@ -49,7 +49,8 @@ pub(crate) struct FleetArgs {
     /// Drive the HQ that runs on this data directory in place of one in this process.
     #[arg(long, value_name = "DIR", conflicts_with = "dir")]
     against: Option<PathBuf>,
-    /// Further nodes of the HQ given by --against, by their addresses for sites: sites are spread over all.
+    /// Further nodes of the HQ given by --against, by their addresses for sites: sites are spread
+    /// over all.
     #[arg(long, value_name = "HOST:PORT", requires = "against")]
     also: Vec<SocketAddr>,
     /// Sales happened at any time of the last so many days, not now.
@@ -165,7 +166,8 @@ fn address(data: &std::path::Path) -> anyhow::Result<Client> {
     Client::find(&address)
 }
 
-/// For each version of a published table that sites took: how long after it was published they had it.
+/// For each version of a published table that sites took: how long after it was published they had
+/// it.
 async fn arrivals(data: PathBuf, taken: Vec<Taken>) -> anyhow::Result<Vec<serde_json::Value>> {
     #[derive(serde::Deserialize)]
     struct Publication {
@@ -208,7 +210,8 @@ async fn watch_freshness(data: PathBuf, seconds: u64) -> Vec<f64> {
         let (mut ages, started) = (Vec::new(), Instant::now());
         while started.elapsed() < Duration::from_secs(seconds) {
             std::thread::sleep(Duration::from_millis(250));
-            // Per site the newest row seen; the time between two of a site's batches is not staleness.
+            // Per site the newest row seen; the time between two of a site's batches is not
+            // staleness.
             let sql = "SELECT avg(extract(epoch FROM received) - extract(epoch FROM changed)) * 1000 AS lag,
                               extract(epoch FROM (now() - max(received))) * 1000 AS newest
                        FROM (SELECT _changed_at AS changed, _received_at AS received FROM history.sales

@@ -43,10 +43,12 @@ enum HqCommand {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Where the lake is kept; an empty directory becomes a new HQ. With --store, where this node keeps its key.
+    /// Where the lake is kept; an empty directory becomes a new HQ. With --store, where this node
+    /// keeps its key.
     #[arg(long, env = "ROLLCALL_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
     data: PathBuf,
-    /// Keep the lake in an object store instead (s3://bucket/prefix; also gs:// and az://). Any number of nodes may use it.
+    /// Keep the lake in an object store instead (s3://bucket/prefix; also gs:// and az://). Any
+    /// number of nodes may use it.
     #[arg(long, value_name = "URL", env = "ROLLCALL_STORE")]
     store: Option<String>,
     /// Where sites reach this node, if that is not where it listens.
@@ -73,21 +75,23 @@ struct ServeArgs {
     /// Nothing heard for this long, in the site's business time, is silence.
     #[arg(long, default_value_t = 600, value_name = "SECONDS", env = "ROLLCALL_SILENT_AFTER")]
     silent_after: u64,
-    /// Nines of surprise at which a silence is an incident, as `rollcall replay --tune` proposes it from a history. With neither
-    /// this nor --page, both are set anew each week by the alarm budget (`rollcall incidents budget`).
+    /// Nines of surprise at which a silence is an incident, as `rollcall replay --tune` proposes it
+    /// from a history. With neither this nor --page, both are set anew each week by the alarm
+    /// budget (`rollcall incidents budget`).
     #[arg(long)]
     red: Option<f64>,
     /// Nines at which people are called.
     #[arg(long)]
     page: Option<f64>,
-    /// An address sites should know besides the one they have, ahead of a move; may be given several times.
+    /// An address sites should know besides the one they have, ahead of a move; may be given
+    /// several times.
     #[arg(long, value_name = "HOST:PORT")]
     announce: Vec<String>,
     /// Rehearse: lose the reply to this share of commits (0 to 1), after their effect.
     #[arg(long, hide = true, default_value_t = 0.0, value_name = "RATIO")]
     lose_replies: f64,
-    /// Whether each data file is compared with its digest before a question first reads it (true or false); true if not
-    /// given, and false with --store
+    /// Whether each data file is compared with its digest before a question first reads it (true or
+    /// false); true if not given, and false with --store
     #[arg(long, value_name = "BOOL")]
     check_files: Option<bool>,
     /// Measure: leave the lake's files as ingest writes them.

@@ -16,7 +16,8 @@ pub(crate) struct LakeArgs {
 
 #[derive(Debug, Subcommand)]
 enum LakeCommand {
-    /// Read everything (logs, checkpoints, data files) and compare it with its digests; HQ may run meanwhile.
+    /// Read everything (logs, checkpoints, data files) and compare it with its digests; HQ may run
+    /// meanwhile.
     #[command(visible_alias = "scrub")]
     Check {
         #[command(flatten)]

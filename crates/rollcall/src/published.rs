@@ -44,11 +44,13 @@ const SAID_ALONE: [&str; 7] = ["withdraw", "withdraw_at", "to", "edits", "shared
 pub(crate) struct PublishArgs {
     /// The table, at HQ and at the sites.
     table: String,
-    /// The rows: CSV with a header, JSON with one object a line, or Parquet. Of a table that is published already, --to, --edits,
-    /// --shared, --references and --rewritten may be said without.
+    /// The rows: CSV with a header, JSON with one object a line, or Parquet. Of a table that is
+    /// published already, --to, --edits, --shared, --references and --rewritten may be said
+    /// without.
     #[arg(long, value_name = "FILE", required_unless_present_any = SAID_ALONE)]
     from: Option<PathBuf>,
-    /// Take this version back: its rows are again what they were before, unless they were published anew since.
+    /// Take this version back: its rows are again what they were before, unless they were published
+    /// anew since.
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["from", "key", "to", "replace", "delete"])]
     withdraw: Option<u64>,
     /// The form of the file, if its name does not tell.
@@ -75,15 +77,17 @@ pub(crate) struct PublishArgs {
     /// What happens to rows that a site changes.
     #[arg(long)]
     edits: Option<Edits>,
-    /// Sites change the table as well, and of two versions of a row that rule says which one stays: hq, site, latest, or fields
-    /// (the latest in each column); `no` ends it.
+    /// Sites change the table as well, and of two versions of a row that rule says which one stays:
+    /// hq, site, latest, or fields (the latest in each column); `no` ends it.
     #[arg(long, value_name = "RULE", value_parser = ["hq", "site", "latest", "fields", "no"], conflicts_with = "at")]
     shared: Option<String>,
-    /// What becomes of a row that goes while rows of a store's own name it by a foreign key: they are kept as they are and name
-    /// a row that is gone (keep, which is usual), or the row stays at that store and is told of (refuse).
+    /// What becomes of a row that goes while rows of a store's own name it by a foreign key: they
+    /// are kept as they are and name a row that is gone (keep, which is usual), or the row stays at
+    /// that store and is told of (refuse).
     #[arg(long)]
     references: Option<References>,
-    /// Columns in which a store may have other values than HQ sends, by a trigger of its own, say; `none` takes it back.
+    /// Columns in which a store may have other values than HQ sends, by a trigger of its own, say;
+    /// `none` takes it back.
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
     rewritten: Vec<String>,
     /// Why, for those who read about it later.
@@ -330,7 +334,8 @@ fn show_scheduled(client: &Client, of_table: Option<&str>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Shows what was published and who has it; a finding if a site lacks the newest version of a table.
+/// Shows what was published and who has it; a finding if a site lacks the newest version of a
+/// table.
 pub(crate) fn publications(args: &PublicationsArgs) -> anyhow::Result<ExitCode> {
     let client = Client::find(&args.hq)?;
     let of_table = args.table.as_ref().map_or_else(String::new, |table| format!("&table={table}"));

@@ -24,20 +24,24 @@ const TUNING_MONTHS_MIN: f64 = 10.0;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// CSV with the columns at (2026-01-31T10:00:00Z, or 2026-01-31 10:00 for UTC), site, stream, count; a row with stream `contact` is
-    /// a beacon. Separated by commas or semicolons.
+    /// CSV with the columns at (2026-01-31T10:00:00Z, or 2026-01-31 10:00 for UTC), site, stream,
+    /// count; a row with stream `contact` is a beacon. Separated by commas or semicolons.
     #[arg(long)]
     events: PathBuf,
-    /// CSV with the column id and attributes such as tz, hours, isp, region; as for `rollcall roster import`.
+    /// CSV with the column id and attributes such as tz, hours, isp, region; as for `rollcall
+    /// roster import`.
     #[arg(long)]
     roster: PathBuf,
-    /// CSV with the columns calendar and day, for the calendars that the roster's column holidays names.
+    /// CSV with the columns calendar and day, for the calendars that the roster's column holidays
+    /// names.
     #[arg(long)]
     holidays: Option<PathBuf>,
-    /// Channels as for `rollcall channels set`, in JSON by name: says who would have been told what.
+    /// Channels as for `rollcall channels set`, in JSON by name: says who would have been told
+    /// what.
     #[arg(long)]
     channels: Option<PathBuf>,
-    /// Write a page with a timeline, the worst sites, other thresholds and fixed timeouts on the same data.
+    /// Write a page with a timeline, the worst sites, other thresholds and fixed timeouts on the
+    /// same data.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// One incident per line, for programs.

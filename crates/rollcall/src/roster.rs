@@ -24,8 +24,9 @@ pub(crate) struct RosterArgs {
 
 #[derive(Debug, Subcommand)]
 enum RosterCommand {
-    /// Add and update sites from CSV: id, and any other columns as attributes. Never drops a site, and leaves attributes alone of
-    /// which the file has no column; an empty cell takes one away. Exit code 1 if a site has no time zone.
+    /// Add and update sites from CSV: id, and any other columns as attributes. Never drops a site,
+    /// and leaves attributes alone of which the file has no column; an empty cell takes one away.
+    /// Exit code 1 if a site has no time zone.
     #[command(
         after_help = "Examples:\n  rollcall roster import sites.csv --dry-run\n  rollcall roster import sites.csv\n\n\
         Commas, semicolons or tabs; UTF-8, UTF-16 or Windows-1252; what is not evident is said."
@@ -94,7 +95,8 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Have sites send everything again, as `rollcall-site resend` does there: after HQ was restored from a backup.
+    /// Have sites send everything again, as `rollcall-site resend` does there: after HQ was
+    /// restored from a backup.
     Resend {
         /// The sites' ids.
         #[arg(required_unless_present = "refused")]

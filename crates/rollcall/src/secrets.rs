@@ -43,13 +43,15 @@ enum SecretsCommand {
 
 #[derive(Debug, Subcommand)]
 enum Rotate {
-    /// The certificate authority. Connected sites get certificates of the new one within minutes, others when they come;
-    /// `rollcall secrets` shows who is missing, and `rollcall secrets finish` ends it.
+    /// The certificate authority. Connected sites get certificates of the new one within minutes,
+    /// others when they come; `rollcall secrets` shows who is missing, and `rollcall secrets
+    /// finish` ends it.
     Ca {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// The token by which commands on HQ's own machine are let in; copies of it elsewhere are worth nothing then.
+    /// The token by which commands on HQ's own machine are let in; copies of it elsewhere are worth
+    /// nothing then.
     OperatorToken {
         #[command(flatten)]
         hq: HqAddress,

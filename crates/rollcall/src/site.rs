@@ -1,4 +1,5 @@
-//! `rollcall site`: the lives of a site's journal, and ruling on one that may lack what was confirmed before.
+//! `rollcall site`: the lives of a site's journal, and ruling on one that may lack what was
+//! confirmed before.
 
 use std::process::ExitCode;
 
@@ -40,7 +41,8 @@ enum SiteCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Let the life that people see stay that one; what the site sends in a later one is kept apart.
+    /// Let the life that people see stay that one; what the site sends in a later one is kept
+    /// apart.
     Keep {
         /// Its number.
         epoch: u32,

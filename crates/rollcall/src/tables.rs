@@ -27,7 +27,8 @@ enum TablesCommand {
     Set {
         /// The table.
         table: String,
-        /// The column with the time of the event; without one, every question needs every site up to now.
+        /// The column with the time of the event; without one, every question needs every site up
+        /// to now.
         #[arg(long)]
         event_time: Option<String>,
         /// Seconds after the event within which its row is written; 0 if nothing was ever said.
@@ -47,8 +48,8 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Give a column a wider type: history is rewritten with it, and values that did not fit the old one are
-    /// taken in.
+    /// Give a column a wider type: history is rewritten with it, and values that did not fit the
+    /// old one are taken in.
     Retype {
         /// The table.
         table: String,
@@ -59,8 +60,8 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Give a table another key than its first site proposed: all its sites state their rows again, and are
-    /// missing until then.
+    /// Give a table another key than its first site proposed: all its sites state their rows again,
+    /// and are missing until then.
     Rekey {
         /// The table.
         table: String,
@@ -70,12 +71,13 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
-    /// Take a table away with all its rows, columns and key, as if no site had proposed it. Sites that have it
-    /// state it again, and are missing until then.
+    /// Take a table away with all its rows, columns and key, as if no site had proposed it. Sites
+    /// that have it state it again, and are missing until then.
     Forget {
         /// The table.
         table: String,
-        /// Its name once more: what only HQ has of it (history, rows that stores deleted) does not come back.
+        /// Its name once more: what only HQ has of it (history, rows that stores deleted) does not
+        /// come back.
         #[arg(long, value_name = "TABLE")]
         confirm: String,
         #[command(flatten)]

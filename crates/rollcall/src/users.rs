@@ -35,8 +35,8 @@ enum RoleArg {
 
 #[derive(Debug, Subcommand)]
 enum UsersCommand {
-    /// Add or change a user. What is not said stays as it is. A new one's password is made and shown once, unless it is given on
-    /// standard input.
+    /// Add or change a user. What is not said stays as it is. A new one's password is made and
+    /// shown once, unless it is given on standard input.
     Set {
         name: String,
         /// A new user is a viewer if nothing is said.

@@ -82,7 +82,8 @@ pub struct FleetResult {
     pub ack_p99_ms: f64,
     /// From losing HQ to being welcomed again: median, 99th percentile, and the longest, seconds.
     pub return_seconds: Option<[f64; 3]>,
-    /// Rows that returning sites brought, and how many of them a second were confirmed until the last.
+    /// Rows that returning sites brought, and how many of them a second were confirmed until the
+    /// last.
     pub backlog: Option<Drained>,
     /// Bytes of batches after compression, per row.
     pub wire_bytes_per_row: f64,
@@ -353,7 +354,8 @@ struct FleetSite {
     node: usize,
     epoch: Epoch,
     confirmed: (Seq, ChainHash),
-    /// Batches sent and not confirmed: the last position of each, its rows, and when they were made.
+    /// Batches sent and not confirmed: the last position of each, its rows, and when they were
+    /// made.
     in_flight: VecDeque<(Seq, RecordBatch, Instant)>,
     latencies: Vec<Duration>,
     backlog: Option<Backlog>,
@@ -361,7 +363,8 @@ struct FleetSite {
     lost_for: Vec<Duration>,
     /// Since when it has no HQ, if it had one.
     lost_at: Option<Instant>,
-    /// What it has of HQ's tables: version and audience. The rows themselves are counted and let go.
+    /// What it has of HQ's tables: version and audience. The rows themselves are counted and let
+    /// go.
     applied: BTreeMap<String, Applied>,
     /// The digest of what HQ says of it; there is no store behind it that would do it.
     settings: u64,

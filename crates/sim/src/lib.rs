@@ -1,9 +1,9 @@
 //! Simulated stores.
 //!
-//! [`Till`] sells in a real SQLite database, as a store's own program would. [`Relay`] is a network that can be cut,
-//! [`LostReplies`] a lake whose commits take effect without saying so.
-//! [`fleet`] drives many sites over the real protocol with generated rows, for load and benchmarks; [`stages`] says where
-//! the time goes.
+//! [`Till`] sells in a real SQLite database, as a store's own program would. [`Relay`] is a network
+//! that can be cut, [`LostReplies`] a lake whose commits take effect without saying so. [`fleet`]
+//! drives many sites over the real protocol with generated rows, for load and benchmarks;
+//! [`stages`] says where the time goes.
 #![forbid(unsafe_code)]
 
 pub mod fleet;

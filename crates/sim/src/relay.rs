@@ -47,7 +47,8 @@ impl Relay {
         self.leads_to.send_replace(Some(self.target));
     }
 
-    /// Breaks every connection; new ones go elsewhere, as those do whose name leads to an old address.
+    /// Breaks every connection; new ones go elsewhere, as those do whose name leads to an old
+    /// address.
     pub fn lead_to(&self, elsewhere: SocketAddr) {
         self.leads_to.send_replace(Some(elsewhere));
     }

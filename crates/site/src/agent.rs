@@ -86,8 +86,8 @@ pub(crate) const FORMAT: &str = "format";
 pub(crate) const FORMAT_NOW: &str = "2";
 
 impl Agent {
-    /// Reads the agent's files. The database need not be there, nor free, nor the disk have room: what is
-    /// wrong is told.
+    /// Reads the agent's files. The database need not be there, nor free, nor the disk have room:
+    /// what is wrong is told.
     pub fn open(config: AgentConfig) -> Result<Self, SiteError> {
         let database = crate::enrol::database(&config.database)?;
         let directory = StateDirectory::of(&database, config.state.as_deref());
@@ -144,7 +144,8 @@ impl Agent {
                 continue;
             }
             let began = Instant::now();
-            // A session sees the request to stop itself and says goodbye; dialing takes seconds at most.
+            // A session sees the request to stop itself and says goodbye; dialing takes seconds at
+            // most.
             match self.attempt(&stop).await {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::Paused) => continue,
@@ -173,8 +174,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Leaves the database alone until the person who asked for that says otherwise, or the time they gave is
-    /// over.
+    /// Leaves the database alone until the person who asked for that says otherwise, or the time
+    /// they gave is over.
     async fn pause(&mut self, stop: &CancellationToken) {
         self.feed.rest().await;
         self.shelf.rest().await;

@@ -1,5 +1,5 @@
-//! A session of a site that cannot read its database or keep its notes: it is alive, sends nothing, and says
-//! what is wrong. Without it HQ would hear nothing, and blame power or line.
+//! A session of a site that cannot read its database or keep its notes: it is alive, sends nothing,
+//! and says what is wrong. Without it HQ would hear nothing, and blame power or line.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

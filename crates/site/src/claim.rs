@@ -54,7 +54,8 @@ pub(crate) fn claim(directory: &StateDirectory) -> Result<Claim, SiteError> {
     }
 }
 
-/// Whether an agent runs on the directory; none where that cannot be told: an earlier agent claimed nothing.
+/// Whether an agent runs on the directory; none where that cannot be told: an earlier agent claimed
+/// nothing.
 pub(crate) fn is_claimed(directory: &StateDirectory) -> Option<bool> {
     let file = File::open(directory.file(FILE)).ok()?;
     match file.try_lock_shared() {

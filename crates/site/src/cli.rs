@@ -18,8 +18,8 @@ use rollcall_site::{JoinOptions, SiteError, patiently, read_token};
         Exit codes: status 0 current, 1 unconfirmed too long, 2 broken; every command 3 if it failed or was called wrongly."
 )]
 pub(crate) struct Cli {
-    /// Where the agent's own files are: as a rule in FILE.rollcall beside the database. Say it at every
-    /// command where the database is reached through a folder that is a link.
+    /// Where the agent's own files are: as a rule in FILE.rollcall beside the database. Say it at
+    /// every command where the database is reached through a folder that is a link.
     #[arg(long, global = true, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// The form of the log on stderr.
@@ -141,7 +141,8 @@ pub(crate) enum Command {
         /// HQ's address in place of the one given to join; may be given several times.
         #[arg(long, value_name = "HOST:PORT")]
         hq: Vec<String>,
-        /// Run this command when changes have waited for HQ too long, or worse; again every 4 hours.
+        /// Run this command when changes have waited for HQ too long, or worse; again every 4
+        /// hours.
         #[arg(long, value_name = "COMMAND", env = "ROLLCALL_ON_UNCONFIRMED")]
         on_unconfirmed: Option<String>,
         /// Unconfirmed for longer than this is too long.
@@ -184,8 +185,8 @@ pub(crate) enum Command {
         #[arg(long)]
         forget: bool,
     },
-    /// Have the agent leave the database alone, to put a backup in place: it goes on by itself after a while.
-    /// Changes are captured meanwhile.
+    /// Have the agent leave the database alone, to put a backup in place: it goes on by itself
+    /// after a while. Changes are captured meanwhile.
     #[command(after_help = "Example:\n  rollcall-site pause --db pos.sqlite --minutes 30")]
     Pause {
         #[command(flatten)]
@@ -194,8 +195,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 60, value_name = "MINUTES")]
         minutes: u32,
     },
-    /// Have the agent go on, after a pause or after it gave up on a database that went back in time again and
-    /// again.
+    /// Have the agent go on, after a pause or after it gave up on a database that went back in time
+    /// again and again.
     #[command(after_help = "Example:\n  rollcall-site resume --db pos.sqlite")]
     Resume {
         #[command(flatten)]

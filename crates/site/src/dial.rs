@@ -74,7 +74,8 @@ pub(crate) async fn dial_with(address: &str, trust: &Trust) -> Result<Dialed, Di
             let address = address.to_owned();
             let resolved = resolved.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
             let error = match of_tls(&error) {
-                // A certificate that does not lead to our CA means that somebody else answers on HQ's name.
+                // A certificate that does not lead to our CA means that somebody else answers on
+                // HQ's name.
                 Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
                     SiteError::NotOurHq { address, reason }
                 }
@@ -204,9 +205,9 @@ enum Pin {
     Fingerprint(String),
 }
 
-/// Believes a server whose chain leads to the authority of enrolment, whatever the date: the clock of a
-/// machine whose battery is empty says 2015, and who can show HQ's key is HQ all the same. HQ tells the site
-/// what time it is, and people that its clock is off.
+/// Believes a server whose chain leads to the authority of enrolment, whatever the date: the clock
+/// of a machine whose battery is empty says 2015, and who can show HQ's key is HQ all the same. HQ
+/// tells the site what time it is, and people that its clock is off.
 #[derive(Debug)]
 struct PinnedAuthority {
     pin: Pin,

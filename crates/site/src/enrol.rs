@@ -1,4 +1,5 @@
-//! Requests for a certificate, and renewing it before it expires, or after. Joining is in [`crate::join`].
+//! Requests for a certificate, and renewing it before it expires, or after. Joining is in
+//! [`crate::join`].
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,8 @@ pub(crate) async fn renew(
 ) -> Result<Identity, SiteError> {
     let key = KeyPair::from_pem(&identity.key_pem).map_err(|error| SiteError::state("reading the key", error))?;
     let csr_pem = request(&key)?;
-    // No certificate is shown: an expired one would break the handshake, and the request proves the key.
+    // No certificate is shown: an expired one would break the handshake, and the request proves the
+    // key.
     let trust = Trust::Authority { ca_pem: identity.ca_pem.clone(), identity: None };
     let mut last = SiteError::Usage("no address of HQ is known".to_owned());
     for address in &identity.hq_addresses {
@@ -111,8 +113,8 @@ pub(crate) fn is_renewal_due(identity: &Identity, now_micros: i64) -> bool {
     now_micros >= identity.issued_micros + life / 3 * 2
 }
 
-/// The database a command works on, from `--db`: the path as it is, from the root on. A link in it is
-/// followed at each use.
+/// The database a command works on, from `--db`: the path as it is, from the root on. A link in it
+/// is followed at each use.
 pub(crate) fn database(path: &Path) -> Result<PathBuf, SiteError> {
     let failed = |error| SiteError::state(format!("opening {}", path.display()), error);
     std::path::absolute(path).map_err(failed)

@@ -62,7 +62,8 @@ pub enum SiteError {
 }
 
 impl SiteError {
-    /// Why, in the words that HQ uses as well; none where the trouble is none with site, line or HQ.
+    /// Why, in the words that HQ uses as well; none where the trouble is none with site, line or
+    /// HQ.
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Self::Capture(error) if error.is_disk_full() => Some(Cause::Disk),

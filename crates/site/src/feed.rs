@@ -18,7 +18,8 @@ use rollcall_wire::{
 
 use crate::error::SiteError;
 
-/// Shared access to the store's database; one call at a time. What was not used for a moment is let go of.
+/// Shared access to the store's database; one call at a time. What was not used for a moment is let
+/// go of.
 #[derive(Debug, Clone)]
 pub(crate) struct Feed(Arc<Access>);
 

@@ -161,7 +161,8 @@ pub async fn join(options: &JoinOptions) -> Result<Readiness, SiteError> {
         contact: options.contact.clone(),
     })?;
     plan.directory.remove(BEGUN)?;
-    // The key is in the identity now; a later join makes a new one, so that an old copy is worth nothing.
+    // The key is in the identity now; a later join makes a new one, so that an old copy is worth
+    // nothing.
     plan.directory.remove(KEY)?;
     plan.source.rest();
     Ok(ready)
@@ -303,7 +304,8 @@ async fn answered<T>(
     Ok(answer.map_err(|status| refused(address, &status))?.into_inner())
 }
 
-/// Does something with the database; a store's program that keeps the file locked for a while is waited for.
+/// Does something with the database; a store's program that keeps the file locked for a while is
+/// waited for.
 pub fn patiently<T>(mut work: impl FnMut() -> Result<T, CaptureError>) -> Result<T, SiteError> {
     let mut done = work();
     for _ in 1..LOCKED_TRIES {
@@ -318,7 +320,8 @@ pub fn patiently<T>(mut work: impl FnMut() -> Result<T, CaptureError>) -> Result
     Ok(done?)
 }
 
-/// Refuses a directory in which the agent of another database has its files. One that was moved is the same.
+/// Refuses a directory in which the agent of another database has its files. One that was moved is
+/// the same.
 fn refuse_another(directory: &StateDirectory, notes: &Notes, database: &Path) -> Result<(), SiteError> {
     let Some(known) = notes.text(DATABASE)?.map(PathBuf::from) else { return Ok(()) };
     let is_another = match (known.canonicalize(), database.canonicalize()) {

@@ -1,5 +1,5 @@
-//! Looks after capture while the agent runs, with HQ or without: what a program drops is made again within
-//! seconds, and what is wrong is known before anybody asks.
+//! Looks after capture while the agent runs, with HQ or without: what a program drops is made again
+//! within seconds, and what is wrong is known before anybody asks.
 
 use std::{
     path::PathBuf,
@@ -20,8 +20,8 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 const REGISTRATION: &str = "registration";
 /// Rewinds within a day from which on no chance is to blame.
 pub(crate) const REWINDS_MAX: u32 = 3;
-/// A database that stays locked is tried for so long before that is told. SQLite itself waits some seconds
-/// each time.
+/// A database that stays locked is tried for so long before that is told. SQLite itself waits some
+/// seconds each time.
 pub(crate) const LOCKED_FOR: Duration = Duration::from_secs(15);
 
 /// What was found last.
@@ -48,14 +48,15 @@ impl KnownHealth {
     }
 }
 
-/// HQ's time, as far as it is known: by how much its clock is off from this machine's, microseconds.
+/// HQ's time, as far as it is known: by how much its clock is off from this machine's,
+/// microseconds.
 pub(crate) fn hq_now(hq_clock_offset: i64) -> i64 {
     Source::clock_micros().saturating_add(hq_clock_offset)
 }
 
-/// Whether there is something to send from. What is known of a file that looks as it did is not enough:
-/// another program may hold it locked, and a session would end with that before HQ hears of it. So the file
-/// is read.
+/// Whether there is something to send from. What is known of a file that looks as it did is not
+/// enough: another program may hold it locked, and a session would end with that before HQ hears of
+/// it. So the file is read.
 pub(crate) async fn look(feed: &Feed) -> Result<Health, SiteError> {
     feed.call(|source| {
         let health = source.check()?;

@@ -1,7 +1,8 @@
-//! The data stream of a session: opened when there is something to send, closed when there was nothing for a while.
+//! The data stream of a session: opened when there is something to send, closed when there was
+//! nothing for a while.
 //!
-//! Most stores are quiet most of the time, and HQ holds tens of thousands of them: a stream that nobody uses costs it some
-//! kilobytes.
+//! Most stores are quiet most of the time, and HQ holds tens of thousands of them: a stream that
+//! nobody uses costs it some kilobytes.
 
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ impl DataLine {
         self.used = Instant::now();
         if self.open.is_none() {
             let (sender, outgoing) = mpsc::channel(FRAMES_QUEUED_MAX);
-            // The first frame only says which session the stream belongs to; the queue has room for it.
+            // The first frame only says which session the stream belongs to; the queue has room for
+            // it.
             let _ = sender.try_send(DataFrame { session: self.session, ..DataFrame::default() });
             let opening = self.client.data(ReceiverStream::new(outgoing));
             let opened = tokio::time::timeout(PATIENCE, opening).await;
@@ -47,7 +49,8 @@ impl DataLine {
         sender.send(frame).await.map_err(|_| Status::aborted("HQ closed the data stream"))
     }
 
-    /// The next reply; none if HQ closed the stream. Never returns while it is not open. Cancel-safe.
+    /// The next reply; none if HQ closed the stream. Never returns while it is not open.
+    /// Cancel-safe.
     pub async fn reply(&mut self) -> Result<Option<Reply>, Status> {
         match &mut self.open {
             Some((_, replies)) => {
@@ -59,7 +62,8 @@ impl DataLine {
         }
     }
 
-    /// Closes the stream if it was not used for a while. Call it only when everything sent is confirmed.
+    /// Closes the stream if it was not used for a while. Call it only when everything sent is
+    /// confirmed.
     pub async fn rest(&mut self) -> Result<(), Status> {
         if self.used.elapsed() < REST_AFTER {
             return Ok(());

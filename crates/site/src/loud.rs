@@ -26,7 +26,8 @@ pub struct LoudConfig {
     pub state: Option<PathBuf>,
     /// Unconfirmed for longer than this is too long.
     pub max_age: Duration,
-    /// Run by the shell when it is, with `ROLLCALL_SITE`, `ROLLCALL_LEVEL` and `ROLLCALL_SUMMARY` set.
+    /// Run by the shell when it is, with `ROLLCALL_SITE`, `ROLLCALL_LEVEL` and `ROLLCALL_SUMMARY`
+    /// set.
     pub on_unconfirmed: Option<String>,
     /// Where the status page is served; loopback, since it asks for no password.
     pub page: Option<SocketAddr>,
@@ -56,8 +57,8 @@ pub fn check(config: &LoudConfig) -> Result<(), SiteError> {
     }
 }
 
-/// Looks, and is loud, until `stop`. Problems of its own are logged; they never end the agent, nor each other: a page whose port
-/// is taken keeps no command from being run.
+/// Looks, and is loud, until `stop`. Problems of its own are logged; they never end the agent, nor
+/// each other: a page whose port is taken keeps no command from being run.
 pub async fn be_loud(config: LoudConfig, stop: CancellationToken) {
     if let Some(page) = config.page {
         tokio::spawn(keep_page(page, config.clone(), stop.clone()));

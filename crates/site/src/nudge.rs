@@ -1,5 +1,6 @@
-//! Being told that the database's files changed, where the system tells it (inotify on Linux): an idle agent then sleeps, and
-//! a quiet store's next sale is seen at once. It is a hint only: files are looked at all the same, only less often.
+//! Being told that the database's files changed, where the system tells it (inotify on Linux): an
+//! idle agent then sleeps, and a quiet store's next sale is seen at once. It is a hint only: files
+//! are looked at all the same, only less often.
 
 use std::path::Path;
 
@@ -37,7 +38,8 @@ impl Nudges {
         self.watched = None;
     }
 
-    /// Returns after a change; never if changes are not told. Cancel-safe: what was not returned is told again.
+    /// Returns after a change; never if changes are not told. Cancel-safe: what was not returned is
+    /// told again.
     pub(crate) async fn changed(&mut self) {
         loop {
             let Some((queue, names)) = &self.watched else { return std::future::pending().await };
@@ -79,7 +81,8 @@ fn watch(database: &Path) -> std::io::Result<(AsyncFd<OwnedFd>, [Vec<u8>; 2])> {
     let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
     let told = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
     inotify::add_watch(&queue, directory, told)?;
-    // What is deprecated is that a type could close or exchange its descriptor meanwhile; an owned one does not.
+    // What is deprecated is that a type could close or exchange its descriptor meanwhile; an owned
+    // one does not.
     #[expect(deprecated, reason = "the successor is unsafe, and this crate forbids that")]
     let queue = AsyncFd::new(queue)?;
     Ok((queue, [name, wal]))

@@ -1,4 +1,5 @@
-//! What was sent and not confirmed yet: a pure state machine, used by the agent and by simulated sites alike.
+//! What was sent and not confirmed yet: a pure state machine, used by the agent and by simulated
+//! sites alike.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -22,7 +23,8 @@ pub struct Sending {
     pub tables: Vec<String>,
 }
 
-/// A position in the journal: how far, with which chain, and for each table the last batch that touched it.
+/// A position in the journal: how far, with which chain, and for each table the last batch that
+/// touched it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Mark {
     seq: Seq,
@@ -91,7 +93,8 @@ impl Outbox {
         self.in_flight.is_empty()
     }
 
-    /// The batch `..=last` of these parts, with each part's previous position and the chain filled in.
+    /// The batch `..=last` of these parts, with each part's previous position and the chain filled
+    /// in.
     pub fn batch(&self, last: Seq, mut parts: Vec<Part>) -> Batch {
         for part in &mut parts {
             part.previous = self.sent.tables.get(&part.table).copied().unwrap_or_default();
@@ -99,8 +102,8 @@ impl Outbox {
         Batch { epoch: self.epoch, first: Seq(self.sent.seq.0 + 1), last, previous_hash: self.sent.hash, parts }
     }
 
-    /// Takes note that a batch made by [`Self::batch`] is about to be sent, whose last change has this
-    /// digest.
+    /// Takes note that a batch made by [`Self::batch`] is about to be sent, whose last change has
+    /// this digest.
     pub fn sending(&mut self, encoded: &Encoded, digest: String) -> Sending {
         let header = &encoded.header;
         let sending = Sending {

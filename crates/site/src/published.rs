@@ -29,8 +29,8 @@ use tonic::transport::Channel;
 
 use crate::{error::SiteError, feed::REST_AFTER, settings::Pace, state::StateDirectory};
 
-/// Shared access to HQ's tables in the store's database; one call at a time. What was not used for a moment
-/// is let go of.
+/// Shared access to HQ's tables in the store's database; one call at a time. What was not used for
+/// a moment is let go of.
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     /// None: it is let go of. Whoever applies a table holds the lock as long as that takes.
@@ -94,7 +94,8 @@ impl Shelf {
             let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
             match used.map(|used| used + REST_AFTER).filter(|due| *due > Instant::now()) {
                 Some(due) => sleep_until(due).await,
-                // Work is under way: nobody waits for that, neither here nor in a thread that others need.
+                // Work is under way: nobody waits for that, neither here nor in a thread that
+                // others need.
                 None if self.is_in_use() => tokio::time::sleep(REST_AFTER).await,
                 None => break,
             }
@@ -152,8 +153,8 @@ impl Shelf {
     /// Puts rows into effect when their time comes, for ever: with HQ or without.
     pub(crate) async fn keep_time(self) {
         let mut wait = Duration::ZERO;
-        // When something is due next, if anything is; none while that is not known. Until then the store's
-        // file is not opened.
+        // When something is due next, if anything is; none while that is not known. Until then the
+        // store's file is not opened.
         let mut next: Option<Option<i64>> = None;
         loop {
             tokio::select! {
@@ -314,7 +315,8 @@ const CLOCK_LOOK: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 /// Rows that the store refused are tried again every so many checks, where its file changed since.
 const REFUSED_CHECKS: u32 = 12;
-/// Looking whether tables are what was applied may take so much of a processor, one part in so many.
+/// Looking whether tables are what was applied may take so much of a processor, one part in so
+/// many.
 const CHECK_SHARE: u32 = 200;
 
 /// Whether the version that the site has is one that HQ lost with a restored backup.
@@ -336,7 +338,8 @@ enum Why {
     Newer,
     /// Its rows were changed here, and are put right.
     Changed,
-    /// HQ has a newer version, and rows that it changed or not were changed here: it is fetched whole.
+    /// HQ has a newer version, and rows that it changed or not were changed here: it is fetched
+    /// whole.
     Edited,
     /// Its rows were changed here, and are left so: it is fetched to find which.
     Compared,
@@ -436,7 +439,8 @@ impl Task {
         self.fetch(wanted, applied, Why::Newer).await
     }
 
-    /// Looks whether all tables are what was applied, unless the store's file is as it was when they were.
+    /// Looks whether all tables are what was applied, unless the store's file is as it was when
+    /// they were.
     async fn check_all(&mut self, wanted: &[WantedTable]) {
         let now = look_at(&self.shelf.database);
         if self.seen == Some(now) {
@@ -459,7 +463,8 @@ impl Task {
         self.seen = are_as_applied.then_some(now);
     }
 
-    /// Looks whether a table is what was applied, and puts it right if that is wanted; true if it was, or if what differs is known.
+    /// Looks whether a table is what was applied, and puts it right if that is wanted; true if it
+    /// was, or if what differs is known.
     async fn check(&mut self, wanted: &WantedTable, tries_refused: bool) -> Result<bool, SiteError> {
         let name = wanted.table.clone();
         let (applied, standing) =

@@ -19,7 +19,8 @@ const ENVIRONMENT: &str = include_str!("../../../packaging/site.env.in");
 pub(crate) struct InstallArgs {
     #[command(flatten)]
     db: Database,
-    /// The account that the agent runs as: it must be able to write the database. As a rule its owner.
+    /// The account that the agent runs as: it must be able to write the database. As a rule its
+    /// owner.
     #[arg(long)]
     user: Option<String>,
     /// Write the files, and start nothing.

@@ -53,7 +53,8 @@ pub(crate) const REPLACES_SITE: &str = "replaces_site";
 pub(crate) const JOURNAL_ID: &str = "journal_id";
 /// Under which name it is noted that HQ once accepted to be older than what it confirmed.
 pub(crate) const ACCEPTS_OLDER_LAKE: &str = "accept_older_lake";
-/// Under which name it is noted that everything is to be stated again before anything of this epoch is sent.
+/// Under which name it is noted that everything is to be stated again before anything of this epoch
+/// is sent.
 pub(crate) const RELOAD_WANTED: &str = "reload_wanted";
 /// A goodbye has so long to leave before the connection goes.
 pub(crate) const GOODBYE_TIME: Duration = Duration::from_millis(200);
@@ -61,7 +62,8 @@ pub(crate) const GOODBYE_TIME: Duration = Duration::from_millis(200);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection is replaced after this long, so that a moved name is noticed.
 const AGE_MAX: Duration = Duration::from_secs(3600);
-/// … and within so many beacons where HQ wants the site to believe in another authority: not all sites at once.
+/// … and within so many beacons where HQ wants the site to believe in another authority: not all
+/// sites at once.
 const RENEWAL_BEACONS: u32 = 10;
 /// How often the file is looked at for changes while the store is busy …
 const POLL_BUSY: Duration = Duration::from_millis(50);
@@ -78,7 +80,8 @@ const CARE_EVERY: Duration = Duration::from_secs(2);
 const LOOK_ANYWAY: Duration = Duration::from_secs(15);
 /// Loading waits while this many changes are unconfirmed.
 const LOAD_BACKLOG_MAX: u64 = 20_000;
-/// HQ's tables are compared with what was applied once in so many beacons: every five minutes as a rule.
+/// HQ's tables are compared with what was applied once in so many beacons: every five minutes as a
+/// rule.
 const CHECK_BEACONS: u32 = 10;
 /// Nothing heard from HQ for this long ends the connection.
 const SILENT_HQ: Duration = Duration::from_secs(120);
@@ -280,8 +283,8 @@ impl Session<'_> {
                 rewound_at: (!is_first && !is_told && is_same_journal).then(|| self.hq_now()),
                 reload: !(is_first && oldest.0 <= 1),
             };
-            // At once, and before the file is written to: where that is busy, the next hello is of this
-            // epoch, not of another one.
+            // At once, and before the file is written to: where that is busy, the next hello is of
+            // this epoch, not of another one.
             self.notes.begin_epoch(&begun)?;
             self.reload_if_wanted().await?;
             return Ok(position);
@@ -312,8 +315,8 @@ impl Session<'_> {
         Ok(position)
     }
 
-    /// Has everything stated again if that is still to be done in this epoch; what the journal still holds is
-    /// sent as well, so history stays whole.
+    /// Has everything stated again if that is still to be done in this epoch; what the journal
+    /// still holds is sent as well, so history stays whole.
     async fn reload_if_wanted(&self) -> Result<(), SiteError> {
         if self.notes.text(RELOAD_WANTED)?.is_some() {
             self.feed.call(Source::reload_all).await?;
@@ -561,8 +564,8 @@ impl Session<'_> {
             Reply::AskAgain(again) => {
                 let confirmed = open.outbox.confirmed_tables().get(&again.table).copied().unwrap_or_default();
                 if again.cursor < confirmed.0 {
-                    // To send again from the confirmed position would be asked again for ever. The next
-                    // hello sorts it out.
+                    // To send again from the confirmed position would be asked again for ever. The
+                    // next hello sorts it out.
                     let text =
                         format!("HQ has table {:?} up to {}, and confirmed {confirmed}", again.table, again.cursor);
                     return Err(SiteError::Ended(text));
@@ -616,7 +619,8 @@ impl Session<'_> {
         }
         let mut tables: Vec<TableHead> =
             heads.tables.iter().map(|(table, head)| TableHead { table: table.clone(), head: head.0 }).collect();
-        // A table that is still being loaded, or is not captured truly, is not complete, whatever its head.
+        // A table that is still being loaded, or is not captured truly, is not complete, whatever
+        // its head.
         let broken = health.problems.iter().filter_map(|problem| problem.table.as_ref());
         let open_ended: Vec<&String> = heads.loading.iter().chain(broken).collect();
         tables.retain(|head| !open_ended.contains(&&head.table));
@@ -624,8 +628,8 @@ impl Session<'_> {
         open.say(ToHq::Heads(Heads { time_micros, epoch: open.epoch.0, tables })).await
     }
 
-    /// [`unless_busy`], for what is done again and again. Where it stays busy the session ends with that: the
-    /// next one reads nothing, and says so to HQ.
+    /// [`unless_busy`], for what is done again and again. Where it stays busy the session ends with
+    /// that: the next one reads nothing, and says so to HQ.
     fn unless_locked(&mut self, result: Result<(), SiteError>) -> Result<(), SiteError> {
         match result {
             Err(SiteError::Capture(error)) if error.is_busy() => {
@@ -711,8 +715,8 @@ impl Session<'_> {
     }
 }
 
-/// Tells HQ that this journal is not the one it knows. The connection ends now either way; the next one
-/// learns the new epoch.
+/// Tells HQ that this journal is not the one it knows. The connection ends now either way; the next
+/// one learns the new epoch.
 async fn want_epoch(control: &mpsc::Sender<SiteControl>, reason: &str) {
     part_with(control, ToHq::EpochWanted(EpochWanted { reason: reason.to_owned() })).await;
 }
@@ -740,7 +744,8 @@ pub(crate) fn disk_free(_: &Path) -> Option<u64> {
     None
 }
 
-/// A store that holds its file locked is no trouble with HQ: what could not be read now is read next time.
+/// A store that holds its file locked is no trouble with HQ: what could not be read now is read
+/// next time.
 fn unless_busy(result: Result<(), SiteError>) -> Result<(), SiteError> {
     match result {
         Err(SiteError::Capture(error)) if error.is_busy() => Ok(()),

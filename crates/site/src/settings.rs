@@ -73,7 +73,8 @@ impl Behaviour {
         Duration::from_millis(u64::from(self.told.beacon_interval_ms.max(100)))
     }
 
-    /// Whether HQ wants the site to believe in others than these authorities, and so to get a new certificate.
+    /// Whether HQ wants the site to believe in others than these authorities, and so to get a new
+    /// certificate.
     pub(crate) fn wants_others(&self, known: &[String]) -> bool {
         let wanted: BTreeSet<&String> = self.told.authorities.iter().collect();
         !wanted.is_empty() && wanted != known.iter().collect()
@@ -181,7 +182,8 @@ struct Followed {
     by_hq: Vec<String>,
 }
 
-/// Captures a table as HQ wants it. What the site itself excluded stays so: HQ can only exclude more.
+/// Captures a table as HQ wants it. What the site itself excluded stays so: HQ can only exclude
+/// more.
 fn follow(source: &mut Source, wanted: &Captured, by_hq: &[String]) -> Result<Followed, CaptureError> {
     let known = source.excluded(&wanted.table)?;
     if wanted.stopped {

@@ -77,9 +77,9 @@ fn is_own_file(name: &std::ffi::OsStr) -> bool {
 pub struct StateDirectory(PathBuf);
 
 impl StateDirectory {
-    /// The directory that belongs to a database, beside the path by which it is called: where that is a link,
-    /// the link may lead to another file tomorrow, and the agent's files stay. `chosen` is another place that
-    /// a person chose.
+    /// The directory that belongs to a database, beside the path by which it is called: where that
+    /// is a link, the link may lead to another file tomorrow, and the agent's files stay. `chosen`
+    /// is another place that a person chose.
     pub fn of(database: &Path, chosen: Option<&Path>) -> Self {
         if let Some(chosen) = chosen {
             return Self(chosen.to_owned());
@@ -98,9 +98,9 @@ impl StateDirectory {
         }
     }
 
-    /// Makes the directory, and takes from others what they may have had of our files. A directory that a
-    /// person chose may hold files of others, and be used by them: it is closed only if it is known to be
-    /// ours.
+    /// Makes the directory, and takes from others what they may have had of our files. A directory
+    /// that a person chose may hold files of others, and be used by them: it is closed only if it
+    /// is known to be ours.
     pub(crate) fn secure(&self) -> Result<(), SiteError> {
         let failed = |error| SiteError::state(format!("making {}", self.0.display()), error);
         let is_ours = !self.0.exists()
@@ -145,8 +145,8 @@ impl StateDirectory {
         }
     }
 
-    /// Makes an empty file for its owner alone, unless there is one; what SQLite puts beside it is then as
-    /// closed.
+    /// Makes an empty file for its owner alone, unless there is one; what SQLite puts beside it is
+    /// then as closed.
     pub(crate) fn prepare(&self, name: &str) -> Result<(), SiteError> {
         self.secure()?;
         let path = self.file(name);
@@ -275,8 +275,8 @@ pub(crate) struct Position {
     pub(crate) lake_id: String,
     pub(crate) confirmed: Seq,
     pub(crate) confirmed_hash: ChainHash,
-    /// Digest of the journal row at `confirmed` as it was sent; empty if it is not known. Stored with it or
-    /// not at all.
+    /// Digest of the journal row at `confirmed` as it was sent; empty if it is not known. Stored
+    /// with it or not at all.
     pub(crate) row_digest: String,
     /// Per table the end of the last confirmed batch that touched it.
     pub(crate) tables: HashMap<String, Seq>,
@@ -300,8 +300,8 @@ pub(crate) struct Notes {
     directory: StateDirectory,
     /// Behind a lock only so that notes may cross threads; there is one user.
     kept: Mutex<Kept>,
-    /// Something could not be noted since it was last tried whether it can. Beside the lock, which whoever
-    /// fails holds.
+    /// Something could not be noted since it was last tried whether it can. Beside the lock, which
+    /// whoever fails holds.
     has_failed: AtomicBool,
 }
 
@@ -343,8 +343,8 @@ impl Notes {
         }
     }
 
-    /// Opens the notes. Where nothing can be written, as on a full disk, they are as they were last: an agent
-    /// that cannot note anything still has something to say.
+    /// Opens the notes. Where nothing can be written, as on a full disk, they are as they were
+    /// last: an agent that cannot note anything still has something to say.
     pub(crate) fn open(directory: &StateDirectory) -> Self {
         let kept = match open_to_note(directory) {
             Ok(conn) => Kept { conn, problem: None },
@@ -437,7 +437,8 @@ impl Notes {
             .map_err(|error| self.failed(error))
     }
 
-    /// Begins a new epoch, whole or not at all: nothing that was said of the one before is so in it.
+    /// Begins a new epoch, whole or not at all: nothing that was said of the one before is so in
+    /// it.
     pub(crate) fn begin_epoch(&self, begun: &Begun<'_>) -> Result<(), SiteError> {
         let begin = |transaction: rusqlite::Transaction<'_>| {
             let note = "INSERT OR REPLACE INTO kv (k, v) VALUES (?1, ?2)";
@@ -456,7 +457,8 @@ impl Notes {
         self.conn().transaction().and_then(begin).map_err(|error| self.failed(error))
     }
 
-    /// Notes that a batch is about to be sent: HQ may come to know it even if its reply never reaches us.
+    /// Notes that a batch is about to be sent: HQ may come to know it even if its reply never
+    /// reaches us.
     pub(crate) fn note_sent(&self, last: Seq, hash: ChainHash) -> Result<(), SiteError> {
         self.conn()
             .prepare_cached("INSERT OR IGNORE INTO sent (seq, hash) VALUES (?1, ?2)")
@@ -476,8 +478,8 @@ impl Notes {
             .map_err(|error| self.failed(error))
     }
 
-    /// Notes now and then how far HQ has confirmed, by HQ's clock: the store's own may jump, and what was
-    /// confirmed is kept for a while.
+    /// Notes now and then how far HQ has confirmed, by HQ's clock: the store's own may jump, and
+    /// what was confirmed is kept for a while.
     pub(crate) fn note_confirmed(&self, at: i64, through: Seq) -> Result<(), SiteError> {
         const EVERY_MICROS: i64 = 3_600_000_000;
         let conn = self.conn();
@@ -638,7 +640,8 @@ pub fn mark_resend(directory: &StateDirectory) -> Result<(), SiteError> {
     Notes::open_to_write(directory)?.set_text(ACCEPTS_OLDER_LAKE, "yes")
 }
 
-/// Ends a pause, and lets the agent begin anew with a database that went back in time again and again.
+/// Ends a pause, and lets the agent begin anew with a database that went back in time again and
+/// again.
 pub fn resume(directory: &StateDirectory) -> Result<(), SiteError> {
     directory.resume()?;
     Notes::open_to_write(directory)?.forget_rewinds()

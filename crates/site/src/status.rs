@@ -1,4 +1,5 @@
-//! The site says so too: whether all is well, for people at the store and for monitoring by exit code.
+//! The site says so too: whether all is well, for people at the store and for monitoring by exit
+//! code.
 
 use std::{
     collections::BTreeMap,
@@ -113,7 +114,8 @@ pub struct AgentStatus {
     /// What is wrong with the store's database or disk, so that nothing can be sent.
     #[serde(default)]
     pub store_trouble: Option<String>,
-    /// Why HQ keeps what this site sends apart from what it had before, until a person there decides.
+    /// Why HQ keeps what this site sends apart from what it had before, until a person there
+    /// decides.
     #[serde(default)]
     pub held: Option<String>,
     /// Until when a person has the agent leave the database alone.
@@ -334,7 +336,8 @@ pub fn status(database: &Path, state: Option<&Path>, max_age: Duration) -> Resul
     look(database, state, max_age, false)
 }
 
-/// [`status`] for the agent itself: while a person has it pause, this leaves the database alone as well.
+/// [`status`] for the agent itself: while a person has it pause, this leaves the database alone as
+/// well.
 pub(crate) fn own_status(database: &Path, state: Option<&Path>, max_age: Duration) -> Result<Report, SiteError> {
     look(database, state, max_age, true)
 }

@@ -16,7 +16,8 @@ pub struct Coverage {
     pub complete: usize,
     /// The earliest instant through which every complete site is complete; none when no site is.
     pub complete_through: Option<Timestamp>,
-    /// The question is only about events before this: sites complete up to it are complete for this answer.
+    /// The question is only about events before this: sites complete up to it are complete for this
+    /// answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// The sites that are not complete, ordered by id.
@@ -74,7 +75,8 @@ pub struct MissingSite {
     pub cause: Option<Cause>,
     /// How many rows are expected to be missing; none while no rhythm is known.
     pub expected_rows: Option<u64>,
-    /// What these rows are worth, by the measures declared of their tables; none where there is none.
+    /// What these rows are worth, by the measures declared of their tables; none where there is
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_amount: Option<f64>,
 }

@@ -1,7 +1,7 @@
 //! Decimals as text, exactly: one reading of them at both ends.
 
-/// Parses plain decimal notation exactly, as an unscaled number of `fraction` digits behind the point; none
-/// when it has more digits than fit or is not a number. Nothing around it is left out.
+/// Parses plain decimal notation exactly, as an unscaled number of `fraction` digits behind the
+/// point; none when it has more digits than fit or is not a number. Nothing around it is left out.
 pub fn parse_decimal(text: &str, digits: u8, fraction: u8) -> Option<i128> {
     let (negative, text) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),

@@ -1,6 +1,7 @@
 //! Errors for the log.
 
-/// An error and its causes in one line; a cause whose text the line ends with already is not said twice.
+/// An error and its causes in one line; a cause whose text the line ends with already is not said
+/// twice.
 pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -94,8 +94,8 @@ name_type!(
 );
 
 impl TableName {
-    /// The name HQ gives to a site's table `name`: lower case, Latin letters without their marks, what else
-    /// is not allowed replaced by `_`, and none of these in front.
+    /// The name HQ gives to a site's table `name`: lower case, Latin letters without their marks,
+    /// what else is not allowed replaced by `_`, and none of these in front.
     ///
     /// Two tables of one site can meet here (`Sales` and `sales` cannot coexist in SQLite, `a b`
     /// and `a_b` can); the caller refuses the second one.

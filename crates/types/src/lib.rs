@@ -1,4 +1,5 @@
-//! The words every part of Rollcall shares: ids, positions in a journal, times, states and coverage.
+//! The words every part of Rollcall shares: ids, positions in a journal, times, states and
+//! coverage.
 //!
 //! Only values live here: no I/O, no clock, no runtime. A word has one meaning everywhere;
 //! `ARCHITECTURE.md` lists them.

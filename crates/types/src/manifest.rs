@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Seq;
 
-/// The changes journalled behind `after`, up to and including `through`. Zero is a statement, absence is not: every captured
-/// table is in it.
+/// The changes journalled behind `after`, up to and including `through`. Zero is a statement,
+/// absence is not: every captured table is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Manifest {
     /// The end of the manifest before.
@@ -23,8 +23,8 @@ pub struct Stated {
     pub table: String,
     /// Changes journalled.
     pub rows: u64,
-    /// The largest row number in the table itself, journalled or not: when it moves and nothing was journalled, capture is
-    /// gone. None for a table without row numbers, or an empty one.
+    /// The largest row number in the table itself, journalled or not: when it moves and nothing was
+    /// journalled, capture is gone. None for a table without row numbers, or an empty one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_key: Option<i64>,
 }

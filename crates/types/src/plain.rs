@@ -3,9 +3,9 @@
 /// The most that is kept of a text from elsewhere, in bytes.
 pub const TEXT_BYTES_MAX: usize = 4096;
 
-/// The text with whatever steers a terminal, a page or the direction of writing shown as its number, and
-/// cut after `bytes_max` bytes: it can be written to a log, a mail or a terminal, and takes no more room
-/// than it should.
+/// The text with whatever steers a terminal, a page or the direction of writing shown as its
+/// number, and cut after `bytes_max` bytes: it can be written to a log, a mail or a terminal, and
+/// takes no more room than it should.
 pub fn plain(text: &str, bytes_max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(bytes_max));
     for letter in text.chars() {
@@ -22,8 +22,8 @@ pub fn plain(text: &str, bytes_max: usize) -> String {
     shown
 }
 
-/// Whether a letter does something instead of being seen: controls (among them the start of terminal
-/// sequences), marks of direction and of no width, line and paragraph separators, tags.
+/// Whether a letter does something instead of being seen: controls (among them the start of
+/// terminal sequences), marks of direction and of no width, line and paragraph separators, tags.
 pub fn steers(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,

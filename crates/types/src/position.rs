@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Position of a change in a site's journal: 1, 2, 3… without gaps within an epoch. 0 means "before the first".
+/// Position of a change in a site's journal: 1, 2, 3… without gaps within an epoch. 0 means "before
+/// the first".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
@@ -16,8 +17,8 @@ pub struct Epoch(pub u32);
 
 /// Running hash over a journal's batches: 63 bits, so that it fits a Delta `txn` version.
 ///
-/// It tells two journals with equal positions apart (a clone, a restored image). It is no defence against a forger who
-/// holds the site's key.
+/// It tells two journals with equal positions apart (a clone, a restored image). It is no defence
+/// against a forger who holds the site's key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChainHash(u64);

@@ -1,10 +1,13 @@
-//! Tables that are edited at both ends: which of two versions of a row, made without knowledge of each other, stays.
+//! Tables that are edited at both ends: which of two versions of a row, made without knowledge of
+//! each other, stays.
 //!
-//! HQ is the hub. A site's edit says which of HQ's versions the editor had seen (its *base*); what others did to the row since
-//! then is what it conflicts with. HQ decides and publishes; the sites take what HQ has. So all ends come to the same rows,
-//! whatever the order in which edits arrive, and nothing goes back and forth: an edit is decided once.
+//! HQ is the hub. A site's edit says which of HQ's versions the editor had seen (its *base*); what
+//! others did to the row since then is what it conflicts with. HQ decides and publishes; the sites
+//! take what HQ has. So all ends come to the same rows, whatever the order in which edits arrive,
+//! and nothing goes back and forth: an edit is decided once.
 //!
-//! Times are those of a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014): see [`stamp`].
+//! Times are those of a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014):
+//! see [`stamp`].
 
 use std::str::FromStr;
 
@@ -27,7 +30,8 @@ pub const EDIT_AT: &str = "edit_at";
 /// How many of the table's columns the store's table had: the first so many, in HQ's order.
 pub const EDIT_COLUMNS: &str = "edit_columns";
 
-/// In a conflict: the site's clock was wrong when the edit was made, in a way that HQ does not know.
+/// In a conflict: the site's clock was wrong when the edit was made, in a way that HQ does not
+/// know.
 pub const EDIT_IN_DOUBT: &str = "edit_in_doubt";
 
 /// Column names that the tables beside a shared one need for themselves; those of conflicts first.
@@ -88,7 +92,8 @@ pub struct Version {
     /// It deleted the row.
     #[serde(default)]
     pub gone: bool,
-    /// It repeats the version before it, for a site that had made another of the row: nobody did anything.
+    /// It repeats the version before it, for a site that had made another of the row: nobody did
+    /// anything.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restated: bool,
 }
@@ -107,7 +112,8 @@ impl Version {
 /// What becomes of an edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Nobody else touched what it changed, or it is ahead of those who did: the row is as the edit has it.
+    /// Nobody else touched what it changed, or it is ahead of those who did: the row is as the edit
+    /// has it.
     Taken {
         /// Whose version it puts aside; none if nobody's.
         over: Option<String>,
@@ -128,14 +134,16 @@ pub enum Decision {
     },
 }
 
-/// The time of an edit in microseconds since 1970: a hybrid logical clock. What was made with knowledge of something is later
-/// than that, whatever the clocks showed; and nothing was made after HQ heard of it.
+/// The time of an edit in microseconds since 1970: a hybrid logical clock. What was made with
+/// knowledge of something is later than that, whatever the clocks showed; and nothing was made
+/// after HQ heard of it.
 pub fn stamp(clock: i64, heard: i64, known: Option<i64>) -> i64 {
     let clock = clock.min(heard);
     known.map_or(clock, |known| clock.max(known + 1))
 }
 
-/// Decides on an edit, of which the editor did not know what others did to the row: `since`, oldest first.
+/// Decides on an edit, of which the editor did not know what others did to the row: `since`, oldest
+/// first.
 pub fn decide(rule: Rule, since: &[Version], edit: &Version) -> Decision {
     let latest = |versions: &mut dyn Iterator<Item = &Version>| versions.max_by_key(|of| of.order()).cloned();
     let Some(newest) = latest(&mut since.iter()) else { return Decision::Taken { over: None } };

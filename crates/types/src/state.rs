@@ -14,7 +14,8 @@ pub enum SiteState {
     Ok,
     /// Quiet, and it said so, or its hours say so: declared ones, or learned ones.
     QuietExpected,
-    /// Quiet like most of its kind, without a goodbye; nobody declared its hours, and they are not learned yet.
+    /// Quiet like most of its kind, without a goodbye; nobody declared its hours, and they are not
+    /// learned yet.
     OutsideAssumedHours,
     /// Later than expected; not yet called silent.
     Late,
@@ -45,14 +46,15 @@ impl SiteState {
         Self::Retired,
     ];
 
-    /// Whether the site is missing: what happened there of late is not known here, and nothing explains that. An answer about now is not
-    /// complete without it.
+    /// Whether the site is missing: what happened there of late is not known here, and nothing
+    /// explains that. An answer about now is not complete without it.
     pub fn is_finding(self) -> bool {
         matches!(self, Self::NeverHeard | Self::Late | Self::Silent | Self::Recovering | Self::Unknown)
     }
 }
 
-/// The roll in a sentence: how many sites are missing, and how many are in which state. Retired sites do not count.
+/// The roll in a sentence: how many sites are missing, and how many are in which state. Retired
+/// sites do not count.
 pub fn roll_sentence(states: impl IntoIterator<Item = SiteState>) -> String {
     let mut counts = std::collections::BTreeMap::new();
     for state in states.into_iter().filter(|state| *state != SiteState::Retired) {

@@ -1,9 +1,10 @@
 //! A batch of changes and its encoded form.
 //!
-//! Rows of one table are one Arrow record batch whose first columns are [`columns::SEQ`], [`columns::OP`] and
-//! [`columns::CHANGED_AT`], then the table's own, and at the end, when some value did not fit its column,
-//! [`columns::MISFIT`]. The payload is all parts' IPC streams back to back, compressed as one zstd frame: one
-//! compression context per batch rather than one per buffer, and repeated schemas cost next to nothing.
+//! Rows of one table are one Arrow record batch whose first columns are [`columns::SEQ`],
+//! [`columns::OP`] and [`columns::CHANGED_AT`], then the table's own, and at the end, when some
+//! value did not fit its column, [`columns::MISFIT`]. The payload is all parts' IPC streams back to
+//! back, compressed as one zstd frame: one compression context per batch rather than one per
+//! buffer, and repeated schemas cost next to nothing.
 
 use arrow_array::RecordBatch;
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
@@ -61,7 +62,8 @@ pub struct Encoded {
     pub payload: Bytes,
 }
 
-/// Why a batch cannot be encoded or decoded. Encoding errors are bugs; decoding errors put the batch into quarantine.
+/// Why a batch cannot be encoded or decoded. Encoding errors are bugs; decoding errors put the
+/// batch into quarantine.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// Arrow could not write or read the rows.
@@ -149,7 +151,8 @@ pub(crate) fn write_rows(buffer: Vec<u8>, rows: &RecordBatch) -> Result<Vec<u8>,
     writer.into_inner()
 }
 
-/// The chain after the batch: SHA-256 over everything the header says and the payload, cut to 63 bits.
+/// The chain after the batch: SHA-256 over everything the header says and the payload, cut to 63
+/// bits.
 pub(crate) fn chain(header: &BatchHeader, payload: &[u8]) -> ChainHash {
     let mut context = digest::Context::new(&digest::SHA256);
     for number in [header.previous_hash, u64::from(header.epoch), header.first, header.last, header.payload_bytes] {
@@ -243,7 +246,8 @@ pub fn decode(encoded: &Encoded) -> Result<Batch, BatchError> {
     })
 }
 
-/// Reads what [`write_rows`] wrote, or what somebody wrote who would harm the reader. `rows` is how many there must be, if that is known.
+/// Reads what [`write_rows`] wrote, or what somebody wrote who would harm the reader. `rows` is how
+/// many there must be, if that is known.
 pub(crate) fn read_rows(bytes: &[u8], rows: Option<u32>, table: &str) -> Result<RecordBatch, BatchError> {
     ipc::check(bytes, rows).map_err(|what| BatchError::Refused { table: table.to_owned(), what })?;
     let unreadable = |source| BatchError::Arrow { table: table.to_owned(), source };

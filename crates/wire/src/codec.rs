@@ -1,14 +1,17 @@
-//! How messages are encoded: as tonic does by itself, in buffers that are there when they are needed.
+//! How messages are encoded: as tonic does by itself, in buffers that are there when they are
+//! needed.
 //!
-//! HQ holds two streams for each of tens of thousands of sites, and nearly all are silent nearly always. The usual buffers of
-//! 8 KiB for each direction of each stream were a third of a connection's memory.
+//! HQ holds two streams for each of tens of thousands of sites, and nearly all are silent nearly
+//! always. The usual buffers of 8 KiB for each direction of each stream were a third of a
+//! connection's memory.
 
 use std::marker::PhantomData;
 
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-/// A buffer is made, and grows, with what comes. (Compression could not do with none: tonic makes buffers longer by this much.)
+/// A buffer is made, and grows, with what comes. (Compression could not do with none: tonic makes
+/// buffers longer by this much.)
 const BUFFER_BYTES: usize = 0;
 /// From this on, what is encoded is handed to the connection.
 const YIELD_BYTES: usize = 32 * 1024;

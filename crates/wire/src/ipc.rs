@@ -25,7 +25,8 @@ const COLUMNS_MAX: usize = 2010;
 const CELLS_MAX: usize = 16_000_000;
 /// No column's name is longer.
 const NAME_BYTES_MAX: usize = 1024;
-/// Names of columns times rows: values that do not fit their column are kept with its name, row by row.
+/// Names of columns times rows: values that do not fit their column are kept with its name, row by
+/// row.
 const NAMED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// No text about a table or a column is longer.
 const ABOUT_BYTES_MAX: usize = 1024 * 1024;
@@ -39,7 +40,8 @@ const DIGITS_MAX: i32 = 38;
 /// What is wrong with a stream.
 type Refused = &'static str;
 
-/// Checks that Arrow can read `bytes` in about as much memory as they are long. `rows` is how many there must be, if that is known.
+/// Checks that Arrow can read `bytes` in about as much memory as they are long. `rows` is how many
+/// there must be, if that is known.
 pub(crate) fn check(bytes: &[u8], rows: Option<u32>) -> Result<(), Refused> {
     let mut rest = bytes;
     let first = message(&mut rest)?.ok_or("no schema")?;

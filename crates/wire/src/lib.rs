@@ -1,4 +1,5 @@
-//! The protocol between a site and HQ: protobuf messages, framing, and rows as compressed Arrow IPC.
+//! The protocol between a site and HQ: protobuf messages, framing, and rows as compressed Arrow
+//! IPC.
 //!
 //! A [`batch::Batch`] is what travels: consecutive changes of a journal, split by table.
 //! [`batch::encode`] makes it into frames of at most [`FRAME_BYTES_MAX`], [`batch::Assembler`] puts

@@ -1,4 +1,5 @@
-//! Why HQ turns a site away, as it travels in `Refused.code`. `docs/errors.md` explains each to people.
+//! Why HQ turns a site away, as it travels in `Refused.code`. `docs/errors.md` explains each to
+//! people.
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {

@@ -79,7 +79,8 @@ impl Connection {
         let Ok(negotiated) = timeout_at(login_by, negotiate_tls(socket, Some(tls))).await else { return Ok(()) };
         let Some(mut socket) = negotiated? else { return Ok(()) };
         if socket.is_secure() && !socket.read_buffer().is_empty() {
-            // It came before TLS did, from whoever is between; it must not pass for something that came by TLS.
+            // It came before TLS did, from whoever is between; it must not pass for something that
+            // came by TLS.
             tracing::warn!(%peer, "a PostgreSQL client sent more before TLS than its wish for it");
             return Ok(());
         }
@@ -152,7 +153,8 @@ impl Connection {
     }
 }
 
-/// The next message; none at the end, which a message that is none is too. The library panics at some of those.
+/// The next message; none at the end, which a message that is none is too. The library panics at
+/// some of those.
 async fn next(socket: &mut Socket) -> io::Result<Option<PgWireFrontendMessage>> {
     match AssertUnwindSafe(socket.next()).catch_unwind().await {
         Ok(Some(Ok(message))) => Ok(Some(message)),

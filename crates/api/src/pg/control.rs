@@ -76,7 +76,8 @@ pub(super) fn text_of(value: &Expr) -> Option<String> {
         },
         Expr::Identifier(name) => Some(name.value.clone()),
         Expr::UnaryOp { .. } => Some(value.to_string().replace(' ', "")),
-        // A span of time is towards the east; a number in a zone's name, as in POSIX, towards the west.
+        // A span of time is towards the east; a number in a zone's name, as in POSIX, towards the
+        // west.
         Expr::Interval(interval) => text_of(&interval.value).map(|text| match text.strip_prefix('-') {
             Some(west) => format!("+{west}"),
             None => format!("-{}", text.trim_start_matches('+')),

@@ -104,7 +104,8 @@ impl std::fmt::Debug for Cursor {
 }
 
 impl Cursor {
-    /// A cursor before its first row. One that scrolls keeps its rows, and counts them in `scrolls`.
+    /// A cursor before its first row. One that scrolls keeps its rows, and counts them in
+    /// `scrolls`.
     pub(super) fn new(rows: Rows, scrolls: Option<KeptOfAll>, is_held: bool, savepoints: usize) -> Self {
         let kept = scrolls.map(Kept::new);
         Self { schema: rows.schema.clone(), is_held, savepoints, rows, rest: None, is_broken: false, kept }

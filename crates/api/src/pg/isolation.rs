@@ -27,8 +27,8 @@ pub(super) fn level_of(modes: &[TransactionMode]) -> Option<&'static str> {
 }
 
 impl Asking {
-    /// Isolates the transaction as it says, or as the session's transactions are. In one that only reads, to read
-    /// one moment's rows throughout is to be serializable.
+    /// Isolates the transaction as it says, or as the session's transactions are. In one that only
+    /// reads, to read one moment's rows throughout is to be serializable.
     pub(super) fn isolate(&self, level: Option<&str>) -> PgWireResult<()> {
         let mut state = self.session.state();
         let level = match level {
@@ -44,8 +44,8 @@ impl Asking {
         Ok(())
     }
 
-    /// In a transaction that repeats what it reads, what went with its first question; else what goes with this
-    /// one.
+    /// In a transaction that repeats what it reads, what went with its first question; else what
+    /// goes with this one.
     pub(super) fn as_at_first(&self, now: Extras) -> PgWireResult<Extras> {
         let mut state = self.session.state();
         if !state.is_repeatable {

@@ -22,8 +22,8 @@ use super::{
 pub const PG_PORT: u16 = 7432;
 /// Clients that are let in, at a time.
 const CLIENTS_MAX: usize = 200;
-/// Connections of whom it is not known yet whether they are let in. They have places of their own, so that
-/// they cannot take those of the others.
+/// Connections of whom it is not known yet whether they are let in. They have places of their own,
+/// so that they cannot take those of the others.
 const STRANGERS_MAX: usize = 100;
 /// Of these, from one address. A pool of connections behind one may open that many at once.
 const STRANGERS_OF_ONE: usize = 60;

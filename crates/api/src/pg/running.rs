@@ -48,7 +48,8 @@ impl Running {
         Statement { running: self.clone(), connection, cancelled }
     }
 
-    /// Stops what the client's user runs on a connection, by its number; false if it is nothing of theirs.
+    /// Stops what the client's user runs on a connection, by its number; false if it is nothing of
+    /// theirs.
     pub(super) fn cancel(&self, number: i32, client: &(impl ClientInfo + ?Sized)) -> bool {
         let (all, user) = (self.all(), user_of(client));
         let theirs = all.iter().find(|((known, _), asked)| *known == number && asked.user == user);

@@ -1,4 +1,5 @@
-//! What a connection remembers: settings, cursors, statements, and what its last answer was missing.
+//! What a connection remembers: settings, cursors, statements, and what its last answer was
+//! missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +39,8 @@ pub(super) struct State {
     pub(super) first: Option<Extras>,
     /// How many savepoints there are.
     pub(super) savepoints: usize,
-    /// Whether a change took effect since the client's last Sync: in PostgreSQL an error behind it would undo it.
+    /// Whether a change took effect since the client's last Sync: in PostgreSQL an error behind it
+    /// would undo it.
     pub(super) has_changed: bool,
     /// Whether the statement under way was sent in one text with others.
     pub(super) has_company: bool,

@@ -51,7 +51,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Sets a value, or with none goes back to the first; says what a client is to be told of at once.
+    /// Sets a value, or with none goes back to the first; says what a client is to be told of at
+    /// once.
     pub(super) fn set(
         &mut self,
         name: &str,
@@ -164,7 +165,8 @@ impl Settings {
         self.changed_since(&before)
     }
 
-    /// The transaction is undone, or what came after a savepoint; false if there is no such savepoint.
+    /// The transaction is undone, or what came after a savepoint; false if there is no such
+    /// savepoint.
     pub(super) fn rollback(&mut self, savepoint: Option<&str>) -> Option<Vec<(&'static str, String)>> {
         let place = match savepoint {
             None if self.levels.is_empty() => return Some(Vec::new()),

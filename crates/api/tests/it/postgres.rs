@@ -1,5 +1,5 @@
-//! A real PostgreSQL for as long as a test needs it: made, started and stopped here, under an account without
-//! rights, since it refuses to run as root.
+//! A real PostgreSQL for as long as a test needs it: made, started and stopped here, under an
+//! account without rights, since it refuses to run as root.
 
 use std::{
     fs,

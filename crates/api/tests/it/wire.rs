@@ -142,7 +142,8 @@ impl Client {
         self.status == b'I'
     }
 
-    /// Asks in the simple protocol. Of several statements the last answer counts, and an error ends them.
+    /// Asks in the simple protocol. Of several statements the last answer counts, and an error ends
+    /// them.
     pub(crate) fn simple(&mut self, sql: &str) -> Answer {
         self.send(|out| frontend::query(sql, out)).and_then(|()| self.answer()).unwrap_or_else(|lost| self.lost(lost))
     }
@@ -216,7 +217,8 @@ impl Client {
         self.stream.bound_by(time).expect("bounds");
     }
 
-    /// Sends bytes as they are, and reads until the server closes the connection or says nothing for a while.
+    /// Sends bytes as they are, and reads until the server closes the connection or says nothing
+    /// for a while.
     pub(crate) fn say(mut self, bytes: &[u8]) -> Vec<u8> {
         // Who closes a connection need not read what was still sent.
         let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());

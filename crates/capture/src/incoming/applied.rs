@@ -27,7 +27,8 @@ const TOLD_MAX: i64 = 3;
 pub(super) struct Applied {
     pub(super) table: AppliedTable,
     pub(super) digest: u64,
-    /// The digest of what the store's people made of it, if they did and that was compared with HQ's rows.
+    /// The digest of what the store's people made of it, if they did and that was compared with
+    /// HQ's rows.
     pub(super) found: Option<u64>,
     /// Whether the table was made here, and so may be given further columns.
     pub(super) made: bool,
@@ -89,8 +90,8 @@ fn differing(conn: &Connection, table: &str) -> Result<(u64, String), CaptureErr
     Ok((count.unsigned_abs(), format!("{count} {rows} not as HQ has them: {}{more}", named.join("; "))))
 }
 
-/// Notes which rows differ, in the place of what was noted of those with the `touched` keys (a question for them), or of all
-/// if none are given.
+/// Notes which rows differ, in the place of what was noted of those with the `touched` keys (a
+/// question for them), or of all if none are given.
 pub(crate) fn note_differing(
     transaction: &Transaction<'_>,
     table: &str,

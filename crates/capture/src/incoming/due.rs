@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Incoming {
-    /// Notes what is to take effect, in the place of what was noted before; what has already is not done again.
+    /// Notes what is to take effect, in the place of what was noted before; what has already is not
+    /// done again.
     pub fn schedule(&mut self, changes: &[DueChange]) -> Result<(), CaptureError> {
         let doing = "noting what takes effect later";
         let known: Vec<(String, i64)> = {
@@ -63,7 +64,8 @@ impl Incoming {
         names.collect::<Result<_, _>>().doing(doing)
     }
 
-    /// Puts rows whose time has come into a table; none if their rows are not here yet, or the table is not.
+    /// Puts rows whose time has come into a table; none if their rows are not here yet, or the
+    /// table is not.
     pub fn take_effect(&mut self, table: &str) -> Result<Option<Report>, CaptureError> {
         let due = self.arrived(table, now_micros())?;
         let Some(known) = applied(&self.conn, table)?.filter(|_| due.iter().any(|of| !of.1)) else { return Ok(None) };
@@ -95,7 +97,8 @@ impl Incoming {
         Ok(Some(report))
     }
 
-    /// What is to be in a table by `now`, in the order of effect, if its rows are here; and whether it has been put there.
+    /// What is to be in a table by `now`, in the order of effect, if its rows are here; and whether
+    /// it has been put there.
     pub(super) fn arrived(&self, table: &str, now: i64) -> Result<Vec<(DueChange, bool)>, CaptureError> {
         let doing = "looking what takes effect";
         let mut statement = self

@@ -1,4 +1,5 @@
-//! What the store's people changed and HQ leaves so is found and named; what the store is to have no more goes.
+//! What the store's people changed and HQ leaves so is found and named; what the store is to have
+//! no more goes.
 
 use std::collections::HashMap;
 
@@ -18,8 +19,9 @@ use crate::{
 };
 
 impl Incoming {
-    /// Compares a table with what is staged of it, which is whole and of the version that is applied: rows that differ are named, and
-    /// counted where they did not before. Nothing is put right.
+    /// Compares a table with what is staged of it, which is whole and of the version that is
+    /// applied: rows that differ are named, and counted where they did not before. Nothing is put
+    /// right.
     pub fn compare(&mut self, table: &str) -> Result<(), CaptureError> {
         let doing = "comparing one of HQ's tables";
         let (number, spec) = self.staging(table)?;
@@ -74,8 +76,9 @@ impl Incoming {
         Ok(differing)
     }
 
-    /// The store is to have a table no more, and none of its rows is left there: a table that was made for HQ's rows goes, unless
-    /// something of the store's own stands on it. From then on it is the store's; true if it was HQ's until now.
+    /// The store is to have a table no more, and none of its rows is left there: a table that was
+    /// made for HQ's rows goes, unless something of the store's own stands on it. From then on it
+    /// is the store's; true if it was HQ's until now.
     pub fn leave(&mut self, table: &str) -> Result<bool, CaptureError> {
         let doing = "leaving one of HQ's tables to the store";
         let Some(known) = applied(&self.conn, table)? else { return Ok(false) };
@@ -110,7 +113,8 @@ impl Incoming {
     }
 }
 
-/// Whether a table was made here and nothing of the store's own stands on it: no column, index, trigger, view or reference.
+/// Whether a table was made here and nothing of the store's own stands on it: no column, index,
+/// trigger, view or reference.
 fn is_ours_alone(conn: &Connection, shape: &Shape, known: &Applied) -> Result<bool, CaptureError> {
     let is_hqs = |name: &str| known.spec.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     if !known.made || !shape.columns.iter().all(|column| is_hqs(&column.name)) {

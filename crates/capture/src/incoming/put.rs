@@ -1,9 +1,10 @@
-//! HQ's rows are put into a store's table, as they are; what the store does not take so is found and named.
+//! HQ's rows are put into a store's table, as they are; what the store does not take so is found
+//! and named.
 //!
-//! A store may have rules of its own: unique columns, checks, triggers that change or refuse a row. As a rule all rows
-//! are written at once. Where a rule stands against that they are written one by one, and those that are refused are taken
-//! out together and put back: then only the end has to keep to the rules. A row that breaks one stays as it was. At the end
-//! every row is read back.
+//! A store may have rules of its own: unique columns, checks, triggers that change or refuse a row.
+//! As a rule all rows are written at once. Where a rule stands against that they are written one by
+//! one, and those that are refused are taken out together and put back: then only the end has to
+//! keep to the rules. A row that breaks one stays as it was. At the end every row is read back.
 
 use std::collections::{HashMap, HashSet};
 
@@ -177,8 +178,8 @@ impl Put<'_> {
         Ok(written)
     }
 
-    /// Takes rows out and puts them back as HQ has them, with what the store keeps beside that. Gives those with which it
-    /// did not work.
+    /// Takes rows out and puts them back as HQ has them, with what the store keeps beside that.
+    /// Gives those with which it did not work.
     fn exchange(
         &self,
         transaction: &Transaction<'_>,
@@ -210,7 +211,8 @@ impl Put<'_> {
         Ok(stuck)
     }
 
-    /// The rows of a table that a condition holds for: their numbers, and their keys as SQL writes them.
+    /// The rows of a table that a condition holds for: their numbers, and their keys as SQL writes
+    /// them.
     fn places(&self, conn: &Connection, table: &str, condition: &str) -> Result<Vec<(i64, String)>, CaptureError> {
         let sql = format!(
             "SELECT r._rowid_, {} FROM {table} r WHERE {condition} ORDER BY r._rowid_",
@@ -271,8 +273,8 @@ impl Put<'_> {
 
 /// The statements that write rows of HQ's.
 ///
-/// None has a conflict clause where the store's table has none: it would take the place of those in the store's triggers
-/// (lang_createtrigger.html), and `INSERT OR REPLACE` there would fail.
+/// None has a conflict clause where the store's table has none: it would take the place of those in
+/// the store's triggers (lang_createtrigger.html), and `INSERT OR REPLACE` there would fail.
 struct Write<'a> {
     put: &'a Put<'a>,
     /// `OR ABORT`, where the table would else replace or ignore rows by itself.
@@ -398,7 +400,8 @@ pub(super) fn references(conn: &Connection, table: &str) -> Result<Vec<Reference
     Ok(of_store.filter(|reference| !applied.contains(&reference.child.to_lowercase())).collect())
 }
 
-/// Rows of the store's that name rows of a table which are not there; reads the tables that name any.
+/// Rows of the store's that name rows of a table which are not there; reads the tables that name
+/// any.
 pub(crate) fn dangling(conn: &Connection, table: &str) -> Result<u64, CaptureError> {
     let mut count = 0;
     for Reference { child, columns } in references(conn, table)? {

@@ -24,14 +24,16 @@ pub struct IncomingTable {
     pub columns: Vec<(String, String)>,
     /// The columns that name a row.
     pub key: Vec<String>,
-    /// Which rows of HQ's table the site gets: it changes with the rule and with the site's attributes.
+    /// Which rows of HQ's table the site gets: it changes with the rule and with the site's
+    /// attributes.
     pub audience: u64,
     /// Whether rows changed at the site are put right, or only told of.
     pub mends: bool,
     /// The store's programs change it as well.
     #[serde(default)]
     pub shared: bool,
-    /// A row that the store's own rows name by a foreign key does not go; else they name one that is not there.
+    /// A row that the store's own rows name by a foreign key does not go; else they name one that
+    /// is not there.
     #[serde(default)]
     pub keeps_referenced: bool,
     /// Columns in which the store may have other values than HQ sent, by a rule of its own.
@@ -58,12 +60,14 @@ pub(crate) fn exact_keys(spec: &IncomingTable) -> String {
     quoted(&spec.key).iter().map(|key| format!("{key} COLLATE BINARY")).collect::<Vec<_>>().join(",")
 }
 
-/// A condition: the key is null. A store's own row may have such a one, and no comparison finds it; a key of HQ's is never null.
+/// A condition: the key is null. A store's own row may have such a one, and no comparison finds it;
+/// a key of HQ's is never null.
 pub(crate) fn has_null_key(spec: &IncomingTable) -> String {
     quoted(&spec.key).iter().map(|name| format!("{name} IS NULL")).collect::<Vec<_>>().join(" OR ")
 }
 
-/// A row's key as SQL writes it: by this, rows are named. `row` is empty, or what the row is called with a dot behind.
+/// A row's key as SQL writes it: by this, rows are named. `row` is empty, or what the row is called
+/// with a dot behind.
 pub(crate) fn key_text(spec: &IncomingTable, row: &str) -> String {
     quoted(&spec.key).iter().map(|key| format!("quote({row}{key})")).collect::<Vec<_>>().join(" || ', ' || ")
 }
@@ -76,7 +80,8 @@ pub(super) fn decode_spec(text: &str) -> Result<IncomingTable, CaptureError> {
     serde_json::from_str(text).map_err(|error| CaptureError::Damaged(error.to_string()))
 }
 
-/// The column definitions of a table; staged rows have a number of their own, by which they keep their order.
+/// The column definitions of a table; staged rows have a number of their own, by which they keep
+/// their order.
 pub(crate) fn declare(table: &IncomingTable, staged: bool) -> String {
     let key = quoted(&table.key).join(",");
     let not_null = |name: &String| if !staged && table.key.contains(name) { " NOT NULL" } else { "" };
@@ -85,7 +90,8 @@ pub(crate) fn declare(table: &IncomingTable, staged: bool) -> String {
         .iter()
         .map(|(name, kind)| format!("{} {}{}", quote(name), declared(kind), not_null(name)))
         .collect();
-    // A key that is one integer would be the row's number itself; `UNIQUE` is the same key without that.
+    // A key that is one integer would be the row's number itself; `UNIQUE` is the same key without
+    // that.
     let constraint = if staged { "UNIQUE" } else { "PRIMARY KEY" };
     format!("{}, {constraint} ({key})", columns.join(", "))
 }

@@ -111,8 +111,8 @@ impl Incoming {
         Ok(report)
     }
 
-    /// Finds, in two temporary tables, the rows that are staged and not so in the table (`_rollcall_up`), and the keys of those that are
-    /// in the table alone (`_rollcall_gone`).
+    /// Finds, in two temporary tables, the rows that are staged and not so in the table
+    /// (`_rollcall_up`), and the keys of those that are in the table alone (`_rollcall_gone`).
     pub(super) fn find_differing(&self, staged: &Rows<'_>, missing: &[&(String, String)]) -> Result<(), CaptureError> {
         let Rows { source: rows, spec, .. } = staged;
         let table = format!("main.{}", quote(&spec.name));
@@ -143,7 +143,8 @@ impl Incoming {
             .doing("comparing one of HQ's tables")
     }
 
-    /// Makes a table that is there equal to what is staged. What differs is found before anything is locked.
+    /// Makes a table that is there equal to what is staged. What differs is found before anything
+    /// is locked.
     pub(super) fn replace(
         &mut self,
         staged: &Rows<'_>,

@@ -241,7 +241,8 @@ fn values_that_do_not_match_the_declared_type_are_kept() {
 
 #[test]
 fn rollback_journal_mode_and_writers_without_busy_timeout() {
-    // The store's mode is left alone, and while nobody reads a till without a timeout is never refused.
+    // The store's mode is left alone, and while nobody reads a till without a timeout is never
+    // refused.
     let store = Store::new("PRAGMA journal_mode=DELETE; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)");
     let mut source = store.capture(&["t"]);
     let till = Connection::open(&store.path).expect("opens");
@@ -293,7 +294,8 @@ fn a_locked_file_is_an_error_to_retry() {
 
 #[test]
 fn a_full_disk_fails_the_stores_write_whole() {
-    // A change and its journal row share a fate: with no room for the journal row there is no change either.
+    // A change and its journal row share a fate: with no room for the journal row there is no
+    // change either.
     let store = Store::new("CREATE TABLE t (id INTEGER PRIMARY KEY, v BLOB)");
     let mut source = store.capture(&["t"]);
     let till = Connection::open(&store.path).expect("opens");

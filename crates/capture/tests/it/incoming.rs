@@ -340,7 +340,8 @@ fn a_column_more_is_added_to_a_table_made_here() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever HQ publishes, however much a fetch brings at a time, and wherever the agent dies: the table is what HQ has.
+    /// Whatever HQ publishes, however much a fetch brings at a time, and wherever the agent dies:
+    /// the table is what HQ has.
     #[test]
     fn the_table_is_what_hq_has(steps in vec((vec((0..12_u8, prop::option::weighted(0.7, 1..500_i64)), 0..12), any::<bool>(), 0..6_usize), 1..12)) {
         let mut store = Store::new("");

@@ -1,7 +1,8 @@
-//! HQ's tables in stores that have rules of their own: foreign keys, unique columns, checks, triggers, collations.
+//! HQ's tables in stores that have rules of their own: foreign keys, unique columns, checks,
+//! triggers, collations.
 //!
-//! Whatever HQ publishes, the store's own tables stay as they are, and HQ's table is as HQ has it, or the very rows in
-//! which it is not are named.
+//! Whatever HQ publishes, the store's own tables stay as they are, and HQ's table is as HQ has it,
+//! or the very rows in which it is not are named.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,7 +58,8 @@ impl Store {
         self.take_dying(spec, next, whole, 0)
     }
 
-    /// The same, with an agent that dies after the steps that have a bit in `deaths`, and is started again.
+    /// The same, with an agent that dies after the steps that have a bit in `deaths`, and is
+    /// started again.
     fn take_dying(&mut self, spec: &IncomingTable, next: &Image, whole: bool, deaths: u8) -> Result<(), CaptureError> {
         let dies = |own: &mut Self, step: u8| {
             if deaths & 1 << step != 0 {
@@ -342,7 +344,8 @@ fn next_image() -> impl Strategy<Value = Image> {
 /// What happens at a store.
 #[derive(Debug, Clone)]
 enum Step {
-    /// HQ publishes, and the agent fetches the change, or the whole table; before some of its steps it dies.
+    /// HQ publishes, and the agent fetches the change, or the whole table; before some of its steps
+    /// it dies.
     Publish { next: Image, whole: bool, deaths: u8 },
     /// HQ lets the rows exchange their numbers, which may have to be unique.
     Rotate { whole: bool },
@@ -354,7 +357,8 @@ enum Step {
     Leave,
 }
 
-/// What a store's people may do to HQ's rows. Each is one statement: some of them fail by the store's rules.
+/// What a store's people may do to HQ's rows. Each is one statement: some of them fail by the
+/// store's rules.
 const EDITS: [&str; 7] = [
     "UPDATE h SET v = 'mine' WHERE k = 'a'",
     "UPDATE h SET u = NULL",
@@ -398,7 +402,8 @@ fn keys_there(store: &Store) -> BTreeSet<String> {
     store.rows("SELECT k FROM h").concat().iter().map(plain).collect()
 }
 
-/// The table is as HQ has it, or the very rows that are not are named; and the agent knows what is there.
+/// The table is as HQ has it, or the very rows that are not are named; and the agent knows what is
+/// there.
 fn check_told(store: &Store, schema: &str, step: &Step) -> Result<(), TestCaseError> {
     let named: BTreeSet<String> = store.named().into_keys().collect();
     if named.contains("all of it") {
@@ -419,7 +424,8 @@ fn rotated(image: &Image) -> Image {
     image.iter().zip(numbers).map(|((key, (_, text)), number)| (key.clone(), (number, text.clone()))).collect()
 }
 
-/// Whether the rules of the store's table alone allow these rows, whatever was there before; false where its triggers may have a say.
+/// Whether the rules of the store's table alone allow these rows, whatever was there before; false
+/// where its triggers may have a say.
 fn is_allowed(schema: &str, rows: &Image) -> bool {
     if schema.contains("TRIGGER") {
         return false;
@@ -563,7 +569,8 @@ proptest! {
                     let taken = store.take_dying(&spec, next, *whole || is_left, *deaths);
                     prop_assert_eq!(own, own_rows(&store), "the store's own rows: {}", &schema);
                     if let Err(error) = taken {
-                        // Told as a whole, and nothing was done. A rule of the store's about rows is no reason for that.
+                        // Told as a whole, and nothing was done. A rule of the store's about rows
+                        // is no reason for that.
                         prop_assert!(matches!(error, CaptureError::Differs { .. }), "{:?}\n{}", error, &schema);
                         let applied = store.incoming.applied().expect("reads").get("h").map_or(0, |known| known.version.0);
                         prop_assert_eq!(applied, before);

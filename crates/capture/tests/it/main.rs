@@ -1,4 +1,5 @@
-//! Capture against real SQLite files, with the SQLite command-line shell as the store's own program.
+//! Capture against real SQLite files, with the SQLite command-line shell as the store's own
+//! program.
 
 mod handles;
 mod incoming;

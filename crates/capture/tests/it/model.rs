@@ -5,9 +5,9 @@ use rollcall_capture::{Anchor, LoadMark, Source};
 use rollcall_types::columns;
 use rusqlite::{Connection, types::Value};
 
-/// Every row that came, and which of them are current by HQ's rules: `S` and `I` are new by promise and are
-/// never looked for twice, so a promise that is broken shows as a row too many. Rows are counted, not kept by
-/// key.
+/// Every row that came, and which of them are current by HQ's rules: `S` and `I` are new by promise
+/// and are never looked for twice, so a promise that is broken shows as a row too many. Rows are
+/// counted, not kept by key.
 #[derive(Default)]
 pub(crate) struct Model {
     rows: Vec<Arrived>,
@@ -104,8 +104,8 @@ impl Model {
         }
     }
 
-    /// The current rows, as HQ tells them: from the newest complete load on, no delete, and no newer update
-    /// or delete of the key.
+    /// The current rows, as HQ tells them: from the newest complete load on, no delete, and no
+    /// newer update or delete of the key.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let of_load: Vec<&Arrived> = self.rows.iter().filter(|row| row.seq >= self.floor).collect();
         let is_newer = |row: &Arrived| {

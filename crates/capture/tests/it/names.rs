@@ -1,7 +1,7 @@
-//! Goal: whatever a store's tables and columns are called and however they are keyed, HQ ends with the
-//! store's rows, each as often as the store has it, and the count of rows never cries wolf. Method: tables
-//! whose names are those that our own statements use (`old`, `new`, `k0`, `seq`, `_rowid_` …), with and
-//! without keys, written at random while they are loaded, and afterwards.
+//! Goal: whatever a store's tables and columns are called and however they are keyed, HQ ends with
+//! the store's rows, each as often as the store has it, and the count of rows never cries wolf.
+//! Method: tables whose names are those that our own statements use (`old`, `new`, `k0`, `seq`,
+//! `_rowid_` …), with and without keys, written at random while they are loaded, and afterwards.
 
 use proptest::prelude::*;
 use rollcall_capture::Source;

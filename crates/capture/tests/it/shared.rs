@@ -279,7 +279,8 @@ fn name(key: usize) -> String {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// Whatever the order in which stores and HQ edit, send and fetch, and whatever their clocks show.
+    /// Whatever the order in which stores and HQ edit, send and fetch, and whatever their clocks
+    /// show.
     #[test]
     fn all_ends_come_to_the_same_rows(
         rule in prop_oneof![Just(Rule::Hq), Just(Rule::Site), Just(Rule::Latest), Just(Rule::Fields)],

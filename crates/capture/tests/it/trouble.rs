@@ -1,6 +1,6 @@
-//! What store's programs and people do to a captured database that must never pass as "all is well", and what
-//! the agent must never do to them. One test for each kind; the rows at HQ are compared with the store's one
-//! by one.
+//! What store's programs and people do to a captured database that must never pass as "all is
+//! well", and what the agent must never do to them. One test for each kind; the rows at HQ are
+//! compared with the store's one by one.
 
 use std::{
     path::Path,
@@ -74,7 +74,8 @@ fn a_journal_that_goes_back_in_time_under_the_reader_is_noticed_at_the_next_read
     while let Some(changes) = source.read(after.clone(), 100, 1 << 20).expect("reads") {
         after = Anchor { seq: changes.last, digest: changes.digest };
     }
-    // Into the same file, as SQLite's own backup does it; then the store writes on past what was read.
+    // Into the same file, as SQLite's own backup does it; then the store writes on past what was
+    // read.
     python(backup, &saved, &[&store.path]);
     for id in 10..20 {
         store.sql(&format!("INSERT INTO t VALUES ({id}, 'other')"));
@@ -212,8 +213,8 @@ fn generated_columns_are_columns() {
 
 #[test]
 fn a_file_that_is_exchanged_under_the_agent_costs_the_store_nothing() {
-    // In rollback mode SQLite finds a journal by the path: a connection that still had the old file would
-    // take the new file's journal for its own and delete it amid the store's transaction.
+    // In rollback mode SQLite finds a journal by the path: a connection that still had the old file
+    // would take the new file's journal for its own and delete it amid the store's transaction.
     let store = Store::new("PRAGMA journal_mode = DELETE; CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
     let mut source = store.capture(&["t"]);
     load_all(&mut source);

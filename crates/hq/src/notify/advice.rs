@@ -1,4 +1,5 @@
-//! What is likely, and what to look at first, by cause. Whoever is told may never have heard of Rollcall.
+//! What is likely, and what to look at first, by cause. Whoever is told may never have heard of
+//! Rollcall.
 
 use rollcall_roll::{Condition, Incident, Kind};
 use rollcall_types::Cause;

@@ -77,7 +77,8 @@ pub enum How {
     Webhook {
         /// Where to.
         url: String,
-        /// For `X-Rollcall-Signature`: HMAC-SHA256 over the timestamp header, a dot and the body, in hex.
+        /// For `X-Rollcall-Signature`: HMAC-SHA256 over the timestamp header, a dot and the body,
+        /// in hex.
         #[serde(default)]
         secret: Option<String>,
     },
@@ -130,7 +131,8 @@ pub struct Mail {
     pub password: Option<String>,
     /// The sender.
     pub from: String,
-    /// The recipients: addresses, or `{column}` for what the roster says there of the site that it is about.
+    /// The recipients: addresses, or `{column}` for what the roster says there of the site that it
+    /// is about.
     pub to: Vec<String>,
 }
 
@@ -219,7 +221,8 @@ impl Channel {
         }
     }
 
-    /// From a description. A key that no channel of its kind has is an error: what it was to say would not be done.
+    /// From a description. A key that no channel of its kind has is an error: what it was to say
+    /// would not be done.
     pub fn read(text: &Value) -> Result<Self, HqError> {
         let channel: Self = serde_json::from_value(text.clone())
             .map_err(|error| HqError::Invalid(format!("this describes no channel: {error}")))?;

@@ -1,4 +1,5 @@
-//! What is known to be told of an incident: gathered once, then written for each channel and each reader's zone.
+//! What is known to be told of an incident: gathered once, then written for each channel and each
+//! reader's zone.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Who hears of what: channels by level and attribute, and people by what the roster says of a site.
+//! Who hears of what: channels by level and attribute, and people by what the roster says of a
+//! site.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +31,8 @@ pub(super) fn column_of(address: &str) -> Option<&str> {
     address.trim().strip_prefix('{')?.strip_suffix('}').map(str::trim)
 }
 
-/// Whether all recipients of a channel are columns of the roster: it can tell nobody of what is about no site.
+/// Whether all recipients of a channel are columns of the roster: it can tell nobody of what is
+/// about no site.
 pub(super) fn is_by_columns(how: &How) -> bool {
     matches!(how, How::Smtp(mail) if mail.to.iter().all(|address| column_of(address).is_some()))
 }
@@ -42,8 +44,8 @@ pub(super) struct Recipients {
     pub(super) no_address: Vec<String>,
 }
 
-/// Whom a mail goes to: addresses as they are, and for `{column}` what the roster says there of each site. An error says what the
-/// roster lacks, if that leaves nobody.
+/// Whom a mail goes to: addresses as they are, and for `{column}` what the roster says there of
+/// each site. An error says what the roster lacks, if that leaves nobody.
 pub(super) fn of_mail<'a>(
     mail: &Mail,
     sites: impl Iterator<Item = &'a SiteId>,
@@ -112,7 +114,8 @@ pub(super) fn who(channels: &Channels, site: &SiteId, roster: &Sites, now: Times
     routes
 }
 
-/// Columns of the roster that a channel's addresses are taken from, and that no site has: as a rule a misspelt one.
+/// Columns of the roster that a channel's addresses are taken from, and that no site has: as a rule
+/// a misspelt one.
 pub(super) fn unknown_columns(channel: &Channel, roster: &Sites) -> BTreeMap<String, usize> {
     let How::Smtp(mail) = &channel.how else { return BTreeMap::new() };
     let columns = mail.to.iter().filter_map(|address| column_of(address));

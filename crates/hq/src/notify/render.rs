@@ -1,4 +1,5 @@
-//! News as people read them: a subject that a phone's lock screen holds, text, HTML; and as programs do.
+//! News as people read them: a subject that a phone's lock screen holds, text, HTML; and as
+//! programs do.
 
 use chrono_tz::Tz;
 use rollcall_roll::{CONTACT, Kind, Notice};
@@ -279,7 +280,8 @@ pub(super) fn slack(subject: &str, text: &str) -> Value {
 
 pub(super) fn teams(title: &str, text: &str, link: Option<&str>) -> Value {
     let block = |text: &str, weight: &str| json!({"type": "TextBlock", "text": text, "weight": weight, "wrap": true});
-    // What a site said may be no link and no emphasis: only text. A single end of line is none in a card.
+    // What a site said may be no link and no emphasis: only text. A single end of line is none in a
+    // card.
     let plain = |text: &str| {
         let is_mark = |char: char| matches!(char, '[' | ']' | '(' | ')' | '*' | '_' | '`' | '\\' | '#' | '<' | '>');
         text.chars().fold(String::new(), |mut plain, char| {

@@ -1,4 +1,5 @@
-//! The daily roll call: what one person reads in the morning to know whether yesterday's numbers are whole.
+//! The daily roll call: what one person reads in the morning to know whether yesterday's numbers
+//! are whole.
 
 use std::collections::BTreeMap;
 
@@ -147,7 +148,8 @@ impl RollCall<'_> {
         ("Published, and not everywhere yet".to_owned(), lines)
     }
 
-    /// Of how many sites yesterday, by their own calendar, is complete, by group; groups that lack some come first.
+    /// Of how many sites yesterday, by their own calendar, is complete, by group; groups that lack
+    /// some come first.
     fn complete_yesterday(&self, expected: &[&RollEntry], reader: Tz) -> Part {
         let mut groups: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for entry in expected {

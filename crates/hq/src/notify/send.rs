@@ -97,7 +97,8 @@ struct Unsent {
     is_permanent: bool,
 }
 
-/// One mail to all; where the server refuses that for good, one to each, so that one wrong address keeps nobody else from it.
+/// One mail to all; where the server refuses that for good, one to each, so that one wrong address
+/// keeps nobody else from it.
 fn send_to_all(mail: &Mail, to: &[String], message: &Message, about: Option<(&str, &News)>) -> Result<(), String> {
     let refused = match send_mail(mail, to, message, about) {
         Ok(()) => return Ok(()),
@@ -114,8 +115,8 @@ fn send_to_all(mail: &Mail, to: &[String], message: &Message, about: Option<(&st
     if told > 0 { Ok(()) } else { Err(refused) }
 }
 
-/// A mail in text and HTML. All mails about one incident are one thread: the first has an id that follows from it, and the others
-/// answer that.
+/// A mail in text and HTML. All mails about one incident are one thread: the first has an id that
+/// follows from it, and the others answer that.
 fn send_mail(mail: &Mail, to: &[String], message: &Message, about: Option<(&str, &News)>) -> Result<(), Unsent> {
     let built = build_mail(mail, to, message, about).map_err(|reason| Unsent { reason, is_permanent: true })?;
     let transport = transport(mail).map_err(|reason| Unsent { reason, is_permanent: false })?;
@@ -136,7 +137,8 @@ fn build_mail(
         builder = builder.to(to.parse::<Mailbox>().map_err(|error| format!("{to:?} is no address: {error}"))?);
     }
     if let Some((channel, news)) = about {
-        // Numbers of incidents come again after a restore, and two channels may tell one person in different words.
+        // Numbers of incidents come again after a restore, and two channels may tell one person in
+        // different words.
         let channel: String =
             channel.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).collect();
         let (lake, id, began) = (&news.hq.lake, news.incident, news.source.opened_at.as_micros());

@@ -33,7 +33,8 @@ struct Context<'a> {
 }
 
 impl Template {
-    /// The message in these words; what they do not say stays as it is. An error says where the template is wrong.
+    /// The message in these words; what they do not say stays as it is. An error says where the
+    /// template is wrong.
     pub(super) fn apply(&self, news: &News, reader: Tz, built_in: Message) -> Result<Message, String> {
         let mut environment = Environment::new();
         // A misspelt name is an error, not an empty place.
@@ -58,7 +59,8 @@ impl Template {
         })
     }
 
-    /// Tries it on made-up news of several kinds, so that a mistake shows when it is set and not when it is needed.
+    /// Tries it on made-up news of several kinds, so that a mistake shows when it is set and not
+    /// when it is needed.
     pub(super) fn check(&self) -> Result<(), String> {
         for news in samples() {
             let built_in = news.message(Tz::UTC);

@@ -83,7 +83,8 @@ pub(crate) enum Reason {
     CannotTake,
     /// The site is not heard.
     NotHeard,
-    /// It follows its settings, and another version of the agent is wanted there: that is for people to install.
+    /// It follows its settings, and another version of the agent is wanted there: that is for
+    /// people to install.
     OtherAgent,
 }
 
@@ -148,7 +149,8 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
             }
             let Ok(version) = known.version_for(&class) else { continue };
             let of_class = has.filter(|has| has.audience == class.tag).map_or(Seq(0), |has| has.version);
-            // More than there is: HQ was restored from a backup, and the site fetches the table whole.
+            // More than there is: HQ was restored from a backup, and the site fetches the table
+            // whole.
             let is_possible = of_class <= known.image.version;
             let is_newest = has.is_some_and(|has| has.audience == class.tag) && of_class >= version && is_possible;
             let problem = has.and_then(|has| has.problem.as_deref());
@@ -168,7 +170,8 @@ pub(crate) fn arrivals(shared: &Shared) -> Vec<Arrival> {
     all
 }
 
-/// How a site stands with its settings, if any are said of it: its digest takes the version's place.
+/// How a site stands with its settings, if any are said of it: its digest takes the version's
+/// place.
 fn of_settings(
     shared: &Shared,
     site: &SiteId,
@@ -239,7 +242,8 @@ pub(crate) fn arrived(shared: &Shared, arrivals: &[Arrival]) -> Vec<Arrived> {
 /// Since when sites lack the newest version, as this node saw it.
 pub(crate) type LackingSince = BTreeMap<(TableName, SiteId), Timestamp>;
 
-/// Looks who is late, and tells the watch: a site that is heard and has not taken a version, or says that it cannot.
+/// Looks who is late, and tells the watch: a site that is heard and has not taken a version, or
+/// says that it cannot.
 pub(crate) fn watch(shared: &Arc<Shared>, lacking: &mut LackingSince) {
     let now = shared.now();
     let arrivals = arrivals(shared);

@@ -25,7 +25,8 @@ pub(super) struct Changes {
     pub(super) rows: RecordBatch,
     /// Rows as they were, of those that change or go.
     pub(super) before: RecordBatch,
-    /// All rows as they were, and for each of `rows` which of them it was; none if it was not there.
+    /// All rows as they were, and for each of `rows` which of them it was; none if it was not
+    /// there.
     was: RecordBatch,
     places: Vec<Option<u32>>,
 }
@@ -98,7 +99,8 @@ impl Changes {
                 (Mode::Insert, Some(_)) => return Err(HqError::Exists(format!("row {} is there already", row + 1))),
                 _ if same => counts.unchanged += 1,
                 (_, there) => {
-                    // A row that was there once and went is no new one: what is new supersedes nothing.
+                    // A row that was there once and went is no new one: what is new supersedes
+                    // nothing.
                     ops.push(if place.is_some() { b'U' } else { b'I' });
                     *(if there.is_some() { &mut counts.updated } else { &mut counts.inserted }) += 1;
                     after.push((0, row));

@@ -55,8 +55,8 @@ impl Shared {
             false => (Seq(0), true),
         };
         let is_longer = || known.image.behind(after).num_rows() > known.image.live();
-        // The present state is shorter than what happened meanwhile; or which rows were for the site is not known so far
-        // back, and other sites' keys are not for it.
+        // The present state is shorter than what happened meanwhile; or which rows were for the
+        // site is not known so far back, and other sites' keys are not for it.
         if after > Seq(0) && (known.image.replaced_behind(after).is_none() || !whole && is_longer()) {
             (after, whole) = (Seq(0), true);
         }

@@ -1,7 +1,8 @@
-//! A published table as a node holds it: the newest version of each row, in the order of publication.
+//! A published table as a node holds it: the newest version of each row, in the order of
+//! publication.
 //!
-//! Rows that were deleted are among them, by their keys alone, so that whatever was published behind a position is what a
-//! site that stands there needs, each key once: a log compacted by key.
+//! Rows that were deleted are among them, by their keys alone, so that whatever was published
+//! behind a position is what a site that stands there needs, each key once: a log compacted by key.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,7 +27,8 @@ pub(crate) struct Image {
     pub(crate) key: Vec<String>,
     /// `_seq`, `_op`, and the columns; ascending positions, each key once.
     rows: RecordBatch,
-    /// Rows that were replaced since `known_from`: `_seq` is the position at which they were, then as in `rows`.
+    /// Rows that were replaced since `known_from`: `_seq` is the position at which they were, then
+    /// as in `rows`.
     replaced: RecordBatch,
     known_from: Seq,
     /// The end of each publication, and when it was made, microseconds since 1970.
@@ -95,7 +97,8 @@ impl Image {
         self
     }
 
-    /// The image after these rows of the table's history, in the order of publication, all behind this image's version.
+    /// The image after these rows of the table's history, in the order of publication, all behind
+    /// this image's version.
     pub(crate) fn with(&self, newer: &[RecordBatch], schema: &TableSchema) -> Result<Self, ArrowError> {
         let columns = published_columns(schema);
         let shape = schema_of(&columns);
@@ -131,7 +134,8 @@ impl Image {
         arrays[0] = Arc::new(at);
         let goes = RecordBatch::try_new(shape.clone(), arrays)?;
         let mut replaced = concat_batches(&shape, &[aligned(&self.replaced, &shape)?, goes])?;
-        // Two versions published since: the one between was never seen here, and may have been for other sites.
+        // Two versions published since: the one between was never seen here, and may have been for
+        // other sites.
         let mut known_from = if keys.len() > newest.len() { self.newest_of(&newer) } else { self.known_from };
         if replaced.num_rows() > REPLACED_MAX {
             replaced = RecordBatch::new_empty(shape);
@@ -160,7 +164,8 @@ impl Image {
         Some(self.made[place].1)
     }
 
-    /// Whether a version that was made at this time is none of these, though its number is in their range.
+    /// Whether a version that was made at this time is none of these, though its number is in their
+    /// range.
     pub(crate) fn disowns(&self, version: Seq, made_at: i64) -> bool {
         let in_range = self.made.first().is_some_and(|first| first.0 <= version) && version <= self.version;
         in_range && self.made_at(version) != Some(made_at)
@@ -177,7 +182,8 @@ impl Image {
         self.rows.slice(from, self.rows.num_rows() - from)
     }
 
-    /// Rows as they were before they were replaced behind a position; none if that is not known so far back.
+    /// Rows as they were before they were replaced behind a position; none if that is not known so
+    /// far back.
     pub(crate) fn replaced_behind(&self, after: Seq) -> Option<RecordBatch> {
         if after < self.known_from {
             return None;

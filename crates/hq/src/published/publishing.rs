@@ -18,11 +18,12 @@ use super::{
 };
 use crate::{error::HqError, node::Shared, roster::Sites};
 
-/// SQLite's tables have no more columns than 2,000 (limits.html), and staged rows one more than the table.
+/// SQLite's tables have no more columns than 2,000 (limits.html), and staged rows one more than the
+/// table.
 const COLUMNS_MAX: usize = 1_900;
 
-/// Publishes rows: works out what they change, commits that, and says so to every node and site. What was begun is done to
-/// its end, though nobody may wait for it any more.
+/// Publishes rows: works out what they change, commits that, and says so to every node and site.
+/// What was begun is done to its end, though nobody may wait for it any more.
 pub(crate) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Outcome, HqError> {
     let own = shared.clone();
     let done = shared.tasks.spawn(async move { publish_now(&own, &request).await }).await;
@@ -195,8 +196,8 @@ async fn note(shared: &Shared, publication: &Publication) -> Result<(), LakeErro
     shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
 }
 
-/// Notes that sites' edits made versions of a shared table. Those of an hour with no other publication between are noted as one: there may
-/// be some each second.
+/// Notes that sites' edits made versions of a shared table. Those of an hour with no other
+/// publication between are noted as one: there may be some each second.
 pub(super) async fn note_edits(
     shared: &Shared,
     table: &TableName,
@@ -223,8 +224,8 @@ pub(super) async fn note_edits(
     shared.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
 }
 
-/// Notes what is there without a record of it, since the node that published it died before it could. What was found so at
-/// the last look is; what is new may be noted in this moment.
+/// Notes what is there without a record of it, since the node that published it died before it
+/// could. What was found so at the last look is; what is new may be noted in this moment.
 pub(crate) async fn note_orphans(shared: &Shared, found: &mut BTreeMap<TableName, Seq>) -> Result<(), HqError> {
     let view = shared.lake.state().view();
     let noted = publications(&view);
@@ -325,7 +326,8 @@ fn named_only(rows: &RecordBatch, names: &[String]) -> Result<RecordBatch, HqErr
     rows.project(&places).map_err(failed)
 }
 
-/// Refuses numbers that SQLite would round, or take for one another: it keeps decimals as floats (datatype3.html, 3.1).
+/// Refuses numbers that SQLite would round, or take for one another: it keeps decimals as floats
+/// (datatype3.html, 3.1).
 fn check_decimals(rows: &RecordBatch) -> Result<(), HqError> {
     const EXACT: u128 = 10_u128.pow(15);
     for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
@@ -368,7 +370,8 @@ fn touched(known: &Known, changes: &Changes, roster: &Sites, is_redefined: bool)
     let (mut audience, mut touched) = (0, 0);
     for (class, sites) in by_class.into_values().filter(|(class, _)| !class.rule.is_nobody()) {
         audience += sites;
-        // Worked out in any case: a rule that fails is refused now, and not when the sites ask for their rows.
+        // Worked out in any case: a rule that fails is refused now, and not when the sites ask for
+        // their rows.
         let comes = class.rule.mask(&changes.rows)?.true_count() > 0;
         let goes = class.rule.mask(&changes.before)?.true_count() > 0;
         let changes_it = is_redefined || comes || goes;

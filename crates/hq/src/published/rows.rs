@@ -51,7 +51,8 @@ struct Texts {
     is_text: bool,
 }
 
-/// Reads rows. Columns that the table has get its types; the others the narrowest exact one that holds them all.
+/// Reads rows. Columns that the table has get its types; the others the narrowest exact one that
+/// holds them all.
 pub(crate) fn read(bytes: &Bytes, form: Form, known: Option<&TableSchema>) -> Result<RecordBatch, HqError> {
     let rows = match form {
         Form::Csv => typed(from_csv(bytes)?, known)?,
@@ -64,7 +65,8 @@ pub(crate) fn read(bytes: &Bytes, form: Form, known: Option<&TableSchema>) -> Re
     Ok(rows)
 }
 
-/// What is quoted stays as it is. Blanks around what is not are cut, and it is null if nothing is left.
+/// What is quoted stays as it is. Blanks around what is not are cut, and it is null if nothing is
+/// left.
 fn from_csv(bytes: &[u8]) -> Result<Vec<(String, Texts)>, HqError> {
     let mut columns: Vec<(String, Texts)> = Vec::new();
     let mut rows = CsvFields::new(bytes);
@@ -224,7 +226,8 @@ fn typed(columns: Vec<(String, Texts)>, known: Option<&TableSchema>) -> Result<R
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(invalid)
 }
 
-/// Integer and fraction digits of a plain decimal number. One that begins with a zero it does not need is a name (`00123`).
+/// Integer and fraction digits of a plain decimal number. One that begins with a zero it does not
+/// need is a name (`00123`).
 fn decimal_digits(text: &str) -> Option<(usize, usize)> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));

@@ -1,8 +1,10 @@
 //! Publications that take effect later, at a time of each site's own day.
 //!
-//! They go to the sites ahead, as rows of a published table beside the one they are for: `prices_next` beside `prices`, with
-//! all that published tables have. A site puts them into the table when its clock says so, whether HQ can be reached or not. When
-//! the time has come in the last zone, HQ publishes them as a version of the table itself, which then changes nothing at the sites.
+//! They go to the sites ahead, as rows of a published table beside the one they are for:
+//! `prices_next` beside `prices`, with all that published tables have. A site puts them into the
+//! table when its clock says so, whether HQ can be reached or not. When the time has come in the
+//! last zone, HQ publishes them as a version of the table itself, which then changes nothing at the
+//! sites.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -35,11 +37,13 @@ const GONE: &str = "is_gone";
 /// Of the next table, for people: when it takes effect, by the site's clock.
 const EFFECT: &str = "takes_effect";
 
-/// What is withdrawn so long before its time has taken effect nowhere, however wrong a site's clock is.
+/// What is withdrawn so long before its time has taken effect nowhere, however wrong a site's clock
+/// is.
 const CLOCK_MARGIN_MICROS: i64 = 24 * 3_600_000_000;
 /// What is still being prepared so long after it was said never will be.
 const PREPARING_MAX: Duration = Duration::from_secs(3600);
-/// Rows that nobody waits for stay so long: a node may know of them before it knows what was said of them.
+/// Rows that nobody waits for stay so long: a node may know of them before it knows what was said
+/// of them.
 const UNWANTED_KEPT: Duration = Duration::from_secs(10);
 
 /// A publication for later.
@@ -140,7 +144,8 @@ fn waiting(shared: &Shared) -> Arc<Vec<Scheduled>> {
     shared.published.waiting.lock().unwrap_or_else(PoisonError::into_inner).all.clone()
 }
 
-/// Takes over what was scheduled or changed since, here or at another node; true if that is anything.
+/// Takes over what was scheduled or changed since, here or at another node; true if that is
+/// anything.
 pub(super) fn refresh(shared: &Shared) -> bool {
     let view = shared.lake.state().view();
     let changes = view.of_kind(KIND).map(|record| record.version).sum();
@@ -321,7 +326,8 @@ async fn prepare(shared: &Shared, scheduled: &Scheduled) -> Result<bool, LakeErr
     shared.lake.state().update(said).await
 }
 
-/// Rows of the next table: those that come, and those that go from sites where the ones that come are not for them.
+/// Rows of the next table: those that come, and those that go from sites where the ones that come
+/// are not for them.
 fn rows_of(worked_out: &WorkedOut, key: &[String], number: u64, at: NaiveDateTime) -> Result<RecordBatch, HqError> {
     let Changes { ops, rows, before, .. } = &worked_out.changes;
     let comes: BooleanArray = ops.iter().map(|op| Some(*op != b'D')).collect();
@@ -408,8 +414,8 @@ fn project(rows: &RecordBatch, keeps: impl Fn(&str) -> bool) -> Result<RecordBat
 /// Numbers in next tables that nobody waits for, and since when.
 pub(crate) type Unwanted = BTreeMap<(TableName, u64), Timestamp>;
 
-/// Publishes what has taken effect everywhere, and takes out of the next tables what nobody waits for any more. What cannot be done
-/// is tried again at the next look, and holds up nothing else.
+/// Publishes what has taken effect everywhere, and takes out of the next tables what nobody waits
+/// for any more. What cannot be done is tried again at the next look, and holds up nothing else.
 pub(crate) async fn look(shared: &Arc<Shared>, unwanted: &mut Unwanted) {
     let now = shared.now();
     let note = |table: &TableName, number: u64, outcome: &Result<(), HqError>| {
@@ -460,8 +466,8 @@ pub(super) fn done_as(number: u64) -> String {
     format!("scheduled/{number}")
 }
 
-/// The time has come in the last zone: the rows become a version of the table. Done twice, it changes nothing, whatever came between:
-/// the table knows it by its name.
+/// The time has come in the last zone: the rows become a version of the table. Done twice, it
+/// changes nothing, whatever came between: the table knows it by its name.
 async fn take_effect(shared: &Arc<Shared>, scheduled: &Scheduled) -> Result<(), HqError> {
     let (name, next) = (&scheduled.table, next_name(&scheduled.table)?);
     let next = shared.published.get(&next).filter(|next| next.image.version >= scheduled.version);
@@ -479,7 +485,8 @@ async fn take_effect(shared: &Arc<Shared>, scheduled: &Scheduled) -> Result<(), 
     Ok(())
 }
 
-/// Notes what became of one, unless another changed it since; with `restate`, sites fetch the table whole.
+/// Notes what became of one, unless another changed it since; with `restate`, sites fetch the table
+/// whole.
 async fn change(shared: &Shared, scheduled: &Scheduled, by: &str, state: State, restate: bool) -> Result<(), HqError> {
     let now = shared.now();
     shared
@@ -506,7 +513,8 @@ async fn change(shared: &Shared, scheduled: &Scheduled, by: &str, state: State, 
     Ok(())
 }
 
-/// Takes back one that waits. Where it has taken effect already, the table is fetched whole and is what it was.
+/// Takes back one that waits. Where it has taken effect already, the table is fetched whole and is
+/// what it was.
 pub(crate) async fn withdraw(shared: &Shared, table: &TableName, number: u64, by: &str) -> Result<Scheduled, HqError> {
     let view = shared.lake.state().view();
     let scheduled = all(&view).into_iter().find(|of| of.table == *table && of.number == number);

@@ -1,9 +1,10 @@
 //! Tables that sites change as well as HQ: their edits are decided on here, by the acting node.
 //!
-//! A site's edits come as rows of an ordinary table of its own (`customers_edits`), exactly once. Those behind the number that was
-//! decided on last are decided on in the order in which HQ heard of them ([`rollcall_types::shared::decide`]), and what comes of it is committed to
-//! the shared table together with that number: the cursor of the site in it. So an edit counts once, whatever dies
-//! when. What lost, or was put aside, goes to `customers_conflicts` before. See decision 0010.
+//! A site's edits come as rows of an ordinary table of its own (`customers_edits`), exactly once.
+//! Those behind the number that was decided on last are decided on in the order in which HQ heard
+//! of them ([`rollcall_types::shared::decide`]), and what comes of it is committed to the shared
+//! table together with that number: the cursor of the site in it. So an edit counts once, whatever
+//! dies when. What lost, or was put aside, goes to `customers_conflicts` before. See decision 0010.
 
 mod decided;
 mod edits;
@@ -31,7 +32,8 @@ use self::{
 use super::{Definition, Mode, NOBODY, Request, failed, image, publish, publishing::note_edits, refresh};
 use crate::{error::HqError, node::Shared, watching::Heard};
 
-/// The column of a shared table that says who made a version of a row, see [`rollcall_types::shared::Version`]. Sites do not get it.
+/// The column of a shared table that says who made a version of a row, see
+/// [`rollcall_types::shared::Version`]. Sites do not get it.
 pub(crate) const ORIGIN: &str = "_origin";
 /// Edits decided on in one commit.
 const ROUND_MAX: usize = 2_000;
@@ -43,7 +45,8 @@ const LATE: Duration = Duration::from_secs(20 * 60);
 /// What this node looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// By shared table: how far its edits were: the log's version, and when HQ had heard of the newest.
+    /// By shared table: how far its edits were: the log's version, and when HQ had heard of the
+    /// newest.
     tables: HashMap<TableName, (u64, Timestamp)>,
     /// Sites of whose edits it was told that they are in doubt, and when.
     doubted: BTreeMap<SiteId, Timestamp>,
@@ -113,7 +116,8 @@ fn beside(name: &TableName, suffix: &str) -> Result<TableName, HqError> {
     TableName::new(&format!("{name}{suffix}")).map_err(|error| HqError::Invalid(error.to_string()))
 }
 
-/// The published table beside which one of this name stands, with edits or conflicts, if it is shared or was.
+/// The published table beside which one of this name stands, with edits or conflicts, if it is
+/// shared or was.
 pub(crate) fn stands_beside<'a>(
     name: &TableName,
     all: &'a BTreeMap<TableName, Definition>,
@@ -123,7 +127,8 @@ pub(crate) fn stands_beside<'a>(
     all.get_key_value(&stem)
 }
 
-/// Refuses to share a table whose names beside it are others', and to publish what has the name of one beside a shared one.
+/// Refuses to share a table whose names beside it are others', and to publish what has the name of
+/// one beside a shared one.
 pub(crate) fn check_names(shared: &Shared, request: &Request, before: Option<&Definition>) -> Result<(), HqError> {
     let refuse = |text: String| Err(HqError::Invalid(text));
     let (name, all) = (&request.table, super::definitions(&shared.lake.state().view()));
@@ -160,7 +165,8 @@ pub(crate) fn check_columns(shape: &Schema) -> Result<(), HqError> {
     })
 }
 
-/// Which rows are wider than may be published: one must fit a message to a site, however it is encoded.
+/// Which rows are wider than may be published: one must fit a message to a site, however it is
+/// encoded.
 pub(crate) fn too_wide(rows: &RecordBatch) -> Result<Vec<bool>, HqError> {
     if rows.num_columns() == 0 {
         return Ok(vec![false; rows.num_rows()]);
@@ -170,8 +176,9 @@ pub(crate) fn too_wide(rows: &RecordBatch) -> Result<Vec<bool>, HqError> {
     Ok(bytes.iter().map(|bytes| bytes.len() > ROW_BYTES_MAX).collect())
 }
 
-/// Decides on the first of the pending edits. Where a row is changed by two sites, what one of them did must be a version before
-/// the other's is decided on: that site's go to the next round. Returns those that are left.
+/// Decides on the first of the pending edits. Where a row is changed by two sites, what one of them
+/// did must be a version before the other's is decided on: that site's go to the next round.
+/// Returns those that are left.
 async fn round(
     shared: &Arc<Shared>,
     name: &TableName,

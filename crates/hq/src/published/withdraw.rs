@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{error::HqError, node::Shared};
 
-/// Takes a publication back: rows that were not published again since are what they were before it. How many were is told.
+/// Takes a publication back: rows that were not published again since are what they were before it.
+/// How many were is told.
 pub(crate) async fn withdraw(
     shared: &Arc<Shared>,
     table: &TableName,

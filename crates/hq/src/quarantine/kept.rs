@@ -19,7 +19,8 @@ pub(crate) struct Kept {
     pub(crate) last: Seq,
     pub(crate) at: Timestamp,
     pub(crate) reason: String,
-    /// The tables of which rows could not be taken; none if that cannot be told, so that it may be any.
+    /// The tables of which rows could not be taken; none if that cannot be told, so that it may be
+    /// any.
     pub(crate) tables: Option<BTreeSet<String>>,
     /// Bytes in the lake.
     pub(crate) bytes: u64,

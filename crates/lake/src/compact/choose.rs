@@ -26,10 +26,12 @@ pub(super) enum Inputs {
 
 /// As many runs of small files, full ones, make one large file at most.
 const RUNS_MERGED: u64 = 4;
-/// Compressed bytes of small files that one run takes; uncompressed they are about ten times as much.
+/// Compressed bytes of small files that one run takes; uncompressed they are about ten times as
+/// much.
 const INPUT_BYTES_MAX: u64 = 96 << 20;
 
-/// What one run is to merge; files found damaged are left. What such runs made comes first, and is rarely enough: there are always small files.
+/// What one run is to merge; files found damaged are left. What such runs made comes first, and is
+/// rarely enough: there are always small files.
 pub(super) fn choose(base: &Snapshot, limits: CompactionLimits, damaged: &HashSet<String>) -> Option<Job> {
     let sound = base.files().filter(|file| !damaged.contains(&file.path)).cloned();
     let (history, current): (Vec<_>, Vec<_>) = sound.partition(|file| file.superseded);
@@ -45,17 +47,18 @@ pub(super) fn choose(base: &Snapshot, limits: CompactionLimits, damaged: &HashSe
     Some(Job { files: oldest(small, limits)?, kind: Inputs::Small })
 }
 
-/// The week (of Unix time) in which the newest rows of a file of history were superseded. History ends by whole weeks, and no file
-/// of two is made: else a deletion could be forgotten before the row that it deleted, which would be there again to engines that
-/// read everything.
+/// The week (of Unix time) in which the newest rows of a file of history were superseded. History
+/// ends by whole weeks, and no file of two is made: else a deletion could be forgotten before the
+/// row that it deleted, which would be there again to engines that read everything.
 pub(super) fn week(file: &DataFile) -> i64 {
     file.modified_ms.div_euclid(WEEK_MS)
 }
 
 pub(super) const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 
-/// Files of history of one week and about one size, once there are as many as of small ones; so a row is written again once for
-/// each sixteenfold of its file's size (a log-structured merge by size).
+/// Files of history of one week and about one size, once there are as many as of small ones; so a
+/// row is written again once for each sixteenfold of its file's size (a log-structured merge by
+/// size).
 fn of_an_age(mut history: Vec<Arc<DataFile>>, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
     let rows_max = limits.rows_max * RUNS_MERGED;
     history.retain(|file| file.size <= limits.target_bytes / 2 && file.stats.num_records <= rows_max / 2);
@@ -95,8 +98,9 @@ fn oldest(mut small: Vec<Arc<DataFile>>, limits: CompactionLimits) -> Option<Vec
     (taken.len() >= limits.files_min || is_full).then_some(taken)
 }
 
-/// Files that follow each other in time and make one large one together. A file is merged once this way, or twice if its
-/// neighbours are long in coming: what is more than half of the target is left alone. Rows are bounded like bytes.
+/// Files that follow each other in time and make one large one together. A file is merged once this
+/// way, or twice if its neighbours are long in coming: what is more than half of the target is left
+/// alone. Rows are bounded like bytes.
 fn neighbours(mut larger: Vec<Arc<DataFile>>, base: &Snapshot, limits: CompactionLimits) -> Option<Vec<Arc<DataFile>>> {
     let rows_max = limits.rows_max * RUNS_MERGED;
     larger.retain(|file| file.size <= limits.target_bytes / 2 && file.stats.num_records <= rows_max / 2);

@@ -144,7 +144,8 @@ impl Changes {
         let keys = if self.newest.is_empty() { None } else { Some(Keys::new(rows, schema)?) };
         let flags = (0..rows.num_rows()).map(|row| {
             let (position, visible) = (places.position(row), self.visible(places.sites.value(row)));
-            // Rows of a load that is not complete, or of a newer epoch, supersede nothing yet, and stay.
+            // Rows of a load that is not complete, or of a newer epoch, supersede nothing yet, and
+            // stay.
             if visible.is_some_and(|visible| is_hidden(position, visible)) {
                 return Some(false);
             }

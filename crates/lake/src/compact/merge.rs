@@ -1,5 +1,5 @@
-//! Merges data files into one of current rows and, if there are any, one of superseded rows, in the order that questions ask
-//! for together: by event time, then by site.
+//! Merges data files into one of current rows and, if there are any, one of superseded rows, in the
+//! order that questions ask for together: by event time, then by site.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -28,7 +28,8 @@ type Output = (Bytes, DataFile);
 /// Sorted rows, a batch at a time.
 type Sorted = Box<dyn Iterator<Item = Result<RecordBatch, LakeError>>>;
 
-/// Merges files. Small ones are sorted together in memory; larger ones, which are sorted, are read as they are merged.
+/// Merges files. Small ones are sorted together in memory; larger ones, which are sorted, are read
+/// as they are merged.
 pub(super) fn merge(
     files: Vec<Bytes>,
     are_small: bool,
@@ -102,7 +103,8 @@ fn write(to: &mut Option<data_file::Writer>, rows: &RecordBatch, schema: &TableS
     writer.write(rows)
 }
 
-/// The column of a table's event time: the first timestamp that is the source's, else when rows were changed.
+/// The column of a table's event time: the first timestamp that is the source's, else when rows
+/// were changed.
 pub(super) fn time_column(schema: &TableSchema) -> &str {
     let is_ours = |name: &str| [our_columns::CHANGED_AT, our_columns::RECEIVED_AT].contains(&name);
     let of_source = schema.columns.iter().find(|column| column.kind == ColumnType::Timestamp && !is_ours(&column.name));
@@ -147,8 +149,9 @@ impl Order {
     }
 }
 
-/// A larger file in order. One may be of ingest all the same, since a site's first load comes in large pieces, or be sorted by
-/// another column, from before the table had one of time: that is sorted by itself, and compressed again while it waits.
+/// A larger file in order. One may be of ingest all the same, since a site's first load comes in
+/// large pieces, or be sorted by another column, from before the table had one of time: that is
+/// sorted by itself, and compressed again while it waits.
 fn in_order(bytes: Bytes, schema: &TableSchema) -> Result<Bytes, LakeError> {
     if is_sorted(&bytes, schema)? {
         return Ok(bytes);
@@ -186,7 +189,8 @@ struct Cursor {
     row: usize,
 }
 
-/// Merges sorted inputs into chunks of rows: the classic merge of many runs, with a heap of their next rows.
+/// Merges sorted inputs into chunks of rows: the classic merge of many runs, with a heap of their
+/// next rows.
 struct Merging {
     order: Order,
     cursors: Vec<Cursor>,

@@ -1,5 +1,5 @@
-//! Damage of every kind to every kind of file of a lake: whatever is opened afterwards gives what was
-//! written, or says that it does not; and what is mended can be sent again.
+//! Damage of every kind to every kind of file of a lake: whatever is opened afterwards gives what
+//! was written, or says that it does not; and what is mended can be sent again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,7 +55,8 @@ async fn send(table: &Arc<Table>, site: u32, from: u64, to: u64) -> PartOutcome 
     table.append(Arc::new(vec![part(table, site, from, to)])).await.expect("appends").outcomes[0]
 }
 
-/// A lake of twenty sites with logs, checkpoints, many files and few, HQ's own tables and its state.
+/// A lake of twenty sites with logs, checkpoints, many files and few, HQ's own tables and its
+/// state.
 async fn lake() -> Objects {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let lake = opened(&store).await.expect("opens");

@@ -268,9 +268,9 @@ async fn old_versions_of_state_become_history_or_go() {
 
 #[tokio::test]
 async fn a_column_is_retyped_beside_ingest_and_its_history_with_it() {
-    // Goal: no row is lost or doubled, none is left in the old type, and what waited to be committed comes in
-    // the new one. Method: another node appends while the column is retyped, with rows conformed to the type
-    // before; everything is counted at the end.
+    // Goal: no row is lost or doubled, none is left in the old type, and what waited to be
+    // committed comes in the new one. Method: another node appends while the column is retyped,
+    // with rows conformed to the type before; everything is counted at the end.
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let (ingest, other) = (table(&store).await, table(&store).await);
     for last in 1..=20_u64 {

@@ -95,7 +95,8 @@ fn names_meet_case_blind_and_ours_are_safe() {
 
 #[test]
 fn rows_that_cannot_be_told_apart_are_left_out_and_said() {
-    // Null stands for each value that does not fit its column: one row's update would hide all of them.
+    // Null stands for each value that does not fit its column: one row's update would hide all of
+    // them.
     let keyed = |rows: RecordBatch| {
         let key = HashMap::from([(columns::METADATA_KEY.to_owned(), r#"["Sku","shop"]"#.to_owned())]);
         let schema = rows.schema().as_ref().clone().with_metadata(key);
@@ -120,9 +121,9 @@ fn rows_that_cannot_be_told_apart_are_left_out_and_said() {
     assert!(out.unidentified.is_some());
 }
 
-/// Goal: two keys that differ at the store differ at HQ, whatever type HQ has for them. Method: texts that
-/// conversion would merge (a gap of summer time, spaces, other spellings of one instant), in columns of every
-/// type, compared in pairs.
+/// Goal: two keys that differ at the store differ at HQ, whatever type HQ has for them. Method:
+/// texts that conversion would merge (a gap of summer time, spaces, other spellings of one
+/// instant), in columns of every type, compared in pairs.
 #[test]
 fn keys_that_differ_at_the_store_differ_at_hq() {
     let texts = [

@@ -95,7 +95,8 @@ async fn nodes_that_race_with_a_failing_store_lose_and_double_nothing() {
             if confirmed.iter().all(|confirmed| *confirmed >= LAST) {
                 break;
             }
-            // Each node commits what the sites it talks to sent; a site may talk to two nodes (it moved).
+            // Each node commits what the sites it talks to sent; a site may talk to two nodes (it
+            // moved).
             let node = nodes.choose(&mut random).expect("not empty");
             let mut sent = Vec::new();
             for site in 0..SITES {

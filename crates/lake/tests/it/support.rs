@@ -77,7 +77,8 @@ pub(crate) fn with_marks(mut part: Part, marks: Vec<PartMark>) -> Part {
     part
 }
 
-/// Every (site, seq) in the files of the table's newest version as read anew from the store, sorted.
+/// Every (site, seq) in the files of the table's newest version as read anew from the store,
+/// sorted.
 pub(crate) async fn rows(store: &Arc<dyn ObjectStore>) -> Vec<(String, i64)> {
     let table = table(store).await;
     let snapshot = table.snapshot();

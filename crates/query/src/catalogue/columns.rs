@@ -15,8 +15,8 @@ use datafusion::{
     datasource::MemTable,
 };
 
-/// The key of a field's metadata that says of what its numbers are the numbers: the name of `oid` or
-/// of one of its aliases.
+/// The key of a field's metadata that says of what its numbers are the numbers: the name of `oid`
+/// or of one of its aliases.
 pub const OID_ALIAS: &str = "pg.oid_alias";
 /// The key of a field's metadata that makes a text a vector of numbers, and says of which type.
 pub const VECTOR: &str = "pg.vector";

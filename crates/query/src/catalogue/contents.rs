@@ -103,7 +103,8 @@ pub(crate) struct Contents {
     pub(crate) indexes: Vec<Index>,
 }
 
-/// Numbers given to names: the same for a name at every node and after every start, unless two names meet.
+/// Numbers given to names: the same for a name at every node and after every start, unless two
+/// names meet.
 #[derive(Default)]
 struct Numbers(BTreeSet<u32>);
 

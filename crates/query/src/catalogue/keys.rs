@@ -67,7 +67,8 @@ pub(crate) fn constraint_column_usage(catalog: &str, keys: &[Key]) -> Result<Arc
     made(columns)
 }
 
-/// Each key as often as it has columns, and these columns. Arrays are made of what knows its length.
+/// Each key as often as it has columns, and these columns. Arrays are made of what knows its
+/// length.
 fn by_column(keys: &[Key]) -> (Vec<&Key>, Vec<&str>) {
     let rows = keys.iter().flat_map(|key| std::iter::repeat_n(key, key.columns.len()));
     (rows.collect(), keys.iter().flat_map(|key| key.columns.iter().map(String::as_str)).collect())

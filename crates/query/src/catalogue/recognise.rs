@@ -76,7 +76,8 @@ fn folded(name: &ObjectName) -> Option<Vec<String>> {
     name.0.iter().map(part).collect()
 }
 
-/// Whether a name without a schema is one of `pg_catalog`, which PostgreSQL searches before any other schema.
+/// Whether a name without a schema is one of `pg_catalog`, which PostgreSQL searches before any
+/// other schema.
 fn is_system_relation(name: &str) -> bool {
     name.starts_with("pg_") && (PG_CATALOG_TABLES.contains(&name) || OWN_RELATIONS.contains(&name))
 }

@@ -216,7 +216,8 @@ impl VisitorMut for Counted {
     }
 }
 
-/// The names by which a question reads the catalogue's relations, and PostgreSQL's numbers of these.
+/// The names by which a question reads the catalogue's relations, and PostgreSQL's numbers of
+/// these.
 fn read_relations(select: &Select) -> Vec<(String, i32)> {
     let named = |factor: &TableFactor| {
         let TableFactor::Table { name, alias, args: None, .. } = factor else { return None };

@@ -1,8 +1,8 @@
 //! `IN` a subquery, where null makes a difference.
 //!
-//! The engine joins what is not in a subquery with the nulls in mind only where the subquery does not refer to the outside
-//! and the condition stands by itself; elsewhere it takes "unknown" for "not in". There, what is not in a subquery is what
-//! no row of it equals or might equal.
+//! The engine joins what is not in a subquery with the nulls in mind only where the subquery does
+//! not refer to the outside and the condition stands by itself; elsewhere it takes "unknown" for
+//! "not in". There, what is not in a subquery is what no row of it equals or might equal.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use super::{
     references::{References, from_inside},
 };
 
-/// A condition that is true for the same rows; which of the others are false and which unknown is not kept.
+/// A condition that is true for the same rows; which of the others are false and which unknown is
+/// not kept.
 pub(super) fn truth(condition: Expr, outside: &DFSchema) -> Result<Expr> {
     if !has_membership(&condition)? {
         return Ok(condition);

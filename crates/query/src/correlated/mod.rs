@@ -53,8 +53,8 @@ impl AnalyzerRule for Correlated {
     }
 }
 
-/// Conditions that need no subquery come below those that do, and below lateral joins: so the rows outside, which are read
-/// twice, are fewer, and an answer is about fewer sites.
+/// Conditions that need no subquery come below those that do, and below lateral joins: so the rows
+/// outside, which are read twice, are fewer, and an answer is about fewer sites.
 fn conditions_first(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Filter(filter) = plan else { return Ok(Transformed::no(plan)) };
     let is_simple = |condition: &Expr| -> Result<bool> {
@@ -202,8 +202,8 @@ fn wanted(subquery: &Subquery, place: Place, outside: &DFSchema) -> Result<Optio
     Ok(Some(references.own))
 }
 
-/// A column that is joined USING within the subquery, of the name of one outside. The planner takes such a name without a
-/// table for the one outside, since within the subquery there are two of it.
+/// A column that is joined USING within the subquery, of the name of one outside. The planner takes
+/// such a name without a table for the one outside, since within the subquery there are two of it.
 fn using(subquery: &LogicalPlan, outside: &[Column]) -> Result<Option<String>> {
     let mut found = None;
     subquery.apply_with_subqueries(|node| {

@@ -40,10 +40,10 @@ fn number() -> u64 {
 
 /// The distinct values, outside, of the columns that a subquery refers to: its parameters.
 ///
-/// [`Outer::push`] carries them down through the subquery to where they are used, so that it answers
-/// for all of them at once: each step then works by parameter, as Neumann and Kemper, "Unnesting
-/// Arbitrary Queries" (BTW 2015), describe. What a step does with one parameter's rows depends on
-/// no other's.
+/// [`Outer::push`] carries them down through the subquery to where they are used, so that it
+/// answers for all of them at once: each step then works by parameter, as Neumann and Kemper,
+/// "Unnesting Arbitrary Queries" (BTW 2015), describe. What a step does with one parameter's rows
+/// depends on no other's.
 #[derive(Debug)]
 pub(super) struct Outer {
     /// A row for each distinct combination of values.
@@ -75,7 +75,8 @@ impl Outer {
         format!("{PREFIX}_{}_value", number())
     }
 
-    /// Whether a row outside belongs to a row of [`Outer::push`]; `of` gives the outside column's value.
+    /// Whether a row outside belongs to a row of [`Outer::push`]; `of` gives the outside column's
+    /// value.
     pub(super) fn condition(&self, of: impl Fn(&Column) -> Result<Expr>) -> Result<Expr> {
         if self.columns.is_empty() {
             return Ok(lit(true));
@@ -84,7 +85,8 @@ impl Outer {
         Ok(same_key(values).eq(same_key(self.keys().collect())))
     }
 
-    /// The subquery's rows for each combination of values: its columns as they were, and the values.
+    /// The subquery's rows for each combination of values: its columns as they were, and the
+    /// values.
     pub(super) fn push(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         let references = References::of(plan)?;
         if !references.deep.is_empty() {
@@ -312,7 +314,8 @@ impl Outer {
     }
 }
 
-/// The rows with their number among those that have the same values of `by`, and the name of that column.
+/// The rows with their number among those that have the same values of `by`, and the name of that
+/// column.
 fn numbered(rows: LogicalPlan, by: Vec<Expr>, order: Vec<SortExpr>) -> Result<(LogicalPlan, String)> {
     let name = format!("{PREFIX}_{}_row", number());
     let mut function = WindowFunction::new(WindowFunctionDefinition::WindowUDF(row_number_udwf()), Vec::new());

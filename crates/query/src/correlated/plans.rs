@@ -36,7 +36,8 @@ pub(super) fn value(column: &Column, outside: &DFSchema) -> Result<Expr> {
     })
 }
 
-/// Two values that are compared, the first one of a plan: floats have one zero, and a month is thirty days.
+/// Two values that are compared, the first one of a plan: floats have one zero, and a month is
+/// thirty days.
 pub(super) fn compared(value: Expr, other: Expr, other_kind: &DataType, schema: &DFSchema) -> Result<(Expr, Expr)> {
     let kinds = (&value.get_type(schema)?, other_kind);
     if kinds.0.is_floating() || kinds.1.is_floating() {

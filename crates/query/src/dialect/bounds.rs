@@ -11,14 +11,16 @@ use datafusion::sql::sqlparser::{
 
 use crate::error::QueryError;
 
-/// Operators in a row without a comma or parenthesis between: the parser makes a tree of this depth of them.
+/// Operators in a row without a comma or parenthesis between: the parser makes a tree of this depth
+/// of them.
 const CHAIN_MAX: usize = 10_000;
 /// Set operations and joins in a statement: each makes the plan deeper.
 const RELATIONS_MAX: usize = 500;
 /// Levels of an expression once chains of AND and OR are balanced.
 const DEPTH_MAX: usize = 400;
 
-/// Refuses a text whose tree would be too deep to be read, or only dropped, on the stack of a question.
+/// Refuses a text whose tree would be too deep to be read, or only dropped, on the stack of a
+/// question.
 pub(super) fn check_tokens(tokens: &[Token]) -> Result<(), QueryError> {
     // The count at this parenthesis, and those of the ones around it.
     let (mut chain, mut around) = (0_usize, Vec::new());

@@ -59,7 +59,8 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, QueryError> {
     Ok(statements)
 }
 
-/// `BEGIN … DEFERRABLE` without its last word, which the parser does not know and which changes nothing here.
+/// `BEGIN … DEFERRABLE` without its last word, which the parser does not know and which changes
+/// nothing here.
 fn without_deferrable(tokens: Vec<Token>) -> Vec<Token> {
     let mut kept: Vec<Token> = Vec::with_capacity(tokens.len());
     let mut begins = true;

@@ -1,4 +1,5 @@
-//! Parameters of prepared statements: which types they have, and their values as literals in the statement.
+//! Parameters of prepared statements: which types they have, and their values as literals in the
+//! statement.
 //!
 //! A value takes the place of its `$n` as a literal of its type, so that it means and may be used
 //! for whatever the literal may: in LIMIT, in ANY, for the scope of an answer.
@@ -97,7 +98,8 @@ fn number_of(expr: &Expr) -> Option<usize> {
     }
 }
 
-/// The statement with values in the place of its parameters, each with the name of its type if it has one.
+/// The statement with values in the place of its parameters, each with the name of its type if it
+/// has one.
 pub fn bind(statement: &Statement, values: &[(Literal, Option<String>)]) -> Result<Statement, QueryError> {
     let values = values.iter().map(|(value, kind)| value.expr(kind.as_deref().and_then(type_named).as_ref()));
     let values: Vec<Expr> = values.collect();
@@ -136,9 +138,9 @@ impl VisitorMut for Bind<'_> {
     }
 }
 
-/// The statement with what `EXECUTE` gives for its parameters, each of the type of that name, if the
-/// parameter has one. Only values that are written out are taken: an expression would be evaluated
-/// wherever its parameter stands.
+/// The statement with what `EXECUTE` gives for its parameters, each of the type of that name, if
+/// the parameter has one. Only values that are written out are taken: an expression would be
+/// evaluated wherever its parameter stands.
 pub fn execute(statement: &Statement, given: &[Expr], types: &[Option<String>]) -> Result<Statement, QueryError> {
     if let Some(other) = given.iter().find(|expr| !is_written_out(expr)) {
         let text = format!("EXECUTE takes values that are written out, and {other} is an expression");

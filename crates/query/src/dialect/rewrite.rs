@@ -115,7 +115,8 @@ impl VisitorMut for Rewrite {
     }
 }
 
-/// What an expression is in the planner's words; none if it is so already. Its parts have been rewritten.
+/// What an expression is in the planner's words; none if it is so already. Its parts have been
+/// rewritten.
 fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, QueryError> {
     Ok(match expr {
         Expr::AtTimeZone { timestamp, time_zone } => Some(call("timezone", [take(time_zone), take(timestamp)])),
@@ -447,7 +448,8 @@ enum Quantifier {
     All,
 }
 
-/// A comparison with the elements of an array, one by one: the standard defines ANY and ALL so, for NULL too.
+/// A comparison with the elements of an array, one by one: the standard defines ANY and ALL so, for
+/// NULL too.
 fn quantified(left: Expr, op: &BinaryOperator, all: Vec<Expr>, quantifier: Quantifier) -> Expr {
     let is_any = quantifier == Quantifier::Any;
     if all.is_empty() {
@@ -471,7 +473,8 @@ fn quantified(left: Expr, op: &BinaryOperator, all: Vec<Expr>, quantifier: Quant
     Expr::Nested(Box::new(joined))
 }
 
-/// Whether an expression may give another value the second time; a function may, for all that is known here.
+/// Whether an expression may give another value the second time; a function may, for all that is
+/// known here.
 fn is_volatile(expr: &Expr) -> bool {
     use datafusion::sql::sqlparser::ast::visit_expressions;
     let found = visit_expressions(expr, |expr| match expr {

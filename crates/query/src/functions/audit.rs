@@ -17,7 +17,8 @@ const REFUSED: [(&str, &str); 3] = [
     ("row", "write the columns one by one"),
 ];
 
-/// Library functions that give what PostgreSQL gives; answers from the catalogue of a server are among them.
+/// Library functions that give what PostgreSQL gives; answers from the catalogue of a server are
+/// among them.
 #[cfg(test)]
 const VERIFIED: [&str; 80] = [
     "abs",

@@ -8,7 +8,8 @@ use super::{
     value::{Decimal, Value, power_of_ten, text},
 };
 
-/// What is to be written: digits with a point, without sign; as many before the point as the number has.
+/// What is to be written: digits with a point, without sign; as many before the point as the number
+/// has.
 struct Number {
     digits: String,
     is_negative: bool,
@@ -187,7 +188,8 @@ impl Writer<'_> {
         self.digits.get(self.place).copied()
     }
 
-    /// The last digit behind the point that is not 0, or the point; further if the pattern has zeros.
+    /// The last digit behind the point that is not 0, or the point; further if the pattern has
+    /// zeros.
     fn last_relevant(&self) -> Option<usize> {
         let point = self.digits.iter().position(|digit| *digit == b'.')?;
         let last = (point + 1..self.digits.len()).rev().find(|place| self.digits[*place] != b'0').unwrap_or(point);

@@ -47,7 +47,8 @@ fn array_item(text: String) -> String {
     text
 }
 
-/// The shortest digits that are read as the same number, with an exponent where PostgreSQL writes one.
+/// The shortest digits that are read as the same number, with an exponent where PostgreSQL writes
+/// one.
 fn float(value: f64, large: f64, plain: String) -> String {
     if value.is_nan() {
         return "NaN".to_owned();

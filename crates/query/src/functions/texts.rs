@@ -90,7 +90,8 @@ pub(super) fn right<'a>(_: &Call<'_>, arguments: &[Value<'a>]) -> Result<Value<'
     Ok(text(whole[start..].to_owned()))
 }
 
-/// From and to which of the letters or bytes, counted from 0, a start counted from 1 and a length mean.
+/// From and to which of the letters or bytes, counted from 0, a start counted from 1 and a length
+/// mean.
 fn span(arguments: &[Value<'_>]) -> Result<(usize, usize)> {
     let start = arguments[1].int()?;
     let end = match arguments.get(2).map(Value::int).transpose()? {

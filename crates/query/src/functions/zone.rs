@@ -40,7 +40,8 @@ impl Zone {
         Self::Fixed { east, name: None, summer: false }
     }
 
-    /// A name, an abbreviation or a form such as `UTC+3`, whose sign is that of POSIX: west is positive.
+    /// A name, an abbreviation or a form such as `UTC+3`, whose sign is that of POSIX: west is
+    /// positive.
     pub(super) fn named(name: &str) -> Result<Self> {
         let lower = name.to_ascii_lowercase();
         if let Ok(place) = ABBREVIATIONS.binary_search_by(|(known, _, _)| known.to_ascii_lowercase().cmp(&lower)) {

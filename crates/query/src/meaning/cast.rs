@@ -117,7 +117,8 @@ fn literal(value: &Expr, from: &DataType, target: &Target, config: &ConfigOption
     if value.is_null() || matches!(target.kind, DataType::List(_)) {
         return Ok(None);
     }
-    // An integer in a question is an int4 where it can be one, also where it is kept as a wider one.
+    // An integer in a question is an int4 where it can be one, also where it is kept as a wider
+    // one.
     let value = match value {
         ScalarValue::Int64(Some(long)) if target.kind == DataType::Boolean => match i32::try_from(*long) {
             Ok(short) => &ScalarValue::Int32(Some(short)),

@@ -97,7 +97,8 @@ impl Comparer<'_> {
         match kind {
             Common::Double => Ok((self.cast(left.0, &DataType::Float64)?, self.cast(right.0, &DataType::Float64)?)),
             Common::Exact => {
-                // A whole number is compared with integers as an integer, so that statistics of them help.
+                // A whole number is compared with integers as an integer, so that statistics of
+                // them help.
                 let left_whole = whole(&left.0, right.1);
                 let right_whole = whole(&right.0, left.1);
                 Ok((left_whole.unwrap_or(left.0), right_whole.unwrap_or(right.0)))

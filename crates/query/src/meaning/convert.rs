@@ -416,7 +416,8 @@ fn to_moment(array: &ArrayRef, kind: &DataType, more: More, zone: &Tz) -> Result
     Ok(Arc::new(rounded.with_data_type(if to_zone { kind.clone() } else { TIMESTAMP })))
 }
 
-/// Whether a cast between these is Arrow's own: it loses nothing, cannot fail, and statistics see through it.
+/// Whether a cast between these is Arrow's own: it loses nothing, cannot fail, and statistics see
+/// through it.
 pub(super) fn is_plain(from: &DataType, target: &Target, zone_is_utc: bool) -> bool {
     use DataType::{Date32, Decimal128, Float32, Float64, Int16, Int32, Int64, Timestamp, Utf8};
     if target.more != More::Nothing {

@@ -59,7 +59,8 @@ pub(super) fn rescale(value: i128, from: i8, to: i8) -> Option<i128> {
     Some(power_of_ten(shift.unsigned_abs()).map_or(0, |power| divide_rounded(value, power)))
 }
 
-/// `left / right` with `scale` digits behind the point; none if it has too many digits. `right` is not zero.
+/// `left / right` with `scale` digits behind the point; none if it has too many digits. `right` is
+/// not zero.
 pub(super) fn divide(left: (i128, i8), right: (i128, i8), scale: i8) -> Option<i128> {
     let shift = i32::from(scale) + i32::from(right.1) - i32::from(left.1);
     let (mut dividend, mut divisor) = (left.0, right.0);
@@ -78,7 +79,8 @@ pub(super) fn divide(left: (i128, i8), right: (i128, i8), scale: i8) -> Option<i
     }
 }
 
-/// The rounded quotient of wide numbers; none if it has more than 38 digits. The divisor is not zero.
+/// The rounded quotient of wide numbers; none if it has more than 38 digits. The divisor is not
+/// zero.
 pub(super) fn divide_wide(dividend: i256, divisor: i256) -> Option<i128> {
     let (quotient, rest) = (dividend.checked_div(divisor)?, dividend.checked_rem(divisor)?);
     let (rest, divisor_size) = (rest.wrapping_abs(), divisor.wrapping_abs());

@@ -1,7 +1,8 @@
 //! Values that a statement gives to columns: as they are, or refused.
 //!
-//! PostgreSQL rounds what is assigned to a column of few digits. HQ's prices come from files as well, where a number that does not
-//! fit is refused; so it is here. Who wants a value rounded says so.
+//! PostgreSQL rounds what is assigned to a column of few digits. HQ's prices come from files as
+//! well, where a number that does not fit is refused; so it is here. Who wants a value rounded says
+//! so.
 
 use std::sync::Arc;
 
@@ -109,8 +110,8 @@ fn may_change(from: &DataType, to: &DataType) -> bool {
             || is_moment(from) && is_moment(to))
 }
 
-/// The rows of a change, with columns that have their values exactly or not at all. What a statement gives to columns is cast to
-/// their types at the top of its plan.
+/// The rows of a change, with columns that have their values exactly or not at all. What a
+/// statement gives to columns is cast to their types at the top of its plan.
 pub(crate) fn exactly(plan: LogicalPlan) -> Result<LogicalPlan> {
     match plan {
         LogicalPlan::Projection(mut projection) => {

@@ -45,7 +45,8 @@ struct Sum {
 }
 
 impl Sum {
-    /// Adds a number of a unit; what is left of a whole one becomes smaller units, a month being 30 days.
+    /// Adds a number of a unit; what is left of a whole one becomes smaller units, a month being 30
+    /// days.
     fn add(&mut self, number: &str, unit: Unit) -> Option<()> {
         let (whole, part) = split(number)?;
         let is_whole = part == 0.0;

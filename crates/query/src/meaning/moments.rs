@@ -73,7 +73,8 @@ impl Values {
     }
 }
 
-/// `left operation right` where one side at least is of time; moments are those of a `zone` where it matters.
+/// `left operation right` where one side at least is of time; moments are those of a `zone` where
+/// it matters.
 pub(super) fn evaluate(
     operation: Operation,
     left: &ColumnarValue,

@@ -264,7 +264,8 @@ pub(super) fn decimals(
 const OVERFLOW: &str = "value out of range: overflow";
 const UNDERFLOW: &str = "value out of range: underflow";
 
-/// A double, or the error that PostgreSQL has where a result is infinite or nothing and its operands are not.
+/// A double, or the error that PostgreSQL has where a result is infinite or nothing and its
+/// operands are not.
 fn checked(operation: Operation, left: f64, right: f64, value: f64) -> Result<f64, ArrowError> {
     if value.is_infinite() && left.is_finite() && right.is_finite() {
         return Err(wrong(OVERFLOW));

@@ -16,8 +16,8 @@ use super::{interval::size, types::INTERVAL};
 
 /// What stands for a value where PostgreSQL's order of values is not the engine's.
 ///
-/// For an interval its microseconds: a month has 30 days, a day 24 hours. For a float the float, but
-/// that zero is its negative's equal, and that NaN is the greatest whatever its sign.
+/// For an interval its microseconds: a month has 30 days, a day 24 hours. For a float the float,
+/// but that zero is its negative's equal, and that NaN is the greatest whatever its sign.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OrderKey {
     signature: Signature,

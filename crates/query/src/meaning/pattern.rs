@@ -1,4 +1,5 @@
-//! Patterns: PostgreSQL's regular expressions, `SIMILAR TO` and `LIKE`, written as those that are known here.
+//! Patterns: PostgreSQL's regular expressions, `SIMILAR TO` and `LIKE`, written as those that are
+//! known here.
 
 use datafusion::common::{Result, plan_err};
 

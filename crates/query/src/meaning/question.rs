@@ -162,7 +162,8 @@ impl VisitorMut for Reader<'_> {
                 }
                 op => Expr::UnaryOp { op, expr },
             },
-            // A number is exact, also where it is written with an exponent or is longer than 64 bits.
+            // A number is exact, also where it is written with an exponent or is longer than 64
+            // bits.
             Expr::Value(value) => match value.value {
                 Value::Number(number, long) => Expr::value(Value::Number(plain_number(number), long)),
                 other => Expr::Value(other.with_span(value.span)),

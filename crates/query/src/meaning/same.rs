@@ -14,8 +14,9 @@ use datafusion::{
 
 /// Bytes that are the same for the same values, and are there for null too.
 ///
-/// A join in which null equals null must not be one in which other keys are compared as usual. The engine makes such joins:
-/// it takes `IS NOT DISTINCT FROM` for a key, and later adds others to it. Bytes are compared as usual.
+/// A join in which null equals null must not be one in which other keys are compared as usual. The
+/// engine makes such joins: it takes `IS NOT DISTINCT FROM` for a key, and later adds others to it.
+/// Bytes are compared as usual.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct SameKey {
     signature: Signature,

@@ -196,7 +196,8 @@ pub(super) fn is_text(kind: &DataType) -> bool {
     matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-/// The type that stands for a kind: one unit of time, one width of text, integers as PostgreSQL has them.
+/// The type that stands for a kind: one unit of time, one width of text, integers as PostgreSQL has
+/// them.
 pub(super) fn canonical(kind: &DataType) -> DataType {
     match kind {
         DataType::Int8 | DataType::UInt8 => DataType::Int16,

@@ -37,7 +37,8 @@ pub(super) fn evaluate(
     Ok(cast(&values, &DataType::Boolean)?.as_boolean().clone())
 }
 
-/// Which sites are among the values of a column of a plan that reads no site table; none if all are.
+/// Which sites are among the values of a column of a plan that reads no site table; none if all
+/// are.
 pub(super) async fn among(
     context: &SessionContext,
     plan: &Arc<LogicalPlan>,

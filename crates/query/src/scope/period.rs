@@ -205,7 +205,8 @@ impl Made {
         match (kind, grain) {
             (Kind::Date, _) => None,
             (Kind::Local, _) => Some(self.and([Step::Floor(grain)], kind)),
-            // By less than an hour, the instant itself may be truncated: old zones are off by seconds.
+            // By less than an hour, the instant itself may be truncated: old zones are off by
+            // seconds.
             (Kind::Instant(_), Grain::Micros(micros @ ..=MINUTE_MICROS)) => {
                 Some(self.and([Step::Rounded(micros + MINUTE_MICROS)], kind))
             }

@@ -73,7 +73,8 @@ pub(super) struct Predicate {
 }
 
 impl Predicate {
-    /// The predicate and the place of its column, if it looks at nothing else and gives the same each time.
+    /// The predicate and the place of its column, if it looks at nothing else and gives the same
+    /// each time.
     fn of(expr: &Expr, schema: &DFSchema) -> Option<(usize, Self)> {
         let place = schema.maybe_index_of_column(&only_column(expr)?)?;
         let kind = schema.field(place).data_type().clone();

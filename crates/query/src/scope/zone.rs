@@ -47,7 +47,8 @@ impl Zone {
         }
     }
 
-    /// The least and the greatest offset from UTC that a local time, or an instant, near this may have.
+    /// The least and the greatest offset from UTC that a local time, or an instant, near this may
+    /// have.
     pub(super) fn offsets(self, micros: i64) -> (i64, i64) {
         let farthest = (-FARTHEST_MICROS, FARTHEST_MICROS);
         match self {

@@ -12,7 +12,8 @@ const OUTSIDE: &str = "(SELECT id, floor FROM stores UNION ALL SELECT 's01', NUL
                        UNION ALL SELECT 's02', 2 UNION ALL SELECT NULL, NULL)";
 const NULL: &str = "NULL";
 
-/// Makes subqueries with columns `a` (bigint) and `b` (text). `{id}` and `{floor}` are from outside.
+/// Makes subqueries with columns `a` (bigint) and `b` (text). `{id}` and `{floor}` are from
+/// outside.
 struct Maker {
     random: StdRng,
     names: u32,

@@ -35,25 +35,28 @@ impl Gaps {
         self.last = Some(minute);
     }
 
-    /// Elapsed time as a multiple of the stream's own 99.9th percentile gap: one number for the fleet would be worse.
+    /// Elapsed time as a multiple of the stream's own 99.9th percentile gap: one number for the
+    /// fleet would be worse.
     pub(crate) fn timeout(&self, elapsed: f64) -> f64 {
         let index = (self.sorted.len() as f64 * 0.999) as usize;
         elapsed / self.sorted.get(index.min(self.sorted.len().saturating_sub(1))).copied().unwrap_or(60.0).max(1.0)
     }
 
-    /// φ = −log10 P(gap > elapsed), gaps taken as normal (Hayashibara et al., The φ accrual failure detector, 2004).
+    /// φ = −log10 P(gap > elapsed), gaps taken as normal (Hayashibara et al., The φ accrual failure
+    /// detector, 2004).
     pub(crate) fn phi(&self, elapsed: f64) -> f64 {
         let mean = self.sum / self.count.max(1.0);
         let deviation = (self.squares / self.count.max(1.0) - mean * mean).max(0.25).sqrt();
         let y = (elapsed - mean) / deviation;
-        // The logistic approximation of the normal tail that implementations use; its logarithm does not underflow.
+        // The logistic approximation of the normal tail that implementations use; its logarithm
+        // does not underflow.
         let exponent = y * (1.5976 + 0.070566 * y * y);
         if exponent > 30.0 { exponent / std::f64::consts::LN_10 } else { (1.0 + exponent.exp()).log10() }
     }
 }
 
-/// A clock by the hour of the week: rates of each of 168 hours, smoothed towards the stream's mean, and what was expected since the
-/// last event by them. No cohort, no tails, no evidence.
+/// A clock by the hour of the week: rates of each of 168 hours, smoothed towards the stream's mean,
+/// and what was expected since the last event by them. No cohort, no tails, no evidence.
 #[derive(Debug, Clone)]
 pub(crate) struct HourOfWeek {
     counts: Box<[f64; 168]>,

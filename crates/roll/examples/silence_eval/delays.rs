@@ -1,7 +1,9 @@
-//! How long it takes to notice, ours beside a fixed timeout and phi-accrual, at equal natural alarm rate.
+//! How long it takes to notice, ours beside a fixed timeout and phi-accrual, at equal natural alarm
+//! rate.
 //!
-//! A detector gives each silence a score that grows with time. On days without faults, a threshold is set at which the scores
-//! of natural silences alarm as often as the budget allows; then the delay of injected faults at that threshold is read off.
+//! A detector gives each silence a score that grows with time. On days without faults, a threshold
+//! is set at which the scores of natural silences alarm as often as the budget allows; then the
+//! delay of injected faults at that threshold is read off.
 
 use std::collections::BTreeSet;
 
@@ -78,7 +80,8 @@ struct Delays {
     noticed: Vec<Noticed>,
     /// Thresholds used for contact and for each table.
     thresholds: Vec<[f64; 3]>,
-    /// Natural alarms of ours: share of the worst tenth of the sites; and a site-month on weekdays, Saturdays and Sundays.
+    /// Natural alarms of ours: share of the worst tenth of the sites; and a site-month on weekdays,
+    /// Saturdays and Sundays.
     worst_tenth: f64,
     by_day: [f64; 3],
 }
@@ -219,7 +222,8 @@ fn run(seed: u64) -> Delays {
     summarise(&natural, &followed, &world, healthy_minutes as f64 / (30.44 * DAY as f64))
 }
 
-/// Makes faults at random, a few a day, each at a site of its own, so that the fleet stays what it is.
+/// Makes faults at random, a few a day, each at a site of its own, so that the fleet stays what it
+/// is.
 fn inject(
     world: &mut World,
     random: &mut SmallRng,

@@ -1,4 +1,5 @@
-//! Whole fleets: a regional outage, a day with a holiday and clocks that change, HQ off for two hours, a drop, new sites.
+//! Whole fleets: a regional outage, a day with a holiday and clocks that change, HQ off for two
+//! hours, a drop, new sites.
 
 use rollcall_roll::{Incident, Kind, Notice, SiteSpec, Watch, WatchConfig};
 
@@ -154,7 +155,8 @@ pub(crate) fn calendar() {
         }
         run.settle();
     }
-    // 2026-02-02 is day 0: 8 March (day 34) United States, 29 March (day 55) Europe, 5 April (day 62) Sydney and Auckland.
+    // 2026-02-02 is day 0: 8 March (day 34) United States, 29 March (day 55) Europe, 5 April (day
+    // 62) Sydney and Auckland.
     let special = [34, 43, 44, 50, 51, 55, 62];
     let usual: Vec<usize> = days.iter().filter(|(day, _)| !special.contains(day)).map(|(_, pages)| *pages).collect();
     let mean = usual.iter().sum::<usize>() as f64 / usual.len() as f64;

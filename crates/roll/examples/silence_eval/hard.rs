@@ -1,8 +1,10 @@
-//! A made-up feed as hard as a real one: bursty rows without beacons, sites whose rates differ a thousandfold, one shared source per
-//! city that fails now and then, hiccups on most days, holidays that nobody declared, clocks that change, dead sites.
+//! A made-up feed as hard as a real one: bursty rows without beacons, sites whose rates differ a
+//! thousandfold, one shared source per city that fails now and then, hiccups on most days, holidays
+//! that nobody declared, clocks that change, dead sites.
 //!
-//! Sites stop at random. Read off are the delay of each way to notice at equal natural alarm rate, by decile of rate, and when people
-//! are first told by the watch as it runs, thresholds set anew each week.
+//! Sites stop at random. Read off are the delay of each way to notice at equal natural alarm rate,
+//! by decile of rate, and when people are first told by the watch as it runs, thresholds set anew
+//! each week.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,8 +169,8 @@ struct Stop {
     site: usize,
     from: i64,
     to: i64,
-    /// When each way's score first passed each step of its thresholds is not known before the end: all of them are kept, by the
-    /// quarter of an hour.
+    /// When each way's score first passed each step of its thresholds is not known before the end:
+    /// all of them are kept, by the quarter of an hour.
     scores: Vec<[f64; 4]>,
 }
 
@@ -193,7 +195,8 @@ struct Found {
     stops: Vec<Stop>,
     told: Vec<Decision>,
     incidents: BTreeMap<u64, Incident>,
-    /// The longest gap of each site that no stop made, in its open minutes: what the watch may have taken for healthy.
+    /// The longest gap of each site that no stop made, in its open minutes: what the watch may have
+    /// taken for healthy.
     longest: Vec<f64>,
     months: f64,
 }
@@ -312,7 +315,8 @@ fn one(seed: u64) -> Found {
     Found { feed, natural, stops: followed, told, incidents, longest, months }
 }
 
-/// A stop of every other site after training, at a minute in which it is open: at any time a few in a hundred are stopped.
+/// A stop of every other site after training, at a minute in which it is open: at any time a few in
+/// a hundred are stopped.
 fn stops(feed: &Feed, random: &mut SmallRng) -> Vec<Option<Span>> {
     let stop_of = |site: usize, random: &mut SmallRng| {
         let long = stop_lasts(feed.shops[site].per_hour);
@@ -436,7 +440,8 @@ fn is_of_city(one: &Found, city: usize, said: &Decision) -> bool {
     said.notice != Notice::Resolved && of.is_some_and(|of| of.value == format!("city-{city}"))
 }
 
-/// Outages of at least four hours in open hours of most of a city: how many, named, of which nobody was told anything.
+/// Outages of at least four hours in open hours of most of a city: how many, named, of which nobody
+/// was told anything.
 fn outages(one: &Found) -> (usize, usize, usize) {
     let (mut all, mut named, mut untold) = (0, 0, 0);
     for (city, spans) in one.feed.outages.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! What people are told: of faults that are real, of a site that is silent for twelve weeks, of lines that flap, and which
-//! attribute is named when two causes overlap. All at the default thresholds.
+//! What people are told: of faults that are real, of a site that is silent for twelve weeks, of
+//! lines that flap, and which attribute is named when two causes overlap. All at the default
+//! thresholds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,7 +123,8 @@ fn told_of_faults(seed: u64) {
     );
 }
 
-/// Open minutes from a fault until people were first told of an incident of its site; infinite if they were not within a day of its end.
+/// Open minutes from a fault until people were first told of an incident of its site; infinite if
+/// they were not within a day of its end.
 fn first_call(run: &Run, fault: &Fault) -> f64 {
     let id = &run.world.sites[fault.site].spec.id;
     let is_about = |incident: u64| run.incidents.get(&incident).is_some_and(|known| known.members.contains_key(id));

@@ -1,6 +1,7 @@
 //! How well the watch notices, measured on simulated fleets whose truth is known.
 //!
-//! `cargo run -p rollcall-roll --release --example silence_eval` prints the tables of `docs/silence.md`.
+//! `cargo run -p rollcall-roll --release --example silence_eval` prints the tables of
+//! `docs/silence.md`.
 #![allow(missing_docs)]
 
 mod baselines;

@@ -1,4 +1,5 @@
-//! A simulated fleet with known truth: when each site is open, what it says, and what is really wrong.
+//! A simulated fleet with known truth: when each site is open, what it says, and what is really
+//! wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -217,7 +218,8 @@ impl World {
         now.minute >= plan.opens + opens && now.minute < plan.closes + closes
     }
 
-    /// What is said in a minute: calls `say` with the site and a table, or none for contact. Returns which sites are open.
+    /// What is said in a minute: calls `say` with the site and a table, or none for contact.
+    /// Returns which sites are open.
     pub(crate) fn minute(
         &mut self,
         minute: i64,

@@ -1,4 +1,5 @@
-//! The watch calls: whatever is missing for half a day, by night as by day, and again when it falls again.
+//! The watch calls: whatever is missing for half a day, by night as by day, and again when it falls
+//! again.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,8 @@ const UTC: &[chrono_tz::Tz] = &[chrono_tz::UTC];
 /// Noon of the day after learning.
 const NOON: i64 = 21 * DAY + 12 * 60;
 
-/// Minutes from `from` to the first time that people were told of an incident with this shop among its members.
+/// Minutes from `from` to the first time that people were told of an incident with this shop among
+/// its members.
 fn told_after(fleet: &Fleet, shop: usize, from: i64) -> Option<i64> {
     let id = &fleet.shops[shop].id;
     let is_about = |incident: &u64| fleet.incidents.get(incident).is_some_and(|known| known.members.contains_key(id));
@@ -23,7 +25,8 @@ fn told_after(fleet: &Fleet, shop: usize, from: i64) -> Option<i64> {
 
 #[test]
 fn a_silence_that_never_surprises_is_told_after_half_a_business_day() {
-    // Method: with thresholds that nothing reaches, only missed business time can call. A shop is open for eleven hours.
+    // Method: with thresholds that nothing reaches, only missed business time can call. A shop is
+    // open for eleven hours.
     let thresholds = Thresholds { red: 90.0, page: 99.0, ..Thresholds::default() };
     let mut fleet = Fleet::new(12, UTC, WatchConfig { thresholds, ..WatchConfig::default() });
     fleet.run(0, NOON, &|_, _| true);
@@ -38,7 +41,8 @@ fn a_silence_that_never_surprises_is_told_after_half_a_business_day() {
 
 #[test]
 fn a_table_with_few_rows_is_told_of_half_a_day_beyond_its_longest_healthy_silence() {
-    // Method: sites that are heard all the time sell once every three days or so, for ten weeks; then one sells no more.
+    // Method: sites that are heard all the time sell once every three days or so, for ten weeks;
+    // then one sells no more.
     let mut fleet = Fleet::new(6, UTC, WatchConfig::default());
     let sells = |shop: usize, day: i64| (day * 7 + shop as i64 * 3) % 5 < 2 && (day / 6 + shop as i64) % 4 != 0;
     let quiet_from = 70;
@@ -80,7 +84,8 @@ fn a_table_with_few_rows_is_told_of_half_a_day_beyond_its_longest_healthy_silenc
 /// The first minute of an evening.
 const EVENING: i64 = 22 * 60;
 
-/// A fleet whose hours nobody declared and that is heard round the clock, on its first evening; `fate` begins a quarter of an hour later.
+/// A fleet whose hours nobody declared and that is heard round the clock, on its first evening;
+/// `fate` begins a quarter of an hour later.
 fn first_evening(sites: usize, until: i64, fate: &dyn Fn(usize, i64) -> bool) -> Fleet {
     let mut fleet = Fleet::begun_at(EVENING, sites, UTC, WatchConfig::default());
     for shop in &mut fleet.shops {
@@ -107,7 +112,8 @@ fn sites_that_go_without_a_word_on_the_first_evening_are_named_within_a_quarter_
 
 #[test]
 fn an_outage_of_many_on_the_first_evening_is_told_of_once_it_lasts_for_an_hour() {
-    // A provider's 20 sites of 200: it might be closing time, until those that are left have been heard for an hour.
+    // A provider's 20 sites of 200: it might be closing time, until those that are left have been
+    // heard for an hour.
     let is_cut = |shop: usize| shop % 10 == 7;
     let fleet = first_evening(200, EVENING + 120, &|shop, _| !is_cut(shop));
     let first = (0..200).filter(|shop| is_cut(*shop)).filter_map(|shop| told_after(&fleet, shop, EVENING + 15)).min();
@@ -213,7 +219,8 @@ fn a_holiday_is_no_deaf_hq() {
 
 #[test]
 fn a_group_of_everybody_is_hq_that_hears_few() {
-    // One brand, which says nothing of one site that it does not say of all; they go one by one, as after a certificate ran out.
+    // One brand, which says nothing of one site that it does not say of all; they go one by one, as
+    // after a certificate ran out.
     let mut fleet = everyday(60, UTC);
     fleet.run(21 * DAY, NOON, &|_, _| true);
     fleet.run(NOON, NOON + 180, &|shop, minute| (minute - NOON) < shop as i64 * 2);
@@ -229,7 +236,8 @@ fn a_goodbye_outlasts_what_the_watch_itself_keeps() {
     let mut fleet = everyday(20, UTC);
     fleet.run(21 * DAY, NOON, &|_, _| true);
     let (gone, quiet) = (fleet.shops[3].id.clone(), fleet.shops[4].id.clone());
-    // HQ is killed right after a goodbye, and runs again an hour later with what was kept before it.
+    // HQ is killed right after a goodbye, and runs again an hour later with what was kept before
+    // it.
     fleet.restart(NOON + 2);
     fleet.watch.restore_heard(&gone, at(NOON + 1), true);
     fleet.run(NOON + 2, NOON + 90, &|shop, _| shop != 3 && shop != 4);
@@ -249,7 +257,8 @@ fn a_goodbye_outlasts_what_the_watch_itself_keeps() {
 
 #[test]
 fn a_few_sites_that_speak_often_are_not_the_fleet() {
-    // Nine of a hundred sites of one source speak each minute, the others every ten: they are half of all contact, and no deaf HQ.
+    // Nine of a hundred sites of one source speak each minute, the others every ten: they are half
+    // of all contact, and no deaf HQ.
     let mut fleet = Fleet::new(100, UTC, WatchConfig::default());
     fleet.shops.iter_mut().for_each(|shop| shop.always_open());
     let speaks = |shop: usize, minute: i64| shop < 9 || (minute + shop as i64) % 10 == 0;

@@ -145,7 +145,8 @@ fn clocks_that_change_and_thirty_zones_wake_nobody() {
         chrono_tz::Australia::Sydney,
     ];
     let mut fleet = everyday(60, &zones);
-    // Nine more weeks, over the change in the United States (8 March), in Europe (29 March) and in Sydney (5 April).
+    // Nine more weeks, over the change in the United States (8 March), in Europe (29 March) and in
+    // Sydney (5 April).
     fleet.run(21 * DAY, 93 * DAY, &|_, _| true);
     let pages = fleet.told.iter().filter(|decision| decision.notice != Notice::Resolved).count();
     assert!(pages <= 1, "{pages}: {}", fleet.summary());
@@ -153,7 +154,8 @@ fn clocks_that_change_and_thirty_zones_wake_nobody() {
 
 #[test]
 fn a_restart_of_hq_forgets_no_rhythm_and_no_incident() {
-    // Method: a site is silent; everything is written and read back as HQ does; the new watch goes on where the old one was.
+    // Method: a site is silent; everything is written and read back as HQ does; the new watch goes
+    // on where the old one was.
     let mut fleet = everyday(30, UTC);
     fleet.run(21 * DAY, NOON, &|_, _| true);
     fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
@@ -178,7 +180,8 @@ fn a_closure_that_begins_later_explains_a_silence_that_was_there_before() {
     fleet.run(21 * DAY, NOON, &|_, _| true);
     fleet.run(NOON, NOON + 60, &|shop, _| shop != 7);
     let incident = fleet.called(Kind::Silence)[0].id;
-    // Declared from a moment that the watch has not come to: HQ's clock is always a little ahead of the last tick.
+    // Declared from a moment that the watch has not come to: HQ's clock is always a little ahead of
+    // the last tick.
     fleet.close(7, NOON + 70, NOON + 4 * DAY);
     fleet.run(NOON + 60, NOON + 70, &|shop, _| shop != 7);
     assert!(fleet.watch.incident(incident).expect("known").is_open(), "not yet");
@@ -192,7 +195,8 @@ fn a_closure_that_begins_later_explains_a_silence_that_was_there_before() {
 
 #[test]
 fn a_group_outlasts_a_restart_of_hq() {
-    // Method: a region is silent, everything is written and read back; the group must not be taken for over, nor be found anew.
+    // Method: a region is silent, everything is written and read back; the group must not be taken
+    // for over, nor be found anew.
     let mut fleet = everyday(300, UTC);
     fleet.run(21 * DAY, NOON, &|_, _| true);
     let is_dark = |shop: usize| (100..150).contains(&shop);
@@ -247,8 +251,9 @@ fn a_site_that_states_manifests_is_well_once_one_agrees() {
 
 #[test]
 fn thresholds_follow_the_alarm_budget() {
-    // Method: every line fails for 35 minutes every third day, which is ten silences a site and month that mean nothing. Beside
-    // the watch that tunes itself goes one that does not; then one site really stops.
+    // Method: every line fails for 35 minutes every third day, which is ten silences a site and
+    // month that mean nothing. Beside the watch that tunes itself goes one that does not; then one
+    // site really stops.
     let config = WatchConfig { tunes: true, ..WatchConfig::default() };
     let fate = |shop: usize, minute: i64| {
         let (day, of_day) = (minute / DAY, minute % DAY);
@@ -279,7 +284,8 @@ fn thresholds_follow_the_alarm_budget() {
 
 #[test]
 fn a_line_that_fails_again_and_again_becomes_one_maintenance_item() {
-    // Method: two lines fail for 20 minutes twice a day for three weeks; then one of them stops for good.
+    // Method: two lines fail for 20 minutes twice a day for three weeks; then one of them stops for
+    // good.
     let mut fleet = everyday(40, UTC);
     let holds = |shop: usize, minute: i64| {
         let of_day = minute % DAY;
@@ -300,7 +306,8 @@ fn a_line_that_fails_again_and_again_becomes_one_maintenance_item() {
     let told =
         fleet.told.iter().filter(|said| said.level == 2 && fleet.incidents[&said.incident].kind == Kind::Silence);
     assert_eq!(told.count(), 1, "hours of silence are told: {}", fleet.summary());
-    // The other line holds again, and is not on the list any more; nor is the first, once it is back.
+    // The other line holds again, and is not on the list any more; nor is the first, once it is
+    // back.
     fleet.run(44 * DAY + 18 * 60, 62 * DAY, &|_, _| true);
     assert!(fleet.of_kind(Kind::Chronic).iter().all(|item| !item.is_open()), "{}", fleet.summary());
 }

@@ -1,4 +1,5 @@
-//! What happens in the demo: a router is tripped over, a shop closes, a store's name leads to an old HQ.
+//! What happens in the demo: a router is tripped over, a shop closes, a store's name leads to an
+//! old HQ.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Reads a history and a roster as spreadsheets write them; whatever is wrong is said with its line.
+//! Reads a history and a roster as spreadsheets write them; whatever is wrong is said with its
+//! line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,8 @@ use indicatif::ProgressBar;
 use rollcall_roll::HistoryEvent;
 use rollcall_types::{SiteId, Timestamp};
 
-/// A CSV file's text, with the separator that its header has: spreadsheets of some countries write `;`.
+/// A CSV file's text, with the separator that its header has: spreadsheets of some countries write
+/// `;`.
 fn open_csv(path: &Path) -> anyhow::Result<csv::Reader<BufReader<File>>> {
     const BOM: &[u8] = b"\xef\xbb\xbf";
     let mut file = BufReader::new(File::open(path).with_context(|| format!("reading {}", path.display()))?);
@@ -52,7 +54,8 @@ pub(super) fn roster_text(path: &Path, folded: &mut bool) -> anyhow::Result<Stri
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
-/// A time of a history. One of another century is a wrong unit or a wrong column, and would be replayed minute by minute.
+/// A time of a history. One of another century is a wrong unit or a wrong column, and would be
+/// replayed minute by minute.
 fn time(text: &str) -> anyhow::Result<Timestamp> {
     const FORMS: [&str; 4] = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"];
     let plain = || FORMS.iter().find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok());

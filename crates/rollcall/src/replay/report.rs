@@ -1,4 +1,5 @@
-//! What a replay comes to: a summary, and a page with pictures on which people decide whether to trust it.
+//! What a replay comes to: a summary, and a page with pictures on which people decide whether to
+//! trust it.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -285,7 +286,8 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Gaps longer than each timeout that ended after the first days, per site and month; one that lasts until the end counts.
+/// Gaps longer than each timeout that ended after the first days, per site and month; one that
+/// lasts until the end counts.
 fn fixed_timeouts(
     sites: &[SiteSpec],
     history: &[HistoryEvent],

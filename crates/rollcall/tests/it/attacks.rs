@@ -13,8 +13,8 @@ use crate::support::{Hq, Store, running_store, wait_for};
 
 const SCHEMA: &str =
     "PRAGMA journal_mode = WAL; CREATE TABLE sale (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO sale VALUES (1, 'one')";
-/// What HQ may come to take beyond what it took before, in kilobytes: several batches of the largest kind,
-/// packed and unpacked.
+/// What HQ may come to take beyond what it took before, in kilobytes: several batches of the
+/// largest kind, packed and unpacked.
 const MEMORY_MAX: u64 = 600 << 10;
 
 /// Kilobytes of memory that a process has.
@@ -26,8 +26,9 @@ fn memory_of(process: u32) -> u64 {
 
 #[test]
 fn a_malicious_site_harms_itself_alone() {
-    // Method: after each of sixty attacks another store sells something, and that is at HQ within seconds;
-    // HQ is the same process throughout, takes no more memory than is said, and blames nobody else.
+    // Method: after each of sixty attacks another store sells something, and that is at HQ within
+    // seconds; HQ is the same process throughout, takes no more memory than is said, and blames
+    // nobody else.
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
     let good = running_store(&hq, directory.path(), "good-01", SCHEMA, "sale");

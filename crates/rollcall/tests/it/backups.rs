@@ -84,7 +84,8 @@ fn a_backup_made_under_load_is_whole_and_a_restore_loses_and_doubles_nothing() {
     });
     stores.iter().for_each(Store::wait_confirmed);
     assert!(hq.missing("SELECT * FROM t").is_empty());
-    // A backup that is damaged, or not complete, is not restored, and nothing is moved aside for it.
+    // A backup that is damaged, or not complete, is not restored, and nothing is moved aside for
+    // it.
     assert!(of_directory(&["hq", "stop"], &hq.data).status.success());
     let files = Command::new("find").arg(copy.join("tables/t")).args(["-name", "*.parquet"]).output().expect("find");
     let file = String::from_utf8_lossy(&files.stdout).lines().next().expect("a data file").to_owned();
@@ -107,7 +108,8 @@ fn a_directory_exchanged_under_hq_is_not_written_to() {
     let mut hq = Hq::start(directory.path());
     let store = running_store(&hq, directory.path(), "berlin-01", SCHEMA, "t");
     store.wait_confirmed();
-    // Somebody copies the directory by hand, and puts the copy in place without waiting for HQ to stop.
+    // Somebody copies the directory by hand, and puts the copy in place without waiting for HQ to
+    // stop.
     let copy = directory.path().join("copy");
     copy_tree(&hq.data, &copy);
     store.sql("INSERT INTO t VALUES (3, 'c')");

@@ -1,5 +1,5 @@
-//! An object store on this machine that speaks S3: `s3s-fs` on a directory, its puts one at a time, since its own check of
-//! `If-None-Match` and the write that follows are two steps.
+//! An object store on this machine that speaks S3: `s3s-fs` on a directory, its puts one at a time,
+//! since its own check of `If-None-Match` and the write that follows are two steps.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 

@@ -51,8 +51,9 @@ pub(crate) fn random() -> StdRng {
 
 #[test]
 fn kills_and_cuts_lose_and_double_nothing() {
-    // Method: four stores with rows from before, foreign writers in processes of their own; HQ and agents are killed,
-    // connections cut and replies to HQ's commits lost at random; then the faults stop, and HQ must hold exactly what the stores hold.
+    // Method: four stores with rows from before, foreign writers in processes of their own; HQ and
+    // agents are killed, connections cut and replies to HQ's commits lost at random; then the
+    // faults stop, and HQ must hold exactly what the stores hold.
     let directory = tempfile::tempdir().expect("a directory");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut random = random();
@@ -136,7 +137,8 @@ pub(crate) fn assert_same(hq: &Hq, store: &Store) {
     assert_positions(hq, store, &["history.sales", "history.items"]);
 }
 
-/// HQ has every position of the store's journal once and none is missing; the newest may be a manifest under way.
+/// HQ has every position of the store's journal once and none is missing; the newest may be a
+/// manifest under way.
 fn assert_positions(hq: &Hq, store: &Store, tables: &[&str]) {
     let id = &store.id;
     let of_tables: Vec<String> = tables
@@ -184,7 +186,8 @@ fn the_roll_names_who_is_missing() {
     assert!(note.contains("tacoma-01 silent") && note.contains("never-01 never-heard"), "{note}");
     assert!(!note.contains("seattle-01") && !note.contains("boston-01"), "{note}");
     assert_eq!(output.status.code(), Some(1), "an incomplete answer is a finding");
-    // What is known survives a restart of HQ, and the silent site stays silent. So does a goodbye that came just before HQ died.
+    // What is known survives a restart of HQ, and the silent site stays silent. So does a goodbye
+    // that came just before HQ died.
     stores[0].stop();
     hq.wait_state("seattle-01", "quiet-expected");
     std::thread::sleep(std::time::Duration::from_secs(6));
@@ -221,8 +224,8 @@ fn a_load_while_the_till_sells_and_answers_in_every_form() {
     assert_eq!(refused.status.code(), Some(3), "SQL here only reads");
 }
 
-/// Splits the invoice lines of a real retailer by country: the first half of each into its store's database, the second
-/// half sold live, line by line in invoices.
+/// Splits the invoice lines of a real retailer by country: the first half of each into its store's
+/// database, the second half sold live, line by line in invoices.
 const RETAIL: &str = r#"
 import csv, gzip, os, re, sqlite3, sys, time
 source, directory, phase = sys.argv[1], sys.argv[2], sys.argv[3]
@@ -258,7 +261,8 @@ else:
 
 #[test]
 fn a_year_of_a_real_retailer_arrives_whole() {
-    // Goal: 541,909 real invoice lines of 38 countries, exactly once, to the penny, under kills, cuts and lost replies.
+    // Goal: 541,909 real invoice lines of 38 countries, exactly once, to the penny, under kills,
+    // cuts and lost replies.
     let Some(source) = std::env::var_os("ROLLCALL_RETAIL_CSV_GZ").filter(|path| Path::new(path).exists()) else {
         println!("SKIPPED: set ROLLCALL_RETAIL_CSV_GZ to the UCI \"Online Retail\" lines (csv.gz) to run this");
         return;

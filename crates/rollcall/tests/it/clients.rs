@@ -302,7 +302,8 @@ impl PostgreSql {
         Self { _process: process, directory }
     }
 
-    /// A program of the newest PostgreSQL there is, for a user that is not root, since it refuses that one.
+    /// A program of the newest PostgreSQL there is, for a user that is not root, since it refuses
+    /// that one.
     fn program(name: &str, home: &Path) -> Command {
         let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL: apt-get install postgresql");
         let folder = versions.filter_map(|version| Some(version.ok()?.path())).max().expect("a version");

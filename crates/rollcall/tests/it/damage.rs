@@ -1,4 +1,5 @@
-//! Files of the lake that went bad: the rest serves, people hear of it, and what is mended is complete again.
+//! Files of the lake that went bad: the rest serves, people hear of it, and what is mended is
+//! complete again.
 
 use std::{fs, path::PathBuf, process::Command};
 

@@ -1,5 +1,5 @@
-//! The documentation does what it says: its commands are run or at least understood, its links lead somewhere, and its
-//! reference is that of a running HQ.
+//! The documentation does what it says: its commands are run or at least understood, its links lead
+//! somewhere, and its reference is that of a running HQ.
 
 use std::{
     collections::BTreeSet,
@@ -39,7 +39,8 @@ pub(crate) fn blocks(page: &str, kind: &str) -> Vec<String> {
     blocks.map(|(block, _)| format!("{block}\n")).collect()
 }
 
-/// HQ with three stores, as the how-tos assume them: Seattle reports, Tacoma fell silent, Portland never joined.
+/// HQ with three stores, as the how-tos assume them: Seattle reports, Tacoma fell silent, Portland
+/// never joined.
 struct Company {
     directory: tempfile::TempDir,
     hq: Hq,
@@ -77,7 +78,8 @@ impl Company {
         Self { directory, hq, _stores: stores }
     }
 
-    /// Runs the commands of a page, block by block; what they said. HQ is started again where a block has stopped it.
+    /// Runs the commands of a page, block by block; what they said. HQ is started again where a
+    /// block has stopped it.
     fn follow(&mut self, name: &str) -> String {
         let mut said = String::new();
         for block in blocks(&page(name), "sh") {

@@ -32,8 +32,8 @@ for name, rows in [("duckdb", duck), ("deltalake", delta)]:
     print(name, ";".join(",".join(map(str, row)) for row in rows))
 "#;
 
-/// Two other engines count the same rows, site by site, as our own SQL does; a third, which spreads its work over processes,
-/// counts them in all.
+/// Two other engines count the same rows, site by site, as our own SQL does; a third, which spreads
+/// its work over processes, counts them in all.
 pub(crate) fn assert_agree(hq: &Hq, table: &str, stores: &[Store]) {
     if can_import("deltalake, duckdb, duckdb_extension_delta, pyarrow") {
         let path = hq.data.join("tables").join(table);

@@ -58,7 +58,8 @@ fn a_roster_from_a_file_never_drops_a_site() {
     let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
     assert_eq!(ids, ["a-01", "b-01", "c-01"]);
     assert_eq!(rows[0]["isp"], "Red");
-    // A file changes the columns that it has. An empty cell takes a value away, and all others go only if that is said.
+    // A file changes the columns that it has. An empty cell takes a value away, and all others go
+    // only if that is said.
     let attributes = || {
         let roster = hq.api("/api/roster");
         let line = roster.as_array().and_then(|lines| lines.iter().find(|line| line["id"] == "a-01").cloned());
@@ -159,7 +160,8 @@ fn a_short_lived_certificate_is_renewed_even_after_it_expired() {
     let mut store = running_store(&hq, directory.path(), "seattle-01", SCHEMA, "t");
     hq.wait_state("seattle-01", "ok");
     store.stop();
-    // As if it had been away past its certificate's life: the agent goes by its own note of when that was.
+    // As if it had been away past its certificate's life: the agent goes by its own note of when
+    // that was.
     let path = directory.path().join("seattle-01.sqlite.rollcall/identity.json");
     let text = std::fs::read_to_string(&path).expect("readable by its owner");
     let mut identity: serde_json::Value = serde_json::from_str(&text).expect("json");

@@ -68,7 +68,8 @@ fn a_database_restored_from_an_image_starts_a_new_epoch() {
         store.wait_confirmed();
         store.stop();
         restore(&store, &saved, with_state);
-        // Without the agent's files restored too, the store writes on past the position that was confirmed.
+        // Without the agent's files restored too, the store writes on past the position that was
+        // confirmed.
         let (more, expected) = if with_state {
             ("(4, 'four')", "one two four")
         } else {
@@ -219,7 +220,8 @@ fn what_cannot_be_taken_of_a_batch_holds_up_nothing_else() {
     // Only answers about these tables lack anything.
     assert_eq!(hq.missing("SELECT count(*) FROM item"), ["seattle-01 hq-refuses"]);
     assert_eq!(hq.missing("SELECT count(*) FROM sale"), Vec::<String>::new());
-    // The last batch moved no cursor at HQ, and the site knows a position of a table that HQ has none of.
+    // The last batch moved no cursor at HQ, and the site knows a position of a table that HQ has
+    // none of.
     store.stop();
     store.run(None);
     store.sql("INSERT INTO sale VALUES (4)");

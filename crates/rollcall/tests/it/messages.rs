@@ -1,4 +1,5 @@
-//! Messages: what people read when something is wrong, whom it reaches, and how that can be tried before it is needed.
+//! Messages: what people read when something is wrong, whom it reaches, and how that can be tried
+//! before it is needed.
 
 use std::process::Command;
 

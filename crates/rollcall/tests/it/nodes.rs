@@ -48,8 +48,8 @@ fn three_shops(directory: &Path, nodes: &[Hq]) -> Vec<Store> {
 
 #[test]
 fn sites_that_move_between_nodes_that_die_lose_and_double_nothing() {
-    // Method: two nodes on one bucket, four stores with writers; nodes are killed in turn and agents are restarted at either;
-    // then everything must be at HQ once, whichever node is asked.
+    // Method: two nodes on one bucket, four stores with writers; nodes are killed in turn and
+    // agents are restarted at either; then everything must be at HQ once, whichever node is asked.
     let directory = tempfile::tempdir().expect("a directory");
     let bucket = Bucket::start(directory.path());
     let mut random = random();
@@ -137,7 +137,8 @@ fn the_watch_goes_on_when_its_node_dies_and_a_node_that_slept_has_no_say() {
     // Taken at the node that does not act; the one that acts does it.
     let taken = nodes[1].run(&["incidents", "ack", &id, "--reason", "a technician comes", "--by", "Ada"]);
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
-    // The node that acts falls asleep: the other takes over, with the same incident, and hears that the shop is back.
+    // The node that acts falls asleep: the other takes over, with the same incident, and hears that
+    // the shop is back.
     nodes[0].signal("-STOP");
     let asleep = Instant::now();
     let second = nodes[1].sites.to_string();

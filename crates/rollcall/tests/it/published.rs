@@ -1,4 +1,5 @@
-//! HQ's tables at the stores: each has exactly what is for it, whatever is killed on the way, and who has not is named.
+//! HQ's tables at the stores: each has exactly what is for it, whatever is killed on the way, and
+//! who has not is named.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +35,8 @@ fn csv(rows: impl Iterator<Item = ((u32, usize), u32)>) -> String {
     text
 }
 
-/// Publishes until HQ says that it did: what it did without saying so changes nothing the second time.
+/// Publishes until HQ says that it did: what it did without saying so changes nothing the second
+/// time.
 pub(crate) fn publish_to(hq: &Hq, directory: &Path, table: &str, key: &str, text: &str, arguments: &[&str]) {
     let path = directory.join(format!("{table}.csv"));
     std::fs::write(&path, text).expect("writes");
@@ -97,8 +99,9 @@ fn change(random: &mut StdRng, prices: &mut Prices, share: f64) -> String {
 
 #[test]
 fn every_store_has_the_prices_that_are_for_it() {
-    // Method: agents on SQLite in eight regions; prices are published, changed and deleted, stores move between regions,
-    // agents and HQ are killed meanwhile; then every store's table must be exactly what the rule says.
+    // Method: agents on SQLite in eight regions; prices are published, changed and deleted, stores
+    // move between regions, agents and HQ are killed meanwhile; then every store's table must be
+    // exactly what the rule says.
     let directory = tempfile::tempdir().expect("a directory");
     let (sites, articles) = (size("ROLLCALL_AGENTS", 8), size("ROLLCALL_ARTICLES", 150));
     let seconds = size("ROLLCALL_SECONDS", 12);
@@ -327,7 +330,8 @@ fn prices_change_at_the_same_hour_of_each_store_with_hq_or_without() {
         (shown.contains("spring") && shown.contains("3 of 3")).then_some(())
     });
     has(&stores[0], old);
-    // HQ is gone when the time comes in Lisbon; on the Azores it is an hour earlier. An agent that was down is no exception.
+    // HQ is gone when the time comes in Lisbon; on the Azores it is an hour earlier. An agent that
+    // was down is no exception.
     hq.kill();
     stores[0].kill();
     std::thread::sleep(Duration::from_secs(13));
@@ -337,7 +341,8 @@ fn prices_change_at_the_same_hour_of_each_store_with_hq_or_without() {
     hq.restart();
     assert_eq!(hq.value("SELECT price FROM prices WHERE sku = 'a' AND region = 'south'"), Some("1".to_owned()));
 
-    // What HQ publishes meanwhile does not undo it; a row that both speak of stays as it was scheduled.
+    // What HQ publishes meanwhile does not undo it; a row that both speak of stays as it was
+    // scheduled.
     let meanwhile = file("meanwhile.csv", "sku,region,price\na,south,5\nb,south,6\n");
     assert!(hq.run(&["publish", "prices", "--from", &meanwhile]).status.success());
     has(&stores[0], "a10 b6 c3 d40");
@@ -349,7 +354,8 @@ fn prices_change_at_the_same_hour_of_each_store_with_hq_or_without() {
     has(&stores[0], "a5 b6 c3");
     has(&stores[1], "a5 b6 c3");
 
-    // A time that is past in Lisbon and comes on the Azores: then it is in effect everywhere, and HQ's table has it.
+    // A time that is past in Lisbon and comes on the Azores: then it is in effect everywhere, and
+    // HQ's table has it.
     let gone = file("gone.csv", "sku,region\nc,south\n");
     let scheduled = hq.run(&["publish", "prices", "--from", &gone, "--delete", "--at", &local_time(8, 1)]);
     assert!(scheduled.status.success(), "{}", err(&scheduled));
@@ -508,7 +514,8 @@ fn a_version_that_hq_lost_is_not_taken_for_another_of_its_number() {
         });
     };
     wait_prices("a|1.00\nb|1.00");
-    // What the store says of itself when it connects is confirmed before: else it would refuse the older lake as such.
+    // What the store says of itself when it connects is confirmed before: else it would refuse the
+    // older lake as such.
     store.wait_confirmed();
     std::thread::sleep(Duration::from_secs(1));
     store.wait_confirmed();
@@ -612,7 +619,8 @@ fn what_a_store_does_to_its_table_is_counted_and_one_that_is_not_for_it_goes() {
             "SELECT coalesce({column}::text, '-') FROM rollcall.arrivals WHERE table_name = 'prices' AND site = 'boston-01'"
         ))
     };
-    // A table that is dropped, and one that is renamed away, come back, and all their rows are counted.
+    // A table that is dropped, and one that is renamed away, come back, and all their rows are
+    // counted.
     for (statement, edits) in [("DROP TABLE prices", "3"), ("ALTER TABLE prices RENAME TO elsewhere", "6")] {
         stores[0].sql(statement);
         has(&stores[0], ALL, "a1 b2 c3");

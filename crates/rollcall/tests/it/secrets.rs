@@ -88,7 +88,8 @@ fn the_certificate_authority_is_replaced_and_sites_come_along() {
     fs::write(identity(&first), after).expect("writes");
     first.run(None);
     wait_rows(&hq, "boston-01", "3");
-    // The one that was left behind comes back by an invitation, and nothing of it is lost or doubled.
+    // The one that was left behind comes back by an invitation, and nothing of it is lost or
+    // doubled.
     lost.sql("INSERT INTO t VALUES (2, 'meanwhile')");
     let token = hq.invite("yakima-01");
     lost.join(hq.sites, &token, "t");

@@ -23,7 +23,8 @@ fn verify(unit: &Path) -> String {
         .output()
         .expect("systemd-analyze is needed: install systemd");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // The program is not where a package puts it, and a machine without systemd has no such targets.
+    // The program is not where a package puts it, and a machine without systemd has no such
+    // targets.
     let about = |line: &&str| {
         line.contains(&*unit.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
     };

@@ -109,8 +109,9 @@ fn of_two_edits_made_apart_the_rule_says_which_stays() {
 
 #[test]
 fn all_ends_come_to_the_same_rows_whatever_is_killed() {
-    // Method: three stores and HQ change thirty rows, some added and some deleted, while agents and HQ are killed; then all must
-    // have the same rows, each edit must have been decided on once, and nothing must go back and forth.
+    // Method: three stores and HQ change thirty rows, some added and some deleted, while agents and
+    // HQ are killed; then all must have the same rows, each edit must have been decided on once,
+    // and nothing must go back and forth.
     let directory = tempfile::tempdir().expect("a directory");
     let mut random = random();
     let mut hq = Hq::start(directory.path());
@@ -184,7 +185,8 @@ fn what_hq_refuses_leaves_the_store_and_holds_up_nothing_else() {
     wait_for("the conflict", || (conflicts("c2")? == "hq over boston-01").then_some(()));
     wait_rows(&boston, "c1|Ann|1");
     assert_eq!(tacoma.sql(ROWS), "c2|Bob|2");
-    // Nor does it help to claim that the row was never known: neither its values nor its end are for boston to tell.
+    // Nor does it help to claim that the row was never known: neither its values nor its end are
+    // for boston to tell.
     let now = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
     boston.sql(&format!(
         "INSERT INTO customers_edits (edit_base, edit_gone, edit_changed, edit_at, edit_columns, id, name, phone, home)
@@ -202,7 +204,8 @@ fn what_hq_refuses_leaves_the_store_and_holds_up_nothing_else() {
     boston.sql("INSERT INTO customers VALUES ('c3', 'Cid', 3, 'tacoma-01')");
     wait_rows(&tacoma, "c2|Bob|2\nc3|Cid|3");
     wait_rows(&boston, "c1|Ann|1");
-    // Values that HQ's columns cannot hold, in a row that HQ has and in one that it has not; and a row wider than any can be sent.
+    // Values that HQ's columns cannot hold, in a row that HQ has and in one that it has not; and a
+    // row wider than any can be sent.
     boston.sql(
         "UPDATE customers SET phone = 'none' WHERE id = 'c1';
          INSERT INTO customers VALUES ('c4', 'Dee', 'none', 'boston-01');
@@ -306,7 +309,8 @@ fn a_store_that_rewrites_shared_rows_says_so_and_all_ends_come_to_rest() {
         .sql("UPDATE customers SET name = 'annie' WHERE id = 'c1'; INSERT INTO customers VALUES ('c3', 'cid', '3')");
     wait_for("the edits to be at HQ", || (at_hq(&hq)? == "c1|ANNIE|1\nc2|BOB|2\nc3|CID|3").then_some(()));
     wait_same(&hq, &stores);
-    // What others write becomes another value there: that is told, with both, and nothing goes back and forth.
+    // What others write becomes another value there: that is told, with both, and nothing goes back
+    // and forth.
     stores[1].sql("UPDATE customers SET name = 'rob' WHERE id = 'c2'");
     let lacks = wait_for("the difference", || arrival("lacks_because").filter(|lacks| lacks.contains("'c2'")));
     assert!(lacks.contains("HQ sent 'rob', the store has 'ROB'"), "{lacks}");

@@ -1,6 +1,6 @@
-//! The store's side never says "fine" when it is not: each kind of trouble from both ends. The rows at HQ are
-//! compared with the store's one by one; an incident must be there while something is wrong and gone when it
-//! is known to be mended.
+//! The store's side never says "fine" when it is not: each kind of trouble from both ends. The rows
+//! at HQ are compared with the store's one by one; an incident must be there while something is
+//! wrong and gone when it is known to be mended.
 
 use std::{
     path::Path,
@@ -86,7 +86,8 @@ fn a_database_that_goes_back_in_time_under_a_running_agent_is_told_and_nothing_i
     store.sql("WITH RECURSIVE n(i) AS (SELECT 52 UNION ALL SELECT i + 1 FROM n WHERE i < 151) INSERT INTO sales SELECT i, 100 FROM n");
     same_rows(&hq, &store, "sales", "id");
     store.wait_confirmed();
-    // SQLite's own backup, into the live file; then the store sells on, past the position that was confirmed.
+    // SQLite's own backup, into the live file; then the store sells on, past the position that was
+    // confirmed.
     python(backup, &[&saved, &store.database]);
     store.sql("WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 1399) INSERT INTO sales SELECT i, 1 FROM n");
     let evidence = wait_for("the incident", || hq.open_incident("new-life"));
@@ -112,8 +113,8 @@ fn a_program_that_writes_the_whole_file_at_each_save_cannot_be_captured_and_ever
     let store = running_store(&hq, directory.path(), "seattle-01", schema, "sales");
     same_rows(&hq, &store, "sales", "id");
     store.wait_confirmed();
-    // As sql.js does: the file is read once, and each save writes all of it in place. What the agent wrote
-    // meanwhile is gone.
+    // As sql.js does: the file is read once, and each save writes all of it in place. What the
+    // agent wrote meanwhile is gone.
     let memory = directory.path().join("memory");
     std::fs::copy(&store.database, &memory).expect("copies");
     let save = "db = sqlite3.connect(':memory:'); db.deserialize(open(sys.argv[2], 'rb').read())

@@ -106,8 +106,8 @@ impl Hq {
         Self::start_with(directory, "hq", Vec::new(), Vec::new())
     }
 
-    /// An HQ that asks its sites seldom enough for them to let go of their files in between, as HQs in
-    /// earnest do.
+    /// An HQ that asks its sites seldom enough for them to let go of their files in between, as HQs
+    /// in earnest do.
     pub(crate) fn start_unhurried(directory: &Path) -> Self {
         Self::start_with(directory, "hq", ["--beacon-interval-ms", "3000"].map(str::to_owned).into(), Vec::new())
     }
@@ -273,7 +273,8 @@ impl Hq {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// What HQ's log says of epochs after the first; there should be none where no database was restored.
+    /// What HQ's log says of epochs after the first; there should be none where no database was
+    /// restored.
     pub(crate) fn new_epochs(&self) -> Vec<String> {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         log.lines().filter(|line| line.contains("a new epoch")).map(str::to_owned).collect()
@@ -351,7 +352,8 @@ impl Hq {
     }
 }
 
-/// The library by which a process sees another time; none, and a word of it, where it is not installed.
+/// The library by which a process sees another time; none, and a word of it, where it is not
+/// installed.
 pub(crate) fn faketime() -> Option<PathBuf> {
     let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
         .map(|directory| Path::new(directory).join("faketime/libfaketimeMT.so.1"))
@@ -363,7 +365,8 @@ pub(crate) fn faketime() -> Option<PathBuf> {
     library
 }
 
-/// A command whose clock is off by `shift`, such as `+2y`. The wrapper of that name would be a process between.
+/// A command whose clock is off by `shift`, such as `+2y`. The wrapper of that name would be a
+/// process between.
 pub(crate) fn off_by(shift: &str, library: &Path, mut command: Command) -> Command {
     let environment = [("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
     command.envs(environment).env("LD_PRELOAD", library);

@@ -154,7 +154,8 @@ fn what_nobody_could_be_told_before_a_stop_is_told_after_it() {
 
 #[test]
 fn people_are_told_and_an_incident_can_be_taken() {
-    // Method: a store's agent is killed; real receivers get the page; someone takes it; HQ restarts; the store comes back.
+    // Method: a store's agent is killed; real receivers get the page; someone takes it; HQ
+    // restarts; the store comes back.
     let directory = tempfile::tempdir().expect("a directory");
     let mut hq = Hq::start(directory.path());
     let receiver = Receiver::start(directory.path());
@@ -241,8 +242,8 @@ fn people_are_told_and_an_incident_can_be_taken() {
 
 #[test]
 fn a_site_in_the_void_is_noticed_and_the_old_address_named() {
-    // Goal: a site that talks to an old HQ which still answers. HQ notices its absence; what the site tells when it is back
-    // names the old address and corrects the cause; nothing is lost.
+    // Goal: a site that talks to an old HQ which still answers. HQ notices its absence; what the
+    // site tells when it is back names the old address and corrects the cause; nothing is lost.
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
     let old_directory = directory.path().join("old");
@@ -325,8 +326,8 @@ fn a_declared_closure_explains_silence_and_ends_its_incident() {
 
 #[test]
 fn what_goes_without_a_word_on_the_first_evening_is_named_and_nobody_else() {
-    // Method: it is ten in the evening where HQ and 200 sites are; nobody declared hours, nothing is learned. Five sites go without a
-    // goodbye.
+    // Method: it is ten in the evening where HQ and 200 sites are; nobody declared hours, nothing
+    // is learned. Five sites go without a goodbye.
     let Some(library) = faketime() else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let now = chrono::Utc::now();

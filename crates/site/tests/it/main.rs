@@ -24,7 +24,8 @@ fn usage_errors_say_what_to_do() {
     assert!(said(&wrong).contains("rollcall roster invite"), "{}", said(&wrong));
     let status = agent(&["status", "--db", path]);
     assert!(said(&status).contains("rollcall-site join"), "{}", said(&status));
-    // 1 and 2 are what `status` found: a slip in a monitoring script must not look like a broken store.
+    // 1 and 2 are what `status` found: a slip in a monitoring script must not look like a broken
+    // store.
     assert_eq!(agent(&["frobnicate"]).status.code(), Some(3));
 }
 

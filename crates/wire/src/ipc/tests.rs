@@ -30,7 +30,8 @@ fn written(rows: &Rows) -> Vec<u8> {
     write_rows(Vec::new(), rows).expect("writes")
 }
 
-/// A stream of `rows` columns whose batch of rows is made by `make`, with so many bytes of body told and given.
+/// A stream of `rows` columns whose batch of rows is made by `make`, with so many bytes of body
+/// told and given.
 fn with_batch(
     rows: &Rows,
     told: i64,

@@ -1,5 +1,5 @@
-//! Numbers: floats as the shortest text that is read back as the same float, and numerics with every
-//! digit.
+//! Numbers: floats as the shortest text that is read back as the same float, and numerics with
+//! every digit.
 
 use std::{
     fmt::{LowerExp, Write as _},

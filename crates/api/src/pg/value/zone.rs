@@ -63,9 +63,9 @@ impl Zone {
         Ok(Self { name, rule: Rule::Fixed(east_seconds) })
     }
 
-    /// The zone of this name: an IANA name in any case, a number of hours east of UTC (`-8`, `5.5`),
-    /// or a POSIX zone without daylight saving (`<+03>-3`, `EST5`, `+02:00`), whose offset counts
-    /// *west* of UTC as it does in PostgreSQL.
+    /// The zone of this name: an IANA name in any case, a number of hours east of UTC (`-8`,
+    /// `5.5`), or a POSIX zone without daylight saving (`<+03>-3`, `EST5`, `+02:00`), whose offset
+    /// counts *west* of UTC as it does in PostgreSQL.
     ///
     /// # Errors
     /// If there is no such zone, or it is one with daylight saving rules of its own.

@@ -43,7 +43,8 @@ pub(crate) struct Compared {
     pub(crate) ours: Answer,
 }
 
-/// A server that is asked over a connection, and over a new one whenever a question may have left a trace.
+/// A server that is asked over a connection, and over a new one whenever a question may have left a
+/// trace.
 pub(crate) struct Asked<'a> {
     connect: &'a dyn Fn() -> Client,
     client: Option<Client>,
@@ -80,7 +81,8 @@ impl<'a> Asked<'a> {
 /// Asks both a question without parameters.
 pub(crate) fn compare(question: &Question, right: &mut Asked<'_>, ours: &mut Asked<'_>) -> Compared {
     let (mut right, mut ours) = (right.ask(question), ours.ask(question));
-    // The first statement that one refuses and the other does not decides; the last one's values else.
+    // The first statement that one refuses and the other does not decides; the last one's values
+    // else.
     let apart = right.iter().zip(&ours).position(|(right, ours)| right.is_error() != ours.is_error());
     let place = apart.unwrap_or(right.len() - 1);
     let (right, ours) = (right.swap_remove(place), ours.swap_remove(place));

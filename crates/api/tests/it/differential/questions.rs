@@ -1,5 +1,5 @@
-//! The questions, written down in `tests/differential/*.sql`, one on a line, and those with parameters in
-//! `parameters.txt`.
+//! The questions, written down in `tests/differential/*.sql`, one on a line, and those with
+//! parameters in `parameters.txt`.
 
 use std::fs;
 
@@ -16,7 +16,8 @@ const SCALE: &str = "[scale] ";
 pub(crate) struct Question {
     /// The file it is from.
     pub(crate) area: String,
-    /// Numbers that no two programs give the same number of digits: they agree in all digits that both give.
+    /// Numbers that no two programs give the same number of digits: they agree in all digits that
+    /// both give.
     pub(crate) scale: bool,
     /// Floats whose last digits depend on the order of additions.
     pub(crate) nearly: bool,
@@ -35,7 +36,8 @@ impl Question {
         Self { area: area.to_owned(), scale, nearly, statements, parameters: Vec::new() }
     }
 
-    /// A line `type value ;; type value => question`; the value `NULL` is null, `''` the empty text.
+    /// A line `type value ;; type value => question`; the value `NULL` is null, `''` the empty
+    /// text.
     fn with_parameters(line: &str) -> Self {
         let (tag, line) = line.split_at(if line.starts_with(SCALE) { SCALE.len() } else { 0 });
         let (parameters, sql) = line.split_once(" => ").expect("parameters and a question");

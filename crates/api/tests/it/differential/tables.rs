@@ -1,5 +1,5 @@
-//! The rows that both servers hold, written down in `tests/differential/*.tsv`: a line of columns with their
-//! types, then a line for each row, in the text form of PostgreSQL's COPY.
+//! The rows that both servers hold, written down in `tests/differential/*.tsv`: a line of columns
+//! with their types, then a line for each row, in the text form of PostgreSQL's COPY.
 
 use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
 
@@ -15,7 +15,8 @@ use crate::wire::{Client, quoted};
 
 /// The tables' names.
 const TABLES: [&str; 3] = ["sales", "stores", "kinds"];
-/// The sites whose rows they are, by number less one. Tables without a column `_site` are the first one's.
+/// The sites whose rows they are, by number less one. Tables without a column `_site` are the first
+/// one's.
 const SITES: [&str; 4] = ["s01", "s02", "s03", "s04"];
 /// HQ's own columns, which follow a table's.
 const OURS: &str = "_site text, _epoch integer, _seq bigint, _op text, _changed_at timestamptz, \

@@ -101,7 +101,8 @@ impl<'a> Decided<'a> {
         Seq(image::seqs(&self.rows).value(place).unsigned_abs())
     }
 
-    /// The version that the editor knew. No site knows one that is not there: HQ was restored from a backup.
+    /// The version that the editor knew. No site knows one that is not there: HQ was restored from
+    /// a backup.
     fn base(&self, edit: usize) -> Seq {
         self.edits.bases[edit].min(self.known.image.version)
     }
@@ -115,8 +116,8 @@ impl<'a> Decided<'a> {
         Ok(())
     }
 
-    /// Reads what happened to the rows of edits: their newest version, and where an editor did not know that, what came
-    /// after the one that he knew.
+    /// Reads what happened to the rows of edits: their newest version, and where an editor did not
+    /// know that, what came after the one that he knew.
     pub(super) async fn read_versions(
         &mut self,
         shared: &Shared,
@@ -184,7 +185,8 @@ impl<'a> Decided<'a> {
         key.iter().any(|name| self.edits.rows.column_by_name(name).is_none_or(|column| column.is_null(edit)))
     }
 
-    /// Decides on one edit; false if its row was changed by another site in this round. Without a rule it is put aside.
+    /// Decides on one edit; false if its row was changed by another site in this round. Without a
+    /// rule it is put aside.
     pub(super) fn take(&mut self, rule: Option<Rule>, edit: usize) -> Result<bool, HqError> {
         let (edits, key) = (self.edits, self.keys[edit].clone());
         if edits.is_done[edit] {
@@ -241,8 +243,9 @@ impl<'a> Decided<'a> {
             return Ok(true);
         }
         if is_live && !is_for && before.is_none() {
-            // The site cannot see the row that it would overwrite, whatever version it says it knows. Unless it has itself
-            // just given the row away, and does not know yet that it is gone.
+            // The site cannot see the row that it would overwrite, whatever version it says it
+            // knows. Unless it has itself just given the row away, and does not know yet that it is
+            // gone.
             let has_given = newest.as_ref().is_some_and(|(seq, newest)| newest.by == site.as_str() && *seq > base);
             if !has_given {
                 let kept = newest.map_or_else(|| HQ_SITE.to_owned(), |(_, newest)| newest.by);
@@ -320,7 +323,8 @@ impl<'a> Decided<'a> {
         interleave(&[hqs.as_ref(), edits.as_ref(), null.as_ref()], &from).map_err(failed)
     }
 
-    /// The versions that the shared table gets, and how many of which kind; none if nothing changes.
+    /// The versions that the shared table gets, and how many of which kind; none if nothing
+    /// changes.
     pub(super) fn rows(&self, previous: Seq, now: Timestamp) -> Result<Option<(RecordBatch, Counts)>, HqError> {
         let mut counts = Counts::default();
         let (mut ops, mut picked, mut origins) = (Vec::new(), Vec::new(), Vec::new());
@@ -380,8 +384,8 @@ impl<'a> Decided<'a> {
         Ok(Some((RecordBatch::try_from_iter_with_nullable(given).map_err(failed)?, counts)))
     }
 
-    /// Sites whose edits are in a conflict, and were made while their clock was wrong in a way that HQ does not know: how many of
-    /// each.
+    /// Sites whose edits are in a conflict, and were made while their clock was wrong in a way that
+    /// HQ does not know: how many of each.
     pub(super) fn doubtful(&self) -> BTreeMap<&SiteId, usize> {
         let mut all = BTreeMap::new();
         for loss in self.losses.iter().filter(|loss| self.edits.made[loss.edit].is_doubtful) {

@@ -207,7 +207,8 @@ impl Edits {
         Ok(left_out)
     }
 
-    /// A site that begins a new epoch sends anew what it has; some of it was decided on in the old one.
+    /// A site that begins a new epoch sends anew what it has; some of it was decided on in the old
+    /// one.
     pub(super) async fn find_done(&mut self, shared: &Shared, known: &Known, table: &TableName) -> Result<(), HqError> {
         let is_old = |row: usize| self.epochs[row] > Epoch(1);
         if !(0..self.len()).any(is_old) {

@@ -38,7 +38,8 @@ pub(super) fn not_distinct(left: Expr, right: Expr) -> Expr {
     binary(left, Operator::IsNotDistinctFrom, right)
 }
 
-/// `timezone(zone, time)`, which `AT TIME ZONE` is in PostgreSQL: an instant becomes the local time there.
+/// `timezone(zone, time)`, which `AT TIME ZONE` is in PostgreSQL: an instant becomes the local time
+/// there.
 pub(super) fn timezone() -> ScalarUDF {
     let arguments = vec![DataType::Utf8, rows::utc()];
     let local = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -59,7 +60,8 @@ pub(super) fn timezone() -> ScalarUDF {
 }
 
 impl Plans {
-    /// A predicate over some of these columns; it asks other plans only where `depth` is more than 0.
+    /// A predicate over some of these columns; it asks other plans only where `depth` is more than
+    /// 0.
     pub(super) fn predicate(&mut self, columns: &[Typed], depth: u32) -> Result<Expr> {
         match self.random.random_range(0..20) {
             0..3 => Ok(self.predicate(columns, depth)?.and(self.predicate(columns, depth)?)),

@@ -107,7 +107,8 @@ pub(super) fn draw(random: &mut StdRng, about: i64, nulls_in: u32) -> World {
     })
 }
 
-/// Whether a scope says that the row could change the answer. It says nothing of rows without a time.
+/// Whether a scope says that the row could change the answer. It says nothing of rows without a
+/// time.
 fn matters(scope: &Scope, table: &str, row: &Row) -> bool {
     scope.scans.iter().filter(|scan| scan.table.as_str() == table && scan.sites[row.site]).any(|scan| {
         row.at.is_none_or(|at| {

@@ -50,8 +50,8 @@ struct Given {
 }
 
 impl CopyForm {
-    /// The form that these options of `COPY … TO STDOUT` describe. An option that PostgreSQL refuses,
-    /// or that HQ does not know, is an error; none is passed over.
+    /// The form that these options of `COPY … TO STDOUT` describe. An option that PostgreSQL
+    /// refuses, or that HQ does not know, is an error; none is passed over.
     ///
     /// # Errors
     /// If an option is unknown, given twice, or contradicts another.

@@ -1,4 +1,5 @@
-//! Larger shapes of plans: groups, windows, limits, recursion, lateral joins, and rows that null stands for.
+//! Larger shapes of plans: groups, windows, limits, recursion, lateral joins, and rows that null
+//! stands for.
 
 use std::sync::Arc;
 
