@@ -36,7 +36,7 @@ use crate::{
     node::Shared,
     published::{self, arrivals::Applied},
     restate,
-    roster::{NewLife, Resend, SiteRecord},
+    roster::{LeftOut, NewLife, Resend, SiteRecord},
     sessions::Session,
     sites_port::Caller,
     texts,
@@ -45,6 +45,8 @@ use crate::{
 
 /// Bytes a site may have in flight before anything is confirmed.
 const CREDIT_BYTES: u64 = 4 * 1024 * 1024;
+/// Tables, and columns of each, that a store may leave out.
+const COLUMNS_LEFT_OUT_MAX: usize = 500;
 /// A site that comes with more changes than this catches up; see [`crate::ingest`].
 pub(crate) const BACKLOG_MIN: u64 = 1000;
 /// The first message must come within this time.
@@ -73,7 +75,8 @@ impl Enrolment for Gateway {
             return Err(Status::unavailable(IN_DOUBT));
         }
         let key_hash = Authority::request_key_hash(&request.csr_pem).map_err(status_of)?;
-        let site = match shared.roster.enrol(&request.token, &key_hash, shared.now()).await {
+        let left_out = left_out(request.left_out);
+        let site = match shared.roster.enrol(&request.token, &key_hash, left_out, shared.now()).await {
             Ok(site) => site,
             Err(error) => return Err(self.uninvited(error)),
         };
@@ -99,6 +102,7 @@ impl Enrolment for Gateway {
                 now_micros: now.as_micros(),
                 expires_micros: usable.invitation.expires_at.as_micros(),
                 enrolled_micros: usable.record.enrolled_at.map_or(0, Timestamp::as_micros),
+                left_out: usable.record.left_out.into_iter().map(as_told).collect(),
             })),
             Err(error) => Err(self.uninvited(error)),
         }
@@ -119,6 +123,19 @@ impl Enrolment for Gateway {
         tracing::info!(%site, "certificate renewed");
         self.identity(&site, &request.csr_pem)
     }
+}
+
+/// What a database says that it leaves out, no more of it than a store can mean.
+fn left_out(said: Vec<proto::LeftOut>) -> Vec<LeftOut> {
+    let of_table = |told: proto::LeftOut| LeftOut {
+        table: texts::name(&told.table),
+        columns: told.columns.iter().take(COLUMNS_LEFT_OUT_MAX).map(|column| texts::name(column)).collect(),
+    };
+    said.into_iter().take(COLUMNS_LEFT_OUT_MAX).map(of_table).collect()
+}
+
+fn as_told(left_out: LeftOut) -> proto::LeftOut {
+    proto::LeftOut { table: left_out.table, columns: left_out.columns }
 }
 
 impl Gateway {
@@ -488,7 +505,7 @@ impl Control {
                 let (roster, now) = (&self.shared.roster, self.shared.now());
                 // A person said of these that nothing of the life before is to be missed, or that
                 // HQ itself went back in time.
-                let is_wanted = hello.accept_older_lake || is_resend || hello.replaces_site;
+                let is_wanted = hello.accept_older_lake || is_resend;
                 let is_contested = record.is_some() && !is_wanted;
                 if record.is_some() && !is_asked {
                     self.shared.quotas.take_life(site, now).map_err(|message| Turned::Away {

@@ -284,7 +284,7 @@ async fn who(
 ) -> Result<Json<Vec<notify::Route>>, ApiError> {
     let site = site_id(&site)?;
     if shared.roster.get(&site).is_none() {
-        return Err(ApiError(StatusCode::NOT_FOUND, format!("site {site} is not on the roster")));
+        return Err(shared.roster.unlisted(&site).into());
     }
     Ok(Json(notify::who(&shared, &site)))
 }

@@ -443,13 +443,16 @@ impl Ledger {
         standing
     }
 
-    /// Whether more than a twentieth of the sites heard lately has changes waiting for long: after
-    /// an absence of HQ.
-    pub(crate) fn is_draining(&self) -> bool {
+    /// Whether more than a twentieth of the sites that are heard, and more than one, has changes
+    /// waiting for long: after an absence of HQ. A site that is silent sends no backlog, and the one
+    /// slow line of a small company is its own trouble.
+    pub(crate) fn is_draining(&self, now: Timestamp) -> bool {
         let sites = self.sites();
-        let alive = sites.values().filter(|presence| presence.now.last_heard.is_some()).count();
-        let behind = sites.values().filter(|presence| presence.is_behind).count();
-        behind * 20 > alive
+        let is_heard =
+            |presence: &&Box<Presence>| presence.now.last_heard.is_some_and(|heard| now.since(heard) < HEARD_LATELY);
+        let heard = sites.values().filter(is_heard).count();
+        let behind = sites.values().filter(is_heard).filter(|presence| presence.is_behind).count();
+        behind > 1 && behind * 20 > heard
     }
 
     /// Per site and table: complete through.
@@ -471,6 +474,8 @@ impl Ledger {
 const PACED_OVER: Duration = Duration::from_secs(5);
 /// A site heard less than this ago is alive and will be heard again.
 const ALIVE: Duration = Duration::from_secs(60);
+/// A site heard less than this ago still reports, though its beacons be few.
+const HEARD_LATELY: Duration = Duration::from_secs(180);
 /// What is remembered of a living site is at most this old.
 const STORED_AGE_MAX: Duration = Duration::from_secs(900);
 
@@ -560,5 +565,36 @@ impl Presence {
             }
             self.pending.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_of_a_site_that_fell_silent_does_not_keep_hq_from_watching() {
+        let ledger = Ledger::default();
+        let at = |seconds: i64| Timestamp::from_micros(1_800_000_000_000_000 + seconds * 1_000_000);
+        let site = |number: usize| SiteId::new(&format!("store-{number}")).expect("an id");
+        let beacon = |number: usize, seconds: i64, waited: u64| {
+            ledger.heard(&site(number), at(seconds));
+            let fact = Fact::Beacon {
+                head: Seq(1),
+                unconfirmed_age: Duration::from_secs(waited),
+                capture_problem: None,
+                clock_off_micros: 0,
+                applied: BTreeMap::new(),
+            };
+            ledger.take(&site(number), at(seconds), fact);
+        };
+        // HQ was away: all come back with a backlog.
+        (0..8).for_each(|number| beacon(number, 0, 600));
+        assert!(ledger.is_draining(at(10)));
+        // Six have sent it, one has a slow line, and one fell silent in the middle.
+        (0..7).for_each(|number| beacon(number, 300, if number == 0 { 900 } else { 0 }));
+        assert!(!ledger.is_draining(at(300)));
+        beacon(7, 310, 1200);
+        assert!(ledger.is_draining(at(320)), "two of eight that are heard");
     }
 }

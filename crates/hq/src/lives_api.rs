@@ -56,8 +56,7 @@ async fn lives(
     Path(site): Path<String>,
 ) -> Result<Json<LivesView>, ApiError> {
     let site = site_id(&site)?;
-    let record = shared.roster.get(&site);
-    let record = record.ok_or_else(|| HqError::NotFound(format!("site {site} is not on the roster")))?;
+    let record = shared.roster.get(&site).ok_or_else(|| shared.roster.unlisted(&site))?;
     let compared = match record.question() {
         Some(life) => {
             let judge = LifeJudge { lake: &shared.lake, engine: &shared.engine };

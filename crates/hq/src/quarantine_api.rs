@@ -141,8 +141,7 @@ async fn take(
 ) -> Result<Json<KeptView>, ApiError> {
     // What was mended at the store is not in this batch, and comes all the same.
     let (about, _) = waiting(&shared, &id).await?;
-    let record = shared.roster.get(&about.site);
-    let record = record.ok_or_else(|| HqError::NotFound(format!("{} is not on the roster", about.site)))?;
+    let record = shared.roster.get(&about.site).ok_or_else(|| shared.roster.unlisted(&about.site))?;
     let (now, lake) = (shared.now(), &shared.lake);
     let reason = format!("batch {id} can be taken out of quarantine, {by} says");
     let wish = Wish::new(lake, &record, about.kept.tables.clone(), false, reason);

@@ -11,7 +11,7 @@ use chrono::TimeZone;
 use chrono_tz::Tz;
 use imbl::OrdMap;
 use rollcall_lake::{Lake, LakeError, Record, StateView};
-use rollcall_types::{Epoch, HQ_SITE, SiteId, Timestamp};
+use rollcall_types::{Epoch, HQ_SITE, SiteId, Timestamp, nearest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -55,6 +55,16 @@ pub(crate) struct SiteRecord {
     /// It is to send everything again when it comes next, since HQ may lack what it confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resend: Option<Resend>,
+    /// The columns that its database leaves out: those of the next one stay out too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// The columns of a table that never leave a store, as the store calls them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeftOut {
+    pub(crate) table: String,
+    pub(crate) columns: Vec<String>,
 }
 
 /// When a day begins in a zone. Where clocks are set forward at midnight, that is an hour later.
@@ -388,7 +398,7 @@ impl Roster {
             .state()
             .update(|view| {
                 let record = view.get(SITE, site.as_str());
-                let record = record.ok_or_else(|| HqError::NotFound(format!("site {site} is not on the roster")))?;
+                let record = record.ok_or_else(|| self.unlisted(site))?;
                 let mut value: SiteRecord = record.parse()?;
                 let (write, result) = change(&mut value)?;
                 let records = if write { vec![view.next(SITE, site.as_str(), &value, now, by)?] } else { Vec::new() };
@@ -555,7 +565,13 @@ impl Roster {
     }
 
     /// Uses an invitation up: the site's key becomes the one it is known by.
-    pub(crate) async fn enrol(&self, secret: &str, key_hash: &str, now: Timestamp) -> Result<SiteId, HqError> {
+    pub(crate) async fn enrol(
+        &self,
+        secret: &str,
+        key_hash: &str,
+        left_out: Vec<LeftOut>,
+        now: Timestamp,
+    ) -> Result<SiteId, HqError> {
         let id = token_hash(secret);
         self.lake
             .state()
@@ -569,6 +585,7 @@ impl Roster {
                 invitation.used_at = Some(now);
                 value.enrolled_at = Some(now);
                 value.key_hash = Some(key_hash.to_owned());
+                value.left_out = left_out.clone();
                 let by = site.as_str();
                 let records = vec![
                     view.next(INVITATION, &id, &invitation, now, by)?,
@@ -577,6 +594,14 @@ impl Roster {
                 Ok((records, site))
             })
             .await
+    }
+
+    /// What is said of a site that is not on the roster, with the one that may be meant.
+    pub(crate) fn unlisted(&self, site: &SiteId) -> HqError {
+        let all = self.all();
+        let near = nearest(site.as_str(), all.keys().map(SiteId::as_str));
+        let near = near.map_or_else(String::new, |near| format!("; is {near} meant?"));
+        HqError::NotFound(format!("site {site} is not on the roster{near}"))
     }
 
     /// All invitations that were not used, and those used lately.

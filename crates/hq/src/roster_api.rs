@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, patch, post},
 };
-use rollcall_types::{SiteId, Timestamp, nearest};
+use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -205,13 +205,10 @@ async fn history(
 
 /// Refuses a site that is not on the roster, and says which one may be meant.
 fn must_be_listed(shared: &App, site: &SiteId) -> Result<(), ApiError> {
-    let roster = shared.roster.all();
-    if roster.contains_key(site) {
-        return Ok(());
+    match shared.roster.get(site) {
+        Some(_) => Ok(()),
+        None => Err(shared.roster.unlisted(site).into()),
     }
-    let near = nearest(site.as_str(), roster.keys().map(SiteId::as_str));
-    let near = near.map_or_else(String::new, |near| format!("; is {near} meant?"));
-    Err(ApiError(StatusCode::NOT_FOUND, format!("site {site} is not on the roster{near}")))
 }
 
 /// Refuses what nobody gave a reason for.

@@ -12,7 +12,6 @@ use rollcall_types::SiteId;
 use serde::Serialize;
 
 use crate::{
-    error::HqError,
     http::{ApiError, Operator, Viewer},
     node::Shared,
     settings::{self, Rule, SiteSettings, Told},
@@ -72,6 +71,6 @@ async fn of_site(
 ) -> Result<Json<Arc<SiteSettings>>, ApiError> {
     let site = SiteId::new(&site).map_err(|error| ApiError(StatusCode::BAD_REQUEST, error.to_string()))?;
     let record = shared.roster.get(&site).filter(|record| record.retired.is_none());
-    let record = record.ok_or_else(|| HqError::NotFound(format!("{site} is not on the roster")))?;
+    let record = record.ok_or_else(|| shared.roster.unlisted(&site))?;
     Ok(Json(shared.settings.of(&site, &record)?))
 }

@@ -12,6 +12,11 @@ const ATTEMPTS_MAX: usize = 10_000;
 /// Names and versions.
 const NAME_BYTES_MAX: usize = 200;
 
+/// A name that a site says, fit to be kept.
+pub(crate) fn name(text: &str) -> String {
+    plain(text, NAME_BYTES_MAX)
+}
+
 fn clean(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max || text.chars().any(rollcall_types::steers) {
         *text = plain(text, bytes_max);

@@ -326,7 +326,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let ingest_ok = shared.ingest.is_well();
         // Only a deaf HQ asks whether backlogs of its own absence still come in.
         let is_deaf = shared.watching.watch().guard().deaf().is_some();
-        let draining = is_deaf && shared.ledger.is_draining();
+        let draining = is_deaf && shared.ledger.is_draining(now);
         shared.watching.watch().set_ingest(ingest_ok, draining);
         shared.health.look_at_clock(&shared.clock, &shared.sessions);
         let failing = shared.health.told(now);

@@ -368,7 +368,8 @@ fn invite(client: &Client, site: &str, new: bool, set: &[String], hours: u64) ->
     let invited = client.post(&format!("/api/roster/{site}/invite"), &body);
     let invitation: Invitation = invited.map_err(|error| match error.to_string() {
         text if text.contains("is not on the roster") => {
-            anyhow::anyhow!("{text}. Add it with --new, or import a roster")
+            let text = if text.ends_with('?') { text } else { format!("{text}.") };
+            anyhow::anyhow!("{text} Add a new one with --new, or import a roster")
         }
         _ => error,
     })?;

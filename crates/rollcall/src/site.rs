@@ -107,9 +107,13 @@ impl Known {
     fn ask(client: &Client, site: &str) -> anyhow::Result<Self> {
         let read = |path: &str| anyhow::Ok(serde_json::from_str::<Value>(&client.get(path)?)?);
         let find = |list: Value, name: &str| list.as_array()?.iter().find(|line| line[name] == site).cloned();
-        let roster = find(read("/api/roster")?, "id");
-        let Some(roster) = roster else {
-            anyhow::bail!("site {site} is not on the roster; `rollcall roster` lists all")
+        let listed = read("/api/roster")?;
+        let ids: Vec<String> =
+            listed.as_array().into_iter().flatten().filter_map(|one| Some(one["id"].as_str()?.to_owned())).collect();
+        let Some(roster) = find(listed, "id") else {
+            let near = rollcall_types::nearest(site, ids.iter().map(String::as_str));
+            let near = near.map_or_else(String::new, |near| format!(" (is {near} meant?)"));
+            anyhow::bail!("site {site} is not on the roster{near}; `rollcall roster` lists all")
         };
         let incidents = read("/api/incidents?all=true")?;
         let is_about = |incident: &&Value| !incident["members"][site].is_null();

@@ -323,7 +323,7 @@ async fn enrol(hq: SocketAddr, token: &str) -> anyhow::Result<Identity> {
     let dialed = rollcall_site::dial_invited(&hq.to_string(), token).await?;
     let key = KeyPair::generate()?;
     let csr_pem = CertificateParams::new(Vec::<String>::new())?.serialize_request(&key)?.pem()?;
-    let request = EnrolRequest { token: dialed.secret, csr_pem };
+    let request = EnrolRequest { token: dialed.secret, csr_pem, left_out: Vec::new() };
     let answer = EnrolmentClient::new(dialed.channel).enrol(request).await?.into_inner();
     Ok(Identity {
         contact: None,

@@ -85,16 +85,19 @@ pub(crate) struct JoinArgs {
     /// Tables not to capture, with --tables all.
     #[arg(long, value_delimiter = ',', value_name = "TABLE,…")]
     pub except: Vec<String>,
-    /// A column never to be captured; may be given several times.
-    #[arg(long, value_name = "TABLE.COLUMN")]
+    /// Columns never to be captured.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN,…")]
     pub exclude: Vec<String>,
+    /// Columns that this store left out before, and that are captured from now on.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN,…")]
+    pub include: Vec<String>,
     /// The column with the time at which a row of a table happened, so that a question about
     /// last month needs no site beyond it; HQ takes it where nobody there says otherwise. May
     /// be given for several tables.
     #[arg(long, value_name = "TABLE.COLUMN")]
     pub event_time: Vec<String>,
-    /// This database takes the place of the one the site had before; what only that one had is not
-    /// missed. It may be a copy of another site's: what is noted of that one in it is forgotten.
+    /// This database is this site's now, though it was another site's: what is noted of that one in
+    /// it is forgotten, and every row is sent as this site's.
     #[arg(long)]
     pub replace_site: bool,
     /// Whom people at this store call when something is wrong; `status` and its page say so.
@@ -228,9 +231,20 @@ impl JoinArgs {
             state,
             replaces_site: self.replace_site,
             tables: self.specs()?,
+            included: self.included()?,
             contact: self.contact.clone(),
             event_times: event_times(&self.event_time)?,
         })
+    }
+
+    fn included(&self) -> Result<Vec<(String, String)>, SiteError> {
+        let pair = |text: &String| {
+            let (table, column) = text
+                .split_once('.')
+                .ok_or_else(|| SiteError::Usage(format!("--include {text:?}: write it as table.column")))?;
+            Ok((table.to_owned(), column.to_owned()))
+        };
+        self.include.iter().map(pair).collect()
     }
 
     fn specs(&self) -> Result<Vec<TableSpec>, SiteError> {
@@ -279,8 +293,12 @@ fn with_exclusions(tables: Vec<String>, exclude: &[String]) -> Result<Vec<TableS
     for text in exclude {
         let wrong = |why: &str| SiteError::Usage(format!("--exclude {text:?}: {why}"));
         let (table, column) = text.split_once('.').ok_or_else(|| wrong("write it as table.column"))?;
-        let spec = specs.iter_mut().find(|spec| spec.table.eq_ignore_ascii_case(table));
-        spec.ok_or_else(|| wrong("that table is not among --tables"))?.excluded.push(column.to_owned());
+        let Some(place) = specs.iter().position(|spec| spec.table.eq_ignore_ascii_case(table)) else {
+            let near = rollcall_types::nearest(table, specs.iter().map(|spec| spec.table.as_str()));
+            let near = near.map_or_else(String::new, |near| format!("; is {near:?} meant?"));
+            return Err(wrong(&format!("that table is not among --tables{near}")));
+        };
+        specs[place].excluded.push(column.to_owned());
     }
     Ok(specs)
 }

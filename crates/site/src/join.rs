@@ -16,7 +16,7 @@ use std::{
 
 use rollcall_capture::{CaptureError, Source, TableSpec};
 use rollcall_types::Timestamp;
-use rollcall_wire::proto::{Checked, EnrolRequest, enrolment_client::EnrolmentClient};
+use rollcall_wire::proto::{Checked, EnrolRequest, LeftOut, enrolment_client::EnrolmentClient};
 use tonic::transport::Channel;
 
 use crate::{
@@ -51,11 +51,12 @@ pub struct JoinOptions {
     pub database: PathBuf,
     /// Where the agent's own files are to be, if not beside it.
     pub state: Option<PathBuf>,
-    /// This database takes the place of the site's earlier one: nothing of that is missed in it. It
-    /// may have been another site's.
+    /// This database is the site's now, though it was another site's.
     pub replaces_site: bool,
     /// What to capture.
     pub tables: Vec<TableSpec>,
+    /// Columns that are captured although the site's database before left them out: table and column.
+    pub included: Vec<(String, String)>,
     /// Whom people at the store are to call when something is wrong.
     pub contact: Option<String>,
     /// By table: the column with the time at which a row happened.
@@ -75,6 +76,10 @@ pub struct Readiness {
     pub enrolled: Option<Timestamp>,
     /// This machine's clock less HQ's, microseconds.
     pub clock_off_micros: i64,
+    /// Columns that stay out because the site's database before left them out, as `table.column`.
+    pub stays_out: Vec<String>,
+    /// What is captured, without those.
+    tables: Vec<TableSpec>,
 }
 
 impl Readiness {
@@ -92,6 +97,9 @@ impl Readiness {
                 self.site
             ));
         }
+        warnings.extend(self.stays_out.iter().map(|column| {
+            format!("{column} was left out before and stays out; --include {column} sends it from now on")
+        }));
         warnings
     }
 }
@@ -129,8 +137,10 @@ pub async fn join(options: &JoinOptions) -> Result<Readiness, SiteError> {
     let notes = Notes::open_to_write(&plan.directory)?;
     plan.directory.write(BEGUN, plan.token.site.as_bytes())?;
     let was_installed = patiently(|| plan.source.is_installed())?;
-    patiently(|| plan.source.install(&options.tables, &uuid::Uuid::new_v4().to_string()))?;
-    let request = EnrolRequest { token: plan.token.secret.clone(), csr_pem };
+    patiently(|| plan.source.install(&ready.tables, &uuid::Uuid::new_v4().to_string()))?;
+    let left_out = ready.tables.iter().filter(|spec| !spec.excluded.is_empty());
+    let left_out = left_out.map(|spec| LeftOut { table: spec.table.clone(), columns: spec.excluded.clone() });
+    let request = EnrolRequest { token: plan.token.secret.clone(), csr_pem, left_out: left_out.collect() };
     let answer = match answered(&ready.hq, hq.enrol(request)).await {
         Err(error @ SiteError::Refused { .. }) if !was_installed => {
             // HQ has nothing of this database, and will not.
@@ -141,9 +151,6 @@ pub async fn join(options: &JoinOptions) -> Result<Readiness, SiteError> {
         answer => answer?,
     };
     notes.set_text(DATABASE, &plan.database.to_string_lossy())?;
-    if options.replaces_site {
-        notes.set_text(crate::session::REPLACES_SITE, "yes")?;
-    }
     if notes.position()?.confirmed == rollcall_types::Seq(0) {
         notes.set_text(crate::agent::FORMAT, crate::agent::FORMAT_NOW)?;
     }
@@ -241,7 +248,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Calls HQ at its addresses in turn, and asks whether the invitation is good.
-    async fn call(&self, csr_pem: &str) -> Result<(EnrolmentClient<Channel>, Readiness), SiteError> {
+    async fn call(&mut self, csr_pem: &str) -> Result<(EnrolmentClient<Channel>, Readiness), SiteError> {
         let mut last = None;
         for address in &self.options.hq_addresses {
             let trust = Trust::Fingerprint(self.token.fingerprint.clone());
@@ -253,25 +260,50 @@ impl<'a> Plan<'a> {
                 }
             };
             let mut client = EnrolmentClient::new(dialed.channel);
-            let request = EnrolRequest { token: self.token.secret.clone(), csr_pem: csr_pem.to_owned() };
+            let request =
+                EnrolRequest { token: self.token.secret.clone(), csr_pem: csr_pem.to_owned(), left_out: Vec::new() };
             let ready = self.understood(address, answered(address, client.check(request)).await?)?;
             return Ok((client, ready));
         }
         Err(last.unwrap_or_else(|| SiteError::Usage("no address of HQ is known".to_owned())))
     }
 
-    fn understood(&self, address: &str, checked: Checked) -> Result<Readiness, SiteError> {
+    fn understood(&mut self, address: &str, checked: Checked) -> Result<Readiness, SiteError> {
         if checked.site != self.token.site {
             let reason = "it says that the invitation is for another site".to_owned();
             return Err(SiteError::NotOurHq { address: address.to_owned(), reason });
         }
+        let (tables, stays_out) = self.without(&checked.left_out)?;
         Ok(Readiness {
+            tables,
+            stays_out,
             site: checked.site,
             hq: address.to_owned(),
             expires: Timestamp::from_micros(checked.expires_micros),
             enrolled: Some(checked.enrolled_micros).filter(|at| *at != 0).map(Timestamp::from_micros),
             clock_off_micros: Source::clock_micros().saturating_sub(checked.now_micros),
         })
+    }
+
+    /// What is captured, without the columns that the site's database before left out; and which these
+    /// are. What nobody says now stays as it was.
+    fn without(&mut self, left_out: &[LeftOut]) -> Result<(Vec<TableSpec>, Vec<String>), SiteError> {
+        let (mut tables, mut stays_out) = (self.options.tables.clone(), Vec::new());
+        for before in left_out {
+            let same = |spec: &&mut TableSpec| spec.table.eq_ignore_ascii_case(&before.table);
+            let Some(spec) = tables.iter_mut().find(same) else { continue };
+            for column in &before.columns {
+                let is_said = spec.excluded.iter().any(|said| said.eq_ignore_ascii_case(column))
+                    || self.options.included.iter().any(|(table, included)| {
+                        table.eq_ignore_ascii_case(&before.table) && included.eq_ignore_ascii_case(column)
+                    });
+                if !is_said && patiently(|| self.source.has_column(&before.table, column))? {
+                    spec.excluded.push(column.clone());
+                    stays_out.push(format!("{}.{column}", before.table));
+                }
+            }
+        }
+        Ok((tables, stays_out))
     }
 
     /// A join that HQ refused leaves no key behind, and no directory that was not there.

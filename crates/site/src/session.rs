@@ -47,8 +47,6 @@ pub(crate) enum Ended {
     Old,
 }
 
-/// Under which name it is noted that this database takes the place of the one before.
-pub(crate) const REPLACES_SITE: &str = "replaces_site";
 /// Under which name the journal is noted that was sent last.
 pub(crate) const JOURNAL_ID: &str = "journal_id";
 /// Under which name it is noted that HQ once accepted to be older than what it confirmed.
@@ -237,7 +235,6 @@ impl Session<'_> {
             event_times: self.event_times.clone().into_iter().collect(),
             called: self.address.to_owned(),
             resolved: self.resolved.map_or_else(String::new, |resolved| resolved.ip().to_string()),
-            replaces_site: self.notes.text(REPLACES_SITE)?.is_some(),
             blind: false,
             authorities: self.authorities.clone(),
         })

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::SiteError,
-    session::{ACCEPTS_OLDER_LAKE, JOURNAL_ID, RELOAD_WANTED, REPLACES_SITE},
+    session::{ACCEPTS_OLDER_LAKE, JOURNAL_ID, RELOAD_WANTED},
 };
 
 /// Who this site is, and whom it trusts.
@@ -450,7 +450,7 @@ impl Notes {
                 put_rewind(&transaction, at)?;
             }
             transaction.execute_batch(FORGET_SENT)?;
-            transaction.execute("DELETE FROM kv WHERE k IN (?1, ?2)", (ACCEPTS_OLDER_LAKE, REPLACES_SITE))?;
+            transaction.execute("DELETE FROM kv WHERE k = ?1", [ACCEPTS_OLDER_LAKE])?;
             put_position(&transaction, begun.position)?;
             transaction.commit()
         };

@@ -92,6 +92,7 @@ impl Store {
             database: database.clone(),
             state: None,
             replaces_site: false,
+            included: Vec::new(),
             tables: vec![table("sales"), table("items")],
             event_times: [("sales".to_owned(), "sold_at".to_owned())].into(),
         };

@@ -159,6 +159,52 @@ fn a_database_of_another_site_joins_only_if_a_person_says_so() {
 }
 
 #[test]
+fn a_new_machine_with_an_older_copy_makes_hq_show_no_less_and_sends_no_column_that_stayed_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let hq_at = hq.sites.to_string();
+    let schema = "CREATE TABLE paid (id INTEGER PRIMARY KEY, card TEXT, amount INTEGER); INSERT INTO paid VALUES (1, '4111', 10)";
+    let mut old = Store::new(directory.path(), "berlin-01", schema);
+    let older_copy = directory.path().join("older.sqlite");
+    std::fs::copy(&old.database, &older_copy).expect("copies");
+    let token = hq.invite("berlin-01");
+    let excluding = ["join", &token, "--hq", &hq_at, "--tables", "all", "--exclude", "paid.card"];
+    assert!(old.agent_command(&excluding).output().expect("runs").status.success());
+    old.run(None);
+    old.sql("INSERT INTO paid VALUES (2, '4222', 20), (3, '4333', 30)");
+    old.wait_confirmed();
+    let sum = || hq.value("SELECT sum(amount) FROM paid");
+    wait_for("all rows", || (sum()? == "60").then_some(()));
+    old.kill();
+    // The machine is lost. What a new one gets is older, and whoever sets it up says all that can be
+    // said for it.
+    let mut new = Store::new(directory.path(), "berlin-new", "SELECT 1");
+    std::fs::copy(&older_copy, &new.database).expect("copies");
+    let token = hq.invite("berlin-01");
+    let joined = ["join", &token, "--hq", &hq_at, "--tables", "all", "--replace-site"];
+    let joined = new.agent_command(&joined).output().expect("runs");
+    assert!(joined.status.success(), "{joined:?}");
+    assert!(said(&joined).contains("paid.card was left out before and stays out"), "{joined:?}");
+    new.run(None);
+    let evidence = wait_for("the question", || hq.open_incident("new-life"));
+    assert!(evidence.contains("accept 2 --reason"), "{evidence}");
+    assert_eq!(sum().as_deref(), Some("60"), "HQ shows no less");
+    assert_eq!(hq.missing("SELECT sum(amount) FROM paid").len(), 1, "and says that it is not all");
+    assert!(hq.run(&["site", "berlin-01", "accept", "2", "--reason", "the machine was lost"]).status.success());
+    wait_for("the new life", || (sum()? == "10").then_some(()));
+    wait_for("completeness", || hq.missing("SELECT sum(amount) FROM paid").is_empty().then_some(()));
+    assert!(hq.value("SELECT count(card) FROM paid").is_none(), "no card ever came");
+    // A person at the store may say otherwise.
+    new.stop();
+    let token = hq.invite("berlin-01");
+    let including = ["join", &token, "--hq", &hq_at, "--tables", "all", "--include", "paid.card"];
+    let including = new.agent_command(&including).output().expect("runs");
+    assert!(including.status.success() && !said(&including).contains("stays out"), "{including:?}");
+    new.run(None);
+    wait_for("the cards", || (hq.value("SELECT count(card) FROM paid")? == "1").then_some(()));
+}
+
+#[test]
 fn tables_are_listed_and_all_of_them_are_taken_but_some() {
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
