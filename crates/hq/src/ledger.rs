@@ -444,8 +444,8 @@ impl Ledger {
     }
 
     /// Whether more than a twentieth of the sites that are heard, and more than one, has changes
-    /// waiting for long: after an absence of HQ. A site that is silent sends no backlog, and the one
-    /// slow line of a small company is its own trouble.
+    /// waiting for long: after an absence of HQ. A site that is silent sends no backlog, and the
+    /// one slow line of a small company is its own trouble.
     pub(crate) fn is_draining(&self, now: Timestamp) -> bool {
         let sites = self.sites();
         let is_heard =

@@ -101,7 +101,7 @@ fn clock(sites: usize) {
                 0 => (cohorts[zone].0, contact, 60.0, Tails::OF_CONTACT),
                 table => (cohorts[zone].1, rows, 3.0 * table as f32, Tails::OF_ROWS),
             };
-            let pace = Pace { shape, level, evidence: 500.0, tails, rows_per_event: 3.0 };
+            let pace = Pace { shape, level, evidence: 500.0, tails, rows_per_event: 3.0, longest: 0.0 };
             streams.push(clock.add_stream(cohort, calendars[zone], pace, start));
         }
     }

@@ -55,7 +55,8 @@ pub struct JoinOptions {
     pub replaces_site: bool,
     /// What to capture.
     pub tables: Vec<TableSpec>,
-    /// Columns that are captured although the site's database before left them out: table and column.
+    /// Columns that are captured although the site's database before left them out: table and
+    /// column.
     pub included: Vec<(String, String)>,
     /// Whom people at the store are to call when something is wrong.
     pub contact: Option<String>,
@@ -285,8 +286,8 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// What is captured, without the columns that the site's database before left out; and which these
-    /// are. What nobody says now stays as it was.
+    /// What is captured, without the columns that the site's database before left out; and which
+    /// these are. What nobody says now stays as it was.
     fn without(&mut self, left_out: &[LeftOut]) -> Result<(Vec<TableSpec>, Vec<String>), SiteError> {
         let (mut tables, mut stays_out) = (self.options.tables.clone(), Vec::new());
         for before in left_out {

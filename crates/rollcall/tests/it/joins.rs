@@ -176,8 +176,8 @@ fn a_new_machine_with_an_older_copy_makes_hq_show_no_less_and_sends_no_column_th
     let sum = || hq.value("SELECT sum(amount) FROM paid");
     wait_for("all rows", || (sum()? == "60").then_some(()));
     old.kill();
-    // The machine is lost. What a new one gets is older, and whoever sets it up says all that can be
-    // said for it.
+    // The machine is lost. What a new one gets is older, and whoever sets it up says all that can
+    // be said for it.
     let mut new = Store::new(directory.path(), "berlin-new", "SELECT 1");
     std::fs::copy(&older_copy, &new.database).expect("copies");
     let token = hq.invite("berlin-01");
