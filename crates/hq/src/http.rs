@@ -144,16 +144,20 @@ fn address_of(parts: &Parts) -> Option<IpAddr> {
 async fn try_password(parts: &Parts, shared: &App, given: String) -> Result<Option<Identity>, Response> {
     let address = address_of(parts).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let user = user_of(&given).unwrap_or_default();
-    let wait = || match shared.guesses.wait(&user, address, shared.now()) {
-        None => Ok(()),
-        Some(wait) => Err(too_many(wait.as_secs() + 1)),
+    let must_wait = || {
+        let wait = shared.guesses.wait(&user, address, shared.now());
+        wait.map(|wait| too_many(wait.as_secs() + 1))
     };
-    wait()?;
+    if let Some(refusal) = must_wait() {
+        return Err(refusal);
+    }
     // Those in line are few, or one caller's guesses would keep everybody waiting.
     let _place = shared.password_line.clone().try_acquire_owned().map_err(|_| too_many(1))?;
     let Ok(turn) = shared.password_checks.clone().acquire_owned().await else { return Ok(None) };
     // Others may have been wrong meanwhile.
-    wait()?;
+    if let Some(refusal) = must_wait() {
+        return Err(refusal);
+    }
     let identity = check_password(shared, given, turn).await;
     if identity.is_none() {
         tracing::warn!(user, %address, "a wrong password over HTTP");

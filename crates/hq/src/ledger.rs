@@ -449,9 +449,10 @@ impl Ledger {
     pub(crate) fn is_draining(&self, now: Timestamp) -> bool {
         let sites = self.sites();
         let is_heard =
-            |presence: &&Box<Presence>| presence.now.last_heard.is_some_and(|heard| now.since(heard) < HEARD_LATELY);
-        let heard = sites.values().filter(is_heard).count();
-        let behind = sites.values().filter(is_heard).filter(|presence| presence.is_behind).count();
+            |presence: &Presence| presence.now.last_heard.is_some_and(|heard| now.since(heard) < HEARD_LATELY);
+        let heard = sites.values().filter(|presence| is_heard(presence));
+        let (heard, behind) =
+            heard.fold((0, 0), |(heard, behind), presence| (heard + 1, behind + usize::from(presence.is_behind)));
         behind > 1 && behind * 20 > heard
     }
 

@@ -112,15 +112,15 @@ fn apply(shared: &Shared, incident: u64, wish: &Wish) -> Answer {
             Some(until) => Answer::Done { until: Some(until) },
             None => Answer::Unknown,
         },
-        Wish::Explain { was_normal, by } => match {
+        Wish::Explain { was_normal, by } => {
             let of_hq = watch.incident(incident).filter(|known| known.kind == Kind::Hq);
             let work = of_hq.and_then(|known| known.stream.clone());
             work.iter().for_each(|work| shared.health.forget(work));
-            watch.explain(incident, *was_normal, by, now)
-        } {
-            true => Answer::Done { until: None },
-            false => Answer::Unknown,
-        },
+            match watch.explain(incident, *was_normal, by, now) {
+                true => Answer::Done { until: None },
+                false => Answer::Unknown,
+            }
+        }
     }
 }
 

@@ -496,7 +496,10 @@ impl Roster {
             .map(|(name, value)| (name, value.filter(|value| !value.is_empty())))
             .collect();
         self.change(site, by, now, |record| {
-            let after = record.attributes.changed(&changes);
+            let mut after = record.attributes.changed(&changes);
+            if let Some(zone) = zone_by_place(&after).filter(|_| !changes.contains_key("tz")) {
+                after = after.with(&BTreeMap::from([("tz".to_owned(), zone.to_owned())]));
+            }
             check_calendar(&after)?;
             let changed = changes_of(site, &record.attributes, &after);
             record.attributes = after;
@@ -529,12 +532,17 @@ impl Roster {
                 let before = known.clone();
                 let mut value = match known {
                     Some(value) if value.retired.is_some() => {
-                        return Err(HqError::Invalid(format!("site {site} was retired; a new place needs a new id")));
+                        return Err(HqError::Invalid(format!(
+                            "site {site} was retired: `rollcall roster reinstate {site}` takes it back; a new place needs a new id"
+                        )));
                     }
                     Some(value) => value,
                     None => SiteRecord { number: numbers.next(), listed_at: Some(now), ..SiteRecord::default() },
                 };
                 value.attributes = value.attributes.with(attributes);
+                if let Some(zone) = zone_by_place(&value.attributes) {
+                    value.attributes = value.attributes.with(&BTreeMap::from([("tz".to_owned(), zone.to_owned())]));
+                }
                 let mut records: Vec<Record> = Vec::new();
                 if before.as_ref() != Some(&value) {
                     records.push(view.next(SITE, site.as_str(), &value, now, by)?);
@@ -903,10 +911,10 @@ pub(crate) fn check_name(site: &SiteId) -> Result<(), HqError> {
 
 /// Refuses a zone, hours or a go-live date that could not be understood later.
 pub(crate) fn check_calendar(attributes: &Attributes) -> Result<(), HqError> {
-    if let Some(Err(error)) = attributes.get("hours").map(|hours| rollcall_roll::Hours::from_str(hours)) {
+    if let Some(Err(error)) = attributes.get("hours").map(rollcall_roll::Hours::from_str) {
         return Err(invalid(error));
     }
-    if let Some(Err(_)) = attributes.get("go_live").map(|day| chrono::NaiveDate::from_str(day)) {
+    if let Some(Err(_)) = attributes.get("go_live").map(chrono::NaiveDate::from_str) {
         return Err(invalid("go_live must be a day such as 2026-01-31"));
     }
     match attributes.get("tz").map(|name| (name, Tz::from_str(name))) {

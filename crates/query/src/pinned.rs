@@ -36,8 +36,7 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
         ("audit", lake.audit()),
     ];
     let now = || {
-        let all =
-            lake.tables().into_iter().map(|(_, table)| table).chain(own.iter().map(|(_, table)| (*table).clone()));
+        let all = lake.tables().into_values().chain(own.iter().map(|(_, table)| (*table).clone()));
         all.map(|table| (table.root().to_string(), table.snapshot())).collect()
     };
     let pin = |table: &Table, site_table: Option<&TableName>, current: bool| {

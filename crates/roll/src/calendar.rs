@@ -235,6 +235,17 @@ impl Calendar {
         Stretch { from, until: self.even_until(at, &local, at + DAY), weekday: local.weekday, shift }
     }
 
+    /// Whether the declared hours say that the site is open for so many seconds from `at`.
+    pub(crate) fn says_open(&self, at: i64, seconds: i64) -> bool {
+        const STEP: i64 = 300;
+        let Some(hours) = &self.hours else { return false };
+        (0..=seconds / STEP).map(|step| at + step * STEP).all(|then| {
+            let local = self.local(then);
+            let minute = (local.second / 60).clamp(0, 1439) as u16;
+            self.closed_until(then).is_none() && hours.open_share(local.weekday, minute, minute + 1) > 0.5
+        })
+    }
+
     /// Until when a declared closure lasts that covers `at`.
     pub fn closed_until(&self, at: i64) -> Option<i64> {
         self.closures

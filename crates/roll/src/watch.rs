@@ -52,6 +52,9 @@ pub(crate) fn instant(at: i64) -> Timestamp {
     Timestamp::from_seconds(at)
 }
 
+/// So long, in seconds, a goodbye is believed of a site that should be open.
+const BELIEVED_WHILE_OPEN: i64 = 1800;
+
 impl Watch {
     /// A watch that ticked last at `last_tick` (its first tick, if it never ran). When that is long
     /// ago, HQ was off.
@@ -292,10 +295,16 @@ impl Watch {
     }
 
     /// The site says that it goes: nothing is expected of it until it opens next, or for 16 hours.
+    /// Of a shop whose declared hours say that it is open it is the agent that was stopped, which
+    /// is believed for half an hour: whoever starts it again may do so with a wrong address.
     pub fn goodbye(&mut self, id: &SiteId, at: Timestamp) {
         let Some(number) = self.number(id) else { return };
         let Some(contact) = self.contact(number) else { return };
-        let until = self.next_opening(contact, seconds(at));
+        let calendar = self.clock.calendar(self.sites[number].calendar);
+        let until = match calendar.says_open(seconds(at), BELIEVED_WHILE_OPEN) {
+            true => seconds(at) + BELIEVED_WHILE_OPEN,
+            false => self.next_opening(contact, seconds(at)),
+        };
         for stream in self.sites[number].streams.clone() {
             self.groups.note_heard(number, stream);
             self.clock.excuse(stream, until);

@@ -80,6 +80,6 @@ pub(crate) fn with_examples(command: Command) -> Command {
 fn put(command: Command, path: &[&str], example: &str) -> Command {
     match path {
         [] => command.after_help(format!("Example:\n  {example}")),
-        [name, rest @ ..] => command.mut_subcommand((*name).to_owned(), |command| put(command, rest, example)),
+        [name, rest @ ..] => command.mut_subcommand(*name, |command| put(command, rest, example)),
     }
 }

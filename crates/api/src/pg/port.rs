@@ -71,7 +71,7 @@ impl PgPort {
                     continue;
                 }
             };
-            let of_one = strangers_of.entry(peer.ip().to_canonical()).or_insert_with(Weak::new);
+            let of_one = strangers_of.entry(peer.ip().to_canonical()).or_default();
             let own = of_one.upgrade().unwrap_or_else(|| Arc::new(Semaphore::new(STRANGERS_OF_ONE)));
             *of_one = Arc::downgrade(&own);
             strangers_of.retain(|_, places| places.strong_count() > 0);

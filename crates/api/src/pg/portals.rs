@@ -66,7 +66,7 @@ impl Client {
     fn response(&self, portal: &Portal<Prepared>, rows: Rows) -> PgWireResult<QueryResponse> {
         let command = rows.command;
         let rows = match &portal.statement.statement.columns {
-            Some(told) => rows.as_told(told)?,
+            Some(told) => rows.conforming_to(told)?,
             None => rows,
         };
         let fields = fields(&rows.schema, &portal.result_column_format)?;

@@ -43,7 +43,7 @@ impl Rows {
     }
 
     /// The same rows in columns of the types that the client was told of.
-    pub(super) fn as_told(self, told: &SchemaRef) -> PgWireResult<Self> {
+    pub(super) fn conforming_to(self, told: &SchemaRef) -> PgWireResult<Self> {
         let differs = |field: &Field, told: &Field| pg_type(field).ok() != pg_type(told).ok();
         let fields = self.schema.fields();
         if fields.len() != told.fields().len() {

@@ -74,10 +74,10 @@ impl Postgres {
     fn wait(&mut self) {
         let until = Instant::now() + STARTS_WITHIN;
         loop {
-            if let Ok(stream) = UnixStream::connect(self.socket()) {
-                if Client::start(Box::new(stream), "hq", None, "postgres").is_ok() {
-                    return;
-                }
+            if let Ok(stream) = UnixStream::connect(self.socket())
+                && Client::start(Box::new(stream), "hq", None, "postgres").is_ok()
+            {
+                return;
             }
             let ended = self.server.try_wait().expect("can be asked");
             let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();

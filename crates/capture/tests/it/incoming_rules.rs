@@ -67,7 +67,7 @@ impl Store {
             }
         };
         let whole = whole || self.version == 0;
-        let mut rows: Vec<(String, Option<(Option<i64>, String)>)> = Vec::new();
+        let mut rows: Vec<Sent> = Vec::new();
         for (key, value) in next {
             if whole || self.image.get(key) != Some(value) {
                 rows.push((key.clone(), Some(value.clone())));
@@ -136,7 +136,10 @@ fn spec(keeps_referenced: bool) -> IncomingTable {
     }
 }
 
-fn batch(rows: &[(String, Option<(Option<i64>, String)>)]) -> RecordBatch {
+/// A row by its key, with its values; a deletion has none.
+type Sent = (String, Option<(Option<i64>, String)>);
+
+fn batch(rows: &[Sent]) -> RecordBatch {
     let ops = StringArray::from_iter_values(rows.iter().map(|row| if row.1.is_some() { "U" } else { "D" }));
     let keys = StringArray::from_iter_values(rows.iter().map(|row| row.0.as_str()));
     let numbers: Int64Array = rows.iter().map(|row| row.1.as_ref().and_then(|value| value.0)).collect();

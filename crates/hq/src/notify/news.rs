@@ -168,7 +168,7 @@ impl News {
             also_told: Vec::new(),
             taken_by: incident.lease.as_ref().map(|lease| format!("{}: {}", lease.by, lease.reason)),
             next: None,
-            command: format!("rollcall incidents ack {} --reason \"…\"", incident.id),
+            command: format!("rollcall incidents ack {} --by YOU --reason \"…\"", incident.id),
             ending: last.filter(|_| notice == Notice::Resolved),
             is_test: false,
             source: incident.clone(),

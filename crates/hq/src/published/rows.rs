@@ -74,6 +74,14 @@ fn from_csv(bytes: &[u8]) -> Result<Vec<(String, Texts)>, HqError> {
     while let Some(fields) = rows.next_row().map_err(|error| invalid(format!("row {row}: {error}")))? {
         if row == 0 {
             columns = fields.into_iter().map(|field| (field.text.trim().to_owned(), Texts::default())).collect();
+            if let [(header, _)] = columns.as_slice()
+                && header.contains([';', '\t'])
+            {
+                return Err(invalid(
+                    "the columns are set apart by semicolons or tabs; a file that is published has commas, and decimal points: save it as CSV \
+                     in a locale with commas, or convert it",
+                ));
+            }
         } else if fields.len() != columns.len() {
             let (has, header) = (fields.len(), columns.len());
             return Err(invalid(format!("row {row}: it has {has} fields, and the header line {header}")));

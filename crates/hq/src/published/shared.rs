@@ -133,10 +133,11 @@ pub(crate) fn check_names(shared: &Shared, request: &Request, before: Option<&De
     let refuse = |text: String| Err(HqError::Invalid(text));
     let (name, all) = (&request.table, super::definitions(&shared.lake.state().view()));
     let is_ours = request.to.as_deref() == Some(NOBODY) && request.by == HQ_SITE;
-    if before.is_none() && !is_ours {
-        if let Some((of, _)) = stands_beside(name, &all).filter(|(_, definition)| definition.shared.is_some()) {
-            return refuse(format!("{name} is kept for what stands beside the shared table {of}; choose another name"));
-        }
+    if before.is_none()
+        && !is_ours
+        && let Some((of, _)) = stands_beside(name, &all).filter(|(_, definition)| definition.shared.is_some())
+    {
+        return refuse(format!("{name} is kept for what stands beside the shared table {of}; choose another name"));
     }
     if request.shared.flatten().is_none() || before.is_some_and(|before| before.shared.is_some()) {
         return Ok(());

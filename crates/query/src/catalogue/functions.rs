@@ -201,7 +201,7 @@ fn of_names(seen: &Seen, types: &Arc<Types>) -> Vec<ScalarUDF> {
         let seen = seen.clone();
         function(name, DataType::Int32, move |arguments| {
             let Some(written) = text(arguments.first()) else { return Ok(ScalarValue::Int32(None)) };
-            match relation_number(&seen.contents(), &written) {
+            match relation_number(seen.contents(), &written) {
                 None if must => exec_err!("relation {written:?} does not exist"),
                 number => Ok(ScalarValue::Int32(number)),
             }

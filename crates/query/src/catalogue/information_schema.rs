@@ -100,8 +100,8 @@ impl InformationSchema {
 
     /// Every column, with the type's name as PostgreSQL gives it.
     async fn columns(&self) -> Result<Arc<dyn TableProvider>> {
-        let (mut texts, mut positions, mut measures): ([Vec<String>; 7], Vec<i64>, Vec<[Option<i64>; 4]>) =
-            Default::default();
+        let mut texts: [Vec<String>; 7] = Default::default();
+        let (mut positions, mut measures): (Vec<i64>, Vec<[Option<i64>; 4]>) = Default::default();
         let catalog = self.shown.catalog(self.catalog);
         for schema_name in catalog.iter().flat_map(|catalog| catalog.schema_names()) {
             let Some(schema) = catalog.as_ref().and_then(|catalog| catalog.schema(&schema_name)) else { continue };

@@ -50,7 +50,7 @@ impl TrailerFilter {
             self.is_within_line = false;
             return std::mem::replace(&mut self.held, kept);
         }
-        self.is_within_line = !self.held.ends_with(b"\n") && !(self.held.is_empty() && !self.is_within_line);
+        self.is_within_line = !self.held.ends_with(b"\n") && (!self.held.is_empty() || self.is_within_line);
         std::mem::take(&mut self.held)
     }
 

@@ -18,15 +18,13 @@ struct Sum {
 impl Sum {
     /// Adds an amount; what is less than the unit goes to smaller ones.
     fn add(&mut self, name: &str, whole: i64, part: f64) -> Option<()> {
-        let micros =
-            |size: i64| Some(whole.checked_mul(size)?.checked_add((part * size as f64).round_ties_even() as i64)?);
+        let micros = |size: i64| whole.checked_mul(size)?.checked_add((part * size as f64).round_ties_even() as i64);
         let days = |sum: &mut Self, days: f64| {
             let full = days.trunc();
             sum.days += full as i64;
             sum.micros += ((days - full) * DAY as f64).round_ties_even() as i64;
         };
-        let years =
-            |size: i64| Some(whole.checked_mul(size)?.checked_add((part * size as f64).round_ties_even() as i64)?);
+        let years = |size: i64| whole.checked_mul(size)?.checked_add((part * size as f64).round_ties_even() as i64);
         match unit(name)? {
             "microseconds" => self.micros = self.micros.checked_add(micros(1)?)?,
             "milliseconds" => self.micros = self.micros.checked_add(micros(1000)?)?,

@@ -35,7 +35,7 @@ pub(super) fn numeric_to_char<'a>(_: &Call<'_>, arguments: &[Value<'a>]) -> Resu
     }
     if pattern.roman {
         let whole = number.rescaled(0)?.unscaled;
-        return Ok(text(pattern.roman_text(i64::try_from(whole).ok().and_then(|whole| roman(whole)))));
+        return Ok(text(pattern.roman_text(i64::try_from(whole).ok().and_then(roman))));
     }
     exact(pattern, number)
 }
@@ -153,7 +153,7 @@ fn written(pattern: &Pattern, number: Number) -> String {
         passed: 0,
         sign,
         sign_written: if own_sign {
-            !(pattern.plus && !pattern.minus)
+            !pattern.plus || pattern.minus
         } else {
             sign == b'+' && pattern.unfilled && pattern.sign == Sign::None
         },

@@ -70,7 +70,7 @@ pub(super) fn moment(text: &str) -> Option<Moment> {
         Some(rest) => (rest.trim_end(), true),
         None => (text.strip_suffix("AD").map_or(text, str::trim_end), false),
     };
-    let split = text.find(|letter: char| letter == 'T' || letter == 't' || letter == ' ').unwrap_or(text.len());
+    let split = text.find(['T', 't', ' ']).unwrap_or(text.len());
     let (date, rest) = text.split_at(split);
     let mut parts = date.splitn(3, ['-', '/']);
     let mut number = || {

@@ -268,10 +268,10 @@ fn spec(rest: &mut &str, arguments: &[Value<'_>], next: &mut usize) -> Result<Sp
         spec.left = true;
         *rest = behind;
     }
-    if let Some(behind) = rest.strip_prefix('*') {
-        *rest = behind;
-        let mut behind = *rest;
-        let place = match number(&mut behind).zip(behind.strip_prefix('$')) {
+    if let Some(behind_star) = rest.strip_prefix('*') {
+        *rest = behind_star;
+        let mut digits = behind_star;
+        let place = match number(&mut digits).zip(digits.strip_prefix('$')) {
             Some((place, behind)) => {
                 *rest = behind;
                 place

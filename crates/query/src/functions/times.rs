@@ -143,7 +143,7 @@ pub(super) fn of_texts() -> Vec<ScalarUDF> {
 
 /// Texts as values of these types, read as PostgreSQL reads them.
 pub(super) fn of_literals() -> Vec<ScalarUDF> {
-    let read = |to: Kind| vec![form(&[to.clone()], to, |_, arguments| Ok(arguments[0].clone()))];
+    let read = |to: Kind| vec![form(std::slice::from_ref(&to), to.clone(), |_, arguments| Ok(arguments[0].clone()))];
     vec![
         stable("interval_in", read(Interval)),
         stable("timestamp_in", read(Timestamp)),

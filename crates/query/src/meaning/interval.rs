@@ -50,7 +50,10 @@ impl Sum {
     fn add(&mut self, number: &str, unit: Unit) -> Option<()> {
         let (whole, part) = split(number)?;
         let is_whole = part == 0.0;
-        let add = |to: &mut i64, value: i64| Some(*to = to.checked_add(value)?);
+        let add = |to: &mut i64, value: i64| {
+            let _: () = *to = to.checked_add(value)?;
+            Some(())
+        };
         match unit {
             Unit::Micros(of) => {
                 add(&mut self.micros, whole.checked_mul(of)?)?;

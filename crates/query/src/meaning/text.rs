@@ -72,7 +72,7 @@ pub(super) fn boolean(text: &str) -> Result<bool> {
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>> {
     if let Some(digits) = text.strip_prefix("\\x") {
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return exec_err!("invalid hexadecimal data: odd number of digits");
         }
         let value = |digit: u8| (digit as char).to_digit(16).map(|value| value as u8);

@@ -76,7 +76,7 @@ impl Maker {
                 let (all, other) = (self.one_of(&["", " ALL"]), self.rows(depth - 1));
                 format!("({below}) UNION{all} ({other})")
             }
-            15 => format!("SELECT v.a, v.b FROM (VALUES ({{floor}}, {{id}}), (2, 'x'), ({{floor}} * 2, NULL)) v(a, b)"),
+            15 => "SELECT v.a, v.b FROM (VALUES ({floor}, {id}), (2, 'x'), ({floor} * 2, NULL)) v(a, b)".to_string(),
             16 | 17 => {
                 let (l, other) = (self.name(), self.rows(depth - 1));
                 let kind = self.one_of(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "LEFT JOIN"]);

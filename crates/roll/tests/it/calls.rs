@@ -287,3 +287,27 @@ fn what_was_heard_after_the_rhythms_were_kept_is_missed_once() {
     fleet.watch.tick(at(NOON + 11));
     assert!((6.0..8.0).contains(&missed(&fleet, NOON + 11)), "{}", missed(&fleet, NOON + 11));
 }
+
+#[test]
+fn a_goodbye_of_a_shop_that_should_be_open_is_believed_for_half_an_hour() {
+    // Method: three shops with declared hours go with a goodbye, two at noon and one at closing
+    // time. What was stopped at noon is the agent.
+    let mut fleet = everyday(20, UTC);
+    for (shop, hours) in [(3, "24/7"), (4, "Mo-Sa 09:00-20:00"), (5, "Mo-Sa 09:00-20:00")] {
+        fleet.specs[shop].calendar.hours = Some(std::sync::Arc::new(hours.parse().expect("hours")));
+        fleet.watch.set_site(fleet.specs[shop].clone());
+    }
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let ids = [3, 4, 5].map(|shop: usize| fleet.shops[shop].id.clone());
+    ids[..2].iter().for_each(|id| fleet.watch.goodbye(id, at(NOON)));
+    let state = |fleet: &Fleet, id| fleet.watch.verdict(id).expect("watched").state;
+    fleet.run(NOON, NOON + 25, &|shop, _| shop != 3 && shop != 4);
+    ids[..2].iter().for_each(|id| assert_eq!(state(&fleet, id), SiteState::QuietExpected));
+    fleet.run(NOON + 25, NOON + 60, &|shop, _| shop != 3 && shop != 4);
+    ids[..2].iter().for_each(|id| assert_eq!(state(&fleet, id), SiteState::Silent, "{}", fleet.summary()));
+    let closing = 21 * DAY + 19 * 60 + 45;
+    fleet.run(NOON + 60, closing, &|shop, _| shop != 3 && shop != 4);
+    fleet.watch.goodbye(&ids[2], at(closing));
+    fleet.run(closing, closing + 120, &|shop, _| !(3..=5).contains(&shop));
+    assert_eq!(state(&fleet, &ids[2]), SiteState::QuietExpected, "{}", fleet.summary());
+}

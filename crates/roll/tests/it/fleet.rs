@@ -38,7 +38,7 @@ pub(crate) type Fate<'a> = &'a dyn Fn(usize, i64) -> bool;
 
 pub(crate) struct Fleet {
     pub(crate) shops: Vec<Shop>,
-    specs: Vec<SiteSpec>,
+    pub(crate) specs: Vec<SiteSpec>,
     pub(crate) watch: Watch,
     pub(crate) told: Vec<Decision>,
     pub(crate) incidents: BTreeMap<u64, Incident>,

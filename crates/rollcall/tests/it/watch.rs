@@ -369,7 +369,7 @@ fn what_goes_without_a_word_on_the_first_evening_is_named_and_nobody_else() {
             receiver.got("/hook").into_iter().filter(|got| got["body"]["notice"] == "opened").collect();
         let sites: Vec<&str> =
             told.iter().flat_map(|told| told["body"]["sites"].as_array()).flatten().filter_map(Value::as_str).collect();
-        silent.iter().all(|site| sites.contains(&site.as_str())).then(|| sites.len())
+        silent.iter().all(|site| sites.contains(&site.as_str())).then_some(sites.len())
     });
     assert_eq!(told, 5, "nobody else is called about");
     let daily = hq.run(&["channels", "preview", "desk"]);

@@ -203,8 +203,8 @@ pub(super) fn checked(known: &Known, value: &str) -> PgWireResult<String> {
             None => wrong("a number of milliseconds, or of other units as in 500ms, 5s, 2min, 1h"),
         },
         Takes::SearchPath => {
-            let schemas = value.split(',').map(|name| name.trim().trim_matches(['"', '\'']).to_lowercase());
-            let first = schemas.filter(|name| !matches!(name.as_str(), "$user" | "pg_catalog" | "")).next();
+            let mut schemas = value.split(',').map(|name| name.trim().trim_matches(['"', '\'']).to_lowercase());
+            let first = schemas.find(|name| !matches!(name.as_str(), "$user" | "pg_catalog" | ""));
             match first.as_deref() {
                 None | Some("public") => Ok(value.to_owned()),
                 Some(_) => wrong("public alone: write history.TABLE or rollcall.TABLE for tables of other schemas"),
