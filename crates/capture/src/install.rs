@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::{
     error::{CaptureError, Doing},
+    incoming::applied::is_filled_by_hq,
     layout::{self, Layout},
     load,
     shape::{Shape, quote},
@@ -88,6 +89,10 @@ pub(crate) fn check_all(conn: &Connection, specs: &[TableSpec]) -> Result<Vec<Sh
     let shapes = specs.iter().map(|spec| Shape::read(conn, &spec.table)).collect::<Result<Vec<_>, _>>()?;
     let captured_before = if is_installed(conn)? { captured_layouts(conn)? } else { Vec::new() };
     for (index, (shape, spec)) in shapes.iter().zip(specs).enumerate() {
+        if is_filled_by_hq(conn, &shape.name)? {
+            let reason = "HQ fills it; it is not the store's own".to_owned();
+            return Err(CaptureError::Unsupported { table: shape.name.clone(), reason });
+        }
         let at_hq = rollcall_types::TableName::at_hq(&shape.name)
             .map_err(|error| CaptureError::Usage(format!("table {:?} has no name at HQ: {error}", shape.name)))?;
         let others = shapes[..index].iter().map(|other| &other.name);

@@ -37,6 +37,9 @@ impl RosterFile {
     pub(crate) fn read(text: &str) -> Result<Self, HqError> {
         let text = text.trim_start_matches('\u{feff}');
         let delimiter = delimiter(text);
+        // The reader takes a record to begin before the line feed of the line above: a
+        // spreadsheet's lines would be counted one too low.
+        let text = &text.replace("\r\n", "\n");
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(delimiter)
             .trim(csv::Trim::All)
@@ -154,7 +157,11 @@ impl Reading {
             let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
             let named: Vec<&str> = faults.iter().take(FAULTS_MAX).map(String::as_str).collect();
             let count = faults.len();
-            return Err(HqError::Invalid(format!("nothing is imported; {count} faults:\n{}{more}", named.join("\n"))));
+            return Err(HqError::Invalid(format!(
+                "nothing is imported; {count} {}:\n{}{more}",
+                if count == 1 { "fault" } else { "faults" },
+                named.join("\n")
+            )));
         }
         match delimiter {
             b';' => file.notes.push("cells are set apart by semicolons".to_owned()),
@@ -220,6 +227,8 @@ mod tests {
         {
             assert!(said.contains(part), "{part}: {said}");
         }
+        let of_spreadsheet = RosterFile::read(&text.replace('\n', "\r\n")).expect_err("faults").to_string();
+        assert_eq!(of_spreadsheet, said, "lines are counted as people count them");
         let headless = RosterFile::read("name,city\nx,y\n").expect_err("no id").to_string();
         assert!(headless.contains("roster template") && headless.contains("name,city"), "{headless}");
     }

@@ -73,7 +73,8 @@ impl Watch {
             return Some(verdict(SiteState::NeverHeard, None, Some(cause)));
         };
         let quiet_units = (self.now - last) / self.config.contact_unit;
-        if self.guard.deaf().is_some_and(|(since, _)| last < since) && quiet_units > 3 {
+        // Its clock stands still while HQ is deaf, also if it fell silent after that began.
+        if self.guard.deaf().is_some() && quiet_units > 3 {
             return Some(verdict(SiteState::Unknown, last_heard, None));
         }
         let loudness = self.clock.loudness(stream);

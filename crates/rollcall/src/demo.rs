@@ -100,7 +100,11 @@ async fn play(directory: &Path, once: bool, feed: &Arc<Feed>, stage: &mut Stage)
         told = story::tell(&client, feed, stores, old.sites_address()) => told?,
         drawn = drawing => return drawn,
     }
-    if once { Ok(()) } else { draw(client, feed.clone()).await }
+    if once {
+        return Ok(());
+    }
+    feed.say("The stores go on selling until Ctrl-C.".to_owned());
+    draw(client, feed.clone()).await
 }
 
 /// HQ on its usual ports, or on free ones if those are taken.

@@ -40,6 +40,15 @@ pub(super) fn has_applied(conn: &Connection) -> Result<bool, CaptureError> {
         .doing("looking for HQ's tables")
 }
 
+/// Whether HQ fills this table, in any case of letters.
+pub(crate) fn is_filled_by_hq(conn: &Connection, table: &str) -> Result<bool, CaptureError> {
+    if !has_applied(conn)? {
+        return Ok(false);
+    }
+    let known = "SELECT count(*) > 0 FROM main._rollcall_applied WHERE lower(name) = lower(?1)";
+    conn.query_row(known, [table], |row| row.get(0)).doing("looking for HQ's tables")
+}
+
 pub(super) fn applied(conn: &Connection, table: &str) -> Result<Option<Applied>, CaptureError> {
     if !has_applied(conn)? {
         return Ok(None);

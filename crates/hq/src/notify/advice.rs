@@ -38,7 +38,8 @@ pub(super) fn of(incident: &Incident) -> Advice {
             ],
         ),
         Kind::HqBlind => advice(
-            "HQ itself cannot hear. Nothing is said about any site until it can.",
+            "HQ itself cannot hear, or was stopped. Nothing is said about any site until 10 minutes after nine tenths of them are heard \
+             again and have sent their backlogs, or an hour after most are heard.",
             &[
                 "Is HQ's own network up, and its address for sites reachable from outside?",
                 "Is its disk or object store writable (the log of `rollcall hq`)?",

@@ -311,3 +311,16 @@ fn a_goodbye_of_a_shop_that_should_be_open_is_believed_for_half_an_hour() {
     fleet.run(closing, closing + 120, &|shop, _| !(3..=5).contains(&shop));
     assert_eq!(state(&fleet, &ids[2]), SiteState::QuietExpected, "{}", fleet.summary());
 }
+
+#[test]
+fn a_site_that_falls_silent_while_hq_is_deaf_is_unknown_and_not_recovering() {
+    let mut fleet = everyday(20, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    // HQ is off for half an hour. All are back with a backlog; then one goes.
+    fleet.run(NOON + 30, NOON + 32, &|_, _| true);
+    let ids: Vec<_> = fleet.shops.iter().map(|shop| shop.id.clone()).collect();
+    ids.iter().for_each(|id| fleet.watch.set_backlog(id, true));
+    fleet.run(NOON + 32, NOON + 38, &|shop, _| shop != 3);
+    assert_eq!(fleet.watch.verdict(&ids[3]).expect("watched").state, SiteState::Unknown, "{}", fleet.summary());
+    assert_eq!(fleet.watch.verdict(&ids[4]).expect("watched").state, SiteState::Recovering);
+}

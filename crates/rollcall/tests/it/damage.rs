@@ -71,7 +71,7 @@ fn a_table_whose_log_is_damaged_is_set_aside_and_stated_again_after_a_repair() {
     // One is away while the lake is mended, and is missing until it is back.
     boston.stop();
     let said = repair(&mut hq);
-    assert!(said.contains("2 sites (boston-01 to seattle-01) state their rows again"), "{said}");
+    assert!(said.contains("2 sites (boston-01 to seattle-01) send their rows again"), "{said}");
     wait_for("the one that is there", || (hq.missing("SELECT count(*) FROM sale").len() == 1).then_some(()));
     assert!(hq.missing("SELECT count(*) FROM sale")[0].starts_with("boston-01"));
     boston.run(None);
