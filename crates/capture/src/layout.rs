@@ -42,8 +42,7 @@ impl Layout {
         for name in excluded {
             let column = shape.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name));
             let column = column.ok_or_else(|| {
-                let near = rollcall_types::nearest(name, shape.columns.iter().map(|column| column.name.as_str()));
-                let near = near.map_or_else(String::new, |near| format!("; is {near:?} meant?"));
+                let near = rollcall_types::is_meant(name, shape.columns.iter().map(|column| column.name.as_str()));
                 CaptureError::Usage(format!("--exclude: table {:?} has no column {name:?}{near}", shape.name))
             })?;
             left_out.push(column.name.clone());

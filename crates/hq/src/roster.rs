@@ -20,7 +20,7 @@ use crate::{
     authority::random_bytes,
     error::HqError,
     invitations::{INVITATION, InvitationRecord, Usable, usable},
-    roster_file::{RosterFile, zone_by_place},
+    roster_file::{RosterFile, with_zone_by_place},
 };
 
 pub(crate) const SITE: &str = "site";
@@ -434,8 +434,8 @@ impl Roster {
                         view.get(SITE, site.as_str()).map(|record| record.parse()).transpose()?;
                     let before = known.as_ref().filter(|_| !how.replace).map(|record| record.attributes.clone());
                     let mut attributes = before.unwrap_or_default().changed(row);
-                    if let Some(zone) = zone_by_place(&attributes) {
-                        attributes = attributes.with(&BTreeMap::from([("tz".to_owned(), zone.to_owned())]));
+                    if let Some(placed) = with_zone_by_place(&attributes) {
+                        attributes = placed;
                         report.zones_by_place.push(site.clone());
                     } else if attributes.get("tz").is_none() {
                         report.without_zone.push(site.clone());
@@ -497,8 +497,9 @@ impl Roster {
             .collect();
         self.change(site, by, now, |record| {
             let mut after = record.attributes.changed(&changes);
-            if let Some(zone) = zone_by_place(&after).filter(|_| !changes.contains_key("tz")) {
-                after = after.with(&BTreeMap::from([("tz".to_owned(), zone.to_owned())]));
+            // Who takes a zone away means it.
+            if !changes.contains_key("tz") {
+                after = with_zone_by_place(&after).unwrap_or(after);
             }
             check_calendar(&after)?;
             let changed = changes_of(site, &record.attributes, &after);
@@ -539,10 +540,8 @@ impl Roster {
                     Some(value) => value,
                     None => SiteRecord { number: numbers.next(), listed_at: Some(now), ..SiteRecord::default() },
                 };
-                value.attributes = value.attributes.with(attributes);
-                if let Some(zone) = zone_by_place(&value.attributes) {
-                    value.attributes = value.attributes.with(&BTreeMap::from([("tz".to_owned(), zone.to_owned())]));
-                }
+                let said = value.attributes.with(attributes);
+                value.attributes = with_zone_by_place(&said).unwrap_or(said);
                 let mut records: Vec<Record> = Vec::new();
                 if before.as_ref() != Some(&value) {
                     records.push(view.next(SITE, site.as_str(), &value, now, by)?);

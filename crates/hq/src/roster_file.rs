@@ -188,12 +188,14 @@ fn with_point(value: &str) -> Option<String> {
     (is_digits(whole.trim_start_matches('-')) && is_digits(part) && f64::from_str(&number).is_ok()).then_some(number)
 }
 
-/// The zone of a site that has none, by its country or state, where that tells it.
-pub(crate) fn zone_by_place(attributes: &Attributes) -> Option<&'static str> {
+/// The attributes with the zone that the country or state tells; none if there is a zone, or these
+/// do not tell it.
+pub(crate) fn with_zone_by_place(attributes: &Attributes) -> Option<Attributes> {
     if attributes.get("tz").is_some() {
         return None;
     }
-    zone_of(attributes.get("country"), attributes.get("state"))
+    let zone = zone_of(attributes.get("country"), attributes.get("state"))?;
+    Some(attributes.with(&BTreeMap::from([("tz".to_owned(), zone.to_owned())])))
 }
 
 #[cfg(test)]

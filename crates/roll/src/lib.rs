@@ -48,7 +48,7 @@ pub use incident::{
 };
 pub use learn::{Family, Learned, Past, pace};
 pub use memory::{Remembered, RememberedStream};
-pub use replay::{AlarmRate, BUDGET, HistoryEvent, Replayed, replay, tune};
+pub use replay::{AlarmRate, BUDGET, HistoryEvent, Replayed, replay, site_months, tune};
 pub use rhythm::{Counts, Gaps, HALF_LIFE_DAYS, prior_hours};
 pub use shape::{Shape, Unit};
 pub use site::{CONTACT, Decision, SiteSpec, Verdict, WatchConfig};
@@ -56,5 +56,5 @@ pub use stream::{
     CalendarId, Change, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
 };
 pub use surprise::{Tail, Tails, cusum, expected_for, surprise};
-pub use tuning::{Achieved, Tuning};
+pub use tuning::{Achieved, SITE_MONTHS_MIN, Tuning};
 pub use watch::Watch;

@@ -63,11 +63,10 @@ impl AlarmRate {
         let counted_from = start.plus_micros(LEARNING_DAYS * DAY);
         let counts = |at: Timestamp| at >= counted_from;
         let is_page = |decision: &&Decision| matches!(decision.notice, Notice::Opened | Notice::Again);
-        let days = (until.as_micros() - counted_from.as_micros()).max(0) as f64 / DAY as f64;
         let after = || incidents.values().filter(|incident| counts(incident.opened_at));
         let peaks = || after().filter(|incident| !incident.was_held).filter_map(|incident| incident.peak_nines);
         Self {
-            site_months: sites as f64 * days / 30.44,
+            site_months: months_of(sites, start, until),
             pages: told.iter().filter(is_page).filter(|decision| counts(decision.at)).count(),
             screens: after().filter(|incident| !incident.was_held && incident.kind != Kind::HqBlind).count(),
             natural_pages: peaks().filter(|peak| *peak >= thresholds.page).count(),
@@ -119,7 +118,6 @@ pub fn replay(
     mut progress: impl FnMut(usize),
 ) -> Replayed {
     let Some(first) = history.first() else { return Replayed::default() };
-    let floor = |at: Timestamp| Timestamp::from_micros(at.as_micros().div_euclid(MINUTE) * MINUTE);
     let start = floor(first.at);
     let thresholds = config.thresholds;
     let mut watch = Watch::new(config, start);
@@ -146,6 +144,21 @@ pub fn replay(
     }
     let rate = AlarmRate::of(sites.len(), start, until, thresholds, &incidents, &told);
     Replayed { incidents: incidents.into_values().collect(), told, rate }
+}
+
+/// The minute in which it is.
+fn floor(at: Timestamp) -> Timestamp {
+    Timestamp::from_micros(at.as_micros().div_euclid(MINUTE) * MINUTE)
+}
+
+fn months_of(sites: usize, start: Timestamp, until: Timestamp) -> f64 {
+    let counted = until.as_micros() - start.plus_micros(LEARNING_DAYS * DAY).as_micros();
+    sites as f64 * (counted.max(0) as f64 / DAY as f64) / 30.44
+}
+
+/// The site-months of a history that count, as [`AlarmRate::site_months`].
+pub fn site_months(sites: &[SiteSpec], history: &[HistoryEvent], until: Timestamp) -> f64 {
+    history.first().map_or(0.0, |first| months_of(sites.len(), floor(first.at), until))
 }
 
 /// The lowest thresholds, in steps of a quarter, that keep within the budget on this history,

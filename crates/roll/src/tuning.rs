@@ -22,7 +22,7 @@ use crate::{
 /// Weeks that count, the running one among them.
 const WEEKS: usize = 8;
 /// Site-months below which nothing is concluded.
-const SITE_MONTHS_MIN: f64 = 10.0;
+pub const SITE_MONTHS_MIN: f64 = 10.0;
 /// Thresholds move by so many nines a week at most.
 const STEP_MAX: f64 = 0.5;
 /// Peaks are kept in steps of a tenth of a nine, from two nines on.

@@ -13,14 +13,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use rollcall_hq::{Channel, roster_from_csv};
-use rollcall_roll::{Decision, Incident, SiteSpec, Thresholds, WatchConfig, replay, tune};
+use rollcall_roll::{
+    Decision, Incident, SITE_MONTHS_MIN, SiteSpec, Thresholds, WatchConfig, replay, site_months, tune,
+};
 use rollcall_types::SiteId;
 use serde_json::{Value, json};
 
 use report::Report;
-
-/// Below this a running HQ sets no thresholds either.
-const TUNING_MONTHS_MIN: f64 = 10.0;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
@@ -82,23 +81,20 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     let mut config = WatchConfig { thresholds: Thresholds { red, page, ..usual }, ..WatchConfig::default() };
     if args.tune {
-        let spinner = ProgressBar::new_spinner().with_message("replaying with other thresholds");
-        let months = replay(&sites, &history, until, config.clone(), |_| {}).rate.site_months;
+        let months = site_months(&sites, &history, until);
         // The lowest thresholds keep within any budget where nothing was counted.
-        let found = if months < TUNING_MONTHS_MIN {
+        if months < SITE_MONTHS_MIN {
             eprintln!(
-                "too little history to tune by: {months:.1} site-months after the first 14 days, and {TUNING_MONTHS_MIN} are needed"
+                "too little history to tune by: {months:.1} site-months after the first 14 days, and {SITE_MONTHS_MIN} are needed"
             );
-            Some(config.thresholds)
         } else {
-            tune(&sites, &history, until, &config, || spinner.tick())
-        };
-        spinner.finish_and_clear();
-        let Some(found) = found else { bail!("no threshold up to 11 keeps within the budget on this history") };
-        if months >= TUNING_MONTHS_MIN {
+            let spinner = ProgressBar::new_spinner().with_message("replaying with other thresholds");
+            let found = tune(&sites, &history, until, &config, || spinner.tick());
+            spinner.finish_and_clear();
+            let Some(found) = found else { bail!("no threshold up to 11 keeps within the budget on this history") };
             eprintln!("proposed: --red {} --page {}", found.red, found.page);
+            config.thresholds = found;
         }
-        config.thresholds = found;
     }
     let bar = ProgressBar::new(history.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {percent} % of {len} events, {eta} left")?);

@@ -1,6 +1,6 @@
 //! What can be said on the agent's command line.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use rollcall_capture::{ListedTable, Source, TableSpec};
@@ -231,20 +231,14 @@ impl JoinArgs {
             state,
             replaces_site: self.replace_site,
             tables: self.specs()?,
-            included: self.included()?,
+            included: self.include.iter().map(|text| table_column("--include", text)).collect::<Result<_, _>>()?,
             contact: self.contact.clone(),
-            event_times: event_times(&self.event_time)?,
+            event_times: self
+                .event_time
+                .iter()
+                .map(|text| table_column("--event-time", text))
+                .collect::<Result<_, _>>()?,
         })
-    }
-
-    fn included(&self) -> Result<Vec<(String, String)>, SiteError> {
-        let pair = |text: &String| {
-            let (table, column) = text
-                .split_once('.')
-                .ok_or_else(|| SiteError::Usage(format!("--include {text:?}: write it as table.column")))?;
-            Ok((table.to_owned(), column.to_owned()))
-        };
-        self.include.iter().map(pair).collect()
     }
 
     fn specs(&self) -> Result<Vec<TableSpec>, SiteError> {
@@ -255,8 +249,7 @@ impl JoinArgs {
                 let known = listed.iter().map(|listed| listed.table.as_str());
                 for except in &self.except {
                     if !listed.iter().any(|listed| listed.table.eq_ignore_ascii_case(except.trim())) {
-                        let near = rollcall_types::nearest(except, known);
-                        let near = near.map_or_else(String::new, |near| format!("; is {near:?} meant?"));
+                        let near = rollcall_types::is_meant(except, known);
                         return Err(SiteError::Usage(format!(
                             "--except {except}: no such table in this database{near}"
                         )));
@@ -291,25 +284,20 @@ pub(crate) fn listed(database: &std::path::Path) -> Result<Vec<ListedTable>, Sit
 fn with_exclusions(tables: Vec<String>, exclude: &[String]) -> Result<Vec<TableSpec>, SiteError> {
     let mut specs: Vec<TableSpec> = tables.into_iter().map(|table| TableSpec { table, excluded: Vec::new() }).collect();
     for text in exclude {
-        let wrong = |why: &str| SiteError::Usage(format!("--exclude {text:?}: {why}"));
-        let (table, column) = text.split_once('.').ok_or_else(|| wrong("write it as table.column"))?;
-        let Some(place) = specs.iter().position(|spec| spec.table.eq_ignore_ascii_case(table)) else {
-            let near = rollcall_types::nearest(table, specs.iter().map(|spec| spec.table.as_str()));
-            let near = near.map_or_else(String::new, |near| format!("; is {near:?} meant?"));
-            return Err(wrong(&format!("that table is not among --tables{near}")));
+        let (table, column) = table_column("--exclude", text)?;
+        let Some(place) = specs.iter().position(|spec| spec.table.eq_ignore_ascii_case(&table)) else {
+            let near = rollcall_types::is_meant(&table, specs.iter().map(|spec| spec.table.as_str()));
+            return Err(SiteError::Usage(format!("--exclude {text:?}: that table is not among --tables{near}")));
         };
-        specs[place].excluded.push(column.to_owned());
+        specs[place].excluded.push(column);
     }
     Ok(specs)
 }
 
-/// From `table.column`.
-fn event_times(said: &[String]) -> Result<BTreeMap<String, String>, SiteError> {
-    let pair = |text: &String| {
-        let wrong = || SiteError::Usage(format!("--event-time {text:?}: write it as table.column"));
-        text.split_once('.').map(|(table, column)| (table.to_owned(), column.to_owned())).ok_or_else(wrong)
-    };
-    said.iter().map(pair).collect()
+/// What an option says as `table.column`.
+fn table_column(option: &str, text: &str) -> Result<(String, String), SiteError> {
+    let pair = text.split_once('.').map(|(table, column)| (table.to_owned(), column.to_owned()));
+    pair.ok_or_else(|| SiteError::Usage(format!("{option} {text:?}: write it as table.column")))
 }
 
 /// Unconfirmed for longer than this is too long, unless told otherwise.

@@ -26,7 +26,7 @@ pub use describe::describe;
 pub use id::{HQ_SITE, InvalidName, SiteId, SiteNumber, TableName, hq_identifier};
 pub use load_reason::LoadReason;
 pub use manifest::{Manifest, Stated};
-pub use nearest::nearest;
+pub use nearest::{is_meant, nearest};
 pub use plain::{TEXT_BYTES_MAX, plain, steers};
 pub use position::{ChainHash, Epoch, Seq};
 pub use state::{Cause, SiteState, roll_sentence};

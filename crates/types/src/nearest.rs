@@ -1,14 +1,18 @@
 //! What a person may have meant who misspelt a name.
 
 /// The known name that is most like what was said: the same but for case, or few letters away from
-/// it (Damerau-Levenshtein distance of
-/// at most a third of its length, at least 1).
+/// it (Damerau-Levenshtein distance of at most a third of its length, at least 1).
 pub fn nearest<'a>(said: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let said = said.to_lowercase();
     let distance = |name: &&str| strsim::damerau_levenshtein(&said, &name.to_lowercase());
     let near = known.into_iter().map(|name| (distance(&name), name));
     let near = near.filter(|(distance, _)| *distance <= (said.chars().count() / 3).max(1));
     near.min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
+}
+
+/// The end of an error about a name that is not known: which one may be meant, if one is near.
+pub fn is_meant<'a>(said: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(said, known).map_or_else(String::new, |near| format!("; is {near:?} meant?"))
 }
 
 #[cfg(test)]

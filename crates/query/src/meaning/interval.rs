@@ -51,7 +51,7 @@ impl Sum {
         let (whole, part) = split(number)?;
         let is_whole = part == 0.0;
         let add = |to: &mut i64, value: i64| {
-            let _: () = *to = to.checked_add(value)?;
+            *to = to.checked_add(value)?;
             Some(())
         };
         match unit {

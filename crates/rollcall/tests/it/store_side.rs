@@ -145,8 +145,7 @@ fn rows_past_the_triggers_are_an_incident_until_they_are_here() {
         (store.sql("SELECT count(*) FROM _rollcall_meta WHERE k = 'counted:items'") == "1").then_some(())
     });
     let past =
-        ".dbconfig enable_trigger off\nINSERT INTO items VALUES ('unseen', 'y'); DELETE FROM items WHERE sku = 'none';"
-            .to_string();
+        ".dbconfig enable_trigger off\nINSERT INTO items VALUES ('unseen', 'y'); DELETE FROM items WHERE sku = 'none';";
     let mut shell = Command::new("sqlite3").arg(&store.database).stdin(Stdio::piped()).spawn().expect("runs");
     std::io::Write::write_all(&mut shell.stdin.take().expect("piped"), past.as_bytes()).expect("writes");
     assert!(shell.wait().expect("ends").success());
