@@ -178,6 +178,26 @@ fn a_short_lived_certificate_is_renewed_even_after_it_expired() {
 }
 
 #[test]
+fn a_site_has_the_zone_of_its_country_however_it_came_onto_the_roster() {
+    // Method: the same place by each of the three ways; without a zone its times would be read as
+    // UTC.
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let file = directory.path().join("sites.csv");
+    std::fs::write(&file, "id,country\nwien-01,AT\nwien-03,\n").expect("writes");
+    let ran = |arguments: &[&str]| hq.run(&[&["roster"], arguments].concat());
+    ran(&["import", file.to_str().expect("text")]);
+    assert!(ran(&["invite", "wien-02", "--new", "--set", "country=AT"]).status.success());
+    assert!(ran(&["set", "wien-03", "country=AT"]).status.success());
+    let zones = || hq.value("SELECT string_agg(id || ' ' || coalesce(tz, '-'), ', ' ORDER BY id) FROM sites");
+    let expected = "wien-01 Europe/Vienna, wien-02 Europe/Vienna, wien-03 Europe/Vienna";
+    assert_eq!(zones().as_deref(), Some(expected));
+    // Who takes a zone away means it.
+    assert!(ran(&["set", "wien-03", "tz="]).status.success());
+    assert_eq!(zones().as_deref(), Some("wien-01 Europe/Vienna, wien-02 Europe/Vienna, wien-03 -"));
+}
+
+#[test]
 fn a_slip_adds_no_site_and_a_wrong_retirement_is_taken_back() {
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
