@@ -94,8 +94,10 @@ pub(crate) fn changed(before: &StateView, after: &StateView, by: &str) -> (Optio
 /// Records requests that change something.
 pub(crate) async fn record(State(shared): State<Arc<Shared>>, mut request: Request<Body>, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // What only looks at what would change changes nothing either.
+    let is_dry = request.uri().query().is_some_and(|query| query.split('&').any(|one| one == "dry_run=true"));
     // Questions change nothing, and have a log of their own.
-    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(&method) || path == "/api/sql" {
+    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(&method) || path == "/api/sql" || is_dry {
         return next.run(request).await;
     }
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());

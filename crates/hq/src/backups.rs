@@ -159,8 +159,9 @@ async fn restore_directory(
     }
     let after = positions(target).await?;
     let has_come_further = |site: &SiteId, known: &BTreeMap<(String, u32), u64>| {
-        let now = after.get(site);
-        known.iter().any(|(table, seq)| now.and_then(|now| now.get(table)).is_none_or(|now| now < seq))
+        // One that joined after the backup is not in it at all.
+        let Some(now) = after.get(site) else { return true };
+        known.iter().any(|(table, seq)| now.get(table).is_none_or(|now| now < seq))
     };
     let sites = match before {
         Some(before) => {

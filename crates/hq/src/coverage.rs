@@ -10,8 +10,8 @@ use rollcall_lake::Lives;
 use rollcall_query::{Cover, ScanScope, Scope};
 use rollcall_roll::Watch;
 use rollcall_types::{
-    Cause, ColumnMisfits, Coverage, GroupCoverage, MissingSite, Share, Shortfall, SiteId, SiteNumber, SiteState,
-    TableName, Timestamp,
+    Cause, ColumnMisfits, Coverage, GroupCoverage, HQ_SITE, MissingSite, Share, Shortfall, SiteId, SiteNumber,
+    SiteState, TableName, Timestamp, Unlisted, nearest,
 };
 
 use crate::{
@@ -115,6 +115,8 @@ impl std::fmt::Debug for Covering {
 const CLOSED_MAX: Duration = Duration::from_secs(16 * 3600);
 /// Groups that an answer lists one by one.
 const GROUPS_MAX: usize = 1000;
+/// Unknown ids of which it is said which site may be meant.
+const NEAREST_MAX: usize = 8;
 /// Sites by which the rows that a question should find are estimated.
 const SAMPLE: usize = 1000;
 
@@ -217,6 +219,7 @@ impl Cover for Covering {
         }
         coverage.groups = groups.finish();
         coverage.misfits = self.misfits_of(scope);
+        coverage.unlisted = self.unlisted(scope);
         coverage
     }
 }
@@ -244,7 +247,7 @@ impl Covering {
         let all = vec![true; self.view.ids.len()];
         let scan = |table| ScanScope { table, sites: all.clone(), until: None, from: None, columns: Vec::new() };
         let scans = self.shared.lake.shown_tables().into_keys().map(scan).collect();
-        self.coverage(&Scope { scans, grouped_by: Vec::new() })
+        self.coverage(&Scope { scans, ..Scope::default() })
     }
 
     /// The columns that are read, and lack values of sites that the question is about.
@@ -259,14 +262,27 @@ impl Covering {
             if scans.is_empty() {
                 continue;
             }
-            let mut of_asked = misfits.clone();
+            let mut of_asked = misfits.column.clone();
             of_asked.sites.retain(|site, _| scans.iter().any(|scan| is_asked(scan, site)));
             of_asked.values = of_asked.sites.values().sum();
+            of_asked.is_many = of_asked.sites.keys().any(|site| misfits.many.contains(site));
             if of_asked.values > 0 {
                 found.push(of_asked);
             }
         }
         found
+    }
+
+    /// Ids that the question asks for and that nobody has: a typing error reads like a site without
+    /// sales.
+    fn unlisted(&self, scope: &Scope) -> Vec<Unlisted> {
+        let of = |(index, id): (usize, &String)| {
+            // Each is compared with the whole roster.
+            let near = (index < NEAREST_MAX).then(|| nearest(id, self.view.ids.iter().map(SiteId::as_str))).flatten();
+            Unlisted { id: id.clone(), meant: near.and_then(|near| SiteId::new(near).ok()) }
+        };
+        let asked = scope.unlisted.iter().filter(|id| *id != HQ_SITE);
+        asked.enumerate().map(of).collect()
     }
 
     fn scanned<'a>(&'a self, scan: &'a ScanScope) -> Scanned<'a> {

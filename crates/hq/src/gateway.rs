@@ -14,7 +14,7 @@ use std::{
 use futures::{SinkExt, channel::mpsc};
 use rollcall_lake::Lake;
 use rollcall_roll::Condition;
-use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe};
+use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, counted, describe};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN, Refusal,
     proto::{
@@ -294,7 +294,8 @@ impl Control {
         let off = self.shared.clock.site_is_off(session.clock_off.load(Ordering::Relaxed));
         let site = &session.site;
         if session.is_clock_off.swap(off.is_some(), Ordering::Relaxed) || off.is_some() {
-            let clock = off.map(|off| format!("the clock of {site} is off by {} minutes", off.as_secs() / 60));
+            let clock = off
+                .map(|off| format!("the clock of {site} is off by {}", counted(off.as_secs() as usize / 60, "minute")));
             self.shared.heard(site, Heard::Condition(Condition::Clock, clock));
         }
     }

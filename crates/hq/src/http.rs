@@ -109,6 +109,7 @@ pub(crate) struct Admin(pub(crate) String);
 async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response> {
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let is_token = given.as_ref().is_some_and(|given| given.starts_with("Bearer "));
+    let has_proof = given.is_some();
     let proof = if is_token { Proof::Token } else { Proof::Password };
     let identity = match given {
         Some(given) => match given.strip_prefix("Bearer ") {
@@ -130,7 +131,11 @@ async fn identify(parts: &mut Parts, shared: &App) -> Result<Identity, Response>
     }
     identity.ok_or_else(|| {
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"rollcall\"")];
-        let error = json!({"error": "a password (of user admin, for one) or a token is needed"});
+        let error = json!({"error": match (has_proof, proof) {
+            (false, _) => "a password (of user admin, for one) or a token is needed",
+            (true, Proof::Token) => "this token is not known here: it is misspelt, was removed or has expired",
+            (true, _) => "wrong user or password",
+        }});
         (StatusCode::UNAUTHORIZED, challenge, Json(error)).into_response()
     })
 }

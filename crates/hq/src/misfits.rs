@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::{error::HqError, health::Health};
 
-/// More misfits than this in a column of a site are told …
-const TOLD_ABOVE: u64 = 10;
-/// … and so is more than this share of the rows that a site sent of a table in a day.
-const TOLD_SHARE: u64 = 100;
+/// More misfits than this in a column of a site are many …
+const FEW_MAX: u64 = 10;
+/// … and so is more than one in so many of the rows that a site sent of a table in a day.
+const FEW_SHARE: u64 = 100;
 /// Rows with misfits that are looked at, of one table.
 const ROWS_MAX: usize = 200_000;
 /// Values by which a type is proposed, of one column.
@@ -27,7 +27,16 @@ const VALUES_MAX: usize = 20_000;
 const COUNT_AGAIN: Duration = Duration::from_secs(300);
 
 /// Columns of sites that lack values, by table and column.
-pub(crate) type Misfits = BTreeMap<(TableName, String), ColumnMisfits>;
+pub(crate) type Misfits = BTreeMap<(TableName, String), Lacking>;
+
+/// A column that lacks values. Every answer that reads it says how many; of sites that lack many
+/// there is an incident, and no such answer is complete.
+#[derive(Debug, Clone)]
+pub(crate) struct Lacking {
+    pub(crate) column: ColumnMisfits,
+    /// The sites that lack many.
+    pub(crate) many: BTreeSet<SiteId>,
+}
 
 /// What is known of a table.
 #[derive(Debug, Clone)]
@@ -36,7 +45,7 @@ struct Known {
     rows: u64,
     version: u64,
     counted: Instant,
-    told: Vec<ColumnMisfits>,
+    told: Vec<Lacking>,
 }
 
 impl Known {
@@ -100,7 +109,7 @@ impl MisfitCounts {
                     }
                 }
             };
-            all.extend(told.into_iter().map(|column| ((name.clone(), column.column.clone()), column)));
+            all.extend(told.into_iter().map(|lacking| ((name.clone(), lacking.column.column.clone()), lacking)));
         }
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
     }
@@ -124,7 +133,7 @@ async fn count(
     table: &TableName,
     kinds: &BTreeMap<String, ColumnType>,
     current: &Extras,
-) -> Result<Vec<ColumnMisfits>, HqError> {
+) -> Result<Vec<Lacking>, HqError> {
     let sql = format!(
         "SELECT _site, CAST(CAST(_received_at AS DATE) AS VARCHAR) AS day, _misfit FROM \"{table}\" WHERE _misfit IS NOT NULL LIMIT {ROWS_MAX}"
     );
@@ -156,20 +165,20 @@ async fn count(
             *sites.entry(site.clone()).or_default() += count;
         }
         let few: BTreeSet<SiteId> =
-            sites.iter().filter(|(_, count)| **count <= TOLD_ABOVE).map(|(site, _)| site.clone()).collect();
+            sites.iter().filter(|(_, count)| **count <= FEW_MAX).map(|(site, _)| site.clone()).collect();
         let large = large_shares(engine, table, &few, &found.by_day).await?;
-        sites.retain(|site, _| !few.contains(site) || large.contains(site));
-        if sites.is_empty() {
-            continue;
-        }
-        told.push(ColumnMisfits {
+        let many: BTreeSet<SiteId> =
+            sites.keys().filter(|site| !few.contains(*site) || large.contains(*site)).cloned().collect();
+        let column = ColumnMisfits {
             table: table.clone(),
             column,
             kind: kind.delta(),
             values: sites.values().sum(),
             sites,
+            is_many: !many.is_empty(),
             fits: propose_wider(*kind, found.values.iter()).map(ColumnType::delta),
-        });
+        };
+        told.push(Lacking { column, many });
     }
     Ok(told)
 }
@@ -200,7 +209,7 @@ async fn large_shares(
             };
             let (Ok(site), Ok(count)) = (SiteId::new(site), count.parse::<u64>()) else { continue };
             let misfits = by_day.get(&(site.clone(), day.to_owned())).copied().unwrap_or_default();
-            if misfits * TOLD_SHARE > count {
+            if misfits * FEW_SHARE > count {
                 large.insert(site);
             }
         }
@@ -222,19 +231,20 @@ fn text_at(column: &StringArray, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// What is to be said of each site whose values do not fit.
+/// What is to be said of each site of which many values do not fit.
 pub(crate) fn by_site(misfits: &Misfits) -> BTreeMap<SiteId, String> {
     let mut texts: BTreeMap<SiteId, Vec<String>> = BTreeMap::new();
-    for column in misfits.values() {
-        for (site, count) in &column.sites {
+    for Lacking { column, many } in misfits.values() {
+        for (site, count) in column.sites.iter().filter(|(site, _)| many.contains(*site)) {
             let how = match &column.fits {
                 Some(kind) => {
                     format!("`rollcall tables retype {} {} '{kind}'` takes them in", column.table, column.column)
                 }
                 None => "no wider type takes them in".to_owned(),
             };
+            let (noun, verb) = if *count == 1 { ("value", "is") } else { ("values", "are") };
             let text = format!(
-                "{count} values of {}.{} are no {} and are missing in answers (they are in _misfit); {how}",
+                "{count} {noun} of {}.{} {verb} no {} and {verb} missing in answers (they are in _misfit); {how}",
                 column.table, column.column, column.kind
             );
             texts.entry(site.clone()).or_default().push(text);

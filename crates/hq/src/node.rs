@@ -108,6 +108,23 @@ pub struct HqConfig {
 }
 
 impl HqConfig {
+    /// Where sites reach this node; empty if that cannot be told.
+    fn advertised(&self) -> String {
+        match &self.advertise {
+            Some(address) => address.clone(),
+            None if self.listen_sites.ip().is_unspecified() => String::new(),
+            None => self.listen_sites.to_string(),
+        }
+    }
+
+    /// The same for people, with `HOST` for a name that only they know.
+    pub(crate) fn address_for_sites(&self) -> String {
+        match self.advertised() {
+            known if known.is_empty() => format!("HOST:{}", self.listen_sites.port()),
+            known => known,
+        }
+    }
+
     /// The defaults, on this directory: loopback only, beacons every 30 s, silence after 10
     /// business minutes.
     pub fn new(data: PathBuf) -> Self {
@@ -333,11 +350,12 @@ fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, HqError
 
 impl Node {
     /// Opens the lake and serves until [`Node::stop`].
-    pub async fn start(config: HqConfig) -> Result<Self, HqError> {
+    pub async fn start(mut config: HqConfig) -> Result<Self, HqError> {
         // Nothing is made where a port is taken.
         let (sites_socket, sites) = bind(config.listen_sites, "sites")?;
         let (pg_socket, pg) = bind(config.listen_pg, "clients of PostgreSQL")?;
         let (http_socket, http) = bind(config.listen_http, "the API")?;
+        config.listen_sites = sites;
         let lake = Arc::new(open_lake(&config).await?);
         let key = access::node_key(&config.data, &lake).await?;
         let vault = lake.vault(key.clone());
@@ -361,7 +379,7 @@ impl Node {
         });
         let checks_files = config.check_files.unwrap_or(!lake.is_shared());
         let limits = EngineLimits { checks_files, ..EngineLimits::default() };
-        let relay = lake.is_shared().then(|| Relay::new(lake.store().clone(), advertised(&config, sites)));
+        let relay = lake.is_shared().then(|| Relay::new(lake.store().clone(), config.advertised()));
         let shared = Arc::new(Shared {
             clock,
             relay,
@@ -516,15 +534,6 @@ async fn open_lake(config: &HqConfig) -> Result<Lake, HqError> {
     let made = std::fs::create_dir_all(&config.data);
     made.map_err(|source| HqError::Io { doing: format!("creating {}", config.data.display()), source })?;
     Ok(Lake::open_shared(store, config.lake.clone()).await?)
-}
-
-/// Where sites reach this node, if that can be told.
-fn advertised(config: &HqConfig, listening: SocketAddr) -> String {
-    match &config.advertise {
-        Some(address) => address.clone(),
-        None if listening.ip().is_unspecified() => String::new(),
-        None => listening.to_string(),
-    }
 }
 
 /// Tells the operator's commands on this machine where this node listens.

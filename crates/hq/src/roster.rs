@@ -256,6 +256,9 @@ pub struct Invitation {
     pub token: String,
     /// It is worthless after this.
     pub expires_at: Timestamp,
+    /// Where the site calls, as `HOST:PORT`; `HOST` itself if HQ does not know its own name.
+    #[serde(default)]
+    pub hq: Option<String>,
 }
 
 /// What an import did.
@@ -558,7 +561,7 @@ impl Roster {
                 Ok((records, ()))
             })
             .await?;
-        Ok(Invitation { site: site.clone(), token: encode_token(site, &secret, fingerprint), expires_at })
+        Ok(Invitation { site: site.clone(), token: encode_token(site, &secret, fingerprint), expires_at, hq: None })
     }
 
     /// Whether an invitation may be used now, with this key if one is known; nothing is changed.

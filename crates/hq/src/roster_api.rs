@@ -108,7 +108,9 @@ async fn invite(
     if !request.new {
         must_be_listed(&shared, &site)?;
     }
-    let invitation = shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
+    let mut invitation =
+        shared.roster.invite(&site, &request.attributes, &fingerprint, life, &by, shared.now()).await?;
+    invitation.hq = Some(shared.config.address_for_sites());
     Ok(Json(invitation).into_response())
 }
 

@@ -54,6 +54,7 @@ pub const ERROR_MARK: &str = "# rollcall.error ";
 const COVERAGE_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage");
 const MISSING_HEADER: HeaderName = HeaderName::from_static("x-rollcall-missing");
 /// How many columns that the question reads lack values which did not fit them.
+const COMPLETE_HEADER: HeaderName = HeaderName::from_static("x-rollcall-complete");
 const MISFITS_HEADER: HeaderName = HeaderName::from_static("x-rollcall-misfits");
 const SUMMARY_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage-summary");
 /// The same sentence in UTF-8, whatever script names are in: percent-encoded, since headers are
@@ -171,7 +172,8 @@ fn put_coverage(coverage: &Coverage, headers: &mut HeaderMap) {
     let shortened = serde_json::to_string(&coverage.shortened(MISSING_IN_HEADER)).unwrap_or_default();
     put(&COVERAGE_HEADER, &shortened, headers);
     put(&MISSING_HEADER, &coverage.missing.len().to_string(), headers);
-    put(&MISFITS_HEADER, &coverage.misfits.len().to_string(), headers);
+    put(&MISFITS_HEADER, &coverage.misfits.iter().filter(|column| column.is_many).count().to_string(), headers);
+    put(&COMPLETE_HEADER, &coverage.is_complete().to_string(), headers);
     let summary = coverage.summary();
     put(&SUMMARY_HEADER, &summary, headers);
     let encoded = percent_encoding::utf8_percent_encode(&summary, AS_IT_IS);

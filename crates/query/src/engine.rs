@@ -30,7 +30,7 @@ use datafusion_pg_catalog::{
 };
 use futures::TryStreamExt;
 use rollcall_lake::{Lake, our_columns};
-use rollcall_types::{Coverage, TableName};
+use rollcall_types::{Coverage, TableName, is_meant};
 
 use crate::{
     audience::Audience,
@@ -369,7 +369,8 @@ impl Parts {
             // A function cannot wait for what is told of the tables; it is told before.
             context.table_provider("pg_catalog.pg_class").await.map_err(wrong)?;
         }
-        let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await.map_err(wrong)?;
+        let planned = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
+        let plan = planned.map_err(|error| with_meant(wrong(error), &state))?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(allowed == Allowed::Changes);
         let options = options.with_allow_statements(false);
         options.verify_plan(&plan).map_err(wrong)?;
@@ -468,4 +469,20 @@ pub(crate) fn shown(schema: &Schema) -> SchemaRef {
 /// The first line of what went wrong, without the library's own prefixes.
 fn explain(error: &DataFusionError) -> String {
     error.strip_backtrace()
+}
+
+/// An unknown table, with the one that may be meant.
+fn with_meant(error: QueryError, state: &SessionState) -> QueryError {
+    match error {
+        QueryError::Unknown { code: code @ "42P01", text } => {
+            let name = text.strip_prefix("relation \"").and_then(|rest| rest.split_once('"')).map(|(name, _)| name);
+            let (schema, table) = name.map_or(("public", ""), |name| name.split_once('.').unwrap_or(("public", name)));
+            let catalog = state.catalog_list().catalog(CATALOG);
+            let tables = catalog.and_then(|catalog| catalog.schema(schema)).map(|schema| schema.table_names());
+            let tables = tables.unwrap_or_default();
+            let meant = is_meant(table, tables.iter().map(String::as_str));
+            QueryError::Unknown { code, text: format!("{text}{meant}") }
+        }
+        other => other,
+    }
 }

@@ -29,15 +29,17 @@ pub struct Signs {
 
 /// The HQ-blind guard.
 ///
-/// Deaf when a tick comes more than a minute late, when less than 0.75 of the expected contact was
-/// heard over 5 minutes, most cohorts are that low and shortly before they were not (a fleet that
-/// did not open this morning is on holiday; one that falls silent at a stroke is not), or when
-/// ingest fails. It hears again after 10 minutes above 0.9 without backlog. Part of a fleet may
-/// stay away for good after HQ was off: when the greater part has been back for an hour, the rest
-/// is judged again, else one dead region would hide every site for ever.
+/// Deaf when a tick comes more than a contact unit late, when less than 0.75 of the expected
+/// contact was heard over 5 minutes, most cohorts are that low and shortly before they were not (a
+/// fleet that did not open this morning is on holiday; one that falls silent at a stroke is not),
+/// or when ingest fails. It hears again after 10 contact units above 0.9 without backlog. Part of a
+/// fleet may stay away for good after HQ was off: when the greater part has been back for 60 units,
+/// the rest is judged again, else one dead region would hide every site for ever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guard {
     last_tick: i64,
+    /// Contact counts once in so many seconds: a minute, less where silence must show sooner.
+    unit: i64,
     deaf: Option<(i64, Deafness)>,
     /// Since when all is well again / the greater part is.
     well_since: Option<i64>,
@@ -47,21 +49,43 @@ pub struct Guard {
     believed_until: i64,
 }
 
-/// A tick this late means that the watch did not run.
-pub const TICK_LATE: i64 = 60;
+/// A tick later than one contact unit means that the watch did not run; a busy machine is forgiven
+/// so many seconds.
+const TICK_LATE_MIN: i64 = 5;
 /// Contact that must be expected before its lack says anything, sites: of three, one may well be
 /// missing.
 const SITES_MIN: usize = 10;
 const DEAF_BELOW: f64 = 0.75;
 const HEARS_ABOVE: f64 = 0.9;
-const WELL_FOR: i64 = 600;
+const WELL_FOR_UNITS: i64 = 10;
+/// Sites need so many seconds to find HQ again, however short the unit is.
+const WELL_FOR_MIN: i64 = 15;
 const MOSTLY_ABOVE: f64 = 0.5;
-const MOSTLY_FOR: i64 = 3600;
+const MOSTLY_FOR_UNITS: i64 = 60;
 
 impl Guard {
-    /// A guard whose watch ticked last at `last_tick`, Unix seconds.
-    pub fn new(last_tick: i64) -> Self {
-        Self { last_tick, deaf: None, well_since: None, mostly_since: None, believed_until: i64::MIN }
+    /// A guard whose watch ticked last at `last_tick`, Unix seconds; contact counts once in `unit`
+    /// seconds.
+    pub fn new(last_tick: i64, unit: i64) -> Self {
+        let never = i64::MIN;
+        Self { last_tick, unit, deaf: None, well_since: None, mostly_since: None, believed_until: never }
+    }
+
+    /// A tick that comes more than so many seconds after the one before is late.
+    pub fn late_after(&self) -> i64 {
+        self.unit.max(TICK_LATE_MIN)
+    }
+
+    fn mostly_for(&self) -> i64 {
+        MOSTLY_FOR_UNITS * self.unit
+    }
+
+    /// A person says that what is missing is the sites' own: it is judged again. Returns whether HQ
+    /// was deaf.
+    pub fn believe_missing(&mut self, now: i64) -> bool {
+        let was_deaf = self.deaf.is_some();
+        *self = Self { believed_until: now + self.mostly_for(), ..Self::new(self.last_tick, self.unit) };
+        was_deaf
     }
 
     /// Since when and why HQ is deaf.
@@ -76,7 +100,7 @@ impl Guard {
 
     /// Takes a tick; returns whether HQ could hear since the one before.
     pub fn tick(&mut self, now: i64, signs: &Signs) -> bool {
-        let late = now - self.last_tick > TICK_LATE;
+        let late = now - self.last_tick > self.late_after();
         let before = self.last_tick;
         self.last_tick = now;
         let measurable = signs.heard.sites >= SITES_MIN && signs.heard.expected >= SITES_MIN as f64;
@@ -109,11 +133,12 @@ impl Guard {
         let ratio = if measurable { signs.heard.ratio } else { 1.0 };
         let well = why.is_none() && ratio > HEARS_ABOVE && !signs.draining;
         let mostly = !late && signs.ingest_ok && ratio > MOSTLY_ABOVE;
-        let is_well = for_long(&mut self.well_since, well, WELL_FOR);
-        let is_mostly = for_long(&mut self.mostly_since, mostly, MOSTLY_FOR);
+        let (well_for, mostly_for) = ((WELL_FOR_UNITS * self.unit).max(WELL_FOR_MIN), self.mostly_for());
+        let is_well = for_long(&mut self.well_since, well, well_for);
+        let is_mostly = for_long(&mut self.mostly_since, mostly, mostly_for);
         if is_well || is_mostly {
-            let believed_until = if is_well { i64::MIN } else { now + MOSTLY_FOR };
-            *self = Self { believed_until, ..Self::new(now) };
+            let believed_until = if is_well { i64::MIN } else { now + mostly_for };
+            *self = Self { believed_until, ..Self::new(now, self.unit) };
         }
         false
     }
@@ -140,7 +165,7 @@ mod tests {
 
     #[test]
     fn after_a_stop_it_waits_until_the_fleet_is_back() {
-        let mut guard = Guard::new(0);
+        let mut guard = Guard::new(0, 60);
         assert!(run(&mut guard, 0, 5, &signs(1.0)));
         assert!(!guard.tick(7_500, &signs(1.0)), "two hours without a tick");
         assert_eq!(guard.deaf(), Some((300, Deafness::WatchStopped)));
@@ -151,8 +176,25 @@ mod tests {
     }
 
     #[test]
+    fn where_silence_shows_sooner_a_shorter_stop_counts_and_is_over_sooner() {
+        let mut guard = Guard::new(0, 1);
+        assert!(guard.tick(4, &signs(1.0)));
+        assert!(!guard.tick(14, &signs(1.0)), "ten seconds without a tick");
+        assert!((15..29).all(|now| !guard.tick(now, &signs(1.0))));
+        assert!((29..32).any(|now| guard.tick(now, &signs(1.0))));
+    }
+
+    #[test]
+    fn a_person_may_say_that_the_missing_part_is_the_sites_own() {
+        let mut guard = Guard::new(0, 60);
+        assert!(!run(&mut guard, 0, 1, &signs(0.3)));
+        assert!(guard.believe_missing(90));
+        assert!(run(&mut guard, 60, 50, &signs(0.3)));
+    }
+
+    #[test]
     fn a_region_that_stays_away_does_not_hide_the_rest_for_ever() {
-        let mut guard = Guard::new(0);
+        let mut guard = Guard::new(0, 60);
         assert!(!guard.tick(7_200, &signs(0.8)));
         assert!(!run(&mut guard, 7_200, 59, &signs(0.8)));
         assert!(run(&mut guard, 10_740, 5, &signs(0.8)));
@@ -160,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_few_missing_sites_of_a_few_are_their_own_trouble() {
-        let mut guard = Guard::new(0);
+        let mut guard = Guard::new(0, 60);
         let few = Signs { heard: Heard { sites: 3, expected: 15.0, ..signs(0.3).heard }, ..signs(0.3) };
         assert!(run(&mut guard, 0, 10, &few));
         assert!(!run(&mut guard, 600, 1, &signs(0.3)));

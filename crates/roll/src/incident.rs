@@ -411,7 +411,9 @@ impl Incident {
         }
         let level = ladder.level(self.missed_minutes, day_minutes).max(1);
         self.raise(level, now);
-        if self.level > self.told_level && notice.is_none() {
+        // Who took it before anybody was told is the one whom the first level would tell.
+        let is_known = self.lease.is_some() && self.told_level == 0 && self.level == 1;
+        if self.level > self.told_level && notice.is_none() && !is_known {
             // A taken incident still reaches the next level's audience: they do not know yet.
             notice = Some(match self.told_level {
                 0 if self.told.is_empty() => Notice::Opened,
@@ -566,6 +568,23 @@ mod tests {
         }
         assert_eq!(incident.review(&Ladder::default(), 720.0, until), Some(Notice::LeaseExpired));
         assert_eq!(incident.level, 2);
+    }
+
+    #[test]
+    fn who_took_it_before_anybody_was_told_is_not_told_of_it() {
+        let mut incident = Incident::new(1, Kind::Silence, at(0), at(10));
+        incident.acknowledge("Ada", "the electrician is there", at(100_000), at(11));
+        incident.calls = true;
+        for minute in 12..240 {
+            incident.missed_minutes = missed(minute);
+            assert_eq!(incident.review(&Ladder::default(), 720.0, at(minute)), None, "{minute}");
+        }
+        incident.missed_minutes = 240.0;
+        assert_eq!(
+            incident.review(&Ladder::default(), 720.0, at(241)),
+            Some(Notice::Opened),
+            "others, who do not know"
+        );
     }
 
     #[test]

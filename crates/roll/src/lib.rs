@@ -42,7 +42,7 @@ mod watch;
 pub use calendar::{Calendar, Closure, Hours, InvalidHours};
 pub use clock::Clock;
 pub use group::{Group, Trait, groups, log_likelihood_ratio};
-pub use guard::{Deafness, Guard, Signs, TICK_LATE};
+pub use guard::{Deafness, Guard, Signs};
 pub use incident::{
     Attribute, Condition, Entry, Incident, Kind, Ladder, Lease, Member, Notice, Reached, deafness_text,
 };

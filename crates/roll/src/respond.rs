@@ -75,7 +75,8 @@ impl Watch {
         let is_relapse = self.sites[number].take_back_since().is_some();
         self.sites.recovering.remove(&number);
         let (unit, per_event) = match name.as_str() {
-            CONTACT => ("minutes of contact".to_owned(), 1.0),
+            CONTACT if self.config.contact_unit >= 60 => ("minutes of contact".to_owned(), 1.0),
+            CONTACT => ("signs of life".to_owned(), 1.0),
             table => (format!("rows of {table}"), f64::from(self.clock.pace(stream).rows_per_event)),
         };
         let longest = self.streams.past(stream).map_or(0.0, |past| past.longest_gap());
@@ -558,10 +559,18 @@ impl Watch {
         });
         self.forget_peak(explained);
         let Some(incident) = self.incidents.get_mut(&id) else { return false };
-        let what = if was_normal { "normal: it is learned from" } else { "an outage: it is not learned from" };
+        let what = match (incident.kind, was_normal) {
+            (Kind::HqBlind, true) => "normal: the sites that are missing are judged again",
+            (_, true) => "normal: it is learned from",
+            (_, false) => "an outage: it is not learned from",
+        };
         incident.tell(now, format!("{by} says that this was {what}"));
         let (kind, site) = (incident.kind, incident.members.keys().next().cloned());
         self.incidents.note(id);
+        if kind == Kind::HqBlind && was_normal {
+            let was_deaf = self.guard.believe_missing(self.now);
+            self.tell_of_deafness(was_deaf, now);
+        }
         // Nothing brings back what is lost, a count that nobody can make agree stays, and a table
         // that was dropped while it was stated again is never complete: once a person accounts for
         // it, it is over.

@@ -62,8 +62,8 @@ impl Watch {
         let now = seconds(last_tick);
         Self {
             clock: Clock::new(now, config.thresholds, config.contact_unit),
+            guard: Guard::new(now, config.contact_unit.clamp(1, 60)),
             config,
-            guard: Guard::new(now),
             now,
             sites: Sites::default(),
             streams: Streams::default(),

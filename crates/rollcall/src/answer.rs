@@ -24,7 +24,7 @@ const END_BYTES: usize = 8 << 10;
 /// Writes an answer to stdout or a file; its coverage goes to stderr, so that it is seen and never
 /// gets into the data.
 pub(crate) fn deliver(answer: SqlAnswer, format: SqlFormat, out: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let SqlAnswer { body, missing, summary } = answer;
+    let SqlAnswer { body, is_complete, summary } = answer;
     match out {
         Some(path) => write_file(body, format, path)?,
         None => {
@@ -40,7 +40,7 @@ pub(crate) fn deliver(answer: SqlAnswer, format: SqlFormat, out: Option<&Path>) 
             stdout.flush()?;
         }
     }
-    let is_incomplete = missing != Some(0);
+    let is_incomplete = is_complete != Some(true);
     if std::io::stderr().is_terminal() && is_incomplete && std::env::var_os("NO_COLOR").is_none() {
         eprintln!("\u{1b}[33mcoverage: {summary}\u{1b}[0m");
     } else {

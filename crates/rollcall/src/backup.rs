@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use rollcall_hq::{Restored, back_up, restore};
+use rollcall_types::counted;
 
 use crate::{lake::PlaceArgs, print::files_bar, roster::named};
 
@@ -65,10 +66,10 @@ pub(crate) async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
     }
     outln!("{table}");
     eprintln!(
-        "{} holds a complete backup of lake {} ({} MB); it was read and counted",
+        "{} holds a complete backup of lake {} ({}); it was read and counted",
         args.to,
         copied.lake,
-        copied.bytes >> 20
+        indicatif::BinaryBytes(copied.bytes)
     );
     if !args.with_key {
         eprintln!("node.key is not in it: keep a copy of it elsewhere, or every site must join again after a restore");
@@ -84,7 +85,7 @@ pub(crate) async fn run_restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let rows: u64 = restored.copied.tables.iter().map(|table| table.rows).sum();
-    eprintln!("restored: {} tables, {rows} rows with history", restored.copied.tables.len());
+    eprintln!("restored: {}, {rows} rows with history", counted(restored.copied.tables.len(), "table"));
     if let Some(aside) = &restored.moved_to {
         eprintln!("the old directory is in {}; remove it when you no longer need it", aside.display());
     }
@@ -93,7 +94,7 @@ pub(crate) async fn run_restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     }
     if !restored.sites.is_empty() {
         let sites: Vec<String> = restored.sites.iter().map(ToString::to_string).collect();
-        eprintln!("{} sites may have sent more than this backup has: {}", sites.len(), named(&sites));
+        eprintln!("{} may have sent more than this backup has: {}", counted(sites.len(), "site"), named(&sites));
         eprintln!("start HQ; then make the refused sites send what it lacks:");
         eprintln!("  rollcall roster resend --refused --reason \"restored from a backup\"");
     }

@@ -4,6 +4,7 @@ use std::{io::Read, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use rollcall_types::counted;
 use serde_json::{Value, json};
 
 use crate::{
@@ -159,7 +160,7 @@ fn list(client: &Client, is_json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     let broken = channels.iter().filter(|channel| !channel["problem"].is_null()).count();
-    eprintln!("{} channels, {broken} of them broken", channels.len());
+    eprintln!("{}, {broken} of them broken", counted(channels.len(), "channel"));
     if channels.is_empty() {
         eprintln!("nobody is notified of anything: add a channel with `rollcall channels set`");
     }

@@ -39,8 +39,8 @@ impl HqAddress {
 /// An answer to SQL, which is still coming.
 pub(crate) struct SqlAnswer {
     pub(crate) body: Box<dyn Read + Send>,
-    /// How many sites it is missing; none if HQ did not say.
-    pub(crate) missing: Option<usize>,
+    /// Whether it is missing nothing; none if HQ did not say.
+    pub(crate) is_complete: Option<bool>,
     pub(crate) summary: String,
 }
 
@@ -72,6 +72,9 @@ impl Client {
     pub(crate) fn find(address: &HqAddress) -> anyhow::Result<Self> {
         let usual = Some(Path::new(DEFAULT_DATA)).filter(|usual| usual.exists());
         let (url, token) = match (&address.url, &address.token, address.data.as_deref().or(usual)) {
+            (Some(url), ..) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                bail!("--url (or ROLLCALL_URL) {url:?}: write it as http://HOST:7480")
+            }
             (Some(url), Some(token), _) => (url.trim_end_matches('/').to_owned(), token.clone()),
             (Some(_), None, _) => bail!("--url needs a token: set ROLLCALL_TOKEN"),
             (None, _, Some(data)) => (read_url(data)?, read(data, OPERATOR_TOKEN_FILE)?),
@@ -170,10 +173,8 @@ impl Client {
             false => percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy().into_owned(),
         };
         // An HQ that does not say is taken for one whose answer is incomplete.
-        let missing: Option<usize> = header("x-rollcall-missing").parse().ok();
-        // Values that are missing in columns make an answer incomplete as well.
-        let missing = missing.map(|sites| sites + header("x-rollcall-misfits").parse().unwrap_or(0));
-        Ok(SqlAnswer { body: Box::new(answer.into_body().into_reader()), missing, summary })
+        let is_complete = header("x-rollcall-complete").parse().ok();
+        Ok(SqlAnswer { body: Box::new(answer.into_body().into_reader()), is_complete, summary })
     }
 
     /// A short answer, and in a sentence what it is missing.

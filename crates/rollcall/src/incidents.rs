@@ -5,13 +5,13 @@ use std::{fmt::Write, process::ExitCode};
 use clap::{Args, Subcommand};
 use comfy_table::{Cell, Color, Table, presets::UTF8_FULL_CONDENSED};
 use console::style;
-use rollcall_types::Cause;
+use rollcall_types::{Cause, counted};
 use serde_json::{Value, json};
 
 use crate::{
     FINDING,
     client::{Client, HqAddress},
-    print::{self, count},
+    print,
 };
 
 #[derive(Debug, Args)]
@@ -183,9 +183,12 @@ fn list(client: &Client, args: &IncidentsArgs) -> anyhow::Result<ExitCode> {
         outln!("{}", listed(&incidents).trim_end());
     }
     match held {
-        0 => eprintln!("{}", count(open, "open incident")),
+        0 => eprintln!("{}", counted(open, "open incident")),
         held => {
-            eprintln!("{}, which speak for {held} of single sites (--members shows them)", count(open, "open incident"))
+            eprintln!(
+                "{}, which speak for {held} of single sites (--members shows them)",
+                counted(open, "open incident")
+            )
         }
     }
     Ok(if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
@@ -268,7 +271,7 @@ fn show(client: &Client, id: u64, all: bool, is_json: bool) -> anyhow::Result<()
     let order = |member: &Value| (!member["until"].is_null(), member["since"].as_str().unwrap_or_default().to_owned());
     members.sort_by_cached_key(|(_, member)| order(member));
     let absent = members.iter().filter(|(_, member)| member["until"].is_null()).count();
-    outln!("\n{} sites, {absent} of them still:", members.len());
+    outln!("\n{}, {absent} still missing:", counted(members.len(), "site"));
     let named = if all { members.len() } else { WORST };
     for (site, member) in members.iter().take(named) {
         let until =

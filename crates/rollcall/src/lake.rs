@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Subcommand};
 use rollcall_hq::{LakePlace, Mended, check_lake, repair_lake};
 use rollcall_lake::CheckReport;
+use rollcall_types::counted;
 
 use crate::{FAILURE, FINDING, print::files_bar};
 
@@ -110,11 +111,11 @@ fn show(report: &CheckReport, is_json: bool) -> anyhow::Result<()> {
         count => format!(", {count} of them without a digest"),
     };
     outln!(
-        "{} findings in {} tables and {} data files ({} MB{unverified})",
-        report.findings.len(),
-        report.tables,
-        report.files,
-        report.bytes >> 20
+        "{} in {} and {} ({}{unverified})",
+        counted(report.findings.len(), "finding"),
+        counted(report.tables, "table"),
+        counted(report.files, "data file"),
+        indicatif::BinaryBytes(report.bytes)
     );
     Ok(())
 }

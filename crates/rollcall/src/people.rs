@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use rollcall_site::local;
+use rollcall_types::counted;
 use serde_json::{Value, json};
 
 use crate::client::{Client, HqAddress};
@@ -64,7 +65,7 @@ pub(crate) fn holidays(args: &HolidaysArgs) -> anyhow::Result<ExitCode> {
     let calendar: Value = serde_json::from_str(&text)?;
     let days: Vec<&str> = calendar["days"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     days.iter().for_each(|day| outln!("{day}"));
-    eprintln!("{} days", days.len());
+    eprintln!("{}", counted(days.len(), "day"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -122,6 +123,6 @@ pub(crate) fn sessions(args: &SessionsArgs) -> anyhow::Result<ExitCode> {
             ("count", "times"),
         ],
     );
-    eprintln!("{} sessions since HQ started; connected sites are in `rollcall call --all -v`", rows.len());
+    eprintln!("{} since HQ started; connected sites are in `rollcall call --all -v`", counted(rows.len(), "session"));
     Ok(ExitCode::SUCCESS)
 }

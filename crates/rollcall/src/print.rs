@@ -39,11 +39,6 @@ pub(crate) fn files_bar() -> anyhow::Result<ProgressBar> {
     Ok(ProgressBar::new(0).with_style(style))
 }
 
-/// A number of things; one of them without the plural's `s`.
-pub(crate) fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
 /// A time in JSON as this machine's clock says it; none if there is none.
 pub(crate) fn time(value: &Value) -> Option<String> {
     value.as_str()?.parse().ok().map(local)

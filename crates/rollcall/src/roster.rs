@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use rollcall_hq::{AttributeChange, ImportReport, Invitation, PastChange};
 use rollcall_site::local;
+use rollcall_types::counted;
 use serde_json::json;
 
 use crate::client::{Client, HqAddress};
@@ -162,6 +163,7 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
             let answer: serde_json::Value = Client::find(&hq)?.patch(&path, &json!(pairs(&attributes)?))?;
             let changes: Vec<AttributeChange> = serde_json::from_value(answer["changes"].clone())?;
             show_changes(&changes);
+            say_zones(&changes);
         }
         Some(RosterCommand::Export { hq }) => export(&Client::find(&hq)?)?,
         Some(RosterCommand::Invite { site, new, set, hours, hq }) => {
@@ -184,8 +186,8 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
                 eprintln!("no site is refused because HQ lacks rows");
             } else {
                 eprintln!(
-                    "{} sites send everything again when they call next, within seconds if they are there",
-                    told.len()
+                    "{} to send everything again, when next connected: `rollcall call --all` shows how far they are",
+                    counted(told.len(), "site")
                 );
                 say_names("which", &told);
             }
@@ -248,15 +250,20 @@ fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool)
     let path = format!("/api/roster?replace={replace}&dry_run={dry_run}");
     let report: ImportReport = client.post_csv(&path, &text)?;
     report.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    let lost: Vec<AttributeChange> = report.changes.iter().filter(|change| change.after.is_none()).cloned().collect();
     if dry_run {
         show_changes(&report.changes);
         eprint!("nothing is changed; it would be: ");
     }
     eprintln!("{} added, {} changed, {} unchanged", report.added, report.changed, report.unchanged);
-    let lost = report.changes.iter().filter(|change| change.after.is_none()).count();
-    if lost > 0 && !dry_run {
-        eprintln!("{lost} attributes were taken away");
+    if !lost.is_empty() && !dry_run {
+        show_changes(&lost);
+        eprintln!(
+            "{} taken away (`rollcall roster set SITE name=value` gives one back)",
+            counted(lost.len(), "attribute")
+        );
     }
+    say_zones(&report.changes);
     say_names("on the roster but not in the file (they stay)", &report.not_in_file);
     say_names("never enrolled", &report.never_enrolled);
     say_names("unknown senders that tried to connect", &report.unknown_senders);
@@ -269,6 +276,20 @@ fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool)
         "their hours and days count as UTC until you say: add a column tz, or rollcall roster set SITE tz=Europe/Berlin"
     );
     Ok(ExitCode::from(crate::FINDING))
+}
+
+/// What a new zone does not change by itself. A time without a zone is read by the zone that its
+/// site has when it comes.
+fn say_zones(changes: &[AttributeChange]) {
+    let moved = changes.iter().filter(|change| change.attribute == "tz" && change.before.is_some());
+    let moved: Vec<&str> = moved.map(|change| change.site.as_str()).collect();
+    if !moved.is_empty() {
+        say_names("another time zone", &moved);
+        eprintln!(
+            "times without a zone that came from there before stay as they were read; to have them sent and read anew: \
+             rollcall roster resend SITE --reason \"another time zone\""
+        );
+    }
 }
 
 fn show_changes(changes: &[AttributeChange]) {
@@ -375,7 +396,8 @@ fn invite(client: &Client, site: &str, new: bool, set: &[String], hours: u64) ->
     })?;
     outln!("{}", invitation.token);
     eprintln!("for {site}, once, until {}. At the site run:", local(invitation.expires_at));
-    eprintln!("  rollcall-site join TOKEN --hq HOST:7400 --db FILE --tables a,b --run");
+    let hq = invitation.hq.as_deref().unwrap_or("HOST:7400");
+    eprintln!("  rollcall-site join TOKEN --hq {hq} --db FILE --tables a,b --run");
     Ok(())
 }
 
@@ -426,6 +448,6 @@ fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         ]);
     }
     outln!("{table}");
-    eprintln!("{} sites", sites.len());
+    eprintln!("{}", counted(sites.len(), "site"));
     Ok(())
 }

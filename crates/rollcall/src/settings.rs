@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_types::counted;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    client::{Client, HqAddress},
-    print::count,
-};
+use crate::client::{Client, HqAddress};
 
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArgs {
@@ -186,7 +184,7 @@ fn set(args: &SetArgs) -> anyhow::Result<()> {
     };
     let told: Told =
         Client::find(&args.hq)?.put(&format!("/api/settings/{}", args.rule), &serde_json::to_value(rule)?)?;
-    eprintln!("rule {}: applies to {}", args.rule, count(told.sites, "site"));
+    eprintln!("rule {}: applies to {}", args.rule, counted(told.sites, "site"));
     for column in &told.unknown_columns {
         eprintln!(
             "{column}: no site ever sent such a column; is it spelt as at the sites? A site that lacks it will report that"
@@ -248,7 +246,10 @@ fn list(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     }
     outln!("{table}");
     if arrivals.arrivals.is_empty() {
-        eprintln!("all {} sites with settings follow them", arrivals.sites);
+        match arrivals.sites {
+            1 => eprintln!("the one site with settings follows them"),
+            sites => eprintln!("all {sites} sites with settings follow them"),
+        }
         return Ok(code);
     }
     let mut table = Table::new();

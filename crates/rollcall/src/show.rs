@@ -112,7 +112,8 @@ pub(crate) fn roll_text(lines: &[RollLine], wanted: &Wanted, levels: &BTreeMap<S
     let place = |line: &RollLine| SiteState::ALL.iter().position(|state| *state == line.state);
     match wanted.sort {
         Sort::Loudest => {
-            shown.sort_by_key(|line| (std::cmp::Reverse(level(line)), place(line), line.since, line.site.clone()))
+            let since = |line: &RollLine| line.since.filter(|_| line.state.is_finding());
+            shown.sort_by_key(|line| (std::cmp::Reverse(level(line)), place(line), since(line), line.site.clone()))
         }
         Sort::Site => shown.sort_by_key(|line| line.site.clone()),
         Sort::Since => shown.sort_by_key(|line| (line.since.is_none(), line.since, line.site.clone())),

@@ -27,9 +27,23 @@ pub fn check_address(said: &str) -> Result<(), SiteError> {
     }
 }
 
+/// The address with its port, also where a person left it out.
+pub(crate) fn with_port(address: &str) -> String {
+    let has_port = !address.ends_with(']') && address.rsplit_once(':').is_some_and(|(host, _)| !host.is_empty());
+    if has_port { address.to_owned() } else { format!("{address}:{}", rollcall_wire::SITES_PORT) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::check_address;
+    use super::{check_address, with_port};
+
+    #[test]
+    fn an_error_names_the_port_that_nobody_wrote() {
+        let port = rollcall_wire::SITES_PORT;
+        assert_eq!(with_port("hq"), format!("hq:{port}"));
+        assert_eq!(with_port("[::1]"), format!("[::1]:{port}"));
+        assert_eq!((with_port("hq:1"), with_port("[::1]:1")), ("hq:1".to_owned(), "[::1]:1".to_owned()));
+    }
 
     #[test]
     fn an_address_is_a_host_with_a_port_or_without() {

@@ -161,7 +161,8 @@ impl Agent {
             }
             // Full jitter: after an outage, sites come back spread out.
             let pause = delay.mul_f64(rand::rng().random_range(0.3..1.0));
-            delay = (delay * 2).min(self.config.retry_delay_max);
+            let most = self.behaviour.retry_delay_max().unwrap_or(self.config.retry_delay_max);
+            delay = (delay * 2).min(most.min(self.config.retry_delay_max));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}

@@ -23,7 +23,7 @@ use rustls::{
 use tokio::net::{TcpStream, lookup_host};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 
-use crate::error::SiteError;
+use crate::{address::with_port, error::SiteError};
 
 /// HQ's certificate is made out to this name, whatever address leads there.
 const HQ_NAME: &str = "hq.rollcall";
@@ -71,7 +71,7 @@ pub(crate) async fn dial_with(address: &str, trust: &Trust) -> Result<Dialed, Di
         }
         Err(error) => {
             let reason = describe(&error);
-            let address = address.to_owned();
+            let address = with_port(address);
             let resolved = resolved.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
             let error = match of_tls(&error) {
                 // A certificate that does not lead to our CA means that somebody else answers on

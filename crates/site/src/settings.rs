@@ -73,6 +73,12 @@ impl Behaviour {
         Duration::from_millis(u64::from(self.told.beacon_interval_ms.max(100)))
     }
 
+    /// The longest pause between two attempts to reach HQ: where HQ wants to hear often, it misses
+    /// the site sooner as well. None while HQ has said nothing.
+    pub(crate) fn retry_delay_max(&self) -> Option<Duration> {
+        (self.told.beacon_interval_ms > 0).then(|| (self.beacon_every() * 2).max(Duration::from_secs(2)))
+    }
+
     /// Whether HQ wants the site to believe in others than these authorities, and so to get a new
     /// certificate.
     pub(crate) fn wants_others(&self, known: &[String]) -> bool {

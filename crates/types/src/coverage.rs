@@ -32,6 +32,9 @@ pub struct Coverage {
     /// Columns that the question reads and that lack values which did not fit their type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub misfits: Vec<ColumnMisfits>,
+    /// Site ids that the question asks for by name and that are not on the roster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlisted: Vec<Unlisted>,
     /// The same for each group, of an answer that is grouped by site attributes; only incomplete
     /// ones if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -81,6 +84,16 @@ pub struct MissingSite {
     pub expected_amount: Option<f64>,
 }
 
+/// A site id that is not on the roster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlisted {
+    /// The id, as it was asked for.
+    pub id: String,
+    /// The site that may be meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meant: Option<SiteId>,
+}
+
 /// A column of which values are not in answers, because they do not fit its type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnMisfits {
@@ -94,8 +107,17 @@ pub struct ColumnMisfits {
     pub values: u64,
     /// By site.
     pub sites: BTreeMap<SiteId, u64>,
+    /// Whether they are more than a few at some site. A few are told of, but an answer is complete
+    /// all the same: of years of sales one odd value would spoil every sum.
+    #[serde(default = "yes")]
+    pub is_many: bool,
     /// A wider type that takes them in; none if no type does.
     pub fits: Option<String>,
+}
+
+/// An HQ that says nothing of it tells only of many.
+fn yes() -> bool {
+    true
 }
 
 /// One group's coverage.
@@ -117,15 +139,17 @@ const NAMED_SITES_MAX: usize = 8;
 const NAMED_GROUPS_MAX: usize = 8;
 
 impl Coverage {
-    /// Whether nothing is missing: no site, and no value of the columns read.
+    /// Whether nothing is missing: no site, none that nobody knows, and no more than a few values
+    /// of the columns read.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.misfits.is_empty()
+        self.missing.is_empty() && self.unlisted.is_empty() && !self.misfits.iter().any(|column| column.is_many)
     }
 
     /// One or two sentences for people; never empty.
     pub fn summary(&self) -> String {
+        let unlisted = self.unlisted();
         if self.scope == 0 {
-            return "no site's rows are in this answer's scope".to_owned();
+            return format!("no site's rows are in this answer's scope{unlisted}");
         }
         let through = match (self.until, self.complete_through) {
             (Some(until), _) => format!(" for all before {}", until.for_people()),
@@ -163,14 +187,28 @@ impl Coverage {
         if incomplete.len() > NAMED_GROUPS_MAX {
             text.push_str(&format!(" and {} more", incomplete.len() - NAMED_GROUPS_MAX));
         }
+        text.push_str(&unlisted);
         for column in &self.misfits {
+            let (noun, verb) = if column.values == 1 { ("value", "is") } else { ("values", "are") };
             text.push_str(&format!(
-                "; {} values of {}.{} are no {} and are not in this answer",
+                "; {} {noun} of {}.{} {verb} no {} and {verb} not in this answer",
                 column.values, column.table, column.column, column.kind
             ));
         }
         if self.until.is_some() {
             text.push_str("; back-dated rows and corrections may still come");
+        }
+        text
+    }
+
+    fn unlisted(&self) -> String {
+        let mut text = String::new();
+        for Unlisted { id, meant } in self.unlisted.iter().take(NAMED_SITES_MAX) {
+            let meant = meant.as_ref().map_or_else(String::new, |meant| format!(" (is {meant} meant?)"));
+            text.push_str(&format!("; {id:?} is not on the roster{meant}"));
+        }
+        if self.unlisted.len() > NAMED_SITES_MAX {
+            text.push_str(&format!(" nor are {} more", self.unlisted.len() - NAMED_SITES_MAX));
         }
         text
     }
@@ -181,7 +219,8 @@ impl Coverage {
         let mut misfits = self.misfits.clone();
         misfits.truncate(missing_max);
         misfits.iter_mut().for_each(|column| column.sites.clear());
-        Self { missing, misfits, groups: Vec::new(), ..self.clone() }
+        let unlisted = self.unlisted.iter().take(missing_max).cloned().collect();
+        Self { missing, misfits, unlisted, groups: Vec::new(), ..self.clone() }
     }
 }
 

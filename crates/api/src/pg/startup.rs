@@ -98,7 +98,13 @@ impl StartupHandler for Startup {
         if is_answer && (outcome.is_err() || matches!(client.state(), PgWireConnectionState::ReadyForQuery)) {
             self.backend.tried(&user, from, outcome.is_ok());
         }
-        outcome
+        // The library does not know whom it refused.
+        outcome.map_err(|error| match error {
+            PgWireError::InvalidPassword(_) => {
+                fatal("28P01", format!("password authentication failed for user \"{user}\""))
+            }
+            error => error,
+        })
     }
 }
 

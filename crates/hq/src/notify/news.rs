@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Datelike};
 use chrono_tz::Tz;
 use rollcall_roll::{CONTACT, Condition, Hours, Incident, Kind, Notice};
-use rollcall_types::{SiteId, TableName, Timestamp};
+use rollcall_types::{SiteId, TableName, Timestamp, counted};
 use serde::Serialize;
 
 use super::{advice, recipients};
@@ -239,31 +239,44 @@ fn about(incident: &Incident, sites: &[SiteCard]) -> String {
     }
 }
 
-/// What happened, in one sentence.
+/// What happened, in one sentence; in the past once it is over, for it ends in more than one way.
 fn what(incident: &Incident, about: &str, sites: &[SiteCard], absent: usize) -> String {
     let place = match sites {
         [one] => one.city.as_ref().map_or_else(String::new, |city| format!(" in {city}")),
         _ => String::new(),
     };
-    match (incident.kind, incident.stream.as_deref()) {
-        (Kind::Silence, Some(CONTACT) | None) => format!("{about}{place} is not heard."),
-        (Kind::Silence, Some(table)) => format!("{about}{place} is heard, but sends no rows of {table}."),
-        (Kind::Drop, table) => {
-            format!("{about}{place} sends far fewer rows of {} than usual.", table.unwrap_or("a table"))
+    let is_over = !incident.is_open();
+    let absent = if is_over { incident.members.len() } else { absent };
+    let (site, sites, lines) = (format!("{about}{place}"), counted(absent, "site"), counted(absent, "line"));
+    let (is, are) = if is_over { ("was", "were") } else { ("is", if absent == 1 { "is" } else { "are" }) };
+    let table = incident.stream.as_deref();
+    match incident.kind {
+        Kind::Silence => match table.filter(|table| *table != CONTACT) {
+            None => format!("{site} {is} not heard."),
+            Some(table) if is_over => format!("{site} was heard, but sent no rows of {table}."),
+            Some(table) => format!("{site} is heard, but sends no rows of {table}."),
+        },
+        Kind::Drop => {
+            let sends = if is_over { "sent" } else { "sends" };
+            format!("{site} {sends} far fewer rows of {} than usual.", table.unwrap_or("a table"))
         }
-        (Kind::Group, _) if incident.attribute.is_some() => {
-            format!("{absent} sites that share {about} are not heard.")
+        Kind::Group if incident.attribute.is_some() => format!("{sites} that share {about} {are} not heard."),
+        Kind::Group => format!("{sites} {are} not heard at once."),
+        Kind::CohortQuiet => format!("{sites} {are} quiet where they should be open."),
+        Kind::NeverHeard => format!("{site} was never heard."),
+        Kind::HqBlind if is_over => "HQ itself could not hear.".to_owned(),
+        Kind::HqBlind => "HQ itself cannot hear.".to_owned(),
+        Kind::Chronic if is_over => format!("{lines} failed again and again."),
+        Kind::Chronic => format!("{lines} fail again and again."),
+        Kind::Publication => {
+            let have = if is_over { "had" } else { "have" };
+            format!("{sites} {have} not taken {}.", table.unwrap_or("what HQ published"))
         }
-        (Kind::Group, _) => format!("{absent} sites are not heard at once."),
-        (Kind::CohortQuiet, _) => format!("{absent} sites are quiet where they should be open."),
-        (Kind::NeverHeard, _) => format!("{about}{place} was never heard."),
-        (Kind::HqBlind, _) => "HQ itself cannot hear.".to_owned(),
-        (Kind::Chronic, _) => format!("{absent} lines fail again and again."),
-        (Kind::Publication, table) => {
-            format!("{absent} sites have not taken {}.", table.unwrap_or("what HQ published"))
+        Kind::Channel => {
+            let can = if is_over { "could" } else { "can" };
+            format!("People {can} not be told by {}.", table.unwrap_or("a channel"))
         }
-        (Kind::Channel, channel) => format!("People cannot be told by {}.", channel.unwrap_or("a channel")),
-        (Kind::Condition(_) | Kind::Hq, _) => incident.evidence.clone(),
+        Kind::Condition(_) | Kind::Hq => incident.evidence.clone(),
     }
 }
 

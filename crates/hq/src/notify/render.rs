@@ -142,7 +142,10 @@ impl News {
     }
 
     fn what_next(&self, reader: Tz) -> String {
-        let repeats = "It is said again until somebody takes it: first after 4 hours, then each day.";
+        let repeats = match &self.source.lease {
+            None => "It is said again until somebody takes it: first after 4 hours, then each day.".to_owned(),
+            Some(lease) => format!("Who took it has until {}.", self.both(lease.until, reader)),
+        };
         let Some(next) = &self.next else { return "It is said again each week, until it is over.".to_owned() };
         let then = match next.told_then.as_slice() {
             [] => String::new(),
@@ -155,7 +158,7 @@ impl News {
     pub(super) fn message(&self, reader: Tz) -> Message {
         let (subject, facts) = (self.subject(reader), self.facts(reader));
         let test = if self.is_test {
-            "TEST: somebody tries this channel. Nothing is wrong, and nothing is to be done.\n\n"
+            "TEST of this channel, with a made-up incident. Nothing is wrong, and there is nothing to do.\n\n"
         } else {
             ""
         };

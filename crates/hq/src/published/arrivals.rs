@@ -290,5 +290,9 @@ fn sentence(what: &str, late: &[(&Arrival, Timestamp)]) -> String {
     });
     let named: Vec<String> = named.collect();
     let more = if late.len() > NAMED_MAX { format!(" and {} more", late.len() - NAMED_MAX) } else { String::new() };
-    format!("{} sites that are heard have not {what}: {}{more}", late.len(), named.join(", "))
+    let who = match late.len() {
+        1 => "1 site that is heard has".to_owned(),
+        sites => format!("{sites} sites that are heard have"),
+    };
+    format!("{who} not {what}: {}{more}", named.join(", "))
 }

@@ -11,13 +11,14 @@
 
 mod among;
 mod grouping;
+mod named;
 mod period;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod zone;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
     arrow::array::{Array, StringViewArray},
@@ -31,6 +32,7 @@ use rollcall_types::{SiteId, TableName, Timestamp};
 use self::{
     among::{among, evaluate},
     grouping::grouped_by,
+    named::add_named,
     period::{EventTime, period},
     walk::{Restriction, walk},
 };
@@ -59,6 +61,8 @@ pub struct Scope {
     /// Names of the site attributes that the answer is grouped by, if it is grouped by nothing
     /// else; `id` is the site.
     pub grouped_by: Vec<String>,
+    /// Ids that the question asks for by name and that no site has.
+    pub unlisted: BTreeSet<String>,
 }
 
 /// The scope of `plan`, which must be optimised, over these sites. `event_time` names a table's
@@ -74,6 +78,7 @@ pub(crate) async fn scope(
     let session_zone = context.state_ref().read().config_options().execution.time_zone.clone();
     let mut ids = None;
     let mut scans = Vec::new();
+    let mut unlisted = BTreeSet::new();
     for scan in found {
         let mut is_in = vec![true; sites.len()];
         for restriction in &scan.restrictions {
@@ -82,6 +87,7 @@ pub(crate) async fn scope(
             // question's troubles.
             match restriction {
                 Restriction::Satisfies(predicate) => {
+                    add_named(predicate.expr(), &mut unlisted);
                     let ids = ids.get_or_insert_with(|| {
                         Arc::new(StringViewArray::from_iter_values(sites.iter().map(SiteId::as_str)))
                     });
@@ -105,7 +111,8 @@ pub(crate) async fn scope(
         });
         scans.push(ScanScope { table: scan.table, sites: is_in, until, from, columns: scan.columns });
     }
-    Ok(Scope { scans, grouped_by: grouped_by(plan)? })
+    unlisted.retain(|name| sites.binary_search_by(|site| site.as_str().cmp(name)).is_err());
+    Ok(Scope { scans, grouped_by: grouped_by(plan)?, unlisted })
 }
 
 /// The site table that a scan reads; none for tables of HQ's own.

@@ -81,6 +81,11 @@ impl Predicate {
         Some((place, Self { expr: expr.clone(), kind }))
     }
 
+    /// The predicate itself.
+    pub(super) fn expr(&self) -> &Expr {
+        &self.expr
+    }
+
     /// The same over a column of this name and type.
     pub(super) fn over(&self, name: &str, kind: &DataType) -> Result<Expr> {
         let column = Expr::Column(Column::from_name(name));

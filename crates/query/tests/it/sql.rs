@@ -183,6 +183,10 @@ fn scope_rows(scope: &Scope) -> Vec<Vec<String>> {
         })
         .collect();
     rows.sort();
+    if !scope.unlisted.is_empty() {
+        let ids: Vec<&str> = scope.unlisted.iter().map(String::as_str).collect();
+        rows.push(vec!["unlisted".to_owned(), ids.join(","), "-".to_owned()]);
+    }
     rows
 }
 

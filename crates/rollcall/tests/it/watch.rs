@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -380,4 +381,31 @@ fn what_goes_without_a_word_on_the_first_evening_is_named_and_nobody_else() {
         let mut all = receiver.got("/hook").into_iter();
         all.find(|got| got["body"]["title"].as_str().is_some_and(|title| title.starts_with("Roll call"))).map(|_| ())
     });
+}
+
+#[test]
+fn a_stop_of_hq_is_not_the_stores_silence_however_soon_that_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut hq = Hq::start(directory.path());
+    let ids = ["boston-01", "salem-01", "tacoma-01"];
+    let mut stores: Vec<Store> = ids.iter().map(|id| running_store(&hq, directory.path(), id, SCHEMA, "t")).collect();
+    ids.iter().for_each(|id| {
+        hq.wait_state(id, "ok");
+    });
+    // Three times as long as a silence that is told.
+    hq.stop();
+    std::thread::sleep(Duration::from_secs(15));
+    hq.restart();
+    let blind = wait_for("HQ to say that it was off", || {
+        incidents(&hq, &["--all"]).into_iter().find(|incident| incident["kind"] == "hq-blind")
+    });
+    // One stays away now; a person may say that HQ is to judge at once, or it does so by itself.
+    stores[2].kill();
+    let explained = hq.run(&["incidents", "normal", &blind["id"].to_string(), "--by", "Ada"]);
+    assert!(explained.status.success(), "{}", said(&explained));
+    hq.wait_state("tacoma-01", "silent");
+    let all = incidents(&hq, &["--all"]);
+    let blamed = |id: &str| all.iter().any(|one| one["kind"] == "silence" && one["members"][id].is_object());
+    assert!(!blamed("boston-01") && !blamed("salem-01"), "{all:?}");
+    wait_for("HQ to hear", || (!incidents(&hq, &[]).iter().any(|one| one["kind"] == "hq-blind")).then_some(()));
 }

@@ -1,4 +1,9 @@
-//! What a person may have meant who misspelt a name.
+//! Words for people: a number with its noun, and what a person may have meant who misspelt a name.
+
+/// A number of things; one of them without the plural's `s`.
+pub fn counted(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
 
 /// The known name that is most like what was said: the same but for case, or few letters away from
 /// it (Damerau-Levenshtein distance of at most a third of its length, at least 1).
