@@ -99,6 +99,19 @@ impl Layout {
         })
     }
 
+    /// Columns of earlier layouts of the same table that it has no more, and that nobody asked to
+    /// leave out. A column that is only spelt with other letters' case is the same one.
+    pub(crate) fn lost_since(&self, layouts: &[Layout]) -> Vec<String> {
+        let has = |name: &str| self.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        let is_left_out = |name: &str| self.excluded.iter().any(|other| other.eq_ignore_ascii_case(name));
+        let earlier = layouts.iter().filter(|layout| layout.table == self.table).flat_map(|layout| &layout.columns);
+        let lost = earlier
+            .map(|column| column.name.as_str())
+            .filter(|name| *name != rollcall_types::columns::ROWID && !has(name) && !is_left_out(name));
+        let lost: std::collections::BTreeSet<&str> = lost.collect();
+        lost.into_iter().map(str::to_owned).collect()
+    }
+
     /// Whether both describe the same columns and key, whatever their numbers.
     pub(crate) fn same_columns(&self, other: &Layout) -> bool {
         self.columns == other.columns && self.key == other.key

@@ -23,7 +23,7 @@ const THROUGH: &str = "manifest_through";
 pub(crate) fn write(file: &mut StoreFile) -> Result<Manifest, CaptureError> {
     let manifest = count(file.reader()?)?;
     let mut conn = file.writer()?;
-    let tables = serde_json::to_string(&manifest.tables).map_err(|error| CaptureError::Damaged(error.to_string()))?;
+    let tables = manifest.tables_json().map_err(|error| CaptureError::Damaged(error.to_string()))?;
     let doing = "journalling a manifest";
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
     let (after, through) = (to_sql(manifest.after), to_sql(manifest.through));
@@ -41,8 +41,8 @@ fn count(conn: &Connection) -> Result<Manifest, CaptureError> {
     let before = install::meta_number(&snapshot, THROUGH)?.unwrap_or_default();
     // What was pruned cannot be counted any more; it was confirmed.
     let after = before.max(oldest - 1).min(newest);
-    let tables_of: HashMap<i64, String> =
-        layout::read_all(&snapshot)?.into_iter().map(|layout| (layout.number, layout.table)).collect();
+    let layouts = layout::read_all(&snapshot)?;
+    let tables_of: HashMap<i64, &String> = layouts.iter().map(|layout| (layout.number, &layout.table)).collect();
     let mut counted: HashMap<&str, u64> = HashMap::new();
     let mut statement = snapshot
         .prepare_cached("SELECT t, count(*) FROM _rollcall_journal WHERE seq > ?1 AND seq <= ?2 GROUP BY t")
@@ -57,10 +57,29 @@ fn count(conn: &Connection) -> Result<Manifest, CaptureError> {
     }
     let state = |captured: Layout| {
         let rows = counted.get(captured.table.as_str()).copied().unwrap_or_default();
-        Ok(Stated { rows, last_key: last_key(&snapshot, &captured.table)?, table: captured.table })
+        let (last_key, gone) = (last_key(&snapshot, &captured.table)?, captured.lost_since(&layouts));
+        Ok(Stated { rows, last_key, gone, table: captured.table })
     };
-    let tables = captured_layouts(&snapshot)?.into_iter().map(state).collect::<Result<_, CaptureError>>()?;
-    Ok(Manifest { after: from_sql(after), through: from_sql(newest), tables })
+    let captured = captured_layouts(&snapshot)?;
+    let uncaptured = uncaptured(&snapshot, &captured)?;
+    let tables = captured.into_iter().map(state).collect::<Result<_, CaptureError>>()?;
+    Ok(Manifest { after: from_sql(after), through: from_sql(newest), tables, uncaptured })
+}
+
+/// More tables than this are not named.
+const UNCAPTURED_MAX: usize = 1000;
+
+/// The store's own tables that are not captured. Views and virtual tables have no rows of their
+/// own.
+fn uncaptured(conn: &Connection, captured: &[Layout]) -> Result<Vec<String>, CaptureError> {
+    let doing = "listing tables that are not captured";
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+               AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_rollcall\\_%' ESCAPE '\\' ORDER BY name";
+    let mut statement = conn.prepare(sql).doing(doing)?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0)).doing(doing)?;
+    let names: Vec<String> = names.collect::<Result<_, _>>().doing(doing)?;
+    let is_captured = |name: &String| captured.iter().any(|layout| layout.table == *name);
+    Ok(names.into_iter().filter(|name| !is_captured(name)).take(UNCAPTURED_MAX).collect())
 }
 
 /// The largest row number; none when the table is empty, gone, or has no row numbers.

@@ -88,7 +88,7 @@ pub(crate) struct User {
 
 impl User {
     fn identity(&self, name: &str) -> Identity {
-        Identity { name: name.to_owned(), role: self.role, sees: self.sees.clone() }
+        Identity { name: name.to_owned(), role: self.role, sees: self.sees.clone(), is_strict: self.strict }
     }
 }
 
@@ -129,6 +129,8 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) sees: BTreeMap<String, String>,
+    /// Incomplete answers are errors unless a question says otherwise.
+    pub(crate) is_strict: bool,
 }
 
 /// A token of a user, for a program that asks on their behalf; the token itself is not stored.
@@ -387,7 +389,12 @@ impl Credentials {
     pub(crate) fn bearer(&self, token: &str, now: Timestamp) -> Option<Identity> {
         let (hash, stored) = (token_hash(token), self.stored.get());
         if same(&hash, &self.operator.read().unwrap_or_else(PoisonError::into_inner).1) {
-            return Some(Identity { name: OPERATOR.to_owned(), role: Role::Admin, sees: BTreeMap::new() });
+            return Some(Identity {
+                name: OPERATOR.to_owned(),
+                role: Role::Admin,
+                sees: BTreeMap::new(),
+                is_strict: false,
+            });
         }
         let is_it = |token: &Token| token.expires_at > now && same(&hash, &token.hash);
         let (name, _) = stored.tokens.iter().find(|(_, tokens)| tokens.values().any(is_it))?;

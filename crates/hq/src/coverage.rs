@@ -17,7 +17,7 @@ use rollcall_types::{
 use crate::{
     misfits::Misfits,
     node::Shared,
-    quarantine::Concerns,
+    quarantine::{Concern, Concerns},
     roster::{SiteRecord, Sites},
     standing::{SiteStanding, Standing},
     table_settings::TableSettings,
@@ -157,7 +157,8 @@ impl Cover for Covering {
     fn coverage(&self, scope: &Scope) -> Coverage {
         let until = scope.scans.iter().map(|scan| scan.until).collect::<Option<Vec<_>>>();
         let until = until.and_then(|until| until.into_iter().max()).filter(|until| *until < self.asked_at);
-        let mut coverage = Coverage { until, ..Coverage::default() };
+        let reads_sites = !scope.scans.is_empty();
+        let mut coverage = Coverage { reads_sites, until, ..Coverage::default() };
         let mut groups = Groups::new(&self.view, &scope.grouped_by);
         let watch = self.shared.watching.watch();
         let flawed = watch.flawed_sites();
@@ -178,8 +179,8 @@ impl Cover for Covering {
                 continue;
             }
             let in_quarantine = self.quarantined.get(id);
-            let is_quarantined = in_quarantine
-                .is_some_and(|concern| about().any(|scanned| concern.is_about(scanned.scan.table.as_str())));
+            let is_quarantined =
+                in_quarantine.is_some_and(|concern| about().any(|scanned| scanned.concerned(concern).is_some()));
             let is_well = times.retired.is_none()
                 && times.apart_since.is_none()
                 && !is_quarantined
@@ -193,10 +194,8 @@ impl Cover for Covering {
                 let flaw = flawed.get(id).copied();
                 // What it sends now is kept apart: what is shown of it ended when that began.
                 let flaw = flaw.or(times.apart_since.map(|_| Cause::CloneOrRewind));
-                let lacks = in_quarantine.and_then(|concern| {
-                    let mut tables = about.iter().map(|(scanned, _)| scanned.scan.table.as_str());
-                    tables.find(|table| concern.is_about(table)).map(|table| concern.cause(table))
-                });
+                let lacks =
+                    in_quarantine.and_then(|concern| about.iter().find_map(|(scanned, _)| scanned.concerned(concern)));
                 let flaw = flaw.or(lacks);
                 let is_complete =
                     flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);
@@ -233,6 +232,11 @@ struct Scanned<'a> {
 }
 
 impl Scanned<'_> {
+    /// Why the scan lacks the site of this concern.
+    fn concerned(&self, concern: &Concern) -> Option<Cause> {
+        concern.cause(self.scan.table.as_str(), &self.scan.columns)
+    }
+
     /// Through when every row of the table is here. A site that never had a change in it says
     /// nothing of it; then its whole journal speaks.
     fn through(&self, place: usize, known: &SiteStanding) -> Option<Timestamp> {
@@ -322,8 +326,10 @@ impl Covering {
             self.is_through(*through, known, scanned)
                 || (through.is_some() && self.demand(known, scanned).is_none())
                     && *closed.get_or_insert_with(|| {
-                        let is_closed =
-                            watch.verdict(id).is_some_and(|verdict| verdict.state == SiteState::QuietExpected);
+                        // An agent that was stopped while the shop is open is no closed shop: it sells on.
+                        let is_closed = watch.verdict(id).is_some_and(|verdict| {
+                            verdict.state == SiteState::QuietExpected && verdict.cause == Some(Cause::Closed)
+                        });
                         let heard_lately = known.last_heard.is_some_and(|at| self.asked_at.since(at) < CLOSED_MAX);
                         is_closed && known.unconfirmed_rows == 0 && heard_lately
                     })
@@ -347,6 +353,8 @@ impl Covering {
         };
         let (state, cause) = match verdict {
             None => (SiteState::NeverHeard, Some(Cause::NeverEnrolled)),
+            // What it does not send at all is no backlog, and the site is well.
+            Some(verdict) if matches!(flaw, Some(Cause::NotCaptured | Cause::ColumnGone)) => (verdict.state, flaw),
             Some(verdict) if verdict.state == SiteState::Ok => (SiteState::Recovering, Some(Cause::Backlog)),
             Some(verdict) => (verdict.state, verdict.cause),
         };

@@ -291,11 +291,15 @@ impl Control {
 
     /// Tells whether the site's clock is off, when a session begins and when that changes.
     fn judge_clock(&self, session: &Session) {
-        let off = self.shared.clock.site_is_off(session.clock_off.load(Ordering::Relaxed));
+        let offset = session.clock_off.load(Ordering::Relaxed);
+        let off = self.shared.clock.site_is_off(offset);
         let site = &session.site;
         if session.is_clock_off.swap(off.is_some(), Ordering::Relaxed) || off.is_some() {
-            let clock = off
-                .map(|off| format!("the clock of {site} is off by {}", counted(off.as_secs() as usize / 60, "minute")));
+            let clock = off.map(|off| {
+                let side = if offset > 0 { "behind" } else { "ahead" };
+                let minutes = counted(off.as_secs() as usize / 60, "minute");
+                format!("the clock of {site} is off by {minutes}: it is {side}")
+            });
             self.shared.heard(site, Heard::Condition(Condition::Clock, clock));
         }
     }

@@ -353,7 +353,9 @@ async fn set_user(
     let user = shared.credentials.user(&name);
     let (role, sees) = user.map_or_else(Default::default, |user| (Some(user.role), user.sees));
     tracing::info!(user = name, ?role, ?sees, by, "a user was set");
-    Ok(Json(json!({"user": name, "password": made, "role": role, "sees": sees})).into_response())
+    let seen = shared.roster.all().values().filter(|record| record.retired.is_none() && record.has(&sees)).count();
+    let answer = json!({"user": name, "password": made, "role": role, "sees": sees, "sites_seen": seen});
+    Ok(Json(answer).into_response())
 }
 
 async fn remove_user(

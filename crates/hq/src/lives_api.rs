@@ -166,7 +166,7 @@ async fn forget(
     let (name, table) = table_of_stores(&shared, &name)?;
     // A site whose newest manifest is without it has nothing to state.
     let captured = shared.reconciliation.captured();
-    let has_it = |site: &SiteId| captured.get(site).is_none_or(|(.., tables)| tables.contains(name.as_str()));
+    let has_it = |site: &SiteId| captured.get(site).is_none_or(|known| known.tables.contains(name.as_str()));
     let reason = format!("{by} had {name} forgotten");
     let asked = ask_again(&shared, &name, &table, reason.clone(), &by, has_it).await?;
     let rows = table.forget().await.map_err(HqError::from)?;

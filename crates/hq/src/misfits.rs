@@ -237,6 +237,11 @@ pub(crate) fn by_site(misfits: &Misfits) -> BTreeMap<SiteId, String> {
     for Lacking { column, many } in misfits.values() {
         for (site, count) in column.sites.iter().filter(|(site, _)| many.contains(*site)) {
             let how = match &column.fits {
+                Some(kind) if kind == "string" => format!(
+                    "have the store mend them; `rollcall tables retype {} {} 'string'` would take them in, and make the column \
+                     text in every question: sum() then needs a cast",
+                    column.table, column.column
+                ),
                 Some(kind) => {
                     format!("`rollcall tables retype {} {} '{kind}'` takes them in", column.table, column.column)
                 }

@@ -186,7 +186,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) engine: Engine,
-    pub(crate) reconciliation: Reconciliation,
+    pub(crate) reconciliation: Arc<Reconciliation>,
     /// Tables that sites state again.
     pub(crate) restatements: tokio::sync::Mutex<Restatements>,
     /// Values that fit no column.
@@ -290,6 +290,7 @@ impl Shared {
             add("cursors", |shared| tables::cursors(&shared.lake, &shared.roster.all()));
             add("columns", |shared| tables::columns(&shared.lake));
             add("manifests", |shared| tables::manifests(&shared.reconciliation.all()));
+            add("uncaptured", |shared| tables::uncaptured(&shared.reconciliation.captured()));
             add("restated", |shared| tables::restated(&shared.restated()));
             add("lives", |shared| tables::lives(&shared.roster.all()));
         }
@@ -379,6 +380,7 @@ impl Node {
         });
         let checks_files = config.check_files.unwrap_or(!lake.is_shared());
         let limits = EngineLimits { checks_files, ..EngineLimits::default() };
+        let reconciliation = Arc::new(Reconciliation::default());
         let relay = lake.is_shared().then(|| Relay::new(lake.store().clone(), config.advertised()));
         let shared = Arc::new(Shared {
             clock,
@@ -392,10 +394,10 @@ impl Node {
             settings: Settings::default(),
             proposed: Proposed::default(),
             ledger: Ledger::default(),
-            reconciliation: Reconciliation::default(),
+            reconciliation: reconciliation.clone(),
             restatements: tokio::sync::Mutex::default(),
             misfits: Arc::default(),
-            quarantine: Quarantine::new(lake.clone()),
+            quarantine: Quarantine::new(lake.clone(), reconciliation),
             quotas: Arc::new(Quotas::new(lake.clone())),
             measures: Measures::default(),
             roster_view: Mutex::default(),

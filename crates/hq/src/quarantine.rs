@@ -22,13 +22,15 @@ use rollcall_lake::{DataFile, Lake, LakeError, Snapshot, StateView, our_columns}
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
 use rollcall_wire::{batch::Encoded, proto::BatchHeader};
 
-use self::kept::{Concern, damaged, entries};
-pub(crate) use self::kept::{Decided, Decision, Kept, KeptView, State};
+pub(crate) use self::kept::{Concern, Decided, Decision, Kept, KeptView, State};
+use self::kept::{Lacks, damaged, entries};
 use crate::{
     error::HqError,
-    restate,
+    published::{definitions, shared::stands_beside},
+    reconcile::Reconciliation,
+    restate::{self, Captured},
     roster::{SiteRecord, Sites},
-    stopped,
+    stopped, table_settings,
 };
 
 /// Loads that came to their end are looked for so often.
@@ -57,6 +59,8 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     lake: Arc<Lake>,
+    /// What sites say that they capture.
+    reconciliation: Arc<Reconciliation>,
     known: Mutex<Known>,
 }
 
@@ -81,13 +85,45 @@ fn parse_id(id: &str) -> Result<(SiteId, Epoch, Seq), HqError> {
         .ok_or_else(|| HqError::Invalid(format!("{id:?} is no batch in quarantine; `rollcall quarantine` lists them")))
 }
 
+/// By site, tables and columns that its store has or had, that other sites send, and that are not
+/// captured there, unless a person said that this is as it should be.
+fn lacks(lake: &Lake, view: &StateView, roster: &Sites, captured: &Captured) -> BTreeMap<SiteId, Lacks> {
+    let definitions = definitions(view);
+    let (all, settings) = (lake.shown_tables(), table_settings::all(lake));
+    let is_stores = |name: &TableName| {
+        all.get(name).is_some_and(|table| !table.is_published()) && stands_beside(name, &definitions).is_none()
+    };
+    let mut lacks = BTreeMap::new();
+    for (site, known) in captured {
+        if roster.get(site).and_then(|record| record.current_life()) != Some(known.epoch) {
+            continue;
+        }
+        let is_optional = |name: &TableName| settings.get(name).is_some_and(|settings| settings.optional);
+        let tables = known
+            .uncaptured
+            .iter()
+            .filter(|name| is_stores(name) && !is_optional(name) && !stopped::has_ended(view, site, name.as_str()));
+        let tables: BTreeSet<String> = tables.map(ToString::to_string).collect();
+        let columns = known.gone.iter().filter(|(name, _)| is_stores(name)).flat_map(|(name, columns)| {
+            let optional = settings.get(name).map(|settings| &settings.optional_columns);
+            let counts = columns.iter().filter(move |column| optional.is_none_or(|known| !known.contains(*column)));
+            counts.map(|column| (name.to_string(), column.clone()))
+        });
+        let columns: BTreeSet<(String, String)> = columns.collect();
+        if !tables.is_empty() || !columns.is_empty() {
+            lacks.insert(site.clone(), Lacks { tables, columns });
+        }
+    }
+    lacks
+}
+
 fn decision(view: &StateView, id: &str) -> Option<Decision> {
     view.get(DECISION, id)?.parse().ok()
 }
 
 impl Quarantine {
-    pub(crate) fn new(lake: Arc<Lake>) -> Self {
-        Self { lake, known: Mutex::default() }
+    pub(crate) fn new(lake: Arc<Lake>, reconciliation: Arc<Reconciliation>) -> Self {
+        Self { lake, reconciliation, known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -224,6 +260,7 @@ impl Quarantine {
         // Not under the lock: every question takes it.
         let wishes = restate::all_open(&self.lake, roster);
         let stopped = stopped::open(&view, roster);
+        let lacks = lacks(&self.lake, &view, roster, &self.reconciliation.captured());
         let is_aside = table.set_aside().is_some();
         let mut known = self.known();
         let mut concerns = Concerns::new();
@@ -249,6 +286,9 @@ impl Quarantine {
         for (site, tables) in stopped {
             let since = tables.into_iter().map(|(table, stopped)| (table, stopped.since));
             concerns.entry(site).or_default().stopped.extend(since);
+        }
+        for (site, lacks) in lacks {
+            concerns.entry(site).or_default().lacks = lacks;
         }
         let is_new = *known.concerns != concerns;
         if is_new {

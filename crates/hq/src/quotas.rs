@@ -89,6 +89,16 @@ impl Quotas {
         self.lake.state().update(|view| Ok::<_, LakeError>((vec![record(view)?], ()))).await
     }
 
+    /// A person accounts for what these sites did: it is told of no more.
+    pub(crate) fn forget<'a>(&self, sites: impl Iterator<Item = &'a SiteId>) {
+        let mut used = self.used();
+        for site in sites {
+            if let Some(of_site) = used.get_mut(site) {
+                of_site.reached = None;
+            }
+        }
+    }
+
     fn used(&self) -> MutexGuard<'_, HashMap<SiteId, OfSite>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -29,7 +29,7 @@ use crate::{
     error::HqError,
     node::Shared,
     quarantine::hq_name,
-    restate::Captured,
+    restate::{Captured, CapturedTables},
     restated::Restatements,
     unreconciled::{Discrepancy, Unreconciled},
     watching::Heard,
@@ -79,8 +79,20 @@ impl Reconciliation {
     }
 
     fn note_captured(&self, site: &SiteId, received: &Received) {
-        let tables = received.manifest.tables.iter().map(|stated| hq_name(&stated.table)).collect();
-        let newest = (received.epoch, received.manifest.through, tables);
+        let manifest = &received.manifest;
+        let gone = manifest.tables.iter().filter(|stated| !stated.gone.is_empty());
+        let newest = CapturedTables {
+            epoch: received.epoch,
+            through: manifest.through,
+            tables: manifest.tables.iter().map(|stated| hq_name(&stated.table)).collect(),
+            uncaptured: manifest.uncaptured.iter().filter_map(|table| TableName::at_hq(table).ok()).collect(),
+            gone: gone
+                .filter_map(|stated| {
+                    let columns = stated.gone.iter().map(|column| columns::at_hq(column)).collect();
+                    Some((TableName::at_hq(&stated.table).ok()?, columns))
+                })
+                .collect(),
+        };
         self.captured.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), newest);
     }
 
@@ -300,7 +312,7 @@ impl Reconciler {
                     for entry in entries(&rows?)?.filter(|entry| entry.at >= horizon) {
                         match entry.op {
                             "L" => note_loss(&mut losses, &entry),
-                            "M" => self.take_manifest(&entry),
+                            "M" => self.take_manifest(shared, &entry),
                             "B" | "C" => note_load(&mut loads, &entry),
                             _ => {}
                         }
@@ -330,7 +342,7 @@ impl Reconciler {
         Ok(())
     }
 
-    fn take_manifest(&mut self, entry: &Entry<'_>) {
+    fn take_manifest(&mut self, shared: &Shared, entry: &Entry<'_>) {
         let Some((site, received)) = manifest(entry) else {
             tracing::error!(site = entry.site, "a manifest cannot be read");
             return;
@@ -339,6 +351,7 @@ impl Reconciler {
         let is_new = known.is_none_or(|known| (received.epoch, received.seq) > (known.epoch, known.seq));
         // What HQ checked before it stopped is only where the next one continues.
         if received.at < self.started && is_new {
+            shared.reconciliation.note_captured(&site, &received);
             self.newest.insert(site, received);
         } else if is_new {
             self.waiting.insert((site, received.seq), received);
@@ -611,9 +624,10 @@ fn note_load(loads: &mut Loads, entry: &Entry<'_>) {
 fn manifest(entry: &Entry<'_>) -> Option<(SiteId, Received)> {
     let [after, through, tables] = entry.texts;
     let seq = |text: Option<&str>| Some(Seq(text?.parse().ok()?));
-    let mut tables: Vec<Stated> = serde_json::from_str(tables?).ok()?;
-    tables.iter_mut().for_each(|stated| stated.table = plain(&stated.table, TEXT_BYTES_MAX));
-    let manifest = Manifest { after: seq(after)?, through: seq(through)?, tables };
+    let mut manifest = Manifest::parse(seq(after)?, seq(through)?, tables?).ok()?;
+    for stated in &mut manifest.tables {
+        stated.table = plain(&stated.table, TEXT_BYTES_MAX);
+    }
     let received = Received { epoch: entry.epoch, seq: entry.seq, at: entry.at, manifest };
     Some((SiteId::new(entry.site).ok()?, received))
 }

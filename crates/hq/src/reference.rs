@@ -153,6 +153,15 @@ pub const TABLES: &[Described] = &[
         ],
     ),
     (
+        "uncaptured",
+        "What stores have and HQ does not get, by each store's newest manifest.",
+        &[
+            ("site", "the store"),
+            ("table_name", "a table that is not captured there; with a column, one that is"),
+            ("column_name", "a column that the captured table had before and has no more; null for a whole table"),
+        ],
+    ),
+    (
         "publications",
         "Every version of every table that HQ publishes.",
         &[

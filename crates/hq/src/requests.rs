@@ -116,6 +116,10 @@ fn apply(shared: &Shared, incident: u64, wish: &Wish) -> Answer {
             let of_hq = watch.incident(incident).filter(|known| known.kind == Kind::Hq);
             let work = of_hq.and_then(|known| known.stream.clone());
             work.iter().for_each(|work| shared.health.forget(work));
+            let of_quota = watch.incident(incident).filter(|known| known.kind == Kind::Condition(Condition::Quota));
+            if let (Some(known), true) = (of_quota, was_normal) {
+                shared.quotas.forget(known.members.keys());
+            }
             match watch.explain(incident, *was_normal, by, now) {
                 true => Answer::Done { until: None },
                 false => Answer::Unknown,

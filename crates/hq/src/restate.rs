@@ -7,7 +7,7 @@
 //! or when a later life of the journal is current. Until then rows may be missing, and answers say
 //! so.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rollcall_lake::{Lake, LakeError, Record, StateView};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
@@ -145,9 +145,9 @@ pub(crate) fn uncaptured(
     let Some((_, wish)) = open(lake, view, site, record).filter(|(_, wish)| !wish.new_life) else {
         return BTreeSet::new();
     };
-    let since = captured.get(site).filter(|(epoch, through, _)| *epoch == wish.epoch && *through > wish.after);
-    let Some(((.., tables), wished)) = since.zip(wish.tables) else { return BTreeSet::new() };
-    wished.difference(tables).cloned().collect()
+    let since = captured.get(site).filter(|known| known.epoch == wish.epoch && known.through > wish.after);
+    let Some((known, wished)) = since.zip(wish.tables) else { return BTreeSet::new() };
+    wished.difference(&known.tables).cloned().collect()
 }
 
 /// A person does without these tables of a site.
@@ -168,8 +168,21 @@ pub(crate) async fn give_up(
     lake.state().update(|view| Ok::<_, LakeError>((records(view)?, ()))).await
 }
 
-/// By site, the life and the end of its newest manifest, and the tables in it by their names at HQ.
-pub(crate) type Captured = HashMap<SiteId, (Epoch, Seq, BTreeSet<String>)>;
+/// By site, what its newest manifest says that it captures.
+pub(crate) type Captured = HashMap<SiteId, CapturedTables>;
+
+/// What a site captures, by names at HQ.
+#[derive(Debug, Clone)]
+pub(crate) struct CapturedTables {
+    /// The life of its journal, and where the manifest ends.
+    pub(crate) epoch: Epoch,
+    pub(crate) through: Seq,
+    pub(crate) tables: BTreeSet<String>,
+    /// Tables that the store has and that are not captured.
+    pub(crate) uncaptured: BTreeSet<TableName>,
+    /// Columns that captured tables had and have no more.
+    pub(crate) gone: BTreeMap<TableName, BTreeSet<String>>,
+}
 
 /// All wishes that are not fulfilled.
 pub(crate) fn all_open(lake: &Lake, roster: &Sites) -> Vec<(SiteId, Wish)> {

@@ -9,12 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, patch, post},
 };
-use rollcall_types::{SiteId, Timestamp};
+use rollcall_types::{Cause, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     http::{ApiError, App, Operator, Viewer, site_id},
+    ledger::RollEntry,
     roster::{INVITATION_LIFE_SECONDS, Importing, Invited, PastChange},
 };
 
@@ -154,7 +155,17 @@ async fn resend(
     sites.iter().for_each(|site| shared.sessions.cut(site));
     let left_out: Vec<&SiteId> = wanted.iter().filter(|site| !sites.contains(site)).collect();
     tracing::warn!(sites = sites.len(), by, reason = request.reason, "sites are to send everything again");
-    Ok(Json(json!({"sites": sites, "not_enrolled": left_out})))
+    // Who has not called cannot have been refused yet.
+    let is_away = |entry: &RollEntry| {
+        let is_heard = entry.last_heard.is_some_and(|at| shared.now().since(at) <= shared.behind_after());
+        entry.state.is_finding()
+            && !is_heard
+            && !sites.contains(&entry.site)
+            && entry.cause != Some(Cause::NeverEnrolled)
+    };
+    let roll = if request.refused { shared.roll() } else { Vec::new() };
+    let away: Vec<&SiteId> = roll.iter().filter(|entry| is_away(entry)).map(|entry| &entry.site).collect();
+    Ok(Json(json!({"sites": sites, "not_enrolled": left_out, "not_heard": away})))
 }
 
 #[derive(Deserialize, Default)]

@@ -113,6 +113,10 @@ impl Reading {
             self.faults.push(format!("line {line} has {has} cells, and the header {wants}"));
             return;
         }
+        if row.iter().any(|cell| cell.contains('\n')) {
+            self.faults.push(format!("line {line}: a cell goes on in the next line; is a quotation mark not closed?"));
+            return;
+        }
         let said = row.get(self.id).unwrap_or_default();
         let id = said.to_lowercase().split_whitespace().collect::<Vec<_>>().join("-");
         let site = match SiteId::new(&id) {
@@ -231,6 +235,9 @@ mod tests {
         }
         let of_spreadsheet = RosterFile::read(&text.replace('\n', "\r\n")).expect_err("faults").to_string();
         assert_eq!(of_spreadsheet, said, "lines are counted as people count them");
+        // All stores up to the next quotation mark would be a part of one cell.
+        let open = RosterFile::read("id,name\na-1,\"North\nb-1,South\n").expect_err("a quote is open").to_string();
+        assert!(open.contains("quotation mark"), "{open}");
         let headless = RosterFile::read("name,city\nx,y\n").expect_err("no id").to_string();
         assert!(headless.contains("roster template") && headless.contains("name,city"), "{headless}");
     }

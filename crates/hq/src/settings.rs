@@ -59,6 +59,24 @@ pub(crate) struct Capture {
     pub(crate) excluded: Vec<String>,
     /// It is not captured any more.
     pub(crate) stopped: bool,
+    /// Only columns are left out: it begins no capture.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) only_if_captured: bool,
+}
+
+impl Capture {
+    /// What `self` and a rule below it say of one table. Columns are left out whichever rule says
+    /// so: who wants one sent takes that rule back.
+    fn over(&self, below: &Capture) -> Capture {
+        let mut excluded = below.excluded.clone();
+        let is_new = |name: &&String| !below.excluded.iter().any(|known| known.eq_ignore_ascii_case(name));
+        excluded.extend(self.excluded.iter().filter(is_new).cloned());
+        Capture {
+            excluded,
+            stopped: self.stopped || (below.stopped && self.only_if_captured),
+            only_if_captured: self.only_if_captured && below.only_if_captured,
+        }
+    }
 }
 
 impl Rule {
@@ -87,7 +105,10 @@ impl Rule {
     /// What `self` says, and what `other` says where `self` is silent.
     fn over(&self, other: Rule) -> Rule {
         let mut capture = other.capture;
-        capture.extend(self.capture.clone());
+        for (table, above) in &self.capture {
+            let said = capture.get(table).map_or_else(|| above.clone(), |below| above.over(below));
+            capture.insert(table.clone(), said);
+        }
         Rule {
             to: String::new(),
             rank: 0,
@@ -136,6 +157,7 @@ impl SiteSettings {
             table: table.clone(),
             excluded: capture.excluded.clone(),
             stopped: capture.stopped,
+            only_if_captured: capture.only_if_captured,
         };
         proto::Settings {
             beacon_interval_ms: said.beacon_seconds.map_or(0, |seconds| seconds * 1000),

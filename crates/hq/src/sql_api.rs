@@ -78,6 +78,17 @@ struct SqlRequest {
     /// With CSV: the whole coverage as JSON behind `# rollcall.coverage` on the last line.
     #[serde(default)]
     trailer: bool,
+    /// `note` or `strict`: whether an incomplete answer is given, or is an error. None: as it was
+    /// said of the user.
+    #[serde(default)]
+    coverage: Option<Telling>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Telling {
+    Note,
+    Strict,
 }
 
 async fn sql(
@@ -96,6 +107,13 @@ async fn sql(
         .await
         .map_err(|_| QueryError::Limit(format!("the query was not planned within {} s", api.longest.as_secs())))??;
     let (coverage, took) = (planned.coverage.clone(), planned.took);
+    let is_strict = request.coverage.map_or(caller.is_strict, |said| said == Telling::Strict);
+    if is_strict && !coverage.is_complete() {
+        let summary = coverage.summary();
+        let text =
+            format!("RC001: the answer would be incomplete: {summary}; \"coverage\": \"note\" gives it with this note");
+        return Err(ApiError(StatusCode::CONFLICT, text));
+    }
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     put_coverage(&coverage, &mut headers);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     node::Shared,
     published::{definitions, shared::stands_beside},
-    restate::Captured,
+    restate::{Captured, CapturedTables},
     roster::{SiteRecord, Sites},
 };
 
@@ -46,6 +46,11 @@ fn id_of(site: &SiteId, table: &str) -> String {
     format!("{site}/{table}")
 }
 
+/// Whether a person said that a table ended at a site.
+pub(crate) fn has_ended(view: &StateView, site: &SiteId, table: &str) -> bool {
+    known(view, site, table).is_some_and(|known| known.state == State::Ended)
+}
+
 fn known(view: &StateView, site: &SiteId, table: &str) -> Option<Stopped> {
     view.get(STOPPED, &id_of(site, table))?.parse().ok()
 }
@@ -75,7 +80,7 @@ pub(crate) async fn look(shared: &Shared, looked: &mut Looked) -> Result<(), Lak
     let view = shared.lake.state().view();
     let mut changes: Vec<(String, Stopped)> = Vec::new();
     let mut seen = Looked::new();
-    for (site, (epoch, through, _)) in &captured {
+    for (site, CapturedTables { epoch, through, .. }) in &captured {
         if looked.get(site) == Some(&(*epoch, *through)) {
             continue;
         }
@@ -102,7 +107,7 @@ fn changed(
     captured: &Captured,
     now: Timestamp,
 ) -> Vec<(String, Stopped)> {
-    let Some((epoch, through, tables)) = captured.get(site) else { return Vec::new() };
+    let Some(CapturedTables { epoch, through, tables, .. }) = captured.get(site) else { return Vec::new() };
     let (number, definitions) = (SiteNumber(record.number), definitions(view));
     let is_stores = |name: &TableName, table: &rollcall_lake::Table| {
         !table.is_published() && stands_beside(name, &definitions).is_none()

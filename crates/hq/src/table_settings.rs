@@ -2,7 +2,7 @@
 //! worth.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -33,6 +33,12 @@ pub(crate) struct TableSettings {
     /// nothing is said.
     #[serde(default)]
     pub(crate) history_days: Option<u32>,
+    /// Stores may leave the table out: those that do are not missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) optional: bool,
+    /// Columns that a store may have no more without being missing.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) optional_columns: BTreeSet<String>,
 }
 
 /// A row's versions are counted against what its site says it captured; that is done long before

@@ -14,6 +14,7 @@ use crate::{
     ledger::RollEntry,
     published::arrivals::{Arrival, Arrived},
     reconcile::Reconciled,
+    restate::Captured,
     restated::Restated,
     roster::{Ruling, Sites},
 };
@@ -142,6 +143,24 @@ pub(crate) fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordB
         .maybe_long("rows_here", all.values().map(|reconciled| reconciled.found.map(|found| found as i64)))
         .maybe_long("last_key", all.values().map(|reconciled| reconciled.stated.last_key))
         .time("received_at", all.values().map(|reconciled| Some(reconciled.at)))
+        .finish()
+}
+
+/// `rollcall.uncaptured`: tables that a store has and that are not captured there, and columns that
+/// captured tables had and have no more.
+pub(crate) fn uncaptured(captured: &Captured) -> RecordBatch {
+    let mut sites: Vec<_> = captured.iter().collect();
+    sites.sort_unstable_by_key(|(site, _)| *site);
+    let mut rows: Vec<(&SiteId, &TableName, Option<&String>)> = Vec::new();
+    for (site, known) in sites {
+        rows.extend(known.uncaptured.iter().map(|table| (site, table, None)));
+        let columns = known.gone.iter().flat_map(|(table, columns)| columns.iter().map(move |column| (table, column)));
+        rows.extend(columns.map(|(table, column)| (site, table, Some(column))));
+    }
+    Columns::default()
+        .text("site", rows.iter().map(|(site, ..)| Some(site.as_str())))
+        .text("table_name", rows.iter().map(|(_, table, _)| Some(table.as_str())))
+        .text("column_name", rows.iter().map(|(.., column)| *column))
         .finish()
 }
 

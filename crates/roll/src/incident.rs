@@ -119,7 +119,8 @@ impl Condition {
     pub fn cause(self) -> Cause {
         match self {
             Self::Capture => Cause::CaptureStuck,
-            Self::Refused | Self::Quarantined | Self::Quota => Cause::HqRefuses,
+            Self::Refused => Cause::HqRefuses,
+            Self::Quarantined | Self::Quota => Cause::RowsNotTaken,
             Self::CloneOrRewind | Self::NewLife => Cause::CloneOrRewind,
             Self::Misfit => Cause::Misfit,
             Self::Behind => Cause::Backlog,

@@ -79,14 +79,20 @@ impl Watch {
             CONTACT => ("signs of life".to_owned(), 1.0),
             table => (format!("rows of {table}"), f64::from(self.clock.pace(stream).rows_per_event)),
         };
+        if is_relapse {
+            self.fell(number, id, &name, &measure);
+        }
         let longest = self.streams.past(stream).map_or(0.0, |past| past.longest_gap());
         let site = self.sites[number].id.clone();
         let Some(incident) = self.incidents.get_mut(&id) else { return };
         if is_relapse {
             incident.reopened_at = Some(now);
         }
-        incident.members.entry(site.clone()).or_insert(Member { since: instant(measure.last), until: None }).until =
-            None;
+        let member =
+            incident.members.entry(site.clone()).or_insert(Member { since: instant(measure.last), until: None });
+        if member.until.take().is_some() || is_relapse {
+            member.since = instant(measure.last);
+        }
         // One that is no shorter would only speak against the alarm, and one of less than one row
         // says nothing.
         let worst = if longest * per_event >= 0.5 && longest < measure.expected {
@@ -127,17 +133,9 @@ impl Watch {
                 self.incidents.reopen(id, now, &format!("{stream} is silent"));
                 id
             }
-            None => {
-                let id = self.incidents.add(Kind::Silence, instant(measure.last), now);
-                let contact_known = self.contact(number).is_some();
-                if let Some(incident) = self.incidents.get_mut(&id) {
-                    incident.stream = Some(stream.to_owned());
-                    let is_contact = stream == CONTACT || !contact_known;
-                    incident.cause = Some(if is_contact { Cause::PowerOrLink } else { Cause::NoFlow });
-                }
-                id
-            }
+            None => self.incidents.add(Kind::Silence, instant(measure.last), now),
         };
+        self.fell(number, id, stream, measure);
         self.sites[number].trouble_mut().incident = Some(id);
         // Of everybody only those count that have one.
         self.groups.look_again();
@@ -155,6 +153,17 @@ impl Watch {
             incident.is_chronic = is_chronic;
         }
         id
+    }
+
+    /// What an incident says of a fall is said of the last one: since when, what is missing, and
+    /// what is likely. The story keeps those before.
+    fn fell(&mut self, number: SiteNumber, id: u64, stream: &str, measure: &Measure) {
+        let is_contact = stream == CONTACT || self.contact(number).is_none();
+        let Some(incident) = self.incidents.get_mut(&id) else { return };
+        incident.stream = Some(stream.to_owned());
+        incident.since = instant(measure.last);
+        incident.cause = Some(if is_contact { Cause::PowerOrLink } else { Cause::NoFlow });
+        incident.evidence.clear();
     }
 
     fn dropped(&mut self, number: SiteNumber, stream: StreamId, at: i64) {

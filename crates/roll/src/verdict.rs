@@ -8,6 +8,7 @@ use crate::{
     incident::{Condition, Kind},
     learn::LEARNING_DAYS,
     site::Verdict,
+    sites::SiteNumber,
     stream::Loudness,
     watch::{Watch, instant},
 };
@@ -38,6 +39,11 @@ impl Watch {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Whether the declared hours of a site say that it is open now.
+    fn should_be_open(&self, number: SiteNumber) -> bool {
+        self.clock.calendar(self.sites[number].calendar).says_open(self.now, 0)
     }
 
     /// The state of a site; none if it is not on the watch.
@@ -90,7 +96,8 @@ impl Watch {
             return Some(verdict(SiteState::Late, last_heard, Some(condition.cause())));
         }
         if site.said_goodbye && self.now < site.excused_until {
-            return Some(verdict(SiteState::QuietExpected, last_heard, Some(Cause::Closed)));
+            let cause = if self.should_be_open(number) { Cause::AgentDown } else { Cause::Closed };
+            return Some(verdict(SiteState::QuietExpected, last_heard, Some(cause)));
         }
         let is_quiet_time = self.clock.busyness(stream, self.now) < BUSY;
         if is_assumed && (is_quiet_time || self.clock.is_in_quiet_cohort(stream)) {

@@ -159,8 +159,9 @@ impl Client {
     }
 
     /// Asks; the answer is read as it comes.
-    pub(crate) fn ask(&self, sql: &str, format: &str) -> anyhow::Result<SqlAnswer> {
-        let body = serde_json::json!({"sql": sql, "format": format, "trailer": true});
+    pub(crate) fn ask(&self, sql: &str, format: &str, note: bool) -> anyhow::Result<SqlAnswer> {
+        let telling = note.then_some("note");
+        let body = serde_json::json!({"sql": sql, "format": format, "trailer": true, "coverage": telling});
         let request = self.agent.post(format!("{}/api/sql", self.url)).header("Authorization", self.authorization());
         let answer = self.checked(request.send_json(body))?;
         let header = |name: &str| {
@@ -179,7 +180,7 @@ impl Client {
 
     /// A short answer, and in a sentence what it is missing.
     pub(crate) fn sql(&self, sql: &str, format: &str) -> anyhow::Result<(Vec<u8>, String)> {
-        let answer = self.ask(sql, format)?;
+        let answer = self.ask(sql, format, true)?;
         let mut body = Vec::new();
         answer.body.take(SHORT_BYTES_MAX).read_to_end(&mut body)?;
         Ok((body, answer.summary))

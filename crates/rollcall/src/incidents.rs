@@ -271,11 +271,18 @@ fn show(client: &Client, id: u64, all: bool, is_json: bool) -> anyhow::Result<()
     let order = |member: &Value| (!member["until"].is_null(), member["since"].as_str().unwrap_or_default().to_owned());
     members.sort_by_cached_key(|(_, member)| order(member));
     let absent = members.iter().filter(|(_, member)| member["until"].is_null()).count();
-    outln!("\n{}, {absent} still missing:", counted(members.len(), "site"));
+    let is_over = !incident["closed_at"].is_null();
+    match is_over {
+        true => outln!("\n{}:", counted(members.len(), "site")),
+        false => outln!("\n{}, {absent} still missing:", counted(members.len(), "site")),
+    }
     let named = if all { members.len() } else { WORST };
     for (site, member) in members.iter().take(named) {
-        let until =
-            if member["until"].is_null() { "still".to_owned() } else { format!("to {}", time(&member["until"])) };
+        let until = match member["until"].is_null() {
+            true if is_over => "to the end".to_owned(),
+            true => "still".to_owned(),
+            false => format!("to {}", time(&member["until"])),
+        };
         outln!("  {site}: from {} {until}", time(&member["since"]));
     }
     if members.len() > named {

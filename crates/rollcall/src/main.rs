@@ -70,6 +70,9 @@ enum Command {
         /// Write to this file instead of stdout.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Of a strict user: give an incomplete answer too, with its note.
+        #[arg(long)]
+        note: bool,
         #[command(flatten)]
         hq: client::HqAddress,
     },
@@ -187,8 +190,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hq(args) => runtime()?.block_on(hq::run(args)),
         Command::Backup(args) => runtime()?.block_on(backup::run(args)),
         Command::Restore(args) => runtime()?.block_on(backup::run_restore(args)),
-        Command::Sql { sql, format, out, hq } => {
-            let answer = client::Client::find(&hq)?.ask(&sql, format.name())?;
+        Command::Sql { sql, format, out, note, hq } => {
+            let answer = client::Client::find(&hq)?.ask(&sql, format.name(), note)?;
             answer::deliver(answer, format, out.as_deref())
         }
         Command::Call(args) => call::run(&args),

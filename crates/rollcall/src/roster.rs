@@ -182,6 +182,8 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
             let left_out: Vec<&str> =
                 answer["not_enrolled"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
             say_names("not enrolled, and left out", &left_out);
+            let away: Vec<&str> =
+                answer["not_heard"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
             if told.is_empty() {
                 eprintln!("no site is refused because HQ lacks rows");
             } else {
@@ -190,6 +192,10 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
                     counted(told.len(), "site")
                 );
                 say_names("which", &told);
+            }
+            if !away.is_empty() {
+                say_names("not heard now", &away);
+                eprintln!("nobody knows yet whether these are refused: run this again when they are back");
             }
         }
         Some(RosterCommand::Retire { site, reason, yes, hq }) => {

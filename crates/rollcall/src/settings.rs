@@ -80,7 +80,8 @@ struct SetArgs {
     /// Tables to capture besides those the site joined with.
     #[arg(long, value_delimiter = ',', value_name = "TABLES")]
     capture: Vec<String>,
-    /// A column never to be captured; the others of its table are.
+    /// A column not to be captured where its table is. What HQ has of it stays: `rollcall tables
+    /// forget` takes that away.
     #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN")]
     exclude: Vec<String>,
     /// Tables not to be captured any more.
@@ -108,6 +109,8 @@ struct Rule {
 struct Capture {
     excluded: Vec<String>,
     stopped: bool,
+    #[serde(default)]
+    only_if_captured: bool,
 }
 
 #[derive(Deserialize)]
@@ -161,7 +164,8 @@ fn capture(args: &SetArgs) -> anyhow::Result<BTreeMap<String, Capture>> {
         args.capture.iter().map(|table| (table.clone(), Capture::default())).collect();
     for text in &args.exclude {
         let Some((table, column)) = text.split_once('.') else { bail!("--exclude {text:?}: write it as table.column") };
-        capture.entry(table.to_owned()).or_default().excluded.push(column.to_owned());
+        let only = || Capture { only_if_captured: true, ..Capture::default() };
+        capture.entry(table.to_owned()).or_insert_with(only).excluded.push(column.to_owned());
     }
     for table in &args.stop {
         ensure!(!capture.contains_key(table), "{table} cannot be captured and not be captured");
@@ -170,7 +174,7 @@ fn capture(args: &SetArgs) -> anyhow::Result<BTreeMap<String, Capture>> {
     Ok(capture)
 }
 
-fn set(args: &SetArgs) -> anyhow::Result<()> {
+fn set(args: &SetArgs) -> anyhow::Result<ExitCode> {
     let rule = Rule {
         to: args.to.clone(),
         rank: args.rank,
@@ -185,12 +189,15 @@ fn set(args: &SetArgs) -> anyhow::Result<()> {
     let told: Told =
         Client::find(&args.hq)?.put(&format!("/api/settings/{}", args.rule), &serde_json::to_value(rule)?)?;
     eprintln!("rule {}: applies to {}", args.rule, counted(told.sites, "site"));
+    if told.sites == 0 {
+        eprintln!("no site matches {:?}; `rollcall roster` shows the attributes", args.to);
+    }
     for column in &told.unknown_columns {
         eprintln!(
             "{column}: no site ever sent such a column; is it spelt as at the sites? A site that lacks it will report that"
         );
     }
-    Ok(())
+    Ok(if told.sites == 0 { ExitCode::from(crate::FINDING) } else { ExitCode::SUCCESS })
 }
 
 /// What a rule says, for people.
@@ -204,6 +211,9 @@ fn says(rule: &Rule) -> String {
     says.extend(rule.capture.iter().map(|(table, capture)| match (capture.stopped, capture.excluded.as_slice()) {
         (true, _) => format!("do not capture {table}"),
         (false, []) => format!("capture {table}"),
+        (false, excluded) if capture.only_if_captured => {
+            format!("where {table} is captured, without {}", excluded.join(", "))
+        }
         (false, excluded) => format!("capture {table} without {}", excluded.join(", ")),
     }));
     says.join("; ")
@@ -266,7 +276,7 @@ fn list(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         None => return list(args),
-        Some(SettingsCommand::Set(set_args)) => set(set_args)?,
+        Some(SettingsCommand::Set(set_args)) => return set(set_args),
         Some(SettingsCommand::Remove { rule, hq }) => {
             let _: serde_json::Value = Client::find(hq)?.delete(&format!("/api/settings/{rule}"))?;
             eprintln!("rule {rule} is removed");

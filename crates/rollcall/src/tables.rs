@@ -1,6 +1,9 @@
 //! `rollcall tables`: which tables there are, and what was declared of them.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
@@ -42,6 +45,13 @@ enum TablesCommand {
         /// for ever if nothing was said.
         #[arg(long, value_name = "DAYS")]
         history: Option<u32>,
+        /// Stores may leave the table out: one that has it and does not capture it is not missing
+        /// in answers.
+        #[arg(long)]
+        optional: bool,
+        /// A column that stores may have no more; may be given several times.
+        #[arg(long, value_name = "COLUMN")]
+        optional_column: Vec<String>,
         /// Take back what was said of this; may be given several times.
         #[arg(long, value_enum, value_name = "WHAT")]
         unset: Vec<Unset>,
@@ -91,6 +101,8 @@ enum Unset {
     Lateness,
     Measure,
     History,
+    Optional,
+    OptionalColumns,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -99,6 +111,10 @@ struct Declared {
     lateness_seconds: u64,
     measure: Option<String>,
     history_days: Option<u32>,
+    #[serde(default)]
+    optional: bool,
+    #[serde(default)]
+    optional_columns: BTreeSet<String>,
 }
 
 impl Declared {
@@ -108,6 +124,8 @@ impl Declared {
             Unset::Lateness => self.lateness_seconds = 0,
             Unset::Measure => self.measure = None,
             Unset::History => self.history_days = None,
+            Unset::Optional => self.optional = false,
+            Unset::OptionalColumns => self.optional_columns.clear(),
         }
     }
 
@@ -139,7 +157,17 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
             let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/tables/{table}"))?;
             eprintln!("{table} is forgotten, with {} rows; {} sites state it again", answer["rows"], answer["sites"]);
         }
-        Some(TablesCommand::Set { table, event_time, lateness, measure, history, unset, hq }) => {
+        Some(TablesCommand::Set {
+            table,
+            event_time,
+            lateness,
+            measure,
+            history,
+            optional,
+            optional_column,
+            unset,
+            hq,
+        }) => {
             let client = Client::find(&hq)?;
             let mut all: BTreeMap<String, Declared> = serde_json::from_str(&client.get("/api/tables")?)?;
             let mut declared = all.remove(&table).unwrap_or_default();
@@ -148,6 +176,8 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
                 (Unset::Lateness, lateness.is_some()),
                 (Unset::Measure, measure.is_some()),
                 (Unset::History, history.is_some()),
+                (Unset::Optional, optional),
+                (Unset::OptionalColumns, !optional_column.is_empty()),
             ];
             if let Some((what, _)) = given.into_iter().find(|(what, is_given)| *is_given && unset.contains(what)) {
                 anyhow::bail!("{what:?} is both said and taken back; leave one of the two out");
@@ -158,6 +188,8 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
                 lateness_seconds: lateness.unwrap_or(declared.lateness_seconds),
                 measure: measure.or(declared.measure),
                 history_days: history.or(declared.history_days),
+                optional: optional || declared.optional,
+                optional_columns: declared.optional_columns.into_iter().chain(optional_column).collect(),
             };
             let _: serde_json::Value =
                 client.put(&format!("/api/tables/{table}"), &serde_json::to_value(&declared)?)?;
@@ -172,6 +204,13 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
                 eprintln!("a row is worth {measure}");
             }
             eprintln!("old versions of rows are kept {}", declared.history());
+            if declared.optional {
+                eprintln!("stores may leave the table out");
+            }
+            if !declared.optional_columns.is_empty() {
+                let columns: Vec<&str> = declared.optional_columns.iter().map(String::as_str).collect();
+                eprintln!("stores may have no more: {}", columns.join(", "));
+            }
         }
         None => {
             let text = Client::find(&args.hq)?.get("/api/tables")?;

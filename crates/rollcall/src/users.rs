@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_types::counted;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -135,15 +136,26 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 None => eprintln!("user {name} is changed"),
             }
             let sees = answer["sees"].as_object().filter(|sees| !sees.is_empty());
-            let sees = sees.map_or_else(
-                || "all sites".to_owned(),
-                |sees| {
-                    let pairs =
-                        sees.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
-                    pairs.collect::<Vec<String>>().join(", ")
-                },
-            );
-            eprintln!("{name} is {}, and sees {sees}", answer["role"].as_str().unwrap_or("viewer"));
+            let limits = sees.map(|sees| {
+                let pairs = sees.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+                pairs.collect::<Vec<String>>().join(", ")
+            });
+            let sees = limits.clone().unwrap_or_else(|| "all sites".to_owned());
+            let role = answer["role"].as_str().unwrap_or("viewer");
+            eprintln!("{name} is {role}, and sees {sees}");
+            if let (Some(limits), Some(seen)) = (limits, answer["sites_seen"].as_u64()) {
+                match seen {
+                    0 => eprintln!(
+                        "WARNING: no site has {limits}: is it misspelt? `rollcall roster` shows the attributes"
+                    ),
+                    seen => eprintln!("that is {} at present", counted(seen as usize, "site")),
+                }
+                if role != "viewer" {
+                    eprintln!(
+                        "who sees only some sites may ask about these; taking incidents, inviting and settings concern all"
+                    );
+                }
+            }
         }
         Some(UsersCommand::Reset { name, hq }) => {
             let client = Client::find(&hq)?;

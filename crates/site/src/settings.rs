@@ -198,6 +198,9 @@ fn follow(source: &mut Source, wanted: &Captured, by_hq: &[String]) -> Result<Fo
         }
         return Ok(Followed { is_change: known.is_some(), by_hq: by_hq.to_vec() });
     }
+    if wanted.only_if_captured && known.is_none() {
+        return Ok(Followed { is_change: false, by_hq: by_hq.to_vec() });
+    }
     let among = |names: &[String], name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     let mut excluded: Vec<String> = known.unwrap_or_default().into_iter().filter(|name| !among(by_hq, name)).collect();
     let more: Vec<String> = wanted.excluded.iter().filter(|name| !among(&excluded, name)).cloned().collect();

@@ -10,6 +10,9 @@ use crate::{Cause, SiteId, SiteState, TableName, Timestamp};
 /// missing since when.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Coverage {
+    /// Whether the question reads tables of the sites' at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_sites: bool,
     /// Sites the answer is about.
     pub scope: usize,
     /// Sites of the scope whose rows are all here.

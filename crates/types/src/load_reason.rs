@@ -86,7 +86,7 @@ impl fmt::Display for LoadReason {
             Self::NewEpoch => "its journal began a new life",
             Self::Widened => "more of its columns are captured",
             Self::Columns => "its columns changed",
-            Self::Vacuum => "it has no primary key, and VACUUM may have renumbered its rows",
+            Self::Vacuum => "it has no primary key, and its rows may have other numbers since the database was vacuumed or its schema changed",
             Self::Triggers => "triggers that capture it were missing or changed",
             Self::TriggerOrder => "a newer trigger of the store's may have kept changes from being captured",
             Self::Bypassed => "it has another number of rows than were captured: changes passed by the triggers",

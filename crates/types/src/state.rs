@@ -123,8 +123,14 @@ pub enum Cause {
     Mismatch,
     /// Values do not fit their column's type.
     Misfit,
+    /// Rows of it are kept aside, over its quota, or gone at HQ, and are to be sent again.
+    RowsNotTaken,
     /// It has not taken what HQ published.
     NotUpdated,
+    /// Its store has the table, and it is not captured there.
+    NotCaptured,
+    /// Its store had the column, and has it no more.
+    ColumnGone,
 }
 
 impl fmt::Display for Cause {
@@ -144,7 +150,10 @@ impl fmt::Display for Cause {
             Self::NoFlow => "heard, but no rows",
             Self::Mismatch => "counts differ",
             Self::Misfit => "values do not fit",
+            Self::RowsNotTaken => "rows not taken",
             Self::NotUpdated => "has not taken an update",
+            Self::NotCaptured => "table not captured",
+            Self::ColumnGone => "column gone",
         })
     }
 }

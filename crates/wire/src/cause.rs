@@ -21,7 +21,10 @@ impl From<Cause> for proto::Cause {
             | Cause::NoFlow
             | Cause::Mismatch
             | Cause::Misfit
-            | Cause::NotUpdated => Self::Unspecified,
+            | Cause::RowsNotTaken
+            | Cause::NotUpdated
+            | Cause::NotCaptured
+            | Cause::ColumnGone => Self::Unspecified,
         }
     }
 }

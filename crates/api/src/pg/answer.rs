@@ -134,7 +134,7 @@ impl Asking {
             self.session.state().last = Some(planned.coverage.clone());
             let telling = self.telling(&user);
             self.session.state().settings.tell_again();
-            if planned.coverage.scope > 0 {
+            if planned.coverage.reads_sites {
                 self.tell(client, telling, &user, statement, &planned.coverage).await?;
             }
         }

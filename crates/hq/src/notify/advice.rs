@@ -126,6 +126,14 @@ fn of_cause(cause: Cause) -> Advice {
                 "On the store's server: `rollcall-site status`",
             ],
         ),
+        Cause::NotCaptured | Cause::ColumnGone => advice(
+            "The store works, and a part of what it has is not sent.",
+            &["`rollcall site SITE` says which tables and columns; at the store, `rollcall-site tables` does."],
+        ),
+        Cause::RowsNotTaken => advice(
+            "Rows of the store are not in answers: HQ could not take them and keeps them aside, or the store does not send them.",
+            &["The sentence above names the remedy.", "`rollcall quarantine` lists what is kept aside."],
+        ),
         Cause::HqRefuses => advice(
             "HQ and the site keep each other from going on, on purpose: something would be lost or doubled otherwise.",
             &[
@@ -135,7 +143,7 @@ fn of_cause(cause: Cause) -> Advice {
         ),
         Cause::CloneOrRewind => advice(
             "The store's database went back in time, or runs twice.",
-            &["Was it restored from a backup, or copied to a second machine? Then look at `rollcall site show SITE`."],
+            &["Was it restored from a backup, or copied to a second machine? Then look at `rollcall site SITE`."],
         ),
         Cause::Backlog => advice(
             "The store is heard, and its changes wait there: a slow line, or more than it can carry.",

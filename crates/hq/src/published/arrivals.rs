@@ -290,9 +290,9 @@ fn sentence(what: &str, late: &[(&Arrival, Timestamp)]) -> String {
     });
     let named: Vec<String> = named.collect();
     let more = if late.len() > NAMED_MAX { format!(" and {} more", late.len() - NAMED_MAX) } else { String::new() };
-    let who = match late.len() {
-        1 => "1 site that is heard has".to_owned(),
-        sites => format!("{sites} sites that are heard have"),
+    let said = match late.len() {
+        1 => format!("1 site that is heard has not {}", what.replace("their", "its")),
+        sites => format!("{sites} sites that are heard have not {what}"),
     };
-    format!("{who} not {what}: {}{more}", named.join(", "))
+    format!("{said}: {}{more}", named.join(", "))
 }

@@ -61,18 +61,34 @@ pub(crate) struct Concern {
     pub(super) tables: BTreeSet<String>,
     /// The site captures them no longer, since then.
     pub(super) stopped: BTreeMap<String, Timestamp>,
+    pub(super) lacks: Lacks,
+}
+
+/// What a store has or had, other stores send, and is not captured there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Lacks {
+    pub(super) tables: BTreeSet<String>,
+    /// By table.
+    pub(super) columns: BTreeSet<(String, String)>,
+}
+
+impl Lacks {
+    fn column(&self, table: &str, columns: &[String]) -> bool {
+        self.columns.iter().any(|(of, column)| of == table && columns.contains(column))
+    }
 }
 
 impl Concern {
-    pub(crate) fn is_about(&self, table: &str) -> bool {
-        self.all || self.tables.contains(table) || self.stopped.contains_key(table)
-    }
-
-    /// Why answers about a table lack the site.
-    pub(crate) fn cause(&self, table: &str) -> Cause {
-        match self.all || self.tables.contains(table) {
-            true => Cause::HqRefuses,
-            false => Cause::CaptureStuck,
+    /// Why answers that read these columns of a table lack the site; none if they do not.
+    pub(crate) fn cause(&self, table: &str, columns: &[String]) -> Option<Cause> {
+        if self.all || self.tables.contains(table) {
+            Some(Cause::RowsNotTaken)
+        } else if self.stopped.contains_key(table) {
+            Some(Cause::CaptureStuck)
+        } else if self.lacks.tables.contains(table) {
+            Some(Cause::NotCaptured)
+        } else {
+            self.lacks.column(table, columns).then_some(Cause::ColumnGone)
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use rollcall_roll::{Kind, Notice, Thresholds, WatchConfig};
-use rollcall_types::SiteState;
+use rollcall_types::{Cause, SiteState};
 
 use crate::fleet::{DAY, Fleet, at, everyday};
 
@@ -323,4 +323,23 @@ fn a_site_that_falls_silent_while_hq_is_deaf_is_unknown_and_not_recovering() {
     fleet.run(NOON + 32, NOON + 38, &|shop, _| shop != 3);
     assert_eq!(fleet.watch.verdict(&ids[3]).expect("watched").state, SiteState::Unknown, "{}", fleet.summary());
     assert_eq!(fleet.watch.verdict(&ids[4]).expect("watched").state, SiteState::Recovering);
+}
+
+#[test]
+fn what_is_told_of_a_relapse_is_of_the_last_fall() {
+    let mut fleet = everyday(20, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let id = fleet.shops[3].id.clone();
+    fleet.run(NOON, NOON + 60, &|shop, _| shop != 3);
+    fleet.watch.correct_cause(&id, Some(Cause::HqRefuses), "it was refused", at(NOON + 60));
+    fleet.run(NOON + 60, NOON + 150, &|_, _| true);
+    fleet.run(NOON + 150, NOON + 210, &|shop, _| shop != 3);
+    let incident = fleet.watch.incidents().find(|one| one.members.contains_key(&id)).expect("there is one");
+    assert!(incident.is_open(), "{}", fleet.summary());
+    let since = (incident.since.as_micros() - at(NOON + 150).as_micros()) / 60_000_000;
+    assert!((-2..=2).contains(&since), "it is since the second fall, {since} minutes from it");
+    assert_eq!(incident.cause, Some(Cause::PowerOrLink));
+    let said = incident.evidence.clone();
+    assert!(said.contains(&format!("since {}", incident.since.for_people())), "{said}");
+    assert!(incident.timeline.iter().any(|entry| entry.text == "it was refused"), "the story keeps what was before");
 }

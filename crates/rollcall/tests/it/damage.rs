@@ -174,7 +174,7 @@ fn what_a_site_cannot_state_again_is_missing_until_a_person_accounts_for_it() {
     }
     repair(&mut hq);
     wait_for("the one that can", || {
-        (hq.missing("SELECT count(*) FROM stock") == ["boston-01 hq-refuses"]).then_some(())
+        (hq.missing("SELECT count(*) FROM stock") == ["boston-01 rows-not-taken"]).then_some(())
     });
     let evidence = wait_for("the question", || {
         hq.open_incident("quarantined").filter(|evidence| evidence.contains("does not capture stock any more"))

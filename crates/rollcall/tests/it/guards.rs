@@ -103,7 +103,7 @@ fn a_wrong_key_is_undone_and_all_sites_are_complete_again() {
     store.wait_confirmed();
     store.sql("INSERT INTO sale VALUES (2, 'one')");
     wait_for("the store to be missing", || {
-        (hq.missing("SELECT count(*) FROM sale") == ["seattle-01 hq-refuses"]).then_some(())
+        (hq.missing("SELECT count(*) FROM sale") == ["seattle-01 rows-not-taken"]).then_some(())
     });
     let refused = hq.run(&["tables", "rekey", "sale", "nothing"]);
     assert!(!refused.status.success() && said(&refused).contains("is no column"), "{}", said(&refused));
@@ -118,7 +118,7 @@ fn a_wrong_key_is_undone_and_all_sites_are_complete_again() {
     let rows = "SELECT string_agg(id || ' ' || v, ', ' ORDER BY id) FROM sale WHERE _site = 'seattle-01'";
     wait_for("its rows", || (hq.value(rows)? == "1 one, 2 one").then_some(()));
     wait_for("the other one to be missing", || {
-        (hq.missing("SELECT count(*) FROM sale") == ["boston-01 hq-refuses"]).then_some(())
+        (hq.missing("SELECT count(*) FROM sale") == ["boston-01 rows-not-taken"]).then_some(())
     });
 }
 
@@ -170,7 +170,9 @@ fn a_site_that_adds_columns_without_end_is_stopped_and_named() {
     wait_for("the other's rows", || {
         (hq.value("SELECT count(*) FROM sale WHERE _site = 'seattle-01'")? == "2").then_some(())
     });
-    wait_for("it is missing", || (hq.missing("SELECT count(*) FROM sale") == ["boston-01 hq-refuses"]).then_some(()));
+    wait_for("it is missing", || {
+        (hq.missing("SELECT count(*) FROM sale") == ["boston-01 rows-not-taken"]).then_some(())
+    });
     // A person lets it, and it states its rows again.
     assert!(hq.run(&["quotas", "set", "new_columns_a_day=50"]).status.success());
     let waiting = hq.run(&["quarantine", "--json"]);

@@ -216,9 +216,9 @@ fn what_cannot_be_taken_of_a_batch_holds_up_nothing_else() {
         assert!(reasons.contains(said), "{said:?} is not in {reasons:?}");
     }
     assert_eq!(hq.value("SELECT string_agg(_site, ' ') FROM prices").as_deref(), Some("hq"));
-    assert_eq!(hq.state_of("seattle-01")["cause"], "hq-refuses");
+    assert_eq!(hq.state_of("seattle-01")["cause"], "rows-not-taken");
     // Only answers about these tables lack anything.
-    assert_eq!(hq.missing("SELECT count(*) FROM item"), ["seattle-01 hq-refuses"]);
+    assert_eq!(hq.missing("SELECT count(*) FROM item"), ["seattle-01 rows-not-taken"]);
     assert_eq!(hq.missing("SELECT count(*) FROM sale"), Vec::<String>::new());
     // The last batch moved no cursor at HQ, and the site knows a position of a table that HQ has
     // none of.

@@ -15,6 +15,7 @@ mod exports;
 mod guards;
 mod joins;
 mod journals;
+mod lacks;
 mod messages;
 mod nodes;
 mod proof;

@@ -34,8 +34,8 @@ fn rows_in_quarantine_are_missing_from_their_table_alone_until_a_person_gives_th
     let (_store, id) = store_with_one_in_quarantine(&hq, directory.path());
     for _ in 0..2 {
         wait_for("the rest", || missing(&hq, "sale").is_empty().then_some(()));
-        assert_eq!(missing(&hq, "item"), ["seattle-01 hq-refuses"]);
-        assert_eq!(missing(&hq, "item, sale"), ["seattle-01 hq-refuses"]);
+        assert_eq!(missing(&hq, "item"), ["seattle-01 rows-not-taken"]);
+        assert_eq!(missing(&hq, "item, sale"), ["seattle-01 rows-not-taken"]);
         // What is known of it survives a stop.
         hq.restart();
         hq.wait_state("seattle-01", "late");
@@ -60,7 +60,7 @@ fn what_was_mended_at_the_store_is_stated_again_when_a_person_says_so() {
     let (mut store, id) = store_with_one_in_quarantine(&hq, directory.path());
     store.sql("UPDATE item SET sku = 6 WHERE sku IS NULL; DELETE FROM item WHERE sku = 5; INSERT INTO item VALUES (7, 'seven')");
     store.wait_confirmed();
-    assert_eq!(missing(&hq, "item"), ["seattle-01 hq-refuses"], "nobody has looked");
+    assert_eq!(missing(&hq, "item"), ["seattle-01 rows-not-taken"], "nobody has looked");
     let taken = hq.run(&["quarantine", "take", &id, "--reason", "the row has a key now"]);
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
     wait_for("all items", || (hq.value(ITEMS)? == "seven without a key").then_some(()));

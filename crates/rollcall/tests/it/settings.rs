@@ -119,7 +119,7 @@ fn who_does_not_do_what_is_said_is_named_with_the_reason() {
     assert!(out.contains("portland") && !out.contains("│ seattle"), "{out}");
     wait_for("an incident that names the site", || {
         let all = hq.api("/api/incidents");
-        all.to_string().contains("have not taken their settings: portland").then_some(())
+        all.to_string().contains("has not taken its settings: portland").then_some(())
     });
     stores[1].sql("CREATE TABLE stock (sku TEXT PRIMARY KEY, n INTEGER); INSERT INTO stock VALUES ('a', 7)");
     wait_for("the table that is there now", || (hq.value("SELECT n FROM stock")? == "7").then_some(()));
