@@ -24,7 +24,7 @@ use rollcall_lake::{Lake, Vault, VaultKey};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{authority::random_bytes, error::HqError, kept_secret::KeptSecret};
+use crate::{authority::random_bytes, callers::Identity, error::HqError, kept_secret::KeptSecret};
 
 /// Who calls with the operator's token.
 pub(crate) const OPERATOR: &str = "operator";
@@ -121,16 +121,6 @@ impl PasswordHashes {
         PasswordHash::new(&self.argon2)
             .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
     }
-}
-
-/// Who sent a request.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    pub(crate) sees: BTreeMap<String, String>,
-    /// Incomplete answers are errors unless a question says otherwise.
-    pub(crate) is_strict: bool,
 }
 
 /// A token of a user, for a program that asks on their behalf; the token itself is not stored.

@@ -10,6 +10,18 @@ use std::{
 use rollcall_types::Timestamp;
 use serde::Serialize;
 
+use crate::access::Role;
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) sees: BTreeMap<String, String>,
+    /// Incomplete answers are errors unless a question says otherwise.
+    pub(crate) is_strict: bool,
+}
+
 /// A caller who was away for so long is said to log in again.
 const AWAY: Duration = Duration::from_secs(3600);
 /// Callers that are remembered; beyond, those go that were seen least lately.

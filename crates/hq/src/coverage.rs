@@ -326,7 +326,7 @@ impl Covering {
             self.is_through(*through, known, scanned)
                 || (through.is_some() && self.demand(known, scanned).is_none())
                     && *closed.get_or_insert_with(|| {
-                        // An agent that was stopped while the shop is open is no closed shop: it sells on.
+                        // While the shop is open, a stopped agent is no closed shop: it sells on.
                         let is_closed = watch.verdict(id).is_some_and(|verdict| {
                             verdict.state == SiteState::QuietExpected && verdict.cause == Some(Cause::Closed)
                         });

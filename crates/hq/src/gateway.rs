@@ -14,7 +14,7 @@ use std::{
 use futures::{SinkExt, channel::mpsc};
 use rollcall_lake::Lake;
 use rollcall_roll::Condition;
-use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, counted, describe};
+use rollcall_types::{Cause, Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, describe};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN, Refusal,
     proto::{
@@ -291,15 +291,9 @@ impl Control {
 
     /// Tells whether the site's clock is off, when a session begins and when that changes.
     fn judge_clock(&self, session: &Session) {
-        let offset = session.clock_off.load(Ordering::Relaxed);
-        let off = self.shared.clock.site_is_off(offset);
-        let site = &session.site;
-        if session.is_clock_off.swap(off.is_some(), Ordering::Relaxed) || off.is_some() {
-            let clock = off.map(|off| {
-                let side = if offset > 0 { "behind" } else { "ahead" };
-                let minutes = counted(off.as_secs() as usize / 60, "minute");
-                format!("the clock of {site} is off by {minutes}: it is {side}")
-            });
+        let (site, offset) = (&session.site, session.clock_off.load(Ordering::Relaxed));
+        let clock = self.shared.clock.off_in_words(site, offset);
+        if session.is_clock_off.swap(clock.is_some(), Ordering::Relaxed) || clock.is_some() {
             self.shared.heard(site, Heard::Condition(Condition::Clock, clock));
         }
     }

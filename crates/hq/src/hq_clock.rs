@@ -13,7 +13,7 @@ use std::{
 };
 
 use rollcall_lake::BootClock;
-use rollcall_types::Timestamp;
+use rollcall_types::{SiteId, Timestamp, counted};
 
 /// Less than this is no step: clocks are corrected now and then.
 const STEP: i64 = 30 * SECOND;
@@ -203,6 +203,14 @@ impl HqClock {
     pub(crate) fn site_is_off(&self, offset: i64) -> Option<Duration> {
         let off = Duration::from_micros((offset - self.inner().off.unwrap_or_default()).unsigned_abs());
         (off > CLOCK_OFF).then_some(off)
+    }
+
+    /// What is said of a site whose clock is off; `offset` is to be added to it to get HQ's,
+    /// microseconds.
+    pub(crate) fn off_in_words(&self, site: &SiteId, offset: i64) -> Option<String> {
+        let minutes = counted(self.site_is_off(offset)?.as_secs() as usize / 60, "minute");
+        let side = if offset > 0 { "behind" } else { "ahead" };
+        Some(format!("the clock of {site} is off by {minutes}: it is {side}"))
     }
 }
 

@@ -23,9 +23,9 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    access::{self, IN_DOUBT, Identity, OPERATOR, Role, Token, User, WantedUser, user_of},
+    access::{self, IN_DOUBT, OPERATOR, Role, Token, User, WantedUser, user_of},
     audit::{self, Doer},
-    callers::Proof,
+    callers::{Identity, Proof},
     capacity,
     error::HqError,
     hear_out::{BODY_BYTES_MAX, hear_out},

@@ -25,6 +25,20 @@ pub(crate) struct InvitationRecord {
     pub(crate) revoked_by: Option<String>,
 }
 
+/// A single-use invitation for one site.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invitation {
+    /// Whom it is for.
+    pub site: SiteId,
+    /// What `rollcall-site join` takes.
+    pub token: String,
+    /// It is worthless after this.
+    pub expires_at: Timestamp,
+    /// Where the site calls, as `HOST:PORT`; `HOST` itself if HQ does not know its own name.
+    #[serde(default)]
+    pub hq: Option<String>,
+}
+
 /// An invitation that may be used.
 pub(crate) struct Usable {
     pub(crate) invitation: InvitationRecord,

@@ -11,10 +11,10 @@ use std::{
 
 use arrow_array::RecordBatch;
 
-use rollcall_api::pg::{PG_PORT, PgPort};
-use rollcall_lake::{CompactionLimits, Lake, LakeOptions};
+use rollcall_api::pg::PgPort;
+use rollcall_lake::Lake;
 use rollcall_query::datafusion::catalog::TableFunctionImpl;
-use rollcall_query::{Engine, EngineLimits, Extras, MakeTable};
+use rollcall_query::{Engine, Extras, MakeTable};
 use rollcall_types::{SiteId, Timestamp};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +24,7 @@ use crate::{
     authority::Authority,
     callers::Callers,
     capacity,
+    config::HqConfig,
     coverage::{Covering, RosterView},
     coverage_function::CoverageFunction,
     doors::Doors,
@@ -33,6 +34,7 @@ use crate::{
     hq_clock::HqClock,
     http,
     ingest::{GatherLimits, Ingest},
+    invitations::Invitation,
     lease::{self, Lease},
     ledger::{Ledger, RollEntry},
     maintenance,
@@ -46,7 +48,7 @@ use crate::{
     reconcile::{self, Reconciliation},
     relay::{self, Relay},
     restated::{Restated, Restatements},
-    roster::{INVITATION_LIFE_SECONDS, Invitation, Roster, Sites},
+    roster::{INVITATION_LIFE_SECONDS, Roster, Sites},
     rulings, scrub,
     sessions::Sessions,
     settings::Settings,
@@ -58,101 +60,8 @@ use crate::{
     web_port,
 };
 
-/// Default port of console and API.
-pub const HTTP_PORT: u16 = 7480;
-
 /// The file in the data directory that says where the node listens.
 pub const ENDPOINTS_FILE: &str = "endpoints.json";
-
-/// How a node runs.
-#[derive(Debug, Clone)]
-pub struct HqConfig {
-    /// The lake's directory; with `store`, what this node needs to itself: its key, the operator's
-    /// token.
-    pub data: PathBuf,
-    /// The object store that holds the lake, such as `s3://bucket/prefix`, in the place of `data`.
-    /// Several nodes may use it.
-    pub store: Option<String>,
-    /// Where sites reach this node (`host:port`), if that is not where it listens.
-    pub advertise: Option<String>,
-    /// Where sites connect.
-    pub listen_sites: SocketAddr,
-    /// Where clients of PostgreSQL ask.
-    pub listen_pg: SocketAddr,
-    /// Where people and programs ask.
-    pub listen_http: SocketAddr,
-    /// What people call this HQ, such as the company's name: it is in every message.
-    pub name: Option<String>,
-    /// Where people reach it (`https://…`), for links in messages.
-    pub public_url: Option<String>,
-    /// How often sites say where they stand.
-    pub beacon_interval: Duration,
-    /// Nothing heard for this long, in the site's business time, is silence.
-    pub silent_after: Duration,
-    /// Nines of surprise at which a silence is an incident, and at which people are called, as
-    /// `rollcall replay --tune` proposes them from a history. None: set anew each week by the alarm
-    /// budget, from the defaults on.
-    pub red_and_page: Option<(f64, f64)>,
-    /// Life of sites' certificates; they renew them at two thirds.
-    pub certificate_life: Duration,
-    /// Addresses sites should know besides the one they have.
-    pub announce: Vec<String>,
-    /// When small files are merged.
-    pub compaction: CompactionLimits,
-    /// Whether a data file is compared with its digest before this process's first question takes
-    /// rows of it. None: where the lake is a directory; object stores check what they keep by
-    /// themselves.
-    pub check_files: Option<bool>,
-    /// How the lake is opened.
-    pub lake: LakeOptions,
-}
-
-impl HqConfig {
-    /// Where sites reach this node; empty if that cannot be told.
-    fn advertised(&self) -> String {
-        match &self.advertise {
-            Some(address) => address.clone(),
-            None if self.listen_sites.ip().is_unspecified() => String::new(),
-            None => self.listen_sites.to_string(),
-        }
-    }
-
-    /// The same for people, with `HOST` for a name that only they know.
-    pub(crate) fn address_for_sites(&self) -> String {
-        match self.advertised() {
-            known if known.is_empty() => format!("HOST:{}", self.listen_sites.port()),
-            known => known,
-        }
-    }
-
-    /// The defaults, on this directory: loopback only, beacons every 30 s, silence after 10
-    /// business minutes.
-    pub fn new(data: PathBuf) -> Self {
-        Self {
-            data,
-            store: None,
-            advertise: None,
-            listen_sites: SocketAddr::from(([127, 0, 0, 1], rollcall_wire::SITES_PORT)),
-            listen_http: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
-            listen_pg: SocketAddr::from(([127, 0, 0, 1], PG_PORT)),
-            name: None,
-            public_url: None,
-            beacon_interval: Duration::from_secs(30),
-            silent_after: Duration::from_secs(600),
-            red_and_page: None,
-            certificate_life: Duration::from_secs(30 * 86_400),
-            announce: Vec::new(),
-            compaction: CompactionLimits::default(),
-            check_files: None,
-            lake: LakeOptions::default(),
-        }
-    }
-
-    /// How often a site counts what it captured: every 10 minutes with beacons every 30 s.
-    pub(crate) fn manifest_interval(&self) -> Duration {
-        self.beacon_interval * 20
-    }
-}
 
 /// What the parts of a node share.
 pub(crate) struct Shared {
@@ -363,8 +272,8 @@ impl Node {
         let settles_after = if lake.is_shared() { maintenance::KNOWN_EVERYWHERE } else { Duration::ZERO };
         let authority = Authority::open(vault.clone(), config.certificate_life, settles_after).await?;
         let (credentials, is_first_start) = Credentials::open(&vault, &key, &config.data).await?;
-        let (sites_listener, pg_listener) = (listen(sites_socket, sites)?, listen(pg_socket, pg)?);
-        let http_listener = listen(http_socket, http)?;
+        let sites_listener = listen(sites_socket, sites)?;
+        let (pg_listener, http_listener) = (listen(pg_socket, pg)?, listen(http_socket, http)?);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let roster = Roster::new(lake.clone());
         let clock = HqClock::new(config.lake.clock.clone(), watching::last_sign(&lake));
@@ -378,8 +287,6 @@ impl Node {
             beacon_interval: config.beacon_interval,
             now: clock.now(),
         });
-        let checks_files = config.check_files.unwrap_or(!lake.is_shared());
-        let limits = EngineLimits { checks_files, ..EngineLimits::default() };
         let reconciliation = Arc::new(Reconciliation::default());
         let relay = lake.is_shared().then(|| Relay::new(lake.store().clone(), config.advertised()));
         let shared = Arc::new(Shared {
@@ -405,7 +312,7 @@ impl Node {
             sessions: Sessions::default(),
             ingest: Ingest::new(GatherLimits::default(), health.clone(), tasks.clone(), stop.clone()),
             health,
-            engine: Engine::new(lake.clone(), limits)?,
+            engine: Engine::new(lake.clone(), config.engine_limits(lake.is_shared()))?,
             credentials: Arc::new(credentials),
             callers: Callers::default(),
             guesses: Guesses::new(lake.clone()),

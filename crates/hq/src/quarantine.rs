@@ -222,28 +222,7 @@ impl Quarantine {
     pub(crate) async fn look(&self, roster: &Sites) -> Result<bool, LakeError> {
         let table = self.lake.quarantine();
         let snapshot = table.snapshot();
-        let new = {
-            let known = self.known();
-            let new = snapshot.files().filter(|file| !known.read.contains(&file.path));
-            new.cloned().collect::<Vec<_>>()
-        };
-        for file in new {
-            let found = match self.read(&snapshot, &file).await {
-                // What is in it is not known any more, but for the site, which its statistics name.
-                Err(LakeError::DamagedFile { path, what }) => {
-                    tracing::error!(path, what, "a batch in quarantine cannot be read");
-                    damaged(&file, &format!("{path} is damaged: {what}")).into_iter().collect()
-                }
-                found => found?,
-            };
-            let mut known = self.known();
-            for (site, mut kept) in found {
-                kept.bytes = file.size;
-                file.path.clone_into(&mut kept.file);
-                known.sites.entry(site).or_default().insert((kept.epoch, kept.first), kept);
-            }
-            known.read.insert(file.path.clone());
-        }
+        self.read_new(&snapshot).await?;
         let view = self.lake.state().view();
         {
             // Loads come to their end without a word of the state; some seconds later is soon
@@ -295,6 +274,33 @@ impl Quarantine {
             known.concerns = Arc::new(concerns);
         }
         Ok(is_new)
+    }
+
+    /// Reads the files that were not read yet.
+    async fn read_new(&self, snapshot: &Snapshot) -> Result<(), LakeError> {
+        let new = {
+            let known = self.known();
+            let new = snapshot.files().filter(|file| !known.read.contains(&file.path));
+            new.cloned().collect::<Vec<_>>()
+        };
+        for file in new {
+            let found = match self.read(snapshot, &file).await {
+                // What is in it is not known any more, but for the site, which its statistics name.
+                Err(LakeError::DamagedFile { path, what }) => {
+                    tracing::error!(path, what, "a batch in quarantine cannot be read");
+                    damaged(&file, &format!("{path} is damaged: {what}")).into_iter().collect()
+                }
+                found => found?,
+            };
+            let mut known = self.known();
+            for (site, mut kept) in found {
+                kept.bytes = file.size;
+                file.path.clone_into(&mut kept.file);
+                known.sites.entry(site).or_default().insert((kept.epoch, kept.first), kept);
+            }
+            known.read.insert(file.path.clone());
+        }
+        Ok(())
     }
 
     async fn read(&self, snapshot: &Snapshot, file: &DataFile) -> Result<Vec<(SiteId, Kept)>, LakeError> {

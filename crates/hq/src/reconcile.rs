@@ -11,18 +11,12 @@ use std::{
     time::Duration,
 };
 
-use arrow_array::{
-    Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    cast::AsArray,
-    types::{Int32Type, Int64Type, TimestampMicrosecondType},
-};
+use arrow_array::{Array, Int32Array, Int64Array, RecordBatch, StringArray, cast::AsArray, types::Int64Type};
 use arrow_schema::{DataType, Field, Schema};
 use rollcall_lake::DataFile;
 use rollcall_query::{Extras, MakeTable};
 use rollcall_roll::{Condition, Kind};
-use rollcall_types::{
-    Epoch, Manifest, Seq, SiteId, SiteNumber, Stated, TEXT_BYTES_MAX, TableName, Timestamp, columns, plain,
-};
+use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, Stated, TableName, Timestamp, columns};
 use tokio::task::block_in_place;
 
 use crate::{
@@ -31,6 +25,7 @@ use crate::{
     quarantine::hq_name,
     restate::{Captured, CapturedTables},
     restated::Restatements,
+    site_log::{Entry, Load, Loads, Losses, Received, entries, manifest, note_load, note_loss},
     unreconciled::{Discrepancy, Unreconciled},
     watching::Heard,
 };
@@ -44,15 +39,6 @@ const SLACK: Duration = Duration::from_secs(5);
 const WAITING_MAX: usize = 12;
 /// A site that is heard and misses this many manifests in a row has a dead data path.
 const MISSED_MAX: u32 = 3;
-
-/// A manifest as HQ received it.
-#[derive(Debug, Clone)]
-struct Received {
-    epoch: Epoch,
-    seq: Seq,
-    at: Timestamp,
-    manifest: Manifest,
-}
 
 /// What became of one table's part of a site's newest manifest.
 #[derive(Debug, Clone)]
@@ -554,80 +540,4 @@ fn judge(
     problems.into_iter().for_each(|problem| unreconciled.add(site, problem));
     // Where nothing is left to mend, what was said of manifests that did not come is over.
     shared.found(site, Heard::Condition(Condition::Manifest, unreconciled.text(site)));
-}
-
-/// A row of the sites' log.
-struct Entry<'a> {
-    site: &'a str,
-    epoch: Epoch,
-    seq: Seq,
-    op: &'a str,
-    at: Timestamp,
-    /// What it says, by its kind.
-    texts: [Option<&'a str>; 3],
-}
-
-fn entries(rows: &RecordBatch) -> Result<impl Iterator<Item = Entry<'_>>, HqError> {
-    let column = |name: &str| {
-        let column = rows.column_by_name(name);
-        column.ok_or_else(|| HqError::Invalid(format!("the sites' log has no column {name}")))
-    };
-    let (sites, ops) = (column("_site")?.as_string::<i32>(), column(columns::OP)?.as_string::<i32>());
-    let epochs = column("_epoch")?.as_primitive::<Int32Type>();
-    let seqs = column(columns::SEQ)?.as_primitive::<Int64Type>();
-    let times = column("_received_at")?.as_primitive::<TimestampMicrosecondType>();
-    let texts = [column("a")?, column("b")?, column("c")?].map(|column| column.as_string::<i32>());
-    Ok((0..rows.num_rows()).map(move |row| Entry {
-        site: sites.value(row),
-        epoch: Epoch(epochs.value(row).unsigned_abs()),
-        seq: Seq(seqs.value(row).unsigned_abs()),
-        op: ops.value(row),
-        at: Timestamp::from_micros(times.value(row)),
-        texts: texts.map(|text| text.is_valid(row).then(|| text.value(row))),
-    }))
-}
-
-/// Changes that sites lost for ever: when HQ heard of it last, and what was said.
-type Losses = BTreeMap<SiteId, (Timestamp, String)>;
-
-fn note_loss(losses: &mut Losses, entry: &Entry<'_>) {
-    let Ok(site) = SiteId::new(entry.site) else { return };
-    let [from, to, why] = entry.texts.map(Option::unwrap_or_default);
-    let said = format!("changes {from} to {to} are lost for ever: {why}");
-    let (at, text) = losses.entry(site).or_default();
-    *at = entry.at.max(*at);
-    text.push_str(if text.is_empty() { "" } else { "; " });
-    text.push_str(&said);
-}
-
-/// Marks of loads, in the order in which sites made them.
-type Loads = BTreeMap<(SiteId, Epoch, Seq), Load>;
-
-enum Load {
-    Begun { table: String, reason: String, at: Timestamp },
-    Complete { table: String, begin: Seq },
-}
-
-fn note_load(loads: &mut Loads, entry: &Entry<'_>) {
-    let (Ok(site), [Some(table), second, _]) = (SiteId::new(entry.site), entry.texts) else { return };
-    let table = table.to_owned();
-    let load = match entry.op {
-        "B" => Load::Begun { table, reason: second.unwrap_or_default().to_owned(), at: entry.at },
-        _ => {
-            let Some(begin) = second.and_then(|text| text.parse().ok()) else { return };
-            Load::Complete { table, begin: Seq(begin) }
-        }
-    };
-    loads.insert((site, entry.epoch, entry.seq), load);
-}
-
-fn manifest(entry: &Entry<'_>) -> Option<(SiteId, Received)> {
-    let [after, through, tables] = entry.texts;
-    let seq = |text: Option<&str>| Some(Seq(text?.parse().ok()?));
-    let mut manifest = Manifest::parse(seq(after)?, seq(through)?, tables?).ok()?;
-    for stated in &mut manifest.tables {
-        stated.table = plain(&stated.table, TEXT_BYTES_MAX);
-    }
-    let received = Received { epoch: entry.epoch, seq: entry.seq, at: entry.at, manifest };
-    Some((SiteId::new(entry.site).ok()?, received))
 }

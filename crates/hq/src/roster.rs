@@ -19,7 +19,7 @@ use crate::{
     attributes::Attributes,
     authority::random_bytes,
     error::HqError,
-    invitations::{INVITATION, InvitationRecord, Usable, usable},
+    invitations::{INVITATION, Invitation, InvitationRecord, Usable, usable},
     roster_file::{RosterFile, with_zone_by_place},
 };
 
@@ -245,20 +245,6 @@ const INVITATION_ID_LENGTH: usize = 12;
 /// What names an invitation: nobody can find the token by it.
 fn invitation_id(hash: &str) -> String {
     hash.chars().filter(char::is_ascii_alphanumeric).take(INVITATION_ID_LENGTH).collect()
-}
-
-/// A single-use invitation for one site.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Invitation {
-    /// Whom it is for.
-    pub site: SiteId,
-    /// What `rollcall-site join` takes.
-    pub token: String,
-    /// It is worthless after this.
-    pub expires_at: Timestamp,
-    /// Where the site calls, as `HOST:PORT`; `HOST` itself if HQ does not know its own name.
-    #[serde(default)]
-    pub hq: Option<String>,
 }
 
 /// What an import did.

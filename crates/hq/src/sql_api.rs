@@ -22,7 +22,7 @@ use rollcall_types::{Coverage, describe};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{access::Identity, http::ApiError};
+use crate::{callers::Identity, http::ApiError};
 
 /// Plans questions as who asks may ask them.
 #[async_trait]

@@ -10,7 +10,7 @@ mod tests {
 
     /// By package: the features with which it is built.
     fn features(arguments: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let root = "../..";
         let output = Command::new(env!("CARGO"))
             .args(["tree", "--offline", "--prefix", "none", "-f", "{p}|{f}"])
             .args(arguments)

@@ -412,10 +412,8 @@ impl Incident {
         }
         let level = ladder.level(self.missed_minutes, day_minutes).max(1);
         self.raise(level, now);
-        // Who took it before anybody was told is the one whom the first level would tell.
-        let is_known = self.lease.is_some() && self.told_level == 0 && self.level == 1;
-        if self.level > self.told_level && notice.is_none() && !is_known {
-            // A taken incident still reaches the next level's audience: they do not know yet.
+        // A taken one still reaches the next level's audience: they do not know yet.
+        if self.level > self.told_level.max(u8::from(self.lease.is_some())) && notice.is_none() {
             notice = Some(match self.told_level {
                 0 if self.told.is_empty() => Notice::Opened,
                 0 => Notice::Again,

@@ -30,6 +30,7 @@ mod replay;
 mod respond;
 mod rhythm;
 mod shape;
+mod silence;
 mod site;
 mod sites;
 mod stream;

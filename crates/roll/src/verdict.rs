@@ -41,9 +41,12 @@ impl Watch {
             .collect()
     }
 
-    /// Whether the declared hours of a site say that it is open now.
-    fn should_be_open(&self, number: SiteNumber) -> bool {
-        self.clock.calendar(self.sites[number].calendar).says_open(self.now, 0)
+    /// A shop whose declared hours say that it is open is not closed: its agent was stopped.
+    fn cause_of_goodbye(&self, number: SiteNumber) -> Cause {
+        match self.clock.calendar(self.sites[number].calendar).says_open(self.now, 0) {
+            true => Cause::AgentDown,
+            false => Cause::Closed,
+        }
     }
 
     /// The state of a site; none if it is not on the watch.
@@ -96,8 +99,7 @@ impl Watch {
             return Some(verdict(SiteState::Late, last_heard, Some(condition.cause())));
         }
         if site.said_goodbye && self.now < site.excused_until {
-            let cause = if self.should_be_open(number) { Cause::AgentDown } else { Cause::Closed };
-            return Some(verdict(SiteState::QuietExpected, last_heard, Some(cause)));
+            return Some(verdict(SiteState::QuietExpected, last_heard, Some(self.cause_of_goodbye(number))));
         }
         let is_quiet_time = self.clock.busyness(stream, self.now) < BUSY;
         if is_assumed && (is_quiet_time || self.clock.is_in_quiet_cohort(stream)) {

@@ -212,9 +212,13 @@ fn tell(args: &PublishArgs, outcome: Outcome) -> anyhow::Result<ExitCode> {
     }
     let Outcome { table, version, previous, counts, audience, sites_touched, dry_run, published_since, .. } = outcome;
     let (columns, scheduled_as) = (outcome.columns, outcome.scheduled_as);
-    if dry_run && !columns.is_empty() {
+    let is_first = previous == Seq(0);
+    if (dry_run || is_first) && !columns.is_empty() {
         let columns: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
         eprintln!("columns as they were read: {}", columns.join(", "));
+    }
+    if is_first && dry_run {
+        eprintln!("they keep these types: where fractions may come later, write 5.00 and not 5 in the first file");
     }
     let Counts { inserted, updated, deleted, unchanged } = counts;
     let rows = format!("{inserted} rows new, {updated} changed, {deleted} gone, {unchanged} as they were");

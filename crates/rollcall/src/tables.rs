@@ -27,37 +27,7 @@ enum TablesCommand {
     /// Declare when a table's rows happened (a question about the past then needs no site beyond
     /// it), what they are worth and how long their history is kept. What is not given stays as it
     /// is.
-    Set {
-        /// The table.
-        table: String,
-        /// The column with the time of the event; without one, every question needs every site up
-        /// to now.
-        #[arg(long)]
-        event_time: Option<String>,
-        /// Seconds after the event within which its row is written; 0 if nothing was ever said.
-        #[arg(long)]
-        lateness: Option<u64>,
-        /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told
-        /// in money too.
-        #[arg(long)]
-        measure: Option<String>,
-        /// Days for which versions of rows are kept after newer ones replaced them, 30 at least;
-        /// for ever if nothing was said.
-        #[arg(long, value_name = "DAYS")]
-        history: Option<u32>,
-        /// Stores may leave the table out: one that has it and does not capture it is not missing
-        /// in answers.
-        #[arg(long)]
-        optional: bool,
-        /// A column that stores may have no more; may be given several times.
-        #[arg(long, value_name = "COLUMN")]
-        optional_column: Vec<String>,
-        /// Take back what was said of this; may be given several times.
-        #[arg(long, value_enum, value_name = "WHAT")]
-        unset: Vec<Unset>,
-        #[command(flatten)]
-        hq: HqAddress,
-    },
+    Set(SetArgs),
     /// Give a column a wider type: history is rewritten with it, and values that did not fit the
     /// old one are taken in.
     Retype {
@@ -93,6 +63,39 @@ enum TablesCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    /// The table.
+    table: String,
+    /// The column with the time of the event; without one, every question needs every site up
+    /// to now.
+    #[arg(long)]
+    event_time: Option<String>,
+    /// Seconds after the event within which its row is written; 0 if nothing was ever said.
+    #[arg(long)]
+    lateness: Option<u64>,
+    /// What a row is worth, in SQL over its columns (`qty * price`): missing rows are then told
+    /// in money too.
+    #[arg(long)]
+    measure: Option<String>,
+    /// Days for which versions of rows are kept after newer ones replaced them, 30 at least;
+    /// for ever if nothing was said.
+    #[arg(long, value_name = "DAYS")]
+    history: Option<u32>,
+    /// Stores may leave the table out: one that has it and does not capture it is not missing
+    /// in answers.
+    #[arg(long)]
+    optional: bool,
+    /// A column that stores may have no more; may be given several times.
+    #[arg(long, value_name = "COLUMN")]
+    optional_column: Vec<String>,
+    /// Take back what was said of this; may be given several times.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    unset: Vec<Unset>,
+    #[command(flatten)]
+    hq: HqAddress,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -135,6 +138,53 @@ impl Declared {
     }
 }
 
+fn set(args: SetArgs) -> anyhow::Result<()> {
+    let SetArgs { table, event_time, lateness, measure, history, optional, optional_column, unset, hq } = args;
+    let client = Client::find(&hq)?;
+    let mut all: BTreeMap<String, Declared> = serde_json::from_str(&client.get("/api/tables")?)?;
+    let mut declared = all.remove(&table).unwrap_or_default();
+    let given = [
+        (Unset::EventTime, event_time.is_some()),
+        (Unset::Lateness, lateness.is_some()),
+        (Unset::Measure, measure.is_some()),
+        (Unset::History, history.is_some()),
+        (Unset::Optional, optional),
+        (Unset::OptionalColumns, !optional_column.is_empty()),
+    ];
+    if let Some((what, _)) = given.into_iter().find(|(what, is_given)| *is_given && unset.contains(what)) {
+        anyhow::bail!("{what:?} is both said and taken back; leave one of the two out");
+    }
+    unset.into_iter().for_each(|what| declared.unset(what));
+    let declared = Declared {
+        event_time: event_time.or(declared.event_time),
+        lateness_seconds: lateness.unwrap_or(declared.lateness_seconds),
+        measure: measure.or(declared.measure),
+        history_days: history.or(declared.history_days),
+        optional: optional || declared.optional,
+        optional_columns: declared.optional_columns.into_iter().chain(optional_column).collect(),
+    };
+    let _: serde_json::Value = client.put(&format!("/api/tables/{table}"), &serde_json::to_value(&declared)?)?;
+    let lateness = declared.lateness_seconds;
+    match &declared.event_time {
+        Some(column) => {
+            eprintln!("{table}: the event time is {column}; rows arrive at most {lateness} s later")
+        }
+        None => eprintln!("{table}: no event time is declared"),
+    }
+    if let Some(measure) = &declared.measure {
+        eprintln!("a row is worth {measure}");
+    }
+    eprintln!("old versions of rows are kept {}", declared.history());
+    if declared.optional {
+        eprintln!("stores may leave the table out");
+    }
+    if !declared.optional_columns.is_empty() {
+        let columns: Vec<&str> = declared.optional_columns.iter().map(String::as_str).collect();
+        eprintln!("stores may have no more: {}", columns.join(", "));
+    }
+    Ok(())
+}
+
 pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(TablesCommand::Retype { table, column, r#type, hq }) => {
@@ -157,61 +207,7 @@ pub(crate) fn run(args: TablesArgs) -> anyhow::Result<ExitCode> {
             let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/tables/{table}"))?;
             eprintln!("{table} is forgotten, with {} rows; {} sites state it again", answer["rows"], answer["sites"]);
         }
-        Some(TablesCommand::Set {
-            table,
-            event_time,
-            lateness,
-            measure,
-            history,
-            optional,
-            optional_column,
-            unset,
-            hq,
-        }) => {
-            let client = Client::find(&hq)?;
-            let mut all: BTreeMap<String, Declared> = serde_json::from_str(&client.get("/api/tables")?)?;
-            let mut declared = all.remove(&table).unwrap_or_default();
-            let given = [
-                (Unset::EventTime, event_time.is_some()),
-                (Unset::Lateness, lateness.is_some()),
-                (Unset::Measure, measure.is_some()),
-                (Unset::History, history.is_some()),
-                (Unset::Optional, optional),
-                (Unset::OptionalColumns, !optional_column.is_empty()),
-            ];
-            if let Some((what, _)) = given.into_iter().find(|(what, is_given)| *is_given && unset.contains(what)) {
-                anyhow::bail!("{what:?} is both said and taken back; leave one of the two out");
-            }
-            unset.into_iter().for_each(|what| declared.unset(what));
-            let declared = Declared {
-                event_time: event_time.or(declared.event_time),
-                lateness_seconds: lateness.unwrap_or(declared.lateness_seconds),
-                measure: measure.or(declared.measure),
-                history_days: history.or(declared.history_days),
-                optional: optional || declared.optional,
-                optional_columns: declared.optional_columns.into_iter().chain(optional_column).collect(),
-            };
-            let _: serde_json::Value =
-                client.put(&format!("/api/tables/{table}"), &serde_json::to_value(&declared)?)?;
-            let lateness = declared.lateness_seconds;
-            match &declared.event_time {
-                Some(column) => {
-                    eprintln!("{table}: the event time is {column}; rows arrive at most {lateness} s later")
-                }
-                None => eprintln!("{table}: no event time is declared"),
-            }
-            if let Some(measure) = &declared.measure {
-                eprintln!("a row is worth {measure}");
-            }
-            eprintln!("old versions of rows are kept {}", declared.history());
-            if declared.optional {
-                eprintln!("stores may leave the table out");
-            }
-            if !declared.optional_columns.is_empty() {
-                let columns: Vec<&str> = declared.optional_columns.iter().map(String::as_str).collect();
-                eprintln!("stores may have no more: {}", columns.join(", "));
-            }
-        }
+        Some(TablesCommand::Set(set_args)) => set(set_args)?,
         None => {
             let text = Client::find(&args.hq)?.get("/api/tables")?;
             if args.json {

@@ -107,6 +107,24 @@ struct UserLine {
     strict: bool,
 }
 
+/// What it means to see only some sites.
+fn say_limits(limits: &str, seen: u64, role: &str) {
+    match seen {
+        0 => eprintln!("WARNING: no site has {limits}: is it misspelt? `rollcall roster` shows the attributes"),
+        seen => eprintln!("that is {} at present", counted(seen as usize, "site")),
+    }
+    if role != "viewer" {
+        eprintln!("who sees only some sites may ask about these; taking incidents, inviting and settings concern all");
+    }
+}
+
+/// Attributes as people read them; none if there are none.
+fn in_words(sees: &Value) -> Option<String> {
+    let sees = sees.as_object().filter(|sees| !sees.is_empty())?;
+    let pairs = sees.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+    Some(pairs.collect::<Vec<String>>().join(", "))
+}
+
 pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(UsersCommand::Set { name, role, sees, sees_all, strict, not_strict, password_stdin, hq }) => {
@@ -135,26 +153,12 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 }
                 None => eprintln!("user {name} is changed"),
             }
-            let sees = answer["sees"].as_object().filter(|sees| !sees.is_empty());
-            let limits = sees.map(|sees| {
-                let pairs = sees.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
-                pairs.collect::<Vec<String>>().join(", ")
-            });
+            let limits = in_words(&answer["sees"]);
             let sees = limits.clone().unwrap_or_else(|| "all sites".to_owned());
             let role = answer["role"].as_str().unwrap_or("viewer");
             eprintln!("{name} is {role}, and sees {sees}");
             if let (Some(limits), Some(seen)) = (limits, answer["sites_seen"].as_u64()) {
-                match seen {
-                    0 => eprintln!(
-                        "WARNING: no site has {limits}: is it misspelt? `rollcall roster` shows the attributes"
-                    ),
-                    seen => eprintln!("that is {} at present", counted(seen as usize, "site")),
-                }
-                if role != "viewer" {
-                    eprintln!(
-                        "who sees only some sites may ask about these; taking incidents, inviting and settings concern all"
-                    );
-                }
+                say_limits(&limits, seen, role);
             }
         }
         Some(UsersCommand::Reset { name, hq }) => {

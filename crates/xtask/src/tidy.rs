@@ -24,7 +24,11 @@ type Lengths = BTreeMap<String, usize>;
 pub(crate) fn check(root: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     let mut found = Lengths::new();
-    for path in sources(&root.join("crates")) {
+    let sources = sources(&root.join("crates"));
+    if sources.is_empty() {
+        faults.push(format!("{}: there are no sources", root.display()));
+    }
+    for path in sources {
         let Ok(text) = fs::read_to_string(&path) else {
             faults.push(format!("{}: cannot be read", path.display()));
             continue;

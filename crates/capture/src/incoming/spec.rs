@@ -153,7 +153,10 @@ pub(super) fn compare<'a>(
         match shape.columns.iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
             Some(known) if affinity(&known.declared) != affinity(&declared(kind)) => {
                 let wanted = declared(kind);
-                return Err(format!("its column {name} is declared {:?}, HQ's is {wanted}", known.declared));
+                return Err(format!(
+                    "its column {name} is declared {:?}, HQ's is {wanted}; rename or drop the store's table, and HQ's is made in its place",
+                    known.declared
+                ));
             }
             Some(known) if known.is_generated => {
                 return Err(format!("its column {name} is generated, so HQ's values cannot be written"));

@@ -102,6 +102,33 @@ fn of_condition(condition: Condition) -> Advice {
     }
 }
 
+/// Of a store that is well, but for a part of its rows.
+fn of_a_part(cause: Cause) -> Advice {
+    match cause {
+        Cause::RowsNotTaken => advice(
+            "Rows of the store are not in answers: HQ could not take them and keeps them aside, or the store does not send them.",
+            &["The sentence above names the remedy.", "`rollcall quarantine` lists what is kept aside."],
+        ),
+        _ => advice(
+            "The store works, and a part of what it has is not sent.",
+            &[
+                "`rollcall sql \"SELECT * FROM rollcall.uncaptured\"` says which tables and columns; at the store, `rollcall-site tables` does.",
+            ],
+        ),
+    }
+}
+
+/// Of a store that is not expected, yet or now.
+fn of_no_trouble(cause: Cause) -> Advice {
+    match cause {
+        Cause::NeverEnrolled => advice(
+            "The site is on the roster, and nobody has joined it.",
+            &["Is the agent installed there? Invite it again: `rollcall roster invite SITE`"],
+        ),
+        _ => advice("It said goodbye.", &[]),
+    }
+}
+
 fn of_cause(cause: Cause) -> Advice {
     match cause {
         Cause::PowerOrLink => advice(
@@ -126,14 +153,7 @@ fn of_cause(cause: Cause) -> Advice {
                 "On the store's server: `rollcall-site status`",
             ],
         ),
-        Cause::NotCaptured | Cause::ColumnGone => advice(
-            "The store works, and a part of what it has is not sent.",
-            &["`rollcall site SITE` says which tables and columns; at the store, `rollcall-site tables` does."],
-        ),
-        Cause::RowsNotTaken => advice(
-            "Rows of the store are not in answers: HQ could not take them and keeps them aside, or the store does not send them.",
-            &["The sentence above names the remedy.", "`rollcall quarantine` lists what is kept aside."],
-        ),
+        Cause::RowsNotTaken | Cause::NotCaptured | Cause::ColumnGone => of_a_part(cause),
         Cause::HqRefuses => advice(
             "HQ and the site keep each other from going on, on purpose: something would be lost or doubled otherwise.",
             &[
@@ -178,10 +198,6 @@ fn of_cause(cause: Cause) -> Advice {
             "The store is heard, and has not taken what HQ published, or cannot.",
             &["`rollcall publications` says who lacks it, and why."],
         ),
-        Cause::NeverEnrolled => advice(
-            "The site is on the roster, and nobody has joined it.",
-            &["Is the agent installed there? Invite it again: `rollcall roster invite SITE`"],
-        ),
-        Cause::Closed => advice("It said goodbye.", &[]),
+        Cause::NeverEnrolled | Cause::Closed => of_no_trouble(cause),
     }
 }

@@ -292,7 +292,12 @@ fn convert(name: &str, values: &[Option<String>], kind: ColumnType) -> Result<Ar
     let misfit = |row: usize| {
         let value = values[row].as_deref().unwrap_or_default();
         // The header is line 1.
-        invalid(format!("row {}: {name} is {value:?}, which is no {} as the table has it", row + 1, kind.delta()))
+        invalid(format!(
+            "row {}: {name} is {value:?}, which is no {} as the table has it; a column keeps the type that its first file gave it, so \
+             for another type publish the table under another name",
+            row + 1,
+            kind.delta()
+        ))
     };
     if matches!(kind, ColumnType::Long | ColumnType::Integer | ColumnType::Double | ColumnType::Decimal { .. }) {
         // `00123` is a name, and not 123.

@@ -206,7 +206,7 @@ fn parameters(line: &str) -> Vec<Parameter> {
 }
 
 fn questions(file: &str) -> Vec<Asked> {
-    let path = format!("{}/tests/catalogue/{file}.sql", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("tests/catalogue/{file}.sql");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let of_file = text.split("\n-- @ ").skip(1).map(|block| {
         let (origin, rest) = block.split_once('\n').expect("a question");

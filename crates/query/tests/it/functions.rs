@@ -125,7 +125,7 @@ async fn functions_mean_what_postgresql_means() {
     let lake = Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens");
     let engine = Engine::new(Arc::new(lake), EngineLimits::default()).expect("starts");
     let of_file = std::env::var("ROLLCALL_FUNCTION_FILES");
-    let files = of_file.unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/functions").to_owned());
+    let files = of_file.unwrap_or_else(|_| "tests/functions".to_owned());
     let refused = std::fs::read_to_string(Path::new(&files).join("refused.txt")).unwrap_or_default();
     let refused: BTreeSet<&str> = refused.lines().collect();
     let (mut asked, mut wrong, mut refusals) = (0, Vec::new(), 0);

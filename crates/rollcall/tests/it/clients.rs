@@ -76,7 +76,7 @@ impl Scene {
     fn runs(&self, client: &str, script: &[&str], hint: &str, environment: &[(&str, &str)]) {
         let password = new_user(&self.hq, &[client]);
         let mut command = Command::new("timeout");
-        command.arg("900").args(script).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients"));
+        command.arg("900").args(script).current_dir("tests/clients");
         command.envs([
             ("PGHOST", self.hq.pg.ip().to_string().as_str()),
             ("PGPORT", &self.hq.pg.port().to_string()),

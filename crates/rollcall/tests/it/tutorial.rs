@@ -13,7 +13,7 @@ use crate::{
 #[test]
 fn the_tutorial_does_what_it_says() {
     let directory = tempfile::tempdir().expect("a directory");
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tutorial.md");
+    let page = Path::new("../../docs/tutorial.md");
     let page = std::fs::read_to_string(page).expect("the page");
     let (sites, http, pg) = (free_address(), free_address(), free_address());
     // Others have the usual ports while tests run.

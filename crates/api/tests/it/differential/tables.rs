@@ -34,7 +34,7 @@ struct Table {
 
 /// A directory of this crate's tests.
 pub(crate) fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/differential")
+    PathBuf::from("tests/differential")
 }
 
 impl Table {
