@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CharacterLength, DataType, Expr, Fetch, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, LimitClause, ObjectNamePart, Query, Select, SelectItem, Statement, TableAlias, TableFactor,
-    UnaryOperator, Value, VisitMut, VisitorMut,
+    FunctionArguments, Ident, LimitClause, ObjectNamePart, Query, Select, SelectItem, Statement, TableAlias,
+    TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use super::arrays::{self, Element};
@@ -61,6 +61,13 @@ impl VisitorMut for Rewrite {
             {
                 // PostgreSQL shows the name.
                 *expr = syntax::cast(take(expr), DataType::Text);
+            }
+            if let SelectItem::UnnamedExpr(Expr::Function(function)) = item
+                && let Some((name, _)) = type_call(function)
+            {
+                // The column is called as what was called.
+                let expr = Expr::Function(function.clone());
+                *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(name) };
             }
         }
         ControlFlow::Continue(())
@@ -166,6 +173,23 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, QueryError> {
     })
 }
 
+/// Types whose names are functions in PostgreSQL: `date(x)` is a cast.
+const TYPE_CALLS: [(&str, DataType); 4] = [
+    ("date", DataType::Date),
+    ("int8", DataType::BigInt(None)),
+    ("int4", DataType::Integer(None)),
+    ("float8", DataType::DoublePrecision),
+];
+
+fn type_call(function: &Function) -> Option<(&'static str, DataType)> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let is_plain = list.args.len() == 1 && list.clauses.is_empty() && list.duplicate_treatment.is_none();
+    let [name] = function.name.0.as_slice() else { return None };
+    let name = folded(name.as_ident()?);
+    let known = TYPE_CALLS.into_iter().find(|(known, _)| *known == name);
+    known.filter(|_| is_plain && function.over.is_none() && function.filter.is_none())
+}
+
 fn function_call(function: &mut Function) -> Result<Option<Expr>, QueryError> {
     let is_catalogue =
         |part: &ObjectNamePart| part.as_ident().is_some_and(|name| name.value.eq_ignore_ascii_case("pg_catalog"));
@@ -189,6 +213,9 @@ fn function_call(function: &mut Function) -> Result<Option<Expr>, QueryError> {
             // So many digits as its type has.
             **argument = syntax::cast(take(argument), DataType::Integer(None));
         }
+    }
+    if let (Some((_, data_type)), Some([argument])) = (type_call(function), arguments(function).as_deref_mut()) {
+        return Ok(Some(syntax::cast(take(argument), data_type)));
     }
     if name == "make_interval" {
         in_their_places(function)?;
