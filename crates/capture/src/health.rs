@@ -66,6 +66,15 @@ pub(crate) fn check_tables(file: &mut StoreFile, schema_changed: bool) -> Result
     let mut health = Health::default();
     for layout in captured_layouts(file.reader()?)? {
         match check_table(file, &layout, schema_changed, &mut health) {
+            Err(error @ CaptureError::NoSuchTable { .. }) => {
+                let table = &layout.table;
+                let text = format!(
+                    "{}; if it is gone for good, end its capture: `rollcall-site detach --table {table}`, or at HQ `rollcall settings set \
+                     NAME --stop {table} --to \"site.id = 'SITE'\"`",
+                    describe(&error)
+                );
+                health.note(table, text);
+            }
             Err(error) if error.is_of_one_table() => health.note(&layout.table, describe(&error)),
             other => other?,
         }

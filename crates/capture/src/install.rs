@@ -9,6 +9,7 @@ use crate::{
     load,
     shape::{Shape, quote},
     triggers::{self, Form, Trigger},
+    withheld,
 };
 use rollcall_types::LoadReason;
 
@@ -65,6 +66,7 @@ pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &s
         .doing(doing)?;
     let captured = captured_layouts(&transaction)?;
     for (spec, shape) in specs.iter().zip(&shapes) {
+        withheld::set(&transaction, &shape.name, false)?;
         let known = captured.iter().find(|layout| layout.table == shape.name);
         if known.is_some_and(|layout| same_names(&layout.excluded, &spec.excluded)) {
             continue;

@@ -22,12 +22,14 @@ mod listing;
 mod load;
 mod manifest;
 mod read;
+mod schema;
 mod shape;
 mod shared;
 mod source;
 mod stored;
 mod triggers;
 mod value;
+mod withheld;
 
 pub use error::CaptureError;
 pub use file::{Fingerprint, fingerprint};

@@ -60,9 +60,8 @@ fn count(conn: &Connection) -> Result<Manifest, CaptureError> {
         let (last_key, gone) = (last_key(&snapshot, &captured.table)?, captured.lost_since(&layouts));
         Ok(Stated { rows, last_key, gone, table: captured.table })
     };
-    let captured = captured_layouts(&snapshot)?;
-    let uncaptured = uncaptured(&snapshot, &captured)?;
-    let tables = captured.into_iter().map(state).collect::<Result<_, CaptureError>>()?;
+    let uncaptured = uncaptured(&snapshot)?;
+    let tables = captured_layouts(&snapshot)?.into_iter().map(state).collect::<Result<_, CaptureError>>()?;
     Ok(Manifest { after: from_sql(after), through: from_sql(newest), tables, uncaptured })
 }
 
@@ -71,7 +70,8 @@ const UNCAPTURED_MAX: usize = 1000;
 
 /// The store's own tables that are not captured. Views and virtual tables have no rows of their
 /// own.
-fn uncaptured(conn: &Connection, captured: &[Layout]) -> Result<Vec<String>, CaptureError> {
+pub(crate) fn uncaptured(conn: &Connection) -> Result<Vec<String>, CaptureError> {
+    let captured = captured_layouts(conn)?;
     let doing = "listing tables that are not captured";
     let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_rollcall\\_%' ESCAPE '\\' ORDER BY name";

@@ -1,22 +1,20 @@
 //! Reads the journal in order and turns its untyped rows into typed columns, table by table.
 
+mod rows;
+
 use std::{collections::HashMap, sync::Arc};
 
-use arrow_array::{
-    ArrayRef, RecordBatch,
-    builder::{Int64Builder, StringBuilder, UInt8Builder},
-};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_array::RecordBatch;
 use rollcall_types::{Seq, columns};
-use rusqlite::{Connection, Row, types::ValueRef};
-use serde_json::{Map, Value};
+use rusqlite::{Connection, Row};
 
+use self::rows::TableReader;
 use crate::{
     error::{CaptureError, Doing},
     layout::{self, LOG_LAYOUT, Layout},
     load::log_op,
-    stored::{Stored, hex},
-    value::{ColumnBuilder, Fit, column_type, misfit},
+    stored::hex,
+    withheld::{self, Withheld},
 };
 
 /// Consecutive changes, split by table.
@@ -102,7 +100,9 @@ const ROW_BYTES_MAX: usize = 32 << 20;
 /// Fixed cost of a journal row beyond its values, bytes; used to bound a read.
 const ROW_OVERHEAD_BYTES: usize = 24;
 
-/// Reads journal rows behind `after`, at most `rows_max` rows or about `bytes_max` bytes of values.
+/// Reads journal rows behind `after`, at most `rows_max` rows or about `bytes_max` bytes of values,
+/// without what is withheld. Rows are not read of which all are: a batch brings HQ something that
+/// it keeps.
 pub(crate) fn read(
     conn: &Connection,
     layouts: &mut Layouts,
@@ -114,13 +114,13 @@ pub(crate) fn read(
     let transaction = conn.unchecked_transaction().doing(doing)?;
     check_anchor(&transaction, anchor)?;
     let after = anchor.seq;
-    let mut statement = transaction
-        .prepare_cached("SELECT * FROM _rollcall_journal WHERE seq > ?1 ORDER BY seq LIMIT ?2")
-        .doing(doing)?;
-    let mut rows = statement.query((to_sql(after), rows_max as i64)).doing(doing)?;
+    let mut statement =
+        transaction.prepare_cached("SELECT * FROM _rollcall_journal WHERE seq > ?1 ORDER BY seq").doing(doing)?;
+    let mut rows = statement.query([to_sql(after)]).doing(doing)?;
+    let withheld = Withheld::read(&transaction)?;
     let mut tables: Vec<TableReader> = Vec::new();
     let mut last = after;
-    let mut bytes = 0;
+    let (mut bytes, mut kept) = (0, 0);
     while let Some(row) = rows.next().doing(doing)? {
         let seq = from_sql(row.get(0).doing(doing)?);
         if seq.0 != last.0 + 1 {
@@ -131,9 +131,13 @@ pub(crate) fn read(
         }
         let number: i64 = row.get(1).doing(doing)?;
         if number == LOG_LAYOUT {
-            read_log(&transaction, layouts, &mut tables, row, seq)?;
+            read_log(&transaction, layouts, &withheld, &mut tables, row, seq)?;
         } else {
             let layout = layouts.get(&transaction, number)?;
+            if withheld.has_table(&layout.table) {
+                last = seq;
+                continue;
+            }
             let at_table = tables.iter().position(|reader| reader.table == layout.table);
             let index = match at_table {
                 Some(index) if tables[index].takes(number) => index,
@@ -144,14 +148,15 @@ pub(crate) fn read(
                     tables.len() - 1
                 }
             };
-            bytes += ROW_OVERHEAD_BYTES + tables[index].append(&layout, row, seq)?;
+            bytes += ROW_OVERHEAD_BYTES + tables[index].append(&layout, &withheld, row, seq)?;
         }
         last = seq;
-        if bytes >= bytes_max {
+        kept += 1;
+        if bytes >= bytes_max || kept >= rows_max {
             break;
         }
     }
-    if last == after {
+    if kept == 0 {
         return Ok(ReadOutcome::Nothing);
     }
     let tables = tables.into_iter().map(TableReader::finish).collect::<Result<_, _>>()?;
@@ -246,6 +251,7 @@ fn row_text(conn: &Connection, seq: Seq) -> Result<Option<String>, CaptureError>
 fn read_log(
     conn: &Connection,
     layouts: &mut Layouts,
+    withheld: &Withheld,
     tables: &mut Vec<TableReader>,
     row: &Row<'_>,
     seq: Seq,
@@ -257,19 +263,19 @@ fn read_log(
         log_op::LOAD_COMPLETE => Some(LoadMark { seq, begin: from_sql(row.get(5).doing(doing)?), complete: true }),
         _ => None,
     };
-    if let Some(mark) = mark {
-        let table: String = row.get(4).doing(doing)?;
+    let table = mark.map(|_| row.get::<_, String>(4).doing(doing)).transpose()?;
+    if let Some((mark, table)) = mark.zip(table).filter(|(_, table)| !withheld.has_table(table)) {
         let reader = reader_of(tables, &table);
         reader.marks.push(mark);
         if reader.layout.is_none()
             && let Some(layout) = layouts.newest(conn, &table)?
         {
             // HQ learns the table's columns and key even if no row comes.
-            reader.lay_out(&layout);
+            reader.lay_out(&layout, withheld);
         }
     }
     let layout = log_layout();
-    reader_of(tables, columns::LOG_TABLE).append(&layout, row, seq)?;
+    reader_of(tables, columns::LOG_TABLE).append(&layout, withheld, row, seq)?;
     Ok(())
 }
 
@@ -318,178 +324,6 @@ impl Layouts {
     }
 }
 
-/// Collects one table's rows.
-struct TableReader {
-    table: String,
-    layout: Option<Arc<Layout>>,
-    seqs: Int64Builder,
-    ops: UInt8Builder,
-    changed: Int64Builder,
-    values: Vec<ColumnBuilder>,
-    /// Places of the key's columns.
-    key: Vec<usize>,
-    misfits: StringBuilder,
-    has_misfit: bool,
-    exact_keys: StringBuilder,
-    has_exact_key: bool,
-    marks: Vec<LoadMark>,
-}
-
-/// Journal columns before c0.
-const FIXED_COLUMNS: usize = 4;
-
-impl TableReader {
-    fn new(table: &str) -> Self {
-        Self {
-            table: table.to_owned(),
-            layout: None,
-            seqs: Int64Builder::new(),
-            ops: UInt8Builder::new(),
-            changed: Int64Builder::new(),
-            values: Vec::new(),
-            key: Vec::new(),
-            misfits: StringBuilder::new(),
-            has_misfit: false,
-            exact_keys: StringBuilder::new(),
-            has_exact_key: false,
-            marks: Vec::new(),
-        }
-    }
-
-    /// Whether a row of this layout can go with the rows so far.
-    fn takes(&self, number: i64) -> bool {
-        self.layout.as_ref().is_none_or(|known| known.number == number)
-    }
-
-    fn lay_out(&mut self, layout: &Arc<Layout>) {
-        self.layout = Some(layout.clone());
-        self.values = layout.columns.iter().map(|column| ColumnBuilder::new(&column.declared)).collect();
-        let place = |name: &String| layout.columns.iter().position(|column| column.name == *name);
-        self.key = layout.key.iter().filter_map(place).collect();
-    }
-
-    /// Appends a journal row; returns the size of its values.
-    fn append(&mut self, layout: &Arc<Layout>, row: &Row<'_>, seq: Seq) -> Result<usize, CaptureError> {
-        let doing = "reading a journal row";
-        if self.layout.is_none() {
-            self.lay_out(layout);
-        }
-        let op = row.get_ref(2).doing(doing)?;
-        let op = op.as_bytes().ok().and_then(|text| text.first().copied());
-        self.seqs.append_value(to_sql(seq));
-        self.ops.append_value(op.ok_or_else(|| CaptureError::Damaged(format!("row {seq} has no operation")))?);
-        self.changed.append_option(row.get_ref(3).doing(doing)?.as_f64().ok().map(julian_to_micros));
-        let mut misfits = Map::new();
-        let (mut bytes, mut is_key_exact) = (0, true);
-        for (index, builder) in self.values.iter_mut().enumerate() {
-            let value = row.get_ref(FIXED_COLUMNS + index).doing(doing)?;
-            let length = value_bytes(value);
-            let room = ROW_BYTES_MAX.saturating_sub(bytes);
-            let fit = if length > room {
-                builder.append_null();
-                Fit::None
-            } else {
-                builder.append(value)
-            };
-            is_key_exact &= fit == Fit::Exact || !self.key.contains(&index);
-            if fit != Fit::None {
-                bytes += length;
-                continue;
-            }
-            // As it is sent: bytes are twice as long in hexadecimal, and a text may be six times as
-            // long in JSON.
-            let misfit = Some(length).filter(|length| *length <= room).map(|_| misfit(value));
-            let misfit = misfit.filter(|misfit| misfit.to_string().len() <= room);
-            let name = &layout.columns[index].name;
-            let misfit = misfit.unwrap_or_else(|| {
-                tracing::error!(table = layout.table, %seq, column = name, length, "a value is too long to be sent");
-                serde_json::json!({ "bytes": length })
-            });
-            bytes += misfit.to_string().len();
-            misfits.insert(name.clone(), misfit);
-        }
-        let exact_key = match is_key_exact {
-            true => None,
-            false => exact_key(&self.key, row)?,
-        };
-        self.has_exact_key |= exact_key.is_some();
-        self.exact_keys.append_option(exact_key);
-        self.has_misfit |= !misfits.is_empty();
-        let text = (!misfits.is_empty()).then(|| Value::Object(misfits).to_string());
-        self.misfits.append_option(text);
-        Ok(bytes)
-    }
-
-    fn finish(mut self) -> Result<TableChanges, CaptureError> {
-        let Some(layout) = &self.layout else {
-            let rows = RecordBatch::new_empty(SchemaRef::new(Schema::empty()));
-            return Ok(TableChanges { table: self.table, rows, marks: self.marks });
-        };
-        let mut arrays: Vec<ArrayRef> =
-            vec![Arc::new(self.seqs.finish()), Arc::new(self.ops.finish()), Arc::new(self.changed.finish())];
-        if self.has_misfit {
-            arrays.push(Arc::new(self.misfits.finish()));
-        }
-        if self.has_exact_key {
-            arrays.push(Arc::new(self.exact_keys.finish()));
-        }
-        arrays.extend(self.values.iter_mut().map(ColumnBuilder::finish));
-        let rows = RecordBatch::try_new(schema(layout, self.has_misfit, self.has_exact_key), arrays)
-            .map_err(|error| CaptureError::Damaged(format!("rows of {:?}: {error}", self.table)))?;
-        Ok(TableChanges { table: self.table, rows, marks: self.marks })
-    }
-}
-
-/// The key of a journal row as JSON in which no two keys are the same; none if a part of it is
-/// null, which names no row, or it is longer than a row may be.
-fn exact_key(places: &[usize], row: &Row<'_>) -> Result<Option<String>, CaptureError> {
-    let mut key = Vec::with_capacity(places.len());
-    for place in places {
-        match row.get_ref(FIXED_COLUMNS + place).doing("reading a journal row")? {
-            ValueRef::Null => return Ok(None),
-            value => key.push(Stored::from(value).exact()),
-        }
-    }
-    Ok(Some(Value::Array(key).to_string()).filter(|key| key.len() <= ROW_BYTES_MAX / 8))
-}
-
-/// Ours come first: whoever looks for one of ours by its name finds it before a column of the
-/// store's.
-fn schema(layout: &Layout, has_misfit: bool, has_exact_key: bool) -> SchemaRef {
-    let mut fields = vec![
-        Field::new(columns::SEQ, DataType::Int64, false),
-        Field::new(columns::OP, DataType::UInt8, false),
-        Field::new(columns::CHANGED_AT, DataType::Int64, true),
-    ];
-    if has_misfit {
-        fields.push(Field::new(columns::MISFIT, DataType::Utf8, true));
-    }
-    if has_exact_key {
-        fields.push(Field::new(columns::EXACT_KEY, DataType::Utf8, true));
-    }
-    fields.extend(layout.columns.iter().map(|column| {
-        let metadata = HashMap::from([(columns::METADATA_DECLARED.to_owned(), column.declared.clone())]);
-        Field::new(&column.name, column_type(&column.declared), true).with_metadata(metadata)
-    }));
-    let key = Value::from(layout.key.clone()).to_string();
-    SchemaRef::new(Schema::new_with_metadata(fields, HashMap::from([(columns::METADATA_KEY.to_owned(), key)])))
-}
-
-fn value_bytes(value: ValueRef<'_>) -> usize {
-    match value {
-        ValueRef::Null => 1,
-        ValueRef::Integer(_) | ValueRef::Real(_) => 8,
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-    }
-}
-
-/// Days since noon of 4714-11-24 BC (SQLite's `julianday`) as microseconds since the Unix epoch.
-fn julian_to_micros(days: f64) -> i64 {
-    const UNIX_EPOCH_DAYS: f64 = 2_440_587.5;
-    // The number has about 40 µs of resolution; milliseconds are what SQLite knew.
-    ((days - UNIX_EPOCH_DAYS) * 86_400_000.0).round() as i64 * 1000
-}
-
 /// Advances `heads` to the journal's present end, in one read snapshot.
 pub(crate) fn advance_heads(conn: &Connection, layouts: &mut Layouts, heads: &mut Heads) -> Result<(), CaptureError> {
     let doing = "reading the journal's head";
@@ -510,6 +344,8 @@ pub(crate) fn advance_heads(conn: &Connection, layouts: &mut Layouts, heads: &mu
         }
     }
     heads.head = head;
+    let withheld = withheld::tables(&transaction)?;
+    heads.tables.retain(|table, _| !withheld.contains(table));
     for table in crate::install::captured_tables(&transaction)? {
         heads.tables.entry(table).or_default();
     }

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ring::digest::{SHA256, digest};
 use rollcall_types::{LoadReason, Manifest, Seq};
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -20,7 +19,9 @@ use crate::{
     load::{self, LoadProgress, Loader},
     manifest,
     read::{self, Anchor, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
+    schema::{Schema, schema_of, stored_schema},
     stored::hex,
+    withheld,
 };
 
 /// How much confirmed journal is kept, so that HQ, restored from a backup, can ask again.
@@ -78,14 +79,6 @@ struct Look {
     seen: Fingerprint,
     at: SystemTime,
     since: Instant,
-}
-
-/// The schema's version, which VACUUM moves as well, and a digest of its texts, which
-/// `writable_schema` changes without moving that.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Schema {
-    version: i64,
-    digest: String,
 }
 
 /// However the file looks, it is looked into this often.
@@ -234,6 +227,8 @@ impl Source {
         let doing = "writing to the store's database";
         let mut conn = self.file.writer()?;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        // A file that may only be read lets a transaction begin.
+        transaction.execute_batch("CREATE TABLE _rollcall_probe (x)").doing(doing)?;
         transaction.rollback().doing(doing)
     }
 
@@ -254,6 +249,13 @@ impl Source {
         };
         self.well_seen = None;
         Ok(())
+    }
+
+    /// Ends the capture of a table for good: what the journal holds of it is not sent any more, nor
+    /// in a later life, until it is captured again.
+    pub fn stop(&mut self, table: &str) -> Result<(), CaptureError> {
+        withheld::set(&self.file.writer()?, table, true)?;
+        self.detach(Some(table), false)
     }
 
     /// The id the journal was given when it was made.
@@ -566,36 +568,16 @@ impl Source {
         manifest::write(&mut self.file)
     }
 
+    /// The store's own tables that are not captured.
+    pub fn uncaptured_tables(&mut self) -> Result<Vec<String>, CaptureError> {
+        manifest::uncaptured(self.file.reader()?)
+    }
+
     /// The store's clock, microseconds since the Unix epoch.
     pub fn clock_micros() -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
-}
-
-/// The schema as it is in the file now.
-fn schema_of(conn: &Connection) -> Result<Schema, CaptureError> {
-    let doing = "reading the schema";
-    let version = conn.query_row("PRAGMA schema_version", [], |row| row.get(0)).doing(doing)?;
-    let mut statement = conn
-        .prepare_cached("SELECT rowid, name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'trigger')")
-        .doing(doing)?;
-    let mut rows = statement.query([]).doing(doing)?;
-    let mut text = String::new();
-    while let Some(row) = rows.next().doing(doing)? {
-        for index in 0..4 {
-            text.push_str(&format!("{:?};", row.get_ref(index).doing(doing)?));
-        }
-    }
-    let digest = hex(digest(&SHA256, text.as_bytes()).as_ref());
-    Ok(Schema { version, digest })
-}
-
-/// The schema at which all was well before this start.
-fn stored_schema(conn: &Connection) -> Result<Option<Schema>, CaptureError> {
-    let version = install::meta_number(conn, "schema_version")?;
-    let digest = install::meta(conn, "schema_digest")?.unwrap_or_default();
-    Ok(version.map(|version| Schema { version, digest }))
 }
 
 /// Random digits that name a journal.

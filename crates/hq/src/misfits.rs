@@ -8,9 +8,10 @@ use std::{
 };
 
 use arrow_array::{Array, StringArray, cast::AsArray};
-use rollcall_lake::{ColumnType, Lake, propose_wider};
+use rollcall_lake::{ColumnType, Lake, LakeError, Record, StateView, propose_wider};
 use rollcall_query::{Engine, Extras};
-use rollcall_types::{ColumnMisfits, SiteId, TableName, columns::at_hq};
+use rollcall_types::{ColumnMisfits, SiteId, TableName, Timestamp, columns::at_hq};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{error::HqError, health::Health};
@@ -25,6 +26,45 @@ const ROWS_MAX: usize = 200_000;
 const VALUES_MAX: usize = 20_000;
 /// A table that goes on is counted again after so long.
 const COUNT_AGAIN: Duration = Duration::from_secs(300);
+
+/// That a person accounted for so many misfits of a column of a site: more of them are told again.
+const ACCOUNTED: &str = "misfits";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Accounted {
+    values: u64,
+}
+
+fn id_of(site: &SiteId, column: &ColumnMisfits) -> String {
+    format!("{site}/{}.{}", column.table, column.column)
+}
+
+/// Whether a person accounted for what a site lacks of a column.
+fn is_accounted(view: &StateView, site: &SiteId, column: &ColumnMisfits) -> bool {
+    let known = view.get(ACCOUNTED, &id_of(site, column)).and_then(|record| record.parse::<Accounted>().ok());
+    known.is_some_and(|known| column.sites.get(site).is_some_and(|values| *values <= known.values))
+}
+
+/// A person accounts for the misfits of these sites: their answers are complete without them, and
+/// say so.
+pub(crate) async fn account<'a>(
+    lake: &Lake,
+    misfits: &Misfits,
+    sites: impl Iterator<Item = &'a SiteId> + Clone,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), LakeError> {
+    let records = |view: &StateView| -> Result<Vec<Record>, LakeError> {
+        let all = misfits.values().flat_map(|lacking| sites.clone().map(move |site| (site, lacking)));
+        let of_sites = all.filter(|(site, lacking)| lacking.many.contains(*site));
+        let records = of_sites.map(|(site, Lacking { column, .. })| {
+            let values = column.sites.get(site).copied().unwrap_or_default();
+            view.next(ACCOUNTED, &id_of(site, column), &Accounted { values }, now, by)
+        });
+        records.collect()
+    };
+    lake.state().update(|view| Ok::<_, LakeError>((records(view)?, ()))).await
+}
 
 /// Columns of sites that lack values, by table and column.
 pub(crate) type Misfits = BTreeMap<(TableName, String), Lacking>;
@@ -110,6 +150,11 @@ impl MisfitCounts {
                 }
             };
             all.extend(told.into_iter().map(|lacking| ((name.clone(), lacking.column.column.clone()), lacking)));
+        }
+        let view = lake.state().view();
+        for Lacking { column, many } in all.values_mut() {
+            many.retain(|site| !is_accounted(&view, site, column));
+            column.is_many = !many.is_empty();
         }
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
     }
@@ -245,7 +290,9 @@ pub(crate) fn by_site(misfits: &Misfits) -> BTreeMap<SiteId, String> {
                 Some(kind) => {
                     format!("`rollcall tables retype {} {} '{kind}'` takes them in", column.table, column.column)
                 }
-                None => "no wider type takes them in".to_owned(),
+                None => "no wider type takes them in: have the store mend them, leave the column out (`rollcall settings set`), or account for \
+                         them (`rollcall incidents normal`)"
+                    .to_owned(),
             };
             let (noun, verb) = if *count == 1 { ("value", "is") } else { ("values", "are") };
             let text = format!(

@@ -10,7 +10,7 @@ use rollcall_roll::{Condition, Kind};
 use rollcall_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::HqError, node::Shared, restate, stopped, watching};
+use crate::{error::HqError, misfits, node::Shared, restate, stopped, watching};
 
 const REQUEST: &str = "request";
 /// How long a node waits for the answer of the one that acts.
@@ -74,6 +74,10 @@ pub(crate) async fn ask(shared: &Shared, incident: u64, wish: Wish) -> Result<An
 async fn carry_out(shared: &Shared, incident: u64, wish: &Wish) -> Result<Option<Answer>, LakeError> {
     if let Wish::Explain { was_normal: true, by } = wish {
         do_without(shared, incident, by).await?;
+        let known = shared.watching.watch().incident(incident).cloned();
+        if let Some(known) = known.filter(|known| known.kind == Kind::Condition(Condition::Misfit)) {
+            misfits::account(&shared.lake, &shared.misfits.told(), known.members.keys(), by, shared.now()).await?;
+        }
     }
     let answer = apply(shared, incident, wish);
     let changed = shared.watching.watch().incident(incident).cloned();

@@ -272,6 +272,7 @@ impl Clock {
         self.cohorts[stream.cohort as usize].see(f64::from(stream.level));
         let gap = self.gap(id, &stream, at);
         let flow = self.flow(stream.cohort, at);
+        let was_excused = large(stream.checked) > at;
         let stream = &mut self.streams[index];
         stream.last = small(at);
         stream.checked = small(at);
@@ -280,9 +281,8 @@ impl Clock {
         if gap.loudness > Loudness::Normal {
             self.set_loudness(id.0, Loudness::Normal);
         }
-        // What was loud waits for its next level, long after the silence that may begin now is
-        // suspect.
-        if self.streams[index].due == 0 || gap.loudness > Loudness::Normal {
+        // What was loud, or excused, waits until long after a silence that begins now is suspect.
+        if self.streams[index].due == 0 || gap.loudness > Loudness::Normal || was_excused {
             self.arm(id.0);
         }
         Some(gap)

@@ -41,7 +41,8 @@ impl Watch {
             .collect()
     }
 
-    /// A shop whose declared hours say that it is open is not closed: its agent was stopped.
+    /// A shop whose declared hours say that it is open is not closed: its agent was stopped. That
+    /// it went is said before what else is wrong with it.
     fn cause_of_goodbye(&self, number: SiteNumber) -> Cause {
         match self.clock.calendar(self.sites[number].calendar).says_open(self.now, 0) {
             true => Cause::AgentDown,
@@ -95,11 +96,11 @@ impl Watch {
         if loudness >= Loudness::Amber && !(is_assumed && self.clock.is_in_quiet_cohort(stream)) {
             return Some(verdict(SiteState::Late, last_heard, Some(Cause::PowerOrLink)));
         }
-        if let Some(condition) = trouble.conditions.keys().next() {
-            return Some(verdict(SiteState::Late, last_heard, Some(condition.cause())));
-        }
         if site.said_goodbye && self.now < site.excused_until {
             return Some(verdict(SiteState::QuietExpected, last_heard, Some(self.cause_of_goodbye(number))));
+        }
+        if let Some(condition) = trouble.conditions.keys().next() {
+            return Some(verdict(SiteState::Late, last_heard, Some(condition.cause())));
         }
         let is_quiet_time = self.clock.busyness(stream, self.now) < BUSY;
         if is_assumed && (is_quiet_time || self.clock.is_in_quiet_cohort(stream)) {

@@ -355,6 +355,7 @@ impl Agent {
         let mut session = Session {
             notes_cleared: None,
             manifest_stated: None,
+            manifest_of: None,
             read: Instant::now(),
             database: &self.database,
             directory: &self.directory,

@@ -187,6 +187,18 @@ struct Plan<'a> {
     is_of_another_site: bool,
 }
 
+/// Whether the agent's directory can be made where it is not there yet; nothing of the try stays.
+fn check_makeable(directory: &StateDirectory) -> Result<(), SiteError> {
+    let made = directory.path();
+    if made.exists() {
+        return Ok(());
+    }
+    let Some(there) = made.ancestors().find(|folder| folder.exists()) else { return Ok(()) };
+    let probe = there.join(format!(".rollcall-probe-{}", std::process::id()));
+    let tried = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
+    tried.map_err(|error| SiteError::state(format!("making {}", made.display()), error))
+}
+
 impl<'a> Plan<'a> {
     fn new(options: &'a JoinOptions) -> Result<Self, SiteError> {
         let token = Token::parse(&options.token)?;
@@ -213,6 +225,7 @@ impl<'a> Plan<'a> {
     fn look(&mut self) -> Result<(), SiteError> {
         patiently(|| self.source.check_tables(&self.options.tables))?;
         patiently(|| self.source.check_writable())?;
+        check_makeable(&self.directory)?;
         for (table, column) in &self.options.event_times {
             let wrong = |why: &str| SiteError::Usage(format!("--event-time {table}.{column}: {why}"));
             if !self.options.tables.iter().any(|spec| spec.table.eq_ignore_ascii_case(table)) {

@@ -1,11 +1,13 @@
 //! One connection's life: hello, then batches out and confirmations in, until something ends it.
 
+mod manifests;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use rand::Rng;
 use rollcall_capture::{
-    Anchor, CaptureError, JOURNAL_BYTES_MAX, JournalState, KEPT_CONFIRMED, LoadProgress, PruneLimits, Source,
-    TableSpec, fingerprint as look_at,
+    Anchor, CaptureError, JOURNAL_BYTES_MAX, JournalState, KEPT_CONFIRMED, LoadProgress, PruneLimits, Registration,
+    Source, TableSpec, fingerprint as look_at,
 };
 use rollcall_types::{Cause, ChainHash, Epoch, Seq, columns};
 use rollcall_wire::{
@@ -92,6 +94,8 @@ const NOTES_EVERY: Duration = Duration::from_secs(300);
 pub(crate) struct Session<'a> {
     pub(crate) notes_cleared: Option<Instant>,
     pub(crate) manifest_stated: Option<Instant>,
+    /// What was captured then, and the tables that were not.
+    pub(crate) manifest_of: Option<(Registration, Vec<String>)>,
     /// When the store's file was read last: another program may hold it locked.
     pub(crate) read: Instant,
     pub(crate) database: &'a Path,
@@ -671,11 +675,6 @@ impl Session<'_> {
         .await
     }
 
-    fn is_manifest_due(&self) -> bool {
-        let is_due = |every| self.manifest_stated.is_none_or(|stated| stated.elapsed() >= every);
-        self.behaviour.manifest_every().is_some_and(is_due)
-    }
-
     /// Looks after capture, the journal and the status file.
     async fn care(&mut self, open: &Open, moved: bool) -> Result<(), SiteError> {
         if moved {
@@ -683,10 +682,7 @@ impl Session<'_> {
         }
         let confirmed = open.outbox.confirmed().0;
         let clear_notes = self.notes_cleared.is_none_or(|cleared| cleared.elapsed() > NOTES_EVERY);
-        if self.is_manifest_due() {
-            self.feed.call(Source::state_manifest).await?;
-            self.manifest_stated = Some(Instant::now());
-        }
+        self.state_manifest().await?;
         let kept = i64::try_from(KEPT_CONFIRMED.as_micros()).unwrap_or(i64::MAX);
         let through = self.notes.confirmed_before(self.hq_now().saturating_sub(kept))?;
         let (head, to_load) = self

@@ -194,7 +194,7 @@ fn follow(source: &mut Source, wanted: &Captured, by_hq: &[String]) -> Result<Fo
     let known = source.excluded(&wanted.table)?;
     if wanted.stopped {
         if known.is_some() {
-            source.detach(Some(&wanted.table), false)?;
+            source.stop(&wanted.table)?;
         }
         return Ok(Followed { is_change: known.is_some(), by_hq: by_hq.to_vec() });
     }

@@ -11,3 +11,4 @@ mod random;
 mod shared;
 mod store;
 mod trouble;
+mod withheld;

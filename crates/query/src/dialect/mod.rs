@@ -11,6 +11,7 @@ mod moves;
 mod names;
 mod parameters;
 mod rewrite;
+mod type_calls;
 
 use datafusion::sql::sqlparser::{
     ast::Statement,

@@ -4,11 +4,14 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CharacterLength, DataType, Expr, Fetch, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, LimitClause, ObjectNamePart, Query, Select, SelectItem, Statement, TableAlias,
-    TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
+    FunctionArguments, LimitClause, ObjectNamePart, Query, Select, SelectItem, Statement, TableAlias, TableFactor,
+    UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
-use super::arrays::{self, Element};
+use super::{
+    arrays::{self, Element},
+    type_calls::{self, type_call},
+};
 use crate::{
     error::QueryError,
     syntax::{self, call, catalogue_type, folded, number, text},
@@ -62,13 +65,7 @@ impl VisitorMut for Rewrite {
                 // PostgreSQL shows the name.
                 *expr = syntax::cast(take(expr), DataType::Text);
             }
-            if let SelectItem::UnnamedExpr(Expr::Function(function)) = item
-                && let Some((name, _)) = type_call(function)
-            {
-                // The column is called as what was called.
-                let expr = Expr::Function(function.clone());
-                *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(name) };
-            }
+            type_calls::name(item);
         }
         ControlFlow::Continue(())
     }
@@ -171,23 +168,6 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, QueryError> {
         },
         _ => None,
     })
-}
-
-/// Types whose names are functions in PostgreSQL: `date(x)` is a cast.
-const TYPE_CALLS: [(&str, DataType); 4] = [
-    ("date", DataType::Date),
-    ("int8", DataType::BigInt(None)),
-    ("int4", DataType::Integer(None)),
-    ("float8", DataType::DoublePrecision),
-];
-
-fn type_call(function: &Function) -> Option<(&'static str, DataType)> {
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let is_plain = list.args.len() == 1 && list.clauses.is_empty() && list.duplicate_treatment.is_none();
-    let [name] = function.name.0.as_slice() else { return None };
-    let name = folded(name.as_ident()?);
-    let known = TYPE_CALLS.into_iter().find(|(known, _)| *known == name);
-    known.filter(|_| is_plain && function.over.is_none() && function.filter.is_none())
 }
 
 fn function_call(function: &mut Function) -> Result<Option<Expr>, QueryError> {

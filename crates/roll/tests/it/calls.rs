@@ -343,3 +343,30 @@ fn what_is_told_of_a_relapse_is_of_the_last_fall() {
     assert!(said.contains(&format!("since {}", incident.since.for_people())), "{said}");
     assert!(incident.timeline.iter().any(|entry| entry.text == "it was refused"), "the story keeps what was before");
 }
+
+#[test]
+fn who_is_back_after_a_goodbye_is_missed_as_soon_as_anybody() {
+    // Method: three shops say goodbye at noon and are back two minutes later, as after an update;
+    // one says that it is open, one says nothing of its hours. Ten minutes later they go without a
+    // word, and so does one that never said goodbye.
+    let mut fleet = everyday(20, UTC);
+    fleet.specs[3].calendar.hours = Some(std::sync::Arc::new("24/7".parse().expect("hours")));
+    fleet.watch.set_site(fleet.specs[3].clone());
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let ids = [3, 4, 5].map(|shop: usize| fleet.shops[shop].id.clone());
+    ids[..2].iter().for_each(|id| fleet.watch.goodbye(id, at(NOON)));
+    fleet.run(NOON, NOON + 2, &|shop, _| shop != 3 && shop != 4);
+    fleet.run(NOON + 2, NOON + 12, &|_, _| true);
+    let silent_after = |fleet: &mut Fleet, id: &_| {
+        (1..60).find(|minute| {
+            fleet.run(NOON + 11 + minute, NOON + 12 + minute, &|shop, _| !(3..=5).contains(&shop));
+            fleet.watch.verdict(id).expect("watched").state == SiteState::Silent
+        })
+    };
+    // All run at once: who was silent by then is so at once.
+    let never = silent_after(&mut fleet, &ids[2]).expect("it is missed");
+    for id in &ids[..2] {
+        let state = fleet.watch.verdict(id).expect("watched").state;
+        assert_eq!(state, SiteState::Silent, "{id}, when another was after {never} minutes: {}", fleet.summary());
+    }
+}

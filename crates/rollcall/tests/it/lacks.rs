@@ -93,3 +93,24 @@ fn an_agent_that_is_stopped_while_its_shop_is_open_is_no_closed_shop() {
     let seen = hq.run(&["users", "set", "eve", "--sees", "regoin=West"]);
     assert!(String::from_utf8_lossy(&seen.stderr).contains("no site has regoin=West"), "{seen:?}");
 }
+
+#[test]
+fn what_was_stopped_and_forgotten_does_not_come_back_with_a_resend() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    let store = running_store(&hq, directory.path(), "boston-01", SCHEMA, "sales,staff");
+    wait_for("the pin", || (hq.value("SELECT pin FROM staff")? == "0000").then_some(()));
+    ran(&hq, &["settings", "set", "privacy", "--stop", "staff", "--exclude", "sales.card"]);
+    wait_for("the site to follow", || hq.run(&["settings"]).status.success().then_some(()));
+    ran(&hq, &["tables", "forget", "staff", "--confirm", "staff"]);
+    ran(&hq, &["tables", "forget", "sales", "--confirm", "sales"]);
+    wait_for("the sales again", || (hq.value("SELECT qty FROM sales")? == "3").then_some(()));
+    ran(&hq, &["roster", "resend", "boston-01", "--reason", "another zone"]);
+    let epoch = || hq.api("/api/roster")[0]["epoch"].as_u64();
+    wait_for("another life", || epoch().filter(|epoch| *epoch > 1));
+    store.sql("INSERT INTO sales VALUES (2, 5, 'c2', 'n2')");
+    wait_for("all of it", || (hq.value("SELECT sum(qty) FROM sales")? == "8").then_some(()));
+    wait_missing(&hq, "SELECT sum(qty) FROM sales", &[]);
+    let columns = "SELECT table_name || '.' || column_name FROM rollcall.columns WHERE column_name IN ('pin', 'card')";
+    assert_eq!(hq.value(columns), None);
+}

@@ -156,25 +156,60 @@ fn a_message_says_who_what_since_when_what_to_check_and_who_is_next() {
     assert!(page.contains(&format!("Incident {id}: silence")) && page.contains("should have come"), "{page}");
 }
 
+/// The Rust files below a folder.
+fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("reads").map(|entry| entry.expect("reads").path()) {
+        if entry.is_dir() {
+            sources(&entry, found);
+        } else if entry.extension().is_some_and(|end| end == "rs") {
+            found.push(entry);
+        }
+    }
+}
+
 #[test]
 fn every_command_that_a_message_names_exists() {
-    // Whoever reads it has no time to find out that it does not.
-    let source = std::path::Path::new("../hq/src/notify/advice.rs");
-    let text = std::fs::read_to_string(source).expect("reads");
-    let quoted = text.split('`').skip(1).step_by(2).filter(|part| part.starts_with("rollcall"));
-    let commands: std::collections::BTreeSet<&str> = quoted.collect();
-    assert!(commands.len() > 10, "{commands:?}");
-    for command in commands {
+    // Whoever reads it has no time to find out that it does not. Messages are anywhere in the
+    // sources.
+    let mut files = Vec::new();
+    for package in std::fs::read_dir("..").expect("reads").map(|entry| entry.expect("reads").path().join("src")) {
+        if package.is_dir() {
+            sources(&package, &mut files);
+        }
+    }
+    let mut commands: std::collections::BTreeSet<String> = std::collections::BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("reads");
+        // Texts and comments go on in the next line.
+        let lines = text
+            .lines()
+            .map(|line| line.trim().trim_start_matches("///").trim_start_matches("//!").trim_start_matches("//"));
+        let text = lines.map(|line| line.trim_end_matches('\\').trim()).collect::<Vec<_>>().join(" ");
+        let quoted = text.split('`').filter(|part| part.starts_with("rollcall ") || part.starts_with("rollcall-site "));
+        commands.extend(quoted.filter(|part| part.len() < 200).map(|part| part.replace("\\\"", "\"")));
+    }
+    assert!(commands.len() > 60, "{commands:?}");
+    let mut wrong = Vec::new();
+    for command in &commands {
         let mut words = command.split_whitespace();
-        let program = binary(words.next().expect("a program"));
+        let name = words.next().expect("a program");
         let is_word =
             |word: &&str| word.chars().all(|char| char.is_ascii_lowercase() || char == '-') && !word.starts_with('-');
         let path: Vec<&str> = words.take_while(is_word).collect();
-        let known = Command::new(program).args(&path).arg("--help").output().expect("runs");
-        assert!(known.status.success(), "{command}: {}", String::from_utf8_lossy(&known.stderr));
+        let known = Command::new(binary(name)).args(&path).arg("--help").output().expect("runs");
         let help = String::from_utf8_lossy(&known.stdout).into_owned();
-        for option in command.split_whitespace().filter(|word| word.starts_with("--")) {
-            assert!(help.contains(option), "{command}: no {option}");
+        let usage = format!("Usage: {name} {}", path.join(" "));
+        if !known.status.success() || !help.contains(usage.trim_end()) {
+            wrong.push(format!("{command}: there is no {usage}"));
+        }
+        // Behind a name that is filled in there may be another command of its own.
+        let options = command.split_whitespace().filter(|word| word.starts_with("--") && !command.contains('{'));
+        for option in options {
+            let option = option.trim_end_matches([',', '.', ')', ';']).split('=').next().unwrap_or_default();
+            if !help.contains(option) {
+                wrong.push(format!("{command}: no {option}"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

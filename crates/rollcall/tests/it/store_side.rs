@@ -253,6 +253,15 @@ fn a_column_whose_values_fit_no_more_is_told_and_retyped_with_its_history() {
     let other = hq.run(&["sql", "SELECT count(*) FROM sales"]);
     let told = String::from_utf8_lossy(&other.stderr).into_owned() + &String::from_utf8_lossy(&other.stdout);
     assert!(!told.contains("are not in this answer"), "this one does not read the column: {told}");
+    // A person may account for them; more of them are told again.
+    let open = "SELECT id FROM rollcall.incidents WHERE kind = 'misfit' AND closed_at IS NULL";
+    let id = hq.value(open).expect("an incident");
+    assert!(hq.run(&["incidents", "normal", &id, "--by", "Ada"]).status.success());
+    wait_for("it to be over", || hq.open_incident("misfit").is_none().then_some(()));
+    wait_for("a complete answer, which says so", || (hq.run(&["sql", sum]).status.code() == Some(0)).then_some(()));
+    store.sql("INSERT INTO sales VALUES (33, 2.25)");
+    wait_for("the next one", || hq.open_incident("misfit").filter(|evidence| evidence.contains("31 values")));
+    store.sql("DELETE FROM sales WHERE id = 33");
     assert!(!hq.run(&["tables", "retype", "sales", "price", "boolean"]).status.success());
     let retyped = hq.run(&["tables", "retype", "sales", "price", "decimal(21,2)"]);
     assert!(retyped.status.success(), "{}", String::from_utf8_lossy(&retyped.stderr));
