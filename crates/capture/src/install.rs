@@ -66,9 +66,9 @@ pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &s
         .doing(doing)?;
     let captured = captured_layouts(&transaction)?;
     for (spec, shape) in specs.iter().zip(&shapes) {
-        withheld::set(&transaction, &shape.name, false)?;
+        let was_withheld = withheld::set(&transaction, &shape.name, false)?;
         let known = captured.iter().find(|layout| layout.table == shape.name);
-        if known.is_some_and(|layout| same_names(&layout.excluded, &spec.excluded)) {
+        if !was_withheld && known.is_some_and(|layout| same_names(&layout.excluded, &spec.excluded)) {
             continue;
         }
         let layout = lay_out(&transaction, shape, &spec.excluded)?;
@@ -78,7 +78,7 @@ pub(crate) fn install(conn: &mut Connection, specs: &[TableSpec], journal_id: &s
             let mut were = known.excluded.iter().filter(|name| has_column(name));
             were.any(|name| !spec.excluded.iter().any(|other| other.eq_ignore_ascii_case(name)))
         });
-        if known.is_none() || is_wider || load::is_loading(&transaction, &layout.table)? {
+        if known.is_none() || was_withheld || is_wider || load::is_loading(&transaction, &layout.table)? {
             let reason = if known.is_none() { LoadReason::First } else { LoadReason::Widened };
             load::begin(&transaction, &layout, load::Kind::State, reason)?;
         }
@@ -290,8 +290,23 @@ pub(crate) fn captured_tables(conn: &Connection) -> Result<Vec<String>, CaptureE
 pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
     let doing = "removing capture";
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-    let has_meta = !missing_tables(&transaction)?.contains(&"_rollcall_meta");
-    let has_load = !missing_tables(&transaction)?.contains(&"_rollcall_load");
+    detach_in(&transaction, table, forget)?;
+    transaction.commit().doing(doing)
+}
+
+/// Ends the capture of a table; what the journal holds of it is withheld from then on.
+pub(crate) fn stop(conn: &mut Connection, table: &str) -> Result<(), CaptureError> {
+    let doing = "removing capture";
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    withheld::set(&transaction, table, true)?;
+    detach_in(&transaction, Some(table), false)?;
+    transaction.commit().doing(doing)
+}
+
+fn detach_in(transaction: &Connection, table: Option<&str>, forget: bool) -> Result<(), CaptureError> {
+    let doing = "removing capture";
+    let has_meta = !missing_tables(transaction)?.contains(&"_rollcall_meta");
+    let has_load = !missing_tables(transaction)?.contains(&"_rollcall_load");
     // With the journal go also those of a table that was renamed since: a trigger without it would
     // fail the store's writes.
     let of_table = if forget { None } else { table };
@@ -328,7 +343,7 @@ pub(crate) fn detach(conn: &mut Connection, table: Option<&str>, forget: bool) -
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote(&table))).doing(doing)?;
         }
     }
-    transaction.commit().doing(doing)
+    Ok(())
 }
 
 /// A text of the journal's own notes.

@@ -100,16 +100,20 @@ impl Layout {
     }
 
     /// Columns of earlier layouts of the same table that it has no more, and that nobody asked to
-    /// leave out. A column that is only spelt with other letters' case is the same one.
+    /// leave out. Two names that are one at HQ are one column.
     pub(crate) fn lost_since(&self, layouts: &[Layout]) -> Vec<String> {
-        let has = |name: &str| self.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-        let is_left_out = |name: &str| self.excluded.iter().any(|other| other.eq_ignore_ascii_case(name));
-        let earlier = layouts.iter().filter(|layout| layout.table == self.table).flat_map(|layout| &layout.columns);
-        let lost = earlier
-            .map(|column| column.name.as_str())
-            .filter(|name| *name != rollcall_types::columns::ROWID && !has(name) && !is_left_out(name));
-        let lost: std::collections::BTreeSet<&str> = lost.collect();
-        lost.into_iter().map(str::to_owned).collect()
+        use rollcall_types::columns::{ROWID, at_hq};
+        let mut lost: std::collections::BTreeMap<String, &str> = std::collections::BTreeMap::new();
+        for layout in layouts.iter().filter(|layout| layout.table == self.table) {
+            lost.extend(layout.columns.iter().map(|column| (at_hq(&column.name), column.name.as_str())));
+            layout.excluded.iter().for_each(|name| {
+                lost.remove(&at_hq(name));
+            });
+        }
+        self.columns.iter().for_each(|column| {
+            lost.remove(&at_hq(&column.name));
+        });
+        lost.into_values().filter(|name| *name != ROWID).map(str::to_owned).collect()
     }
 
     /// Whether both describe the same columns and key, whatever their numbers.

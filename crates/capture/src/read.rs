@@ -124,7 +124,7 @@ pub(crate) fn read(
     while let Some(row) = rows.next().doing(doing)? {
         let seq = from_sql(row.get(0).doing(doing)?);
         if seq.0 != last.0 + 1 {
-            if last == after {
+            if kept == 0 {
                 return Ok(ReadOutcome::Gap { from: Seq(last.0 + 1), to: Seq(seq.0 - 1) });
             }
             break;
@@ -275,7 +275,8 @@ fn read_log(
         }
     }
     let layout = log_layout();
-    reader_of(tables, columns::LOG_TABLE).append(&layout, withheld, row, seq)?;
+    let stated = if op == log_op::MANIFEST { withheld.manifest(row.get(6).doing(doing)?)? } else { None };
+    reader_of(tables, columns::LOG_TABLE).append_stated(&layout, row, seq, stated.as_deref())?;
     Ok(())
 }
 

@@ -251,11 +251,19 @@ impl Source {
         Ok(())
     }
 
+    /// Whether nothing of a table is sent, or the journal never knew it.
+    pub fn is_stopped(&mut self, table: &str) -> Result<bool, CaptureError> {
+        withheld::is_stopped(self.file.reader()?, table)
+    }
+
     /// Ends the capture of a table for good: what the journal holds of it is not sent any more, nor
     /// in a later life, until it is captured again.
     pub fn stop(&mut self, table: &str) -> Result<(), CaptureError> {
-        withheld::set(&self.file.writer()?, table, true)?;
-        self.detach(Some(table), false)
+        let mut conn = self.file.writer()?;
+        install::stop(&mut conn, table)?;
+        self.registration = Some(install::registration(&conn)?);
+        self.well_seen = None;
+        Ok(())
     }
 
     /// The id the journal was given when it was made.
@@ -298,7 +306,7 @@ impl Source {
                     let conn = self.file.writer()?;
                     load::journal_log(&conn, load::log_op::LOST, (&to_sql(from), &to_sql(to), &reason))?;
                     tracing::error!(%from, %to, reason, "changes are lost");
-                    first.get_or_insert(from);
+                    first.get_or_insert(Seq(after.seq.0 + 1));
                     after = to.into();
                 }
                 ReadOutcome::Changes(mut changes) => {

@@ -351,6 +351,8 @@ impl Covering {
             Some(apart) => Some(since.map_or(apart, |since| since.min(apart))),
             None => since,
         };
+        // Nobody knows how much of it there is, nor since when.
+        let since = since.filter(|_| !matches!(flaw, Some(Cause::NotCaptured | Cause::ColumnGone)));
         let (state, cause) = match verdict {
             None => (SiteState::NeverHeard, Some(Cause::NeverEnrolled)),
             // What it does not send at all is no backlog, and the site is well.

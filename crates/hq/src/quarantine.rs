@@ -99,10 +99,11 @@ fn lacks(lake: &Lake, view: &StateView, roster: &Sites, captured: &Captured) -> 
             continue;
         }
         let is_optional = |name: &TableName| settings.get(name).is_some_and(|settings| settings.optional);
-        let tables = known
-            .uncaptured
-            .iter()
-            .filter(|name| is_stores(name) && !is_optional(name) && !stopped::has_ended(view, site, name.as_str()));
+        let tables = known.uncaptured.iter().filter(|name| {
+            // Of two names that are one at HQ one may be captured.
+            let is_sent = known.tables.contains(name.as_str());
+            is_stores(name) && !is_sent && !is_optional(name) && !stopped::has_ended(view, site, name.as_str())
+        });
         let tables: BTreeSet<String> = tables.map(ToString::to_string).collect();
         let columns = known.gone.iter().filter(|(name, _)| is_stores(name)).flat_map(|(name, columns)| {
             let optional = settings.get(name).map(|settings| &settings.optional_columns);

@@ -79,7 +79,7 @@ impl Reconciliation {
                 })
                 .collect(),
         };
-        self.captured.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), newest);
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), Arc::new(newest));
     }
 
     pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<(SiteId, String), Reconciled>> {

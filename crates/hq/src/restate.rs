@@ -7,7 +7,10 @@
 //! or when a later life of the journal is current. Until then rows may be missing, and answers say
 //! so.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use rollcall_lake::{Lake, LakeError, Record, StateView};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
@@ -169,7 +172,7 @@ pub(crate) async fn give_up(
 }
 
 /// By site, what its newest manifest says that it captures.
-pub(crate) type Captured = HashMap<SiteId, CapturedTables>;
+pub(crate) type Captured = HashMap<SiteId, Arc<CapturedTables>>;
 
 /// What a site captures, by names at HQ.
 #[derive(Debug, Clone)]

@@ -114,7 +114,9 @@ impl Reading {
             return;
         }
         if row.iter().any(|cell| cell.contains('\n')) {
-            self.faults.push(format!("line {line}: a cell goes on in the next line; is a quotation mark not closed?"));
+            self.faults.push(format!(
+                "line {line}: a cell goes on in the next line; write it in one, or close its quotation mark"
+            ));
             return;
         }
         let said = row.get(self.id).unwrap_or_default();

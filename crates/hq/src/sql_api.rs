@@ -53,8 +53,9 @@ pub const ERROR_MARK: &str = "# rollcall.error ";
 /// missing sites, how many are missing in all, and in a sentence.
 const COVERAGE_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage");
 const MISSING_HEADER: HeaderName = HeaderName::from_static("x-rollcall-missing");
-/// How many columns that the question reads lack values which did not fit them.
+/// `true` or `false`.
 const COMPLETE_HEADER: HeaderName = HeaderName::from_static("x-rollcall-complete");
+/// How many columns that the question reads lack more than a few values which did not fit them.
 const MISFITS_HEADER: HeaderName = HeaderName::from_static("x-rollcall-misfits");
 const SUMMARY_HEADER: HeaderName = HeaderName::from_static("x-rollcall-coverage-summary");
 /// The same sentence in UTF-8, whatever script names are in: percent-encoded, since headers are

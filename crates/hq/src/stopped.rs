@@ -80,7 +80,8 @@ pub(crate) async fn look(shared: &Shared, looked: &mut Looked) -> Result<(), Lak
     let view = shared.lake.state().view();
     let mut changes: Vec<(String, Stopped)> = Vec::new();
     let mut seen = Looked::new();
-    for (site, CapturedTables { epoch, through, .. }) in &captured {
+    for (site, known) in &captured {
+        let (epoch, through) = (&known.epoch, &known.through);
         if looked.get(site) == Some(&(*epoch, *through)) {
             continue;
         }
@@ -107,7 +108,9 @@ fn changed(
     captured: &Captured,
     now: Timestamp,
 ) -> Vec<(String, Stopped)> {
-    let Some(CapturedTables { epoch, through, tables, .. }) = captured.get(site) else { return Vec::new() };
+    let Some(CapturedTables { epoch, through, tables, .. }) = captured.get(site).map(AsRef::as_ref) else {
+        return Vec::new();
+    };
     let (number, definitions) = (SiteNumber(record.number), definitions(view));
     let is_stores = |name: &TableName, table: &rollcall_lake::Table| {
         !table.is_published() && stands_beside(name, &definitions).is_none()

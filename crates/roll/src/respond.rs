@@ -446,9 +446,10 @@ impl Watch {
             (_, false) => "an outage: it is not learned from",
         };
         incident.tell(now, format!("{by} says that this was {what}"));
-        let (kind, site) = (incident.kind, incident.members.keys().next().cloned());
+        let (kind, is_open) = (incident.kind, incident.is_open());
+        let site = incident.members.keys().next().cloned();
         self.incidents.note(id);
-        if kind == Kind::HqBlind && was_normal {
+        if kind == Kind::HqBlind && was_normal && is_open {
             let was_deaf = self.guard.believe_missing(self.now);
             self.tell_of_deafness(was_deaf, now);
         }

@@ -13,6 +13,8 @@ use crate::{
     watch::{Watch, instant},
 };
 
+/// A shop may close so many seconds before its hours end.
+const CLOSING: i64 = 900;
 /// A week below this share of its busiest rate is a closed time.
 const BUSY: f32 = 0.1;
 
@@ -41,10 +43,11 @@ impl Watch {
             .collect()
     }
 
-    /// A shop whose declared hours say that it is open is not closed: its agent was stopped. That
-    /// it went is said before what else is wrong with it.
-    fn cause_of_goodbye(&self, number: SiteNumber) -> Cause {
-        match self.clock.calendar(self.sites[number].calendar).says_open(self.now, 0) {
+    /// Of a site that said goodbye at `last`: a shop whose declared hours say that it was open
+    /// then, and for a while, did not close; its agent was stopped. That is said before what else
+    /// is wrong with it.
+    fn cause_of_goodbye(&self, number: SiteNumber, last: i64) -> Cause {
+        match self.clock.calendar(self.sites[number].calendar).says_open(last, CLOSING) {
             true => Cause::AgentDown,
             false => Cause::Closed,
         }
@@ -96,11 +99,15 @@ impl Watch {
         if loudness >= Loudness::Amber && !(is_assumed && self.clock.is_in_quiet_cohort(stream)) {
             return Some(verdict(SiteState::Late, last_heard, Some(Cause::PowerOrLink)));
         }
-        if site.said_goodbye && self.now < site.excused_until {
-            return Some(verdict(SiteState::QuietExpected, last_heard, Some(self.cause_of_goodbye(number))));
+        let gone = (site.said_goodbye && self.now < site.excused_until).then(|| self.cause_of_goodbye(number, last));
+        if let Some(Cause::AgentDown) = gone {
+            return Some(verdict(SiteState::QuietExpected, last_heard, gone));
         }
         if let Some(condition) = trouble.conditions.keys().next() {
             return Some(verdict(SiteState::Late, last_heard, Some(condition.cause())));
+        }
+        if gone.is_some() {
+            return Some(verdict(SiteState::QuietExpected, last_heard, gone));
         }
         let is_quiet_time = self.clock.busyness(stream, self.now) < BUSY;
         if is_assumed && (is_quiet_time || self.clock.is_in_quiet_cohort(stream)) {

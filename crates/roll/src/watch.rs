@@ -282,9 +282,12 @@ impl Watch {
             let healthy = (loud < Loudness::Red || gap.with_cohort || is_new) && self.guard.deaf().is_none();
             past.event(at, &gap, healthy);
         }
-        let is_contact = self.streams.is_contact(stream);
-        let site = &mut self.sites[number];
-        site.said_goodbye &= !is_contact;
+        if self.streams.is_contact(stream) && std::mem::take(&mut self.sites[number].said_goodbye) {
+            // What the goodbye excused is expected again.
+            for other in self.sites[number].streams.clone().into_iter().filter(|other| *other != stream) {
+                self.clock.excuse(other, at);
+            }
+        }
         if loud > Loudness::Normal {
             self.groups.note_heard(number, stream);
         }

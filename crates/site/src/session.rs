@@ -413,6 +413,10 @@ impl Session<'_> {
                     let Some(message) = message else { return Err(SiteError::Ended("HQ closed the control stream".to_owned())) };
                     heard = Instant::now();
                     self.take_control(open, message).await?;
+                    if self.behaviour.take_stopped() {
+                        // HQ waits for no rows any more that were withheld meanwhile.
+                        end = Some(Instant::now());
+                    }
                     if beacon.period() != self.behaviour.beacon_every() {
                         beacon = timer(self.behaviour.beacon_every());
                     }

@@ -54,6 +54,8 @@ pub(crate) struct Behaviour {
     problem: Option<String>,
     log: Option<LogControl>,
     pub(crate) pace: Pace,
+    /// A table was stopped since that was asked.
+    has_stopped: bool,
 }
 
 impl Behaviour {
@@ -61,7 +63,12 @@ impl Behaviour {
         let known = notes.text(ADDRESSES)?.unwrap_or_default();
         let hq_addresses = known.split_whitespace().map(str::to_owned).collect();
         let told = Settings { hq_addresses, ..Settings::default() };
-        Ok(Self { told, problem: None, log, pace: Pace::default() })
+        Ok(Self { told, problem: None, log, pace: Pace::default(), has_stopped: false })
+    }
+
+    /// Whether a table was stopped since this was asked last.
+    pub(crate) fn take_stopped(&mut self) -> bool {
+        std::mem::take(&mut self.has_stopped)
     }
 
     /// Addresses to call when those of enrolment do not answer.
@@ -161,9 +168,9 @@ impl Behaviour {
     }
 
     /// Captures what HQ wants captured, and says what it could not.
-    async fn capture(&self, feed: &Feed, notes: &Notes) -> Result<Vec<String>, SiteError> {
+    async fn capture(&mut self, feed: &Feed, notes: &Notes) -> Result<Vec<String>, SiteError> {
         let mut problems = Vec::new();
-        for wanted in &self.told.capture {
+        for wanted in self.told.capture.clone() {
             let (table, key) = (wanted.table.clone(), format!("excluded_by_hq.{}", wanted.table));
             let by_hq = notes.text(&key)?.unwrap_or_default();
             let by_hq: Vec<String> = by_hq.lines().map(str::to_owned).collect();
@@ -171,6 +178,7 @@ impl Behaviour {
             match feed.call(move |source| follow(source, &asked, &by_hq)).await {
                 Ok(Followed { is_change, by_hq }) => {
                     notes.set_text(&key, &by_hq.join("\n"))?;
+                    self.has_stopped |= is_change && wanted.stopped;
                     if is_change {
                         tracing::info!(table, "what is captured was changed, as HQ says");
                     }
@@ -193,7 +201,8 @@ struct Followed {
 fn follow(source: &mut Source, wanted: &Captured, by_hq: &[String]) -> Result<Followed, CaptureError> {
     let known = source.excluded(&wanted.table)?;
     if wanted.stopped {
-        if known.is_some() {
+        // Also where an earlier agent ended its capture: its journal may hold rows of it.
+        if known.is_some() || !source.is_stopped(&wanted.table)? {
             source.stop(&wanted.table)?;
         }
         return Ok(Followed { is_change: known.is_some(), by_hq: by_hq.to_vec() });

@@ -75,6 +75,18 @@ impl TableReader {
         self.key = layout.key.iter().filter_map(place).collect();
     }
 
+    /// Appends an entry of the journal's own; `stated` takes the place of its last value.
+    pub(super) fn append_stated(
+        &mut self,
+        layout: &Arc<Layout>,
+        row: &Row<'_>,
+        seq: Seq,
+        stated: Option<&str>,
+    ) -> Result<usize, CaptureError> {
+        let last = stated.map(|text| ValueRef::Text(text.as_bytes()));
+        self.append_values(layout, &Withheld::default(), row, seq, last)
+    }
+
     /// Appends a journal row; returns the size of its values.
     pub(super) fn append(
         &mut self,
@@ -82,6 +94,17 @@ impl TableReader {
         withheld: &Withheld,
         row: &Row<'_>,
         seq: Seq,
+    ) -> Result<usize, CaptureError> {
+        self.append_values(layout, withheld, row, seq, None)
+    }
+
+    fn append_values(
+        &mut self,
+        layout: &Arc<Layout>,
+        withheld: &Withheld,
+        row: &Row<'_>,
+        seq: Seq,
+        last: Option<ValueRef<'_>>,
     ) -> Result<usize, CaptureError> {
         let doing = "reading a journal row";
         if self.layout.is_none() {
@@ -99,7 +122,10 @@ impl TableReader {
                 builder.append_null();
                 continue;
             }
-            let value = row.get_ref(FIXED_COLUMNS + index).doing(doing)?;
+            let value = match last.filter(|_| index + 1 == layout.columns.len()) {
+                Some(last) => last,
+                None => row.get_ref(FIXED_COLUMNS + index).doing(doing)?,
+            };
             let length = value_bytes(value);
             let room = ROW_BYTES_MAX.saturating_sub(bytes);
             let fit = if length > room {

@@ -305,11 +305,13 @@ fn a_goodbye_of_a_shop_that_should_be_open_is_believed_for_half_an_hour() {
     ids[..2].iter().for_each(|id| assert_eq!(state(&fleet, id), SiteState::QuietExpected));
     fleet.run(NOON + 25, NOON + 60, &|shop, _| shop != 3 && shop != 4);
     ids[..2].iter().for_each(|id| assert_eq!(state(&fleet, id), SiteState::Silent, "{}", fleet.summary()));
-    let closing = 21 * DAY + 19 * 60 + 45;
+    let closing = 21 * DAY + 19 * 60 + 50;
     fleet.run(NOON + 60, closing, &|shop, _| shop != 3 && shop != 4);
     fleet.watch.goodbye(&ids[2], at(closing));
     fleet.run(closing, closing + 120, &|shop, _| !(3..=5).contains(&shop));
     assert_eq!(state(&fleet, &ids[2]), SiteState::QuietExpected, "{}", fleet.summary());
+    let cause = fleet.watch.verdict(&ids[2]).expect("watched").cause;
+    assert_eq!(cause, Some(Cause::Closed), "a quarter of an hour before closing time it is the shop that closes");
 }
 
 #[test]
