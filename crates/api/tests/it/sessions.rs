@@ -36,6 +36,7 @@ impl Cover for Lacking {
 
     fn coverage(&self, scope: &Scope) -> Coverage {
         let is_in = |place: usize| scope.scans.iter().any(|scan| scan.sites[place]);
+        let reads_sites = !scope.scans.is_empty();
         let scope = (0..4).filter(|place| is_in(*place)).count();
         let missing = is_in(1).then(|| MissingSite {
             site: sites()[1].clone(),
@@ -46,6 +47,7 @@ impl Cover for Lacking {
             expected_amount: None,
         });
         Coverage {
+            reads_sites,
             scope,
             complete: scope - missing.iter().count(),
             missing: missing.into_iter().collect(),

@@ -262,6 +262,7 @@ fn a_column_whose_values_fit_no_more_is_told_and_retyped_with_its_history() {
     store.sql("INSERT INTO sales VALUES (33, 2.25)");
     wait_for("the next one", || hq.open_incident("misfit").filter(|evidence| evidence.contains("31 values")));
     store.sql("DELETE FROM sales WHERE id = 33");
+    same_rows(&hq, &store, "sales", "id");
     assert!(!hq.run(&["tables", "retype", "sales", "price", "boolean"]).status.success());
     let retyped = hq.run(&["tables", "retype", "sales", "price", "decimal(21,2)"]);
     assert!(retyped.status.success(), "{}", String::from_utf8_lossy(&retyped.stderr));
