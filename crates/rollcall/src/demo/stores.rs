@@ -15,6 +15,8 @@ use rollcall_types::SiteId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// The store that closes in the story.
+pub(super) const CLOSED: &str = "boston-01";
 /// Id, state, city, region, time zone.
 pub(super) const STORES: [(&str, &str, &str, &str, &str); 12] = [
     ("seattle-01", "WA", "Seattle", "West", "America/Los_Angeles"),
@@ -78,8 +80,12 @@ impl Store {
         let path = database.clone();
         tokio::task::spawn_blocking(move || create_store(&path, 300, number)).await??;
         let attributes = [("state", *state), ("city", city), ("region", region), ("tz", zone), ("hours", "24/7")];
-        let attributes: BTreeMap<String, String> =
+        let mut attributes: BTreeMap<String, String> =
             attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        if *id == CLOSED {
+            // Of one that says it is always open a goodbye would be its agent's alone.
+            attributes.remove("hours");
+        }
         let invitation = node.invite(&SiteId::new(id)?, &attributes).await?;
         let relay = Relay::start(node.sites_address()).await?;
         let table = |name: &str| TableSpec { table: name.to_owned(), excluded: Vec::new() };

@@ -7,11 +7,13 @@ use rollcall_types::SiteState;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{screen::Feed, stores::Stores};
+use super::{
+    screen::Feed,
+    stores::{CLOSED, Stores},
+};
 use crate::{client::Client, show::RollLine};
 
 const TRIPPED: &str = "tacoma-01";
-const CLOSED: &str = "boston-01";
 const LOST: &str = "newyork-01";
 /// The mailbox that is told in the demo.
 const DESK: &str = "desk";
