@@ -178,12 +178,11 @@ impl Cover for Covering {
             if about().next().is_none() {
                 continue;
             }
-            let in_quarantine = self.quarantined.get(id);
-            let is_quarantined =
-                in_quarantine.is_some_and(|concern| about().any(|scanned| scanned.concerned(concern).is_some()));
+            let concern = self.quarantined.get(id);
+            let lacks = concern.and_then(|concern| about().find_map(|scanned| scanned.concerned(concern)));
             let is_well = times.retired.is_none()
                 && times.apart_since.is_none()
-                && !is_quarantined
+                && lacks.is_none()
                 && (flawed.is_empty() || !flawed.contains_key(id))
                 && about().all(|scanned| self.is_through(scanned.through(place, &known), &known, scanned));
             let missing = if is_well {
@@ -194,8 +193,6 @@ impl Cover for Covering {
                 let flaw = flawed.get(id).copied();
                 // What it sends now is kept apart: what is shown of it ended when that began.
                 let flaw = flaw.or(times.apart_since.map(|_| Cause::CloneOrRewind));
-                let lacks =
-                    in_quarantine.and_then(|concern| about.iter().find_map(|(scanned, _)| scanned.concerned(concern)));
                 let flaw = flaw.or(lacks);
                 let is_complete =
                     flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);

@@ -57,7 +57,7 @@ pub(crate) async fn account<'a>(
     let records = |view: &StateView| -> Result<Vec<Record>, LakeError> {
         let all = misfits.values().flat_map(|lacking| sites.clone().map(move |site| (site, lacking)));
         let of_sites = all.filter(|(site, lacking)| lacking.many.contains(*site));
-        let records = of_sites.map(|(site, Lacking { column, .. })| {
+        let records = of_sites.map(|(site, MisfitColumn { column, .. })| {
             let values = column.sites.get(site).copied().unwrap_or_default();
             view.next(ACCOUNTED, &id_of(site, column), &Accounted { values }, now, by)
         });
@@ -67,12 +67,12 @@ pub(crate) async fn account<'a>(
 }
 
 /// Columns of sites that lack values, by table and column.
-pub(crate) type Misfits = BTreeMap<(TableName, String), Lacking>;
+pub(crate) type Misfits = BTreeMap<(TableName, String), MisfitColumn>;
 
 /// A column that lacks values. Every answer that reads it says how many; of sites that lack many
 /// there is an incident, and no such answer is complete.
 #[derive(Debug, Clone)]
-pub(crate) struct Lacking {
+pub(crate) struct MisfitColumn {
     pub(crate) column: ColumnMisfits,
     /// The sites that lack many.
     pub(crate) many: BTreeSet<SiteId>,
@@ -85,7 +85,7 @@ struct Known {
     rows: u64,
     version: u64,
     counted: Instant,
-    told: Vec<Lacking>,
+    told: Vec<MisfitColumn>,
 }
 
 impl Known {
@@ -152,7 +152,7 @@ impl MisfitCounts {
             all.extend(told.into_iter().map(|lacking| ((name.clone(), lacking.column.column.clone()), lacking)));
         }
         let view = lake.state().view();
-        for Lacking { column, many } in all.values_mut() {
+        for MisfitColumn { column, many } in all.values_mut() {
             many.retain(|site| !is_accounted(&view, site, column));
             column.is_many = !many.is_empty();
         }
@@ -178,7 +178,7 @@ async fn count(
     table: &TableName,
     kinds: &BTreeMap<String, ColumnType>,
     current: &Extras,
-) -> Result<Vec<Lacking>, HqError> {
+) -> Result<Vec<MisfitColumn>, HqError> {
     let sql = format!(
         "SELECT _site, CAST(CAST(_received_at AS DATE) AS VARCHAR) AS day, _misfit FROM \"{table}\" WHERE _misfit IS NOT NULL LIMIT {ROWS_MAX}"
     );
@@ -223,7 +223,7 @@ async fn count(
             is_many: !many.is_empty(),
             fits: propose_wider(*kind, found.values.iter()).map(ColumnType::delta),
         };
-        told.push(Lacking { column, many });
+        told.push(MisfitColumn { column, many });
     }
     Ok(told)
 }
@@ -279,7 +279,7 @@ fn text_at(column: &StringArray, row: usize) -> Option<&str> {
 /// What is to be said of each site of which many values do not fit.
 pub(crate) fn by_site(misfits: &Misfits) -> BTreeMap<SiteId, String> {
     let mut texts: BTreeMap<SiteId, Vec<String>> = BTreeMap::new();
-    for Lacking { column, many } in misfits.values() {
+    for MisfitColumn { column, many } in misfits.values() {
         for (site, count) in column.sites.iter().filter(|(site, _)| many.contains(*site)) {
             let how = match &column.fits {
                 Some(kind) if kind == "string" => format!(

@@ -26,7 +26,7 @@ pub(crate) use self::kept::{Concern, Decided, Decision, Kept, KeptView, State};
 use self::kept::{Lacks, damaged, entries};
 use crate::{
     error::HqError,
-    published::{definitions, shared::stands_beside},
+    published::{definitions, shared::is_of_stores},
     reconcile::Reconciliation,
     restate::{self, Captured},
     roster::{SiteRecord, Sites},
@@ -90,9 +90,7 @@ fn parse_id(id: &str) -> Result<(SiteId, Epoch, Seq), HqError> {
 fn lacks(lake: &Lake, view: &StateView, roster: &Sites, captured: &Captured) -> BTreeMap<SiteId, Lacks> {
     let definitions = definitions(view);
     let (all, settings) = (lake.shown_tables(), table_settings::all(lake));
-    let is_stores = |name: &TableName| {
-        all.get(name).is_some_and(|table| !table.is_published()) && stands_beside(name, &definitions).is_none()
-    };
+    let is_stores = |name: &TableName| all.get(name).is_some_and(|table| is_of_stores(name, table, &definitions));
     let mut lacks = BTreeMap::new();
     for (site, known) in captured {
         if roster.get(site).and_then(|record| record.current_life()) != Some(known.epoch) {

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rollcall_lake::{Lake, LakeError, Record, StateView};
-use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
+use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     node::Shared,
-    published::{definitions, shared::stands_beside},
+    published::{definitions, shared::is_of_stores},
     restate::{Captured, CapturedTables},
     roster::{SiteRecord, Sites},
 };
@@ -112,11 +112,8 @@ fn changed(
         return Vec::new();
     };
     let (number, definitions) = (SiteNumber(record.number), definitions(view));
-    let is_stores = |name: &TableName, table: &rollcall_lake::Table| {
-        !table.is_published() && stands_beside(name, &definitions).is_none()
-    };
     let all = lake.shown_tables();
-    let of_stores = all.iter().filter(|(name, table)| is_stores(name, table));
+    let of_stores = all.iter().filter(|(name, table)| is_of_stores(name, table, &definitions));
     let changes = of_stores.filter_map(|(name, table)| {
         let cursor = table.cursor(number, *epoch)?;
         let known = known(view, site, name.as_str()).filter(|known| known.epoch == *epoch);

@@ -172,7 +172,7 @@ fn check_history(shared: &Shared, name: &TableName, table: &Table, days: u32) ->
 /// their edits by it.
 fn must_stay_whole(shared: &Shared, name: &TableName, table: &Table) -> bool {
     let definitions = published::definitions(&shared.lake.state().view());
-    table.is_published() || published::shared::stands_beside(name, &definitions).is_some()
+    !published::shared::is_of_stores(name, table, &definitions)
 }
 
 /// Ends the history of tables where it was kept for as long as was said.

@@ -72,7 +72,7 @@ impl Guard {
     }
 
     /// A tick that comes more than so many seconds after the one before is late.
-    pub fn late_after(&self) -> i64 {
+    fn late_after(&self) -> i64 {
         self.unit.max(TICK_LATE_MIN)
     }
 

@@ -14,7 +14,7 @@ pub struct Manifest {
     pub through: Seq,
     /// Per captured table.
     pub tables: Vec<Stated>,
-    /// Tables of the store's that are not captured. None by agents before 0.2.1, which state none.
+    /// Tables of the store's that are not captured. Earlier agents state none.
     pub uncaptured: Vec<String>,
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
-use rollcall_lake::{Column, ColumnType, Conformed, HQ_EPOCH, Part, PartOutcome};
+use rollcall_lake::{Column, ColumnType, Conformed, HQ_EPOCH, Part, PartOutcome, Table};
 use rollcall_roll::Condition;
 use rollcall_types::{
     ChainHash, Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp,
@@ -127,6 +127,12 @@ pub(crate) fn stands_beside<'a>(
     all.get_key_value(&stem)
 }
 
+/// Whether a table is the stores' own: HQ neither publishes it, nor does it stand beside one that
+/// HQ shares.
+pub(crate) fn is_of_stores(name: &TableName, table: &Table, all: &BTreeMap<TableName, Definition>) -> bool {
+    !table.is_published() && stands_beside(name, all).is_none()
+}
+
 /// Refuses to share a table whose names beside it are others', and to publish what has the name of
 /// one beside a shared one.
 pub(crate) fn check_names(shared: &Shared, request: &Request, before: Option<&Definition>) -> Result<(), HqError> {
@@ -148,8 +154,7 @@ pub(crate) fn check_names(shared: &Shared, request: &Request, before: Option<&De
             "HQ publishes {edits}, where sites' edits of {name} would be; {name} needs another name"
         ));
     }
-    let is_theirs =
-        |table: &rollcall_lake::Table| table.snapshot().cursors().any(|(site, _, _)| site != SiteNumber::HQ);
+    let is_theirs = |table: &Table| table.snapshot().cursors().any(|(site, _, _)| site != SiteNumber::HQ);
     if shared.lake.table(&conflicts).is_some_and(|table| is_theirs(&table)) {
         return refuse(format!(
             "sites fill {conflicts}, where conflicts in {name} would be; {name} needs another name"
@@ -291,7 +296,7 @@ fn tell_doubt(shared: &Shared, name: &TableName, site: &SiteId, count: usize) {
 }
 
 /// The column that says who made a version, if the table has it not yet.
-pub(crate) fn new_columns(table: &rollcall_lake::Table) -> Vec<Column> {
+pub(crate) fn new_columns(table: &Table) -> Vec<Column> {
     match table.snapshot().schema().column(ORIGIN) {
         Some(_) => Vec::new(),
         None => vec![Column::new(ORIGIN, ColumnType::String)],

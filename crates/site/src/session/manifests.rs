@@ -16,12 +16,14 @@ impl Session<'_> {
     pub(super) async fn state_manifest(&mut self) -> Result<(), SiteError> {
         let Some(every) = self.behaviour.manifest_every() else { return Ok(()) };
         // A program of the store's may make tables and drop them all the time.
-        let is_early = self.manifest_stated.is_some_and(|stated| stated.elapsed() < every / 10);
+        if self.manifest_stated.is_some_and(|stated| stated.elapsed() < every / 10) {
+            return Ok(());
+        }
         let (is_due, of_last) = (self.is_manifest_due(), self.manifest_of.clone());
         let stated = self.feed.call(move |source| {
             let captured = source.registration().cloned();
             let now = captured.map(|captured| Ok((captured, source.uncaptured_tables()?))).transpose()?;
-            if !is_due && (is_early || now.is_none() || now == of_last) {
+            if !is_due && (now.is_none() || now == of_last) {
                 return Ok(None);
             }
             source.state_manifest()?;
