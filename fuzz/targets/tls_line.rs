@@ -13,7 +13,7 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[allow(dead_code)]
-#[path = "../../crates/hq/src/tls_line.rs"]
+#[path = "../../crates/gateway/src/tls_line.rs"]
 mod tls_line;
 
 use tls_line::TlsLine;

@@ -16,12 +16,10 @@ use rollcall_lake::{
 use rollcall_types::{SiteId, SiteNumber, Timestamp};
 use serde::Serialize;
 
-use crate::{
-    access::NODE_KEY_FILE,
-    error::HqError,
-    lake_care::{LakePlace, refuse_while_nodes_run},
-    roster::sites,
-};
+use rollcall_api::NODE_KEY_FILE;
+use rollcall_registry::{HqError, roster::sites};
+
+use crate::lake_care::{LakePlace, refuse_while_nodes_run};
 
 /// Folders and files of a directory that are the lake, and not the node's own.
 const OF_LAKE: [&str; 3] = ["rollcall", "tables", "private"];

@@ -2,12 +2,15 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use rollcall_api::pg::PG_PORT;
 use rollcall_lake::{CompactionLimits, LakeOptions};
+use rollcall_pg::PG_PORT;
 use rollcall_query::EngineLimits;
 
 /// Default port of console and API.
 pub const HTTP_PORT: u16 = 7480;
+
+/// How many bytes the process asked its allocator for and holds, if that one can tell.
+pub type Allocator = fn() -> Option<u64>;
 
 /// How a node runs.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub struct HqConfig {
     pub check_files: Option<bool>,
     /// How the lake is opened.
     pub lake: LakeOptions,
+    /// Says how much memory is allocated, for metrics.
+    pub allocator: Option<Allocator>,
 }
 
 impl HqConfig {
@@ -95,6 +100,7 @@ impl HqConfig {
             compaction: CompactionLimits::default(),
             check_files: None,
             lake: LakeOptions::default(),
+            allocator: None,
         }
     }
 

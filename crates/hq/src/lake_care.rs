@@ -12,13 +12,12 @@ use rollcall_lake::{CheckReport, Damage, DurableDirectory, Finding, Lake, LakeEr
 use rollcall_types::{Epoch, SiteId, SiteNumber, TableName, Timestamp};
 use serde::Serialize;
 
-use crate::{
-    error::HqError,
-    maintenance,
-    published::definitions,
+use rollcall_api::rotate_node_key as seal_anew;
+use rollcall_books::{
+    definitions::definitions,
     restate::{self, Wish},
-    roster::{SiteRecord, sites},
 };
+use rollcall_registry::{HqError, SiteRecord, presence::forget_completeness, roster::sites};
 
 /// Where a lake is.
 #[derive(Debug, Clone)]
@@ -62,6 +61,13 @@ impl LakePlace {
             None => Lake::open_directory(&self.data, LakeOptions::default()).await?,
         })
     }
+}
+
+/// Replaces the node's key, with which all secrets in the lake are sealed; no node may run. Gives
+/// how many secrets were sealed anew.
+pub async fn rotate_node_key(place: &LakePlace) -> Result<usize, HqError> {
+    let lake = place.open_alone().await?;
+    seal_anew(&place.data, &lake).await
 }
 
 /// Looks at everything in a lake; HQ may run meanwhile. `progress` hears how many data files of how
@@ -257,13 +263,13 @@ async fn ask(lake: &Lake, mended: &mut Mended, affected: Affected) -> Result<(),
         if matches!(mended.finding.damage, Damage::Log { .. }) {
             // What was in the entries that cannot be read, and whose, is not known.
             for site in roster.keys().filter(|site| !mended.asked.contains(site)) {
-                records.extend(maintenance::forget_completeness(view, site, now)?);
+                records.extend(forget_completeness(view, site, now)?);
             }
         }
         for (site, wish) in &wishes {
             let open = roster.get(site).and_then(|record| restate::open(lake, view, site, record));
             records.push(wish.clone().with(open.map(|(_, wish)| wish)).record(view, site, now, "hq")?);
-            records.extend(maintenance::forget_completeness(view, site, now)?);
+            records.extend(forget_completeness(view, site, now)?);
         }
         Ok::<_, LakeError>((records, ()))
     };

@@ -1,29 +1,23 @@
-//! Housekeeping beside ingest: compaction, clean-up, what must be remembered, contact history.
+//! Housekeeping beside the parts' own work: compaction, clean-up, what must be stored now and then.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use rollcall_lake::{CompactionReport, LakeError, Record, Retention, StateView, Table};
-use rollcall_types::{SiteId, SiteNumber, Timestamp};
-
-use crate::{
-    capacity,
-    coverage::lives,
-    health::Health,
-    ledger::Remembered,
-    node::Shared,
-    own_disk,
-    published::{
-        self,
-        arrivals::{self, LackingSince},
-        scheduled, shared as edits,
-    },
-    roster::COUNTER,
-    table_settings,
-    watching::TICKS,
+use rollcall_alert::{Alerts, TICKS};
+use rollcall_answer::{Answers, coverage::lives, measures, table_settings};
+use rollcall_api::{Api, Credentials};
+use rollcall_books::Books;
+use rollcall_gateway::{Authority, capacity};
+use rollcall_lake::{CompactionLimits, CompactionReport, Lake, LakeError, Retention, Table};
+use rollcall_publish::{
+    Publisher,
+    arrivals::{self, LackingSince},
+    note_orphans, scheduled, shared_tables, tables,
 };
+use rollcall_registry::{Health, Registry, doors::Doors, presence::PRESENCE, roster::COUNTER};
+use rollcall_types::SiteNumber;
 
-const PRESENCE: &str = "presence";
+use crate::own_disk;
+
 /// What HQ cannot do where its own disk has little room.
 const ROOM: &str = "go on for long with the room it has";
 /// How often small files are looked for.
@@ -40,9 +34,6 @@ const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
 const ARRIVALS_EVERY: Duration = Duration::from_secs(5);
 /// How often the worth of rows is worked out.
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
-
-/// Hours of contact are another node's to store; here they are kept for so long.
-const HOURS_LEFT: Duration = Duration::from_secs(2 * 3600);
 /// How often what other nodes committed is taken over.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// How often secrets that another node changed are looked for.
@@ -50,79 +41,101 @@ const RELOAD_EVERY: Duration = Duration::from_secs(5);
 /// What one node changed of secrets every other one knows after this time.
 pub(crate) const KNOWN_EVERYWHERE: Duration = Duration::from_secs(30);
 
-/// Takes what was remembered before a restart.
-pub(crate) fn restore(shared: &Shared) {
-    for record in shared.lake.state().view().of_kind(PRESENCE) {
-        let (Ok(site), Ok(remembered)) = (record.id.parse::<SiteId>(), record.parse::<Remembered>()) else { continue };
-        if let Some(at) = remembered.last_heard {
-            shared.watching.watch().restore_heard(&site, at, remembered.said_goodbye);
+/// A timer that does not catch up: two looks in a row would see the same.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut timer = tokio::time::interval(period);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    timer
+}
+
+/// Moves sites' completeness along with the lake, until the node stops.
+pub(crate) async fn advance(registry: Arc<Registry>, answers: Arc<Answers>) {
+    let mut timer = every(ADVANCE_EVERY);
+    loop {
+        tokio::select! {
+            () = registry.stop.cancelled() => return,
+            _ = timer.tick() => {}
         }
-        shared.ledger.restore(site, remembered);
+        registry.ledger.advance_all(&registry.lake, &registry.roster.all());
+        answers.refresh_progress();
+        registry.health.beat();
     }
 }
 
-/// The record by which a site's rows are not known to be complete any more: some were taken out of
-/// the lake.
-pub(crate) fn forget_completeness(
-    view: &StateView,
-    site: &SiteId,
-    now: Timestamp,
-) -> Result<Option<Record>, LakeError> {
-    let Some(record) = view.get(PRESENCE, site.as_str()) else { return Ok(None) };
-    let remembered = Remembered { complete_through: None, ..record.parse()? };
-    view.next(PRESENCE, site.as_str(), &remembered, now, "hq").map(Some)
-}
-
-/// Runs until the node stops.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut advance = tokio::time::interval(ADVANCE_EVERY);
-    let mut remember_tick = tokio::time::interval(REMEMBER_EVERY);
-    let mut published_tick = tokio::time::interval(PUBLISHED_EVERY);
-    // Two looks in a row would see the same.
-    published_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut arrivals_tick = tokio::time::interval(ARRIVALS_EVERY);
-    let (mut lacking, mut orphans, mut unwanted) = (LackingSince::new(), BTreeMap::new(), scheduled::Unwanted::new());
+/// Takes over what is published and what is in quarantine, until the node stops.
+pub(crate) async fn follow_publications(registry: Arc<Registry>, books: Arc<Books>, publisher: Arc<Publisher>) {
+    let mut timer = every(PUBLISHED_EVERY);
+    let mut unwanted = scheduled::Unwanted::new();
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
-            _ = advance.tick() => {
-                shared.ledger.advance_all(&shared.lake, &shared.roster.all());
-                shared.standings.refresh(&shared);
-                shared.health.beat();
-            }
-            _ = published_tick.tick() => {
-                published::refresh(&shared).await;
-                let looked = shared.quarantine.look(&shared.roster.all()).await;
-                shared.health.note("read what is in quarantine", &looked);
-                if shared.is_acting() {
-                    scheduled::look(&shared, &mut unwanted).await;
+            () = registry.stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        tables::refresh(&publisher).await;
+        let looked = books.quarantine.look(&registry.roster.all()).await;
+        registry.health.note("read what is in quarantine", &looked);
+        if registry.is_acting() {
+            scheduled::look(&publisher, &mut unwanted).await;
+        }
+    }
+}
+
+/// Tells the watch who is late with what was published, and people of strangers at the doors, until
+/// the node stops.
+pub(crate) async fn look_for_latecomers(
+    alerts: Arc<Alerts>,
+    publisher: Arc<Publisher>,
+    doors: Arc<Doors>,
+    api: Arc<Api>,
+) {
+    const GUESSED: &str = "tell users from somebody who guesses";
+    let (registry, mut timer, mut lacking) = (&alerts.registry, every(ARRIVALS_EVERY), LackingSince::new());
+    loop {
+        tokio::select! {
+            () = registry.stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        for late in arrivals::late(&publisher, &|| alerts.roll(), &mut lacking) {
+            let mut watch = alerts.watching.watch();
+            watch.set_publication(late.table.as_str(), &late.members, &late.text, registry.now());
+        }
+        doors.tell(&registry.health);
+        match api.told_of_guesses() {
+            Some(text) => registry.health.broken(GUESSED, &text),
+            None => registry.health.done(GUESSED),
+        }
+    }
+}
+
+/// Stores what must survive a stop, until the node stops.
+pub(crate) async fn remember(
+    registry: Arc<Registry>,
+    publisher: Arc<Publisher>,
+    authority: Arc<Authority>,
+    capacity: usize,
+) {
+    const STORE: &str = "store what was heard of sites";
+    let (mut news, mut timer, mut orphans) = (every(ARRIVALS_EVERY), every(REMEMBER_EVERY), BTreeMap::new());
+    loop {
+        tokio::select! {
+            () = registry.stop.cancelled() => return,
+            _ = news.tick() => {
+                if registry.ledger.has_news() {
+                    registry.health.note(STORE, &registry.store_presence(false).await);
                 }
             }
-            _ = arrivals_tick.tick() => {
-                arrivals::watch(&shared, &mut lacking);
-                if shared.ledger.has_news() {
-                    shared.health.note("store what was heard of sites", &remember(&shared, false).await);
+            _ = timer.tick() => {
+                if registry.is_acting() {
+                    registry.health.note("note publications", &note_orphans(&publisher, &mut orphans).await);
                 }
-                shared.doors.tell(&shared.health);
-                const GUESSED: &str = "tell users from somebody who guesses";
-                match shared.guesses.told(shared.now()) {
-                    Some(text) => shared.health.broken(GUESSED, &text),
-                    None => shared.health.done(GUESSED),
-                }
-            }
-            _ = remember_tick.tick() => {
-                if shared.is_acting() {
-                    let noted = published::note_orphans(&shared, &mut orphans).await;
-                    shared.health.note("note publications", &noted);
-                }
-                let (count, capacity) = (shared.sessions.count(), shared.capacity);
+                let count = registry.sessions.count();
                 if capacity::is_nearly_full(count, capacity) {
                     tracing::error!(count, capacity, "nearly as many sites as this process may open files: add a node, or raise the limit");
                 }
-                shared.health.note("renew this node's certificate", &shared.authority.reload().await);
-                shared.health.note("store what was heard of sites", &remember(&shared, false).await);
-                if shared.is_acting() {
-                    shared.health.note("note how far the lake has come", &shared.lake.note_heads().await);
+                registry.health.note("renew this node's certificate", &authority.reload().await);
+                registry.health.note(STORE, &registry.store_presence(false).await);
+                if registry.is_acting() {
+                    registry.health.note("note how far the lake has come", &registry.lake.note_heads().await);
                 }
             }
         }
@@ -131,17 +144,17 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Decides on what sites change in shared tables, until the node stops. Much of that takes its
 /// time; nothing else waits for it.
-pub(crate) async fn decide_on_edits(shared: Arc<Shared>) {
-    let (mut timer, mut seen) = (tokio::time::interval(PUBLISHED_EVERY), edits::Seen::default());
+pub(crate) async fn decide_on_edits(publisher: Arc<Publisher>) {
+    let (mut timer, mut seen) = (tokio::time::interval(PUBLISHED_EVERY), shared_tables::Seen::default());
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = publisher.registry.stop.cancelled() => return,
             // Whether this node acts is looked at when the time has come: as a condition of waiting
             // it would be for once and all.
             _ = timer.tick() => {
-                if shared.is_acting() {
-                    edits::look(&shared, &mut seen).await;
+                if publisher.registry.is_acting() {
+                    shared_tables::look(&publisher, &mut seen).await;
                 }
             }
         }
@@ -149,23 +162,26 @@ pub(crate) async fn decide_on_edits(shared: Arc<Shared>) {
 }
 
 /// Takes over what other nodes write, until the node stops.
-pub(crate) async fn follow(shared: Arc<Shared>) {
-    if shared.relay.is_none() {
+pub(crate) async fn follow(
+    registry: Arc<Registry>,
+    authority: Arc<Authority>,
+    credentials: Arc<Credentials>,
+    alerts: Arc<Alerts>,
+) {
+    if registry.relay().is_none() {
         return;
     }
-    let mut timer = tokio::time::interval(FOLLOW_EVERY);
-    let mut reload_tick = tokio::time::interval(RELOAD_EVERY);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut roster = shared.roster.all();
+    let (mut timer, mut reload_tick) = (every(FOLLOW_EVERY), every(RELOAD_EVERY));
+    let mut roster = registry.roster.all();
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = registry.stop.cancelled() => return,
             _ = timer.tick() => {
-                shared.health.note("read what other nodes wrote", &shared.lake.follow().await);
-                let newest = shared.roster.all();
+                registry.health.note("read what other nodes wrote", &registry.lake.follow().await);
+                let newest = registry.roster.all();
                 if !Arc::ptr_eq(&roster, &newest) {
                     roster = newest;
-                    shared.sessions.cut_strangers(|session| {
+                    registry.sessions.cut_strangers(|session| {
                         let record = roster.get(&session.site);
                         // One that is to send everything again hears of it when it comes next.
                         let is_to_resend = record.and_then(|record| record.resend.as_ref()).is_some_and(|resend| resend.epoch.is_none());
@@ -176,78 +192,93 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
             }
             _ = reload_tick.tick() => {
                 let reloaded = async {
-                    shared.authority.reload().await?;
-                    shared.credentials.reload().await?;
-                    shared.notifiers.reload().await
+                    authority.reload().await?;
+                    credentials.reload().await?;
+                    alerts.notifiers.reload().await
                 };
-                shared.health.note("read users, channels and certificates anew", &reloaded.await);
+                registry.health.note("read users, channels and certificates anew", &reloaded.await);
             }
         }
     }
 }
 
-/// Compacts and cleans until the node stops.
-pub(crate) async fn keep_tidy(shared: Arc<Shared>) {
-    let mut compact_tick = tokio::time::interval(COMPACT_EVERY);
-    let mut clean_tick = tokio::time::interval(CLEAN_EVERY);
-    let mut measure_tick = tokio::time::interval(MEASURE_EVERY);
-    let mut propose_tick = tokio::time::interval(ARRIVALS_EVERY);
-    compact_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            _ = compact_tick.tick() => {
-                // Each node has a disk of its own.
-                match own_disk::problem(&shared.config.data) {
-                    Some(problem) => shared.health.broken(ROOM, &problem),
-                    None => shared.health.done(ROOM),
-                }
-                if !shared.is_acting() {
-                    continue;
-                }
-                let limits = shared.config.compaction;
-                for table in all_tables(&shared) {
-                    let using = format!("use {}", table.root());
-                    if let Some(what) = table.set_aside() {
-                        shared.health.broken(using, &what);
-                        continue;
-                    }
-                    shared.health.done(using);
-                    let sites = async || {
-                        // Not older than the version to be compacted: a life may have begun a
-                        // moment ago.
-                        shared.lake.state().refresh().await?;
-                        let roster = shared.roster.all();
-                        let lives = lives(&roster);
-                        let number = move |site: &str| roster.get(site).map(|record| SiteNumber(record.number));
-                        Ok((number, lives))
-                    };
-                    tell(&shared.health, &table, table.compact(limits, sites).await);
-                }
-                let state = shared.lake.state();
-                tell(&shared.health, state.table(), state.compact(limits, &[PRESENCE, TICKS, COUNTER]).await);
+/// What compaction needs of how the node is set up.
+pub(crate) struct Tidying {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) answers: Arc<Answers>,
+    /// This node's data directory.
+    pub(crate) directory: PathBuf,
+    pub(crate) limits: CompactionLimits,
+}
+
+impl Tidying {
+    /// Compacts and cleans until the node stops.
+    pub(crate) async fn run(self) {
+        let (registry, answers) = (&self.registry, &self.answers);
+        let mut compact_tick = every(COMPACT_EVERY);
+        let mut clean_tick = tokio::time::interval(CLEAN_EVERY);
+        let mut measure_tick = tokio::time::interval(MEASURE_EVERY);
+        let mut propose_tick = tokio::time::interval(ARRIVALS_EVERY);
+        loop {
+            tokio::select! {
+                () = registry.stop.cancelled() => return,
+                _ = compact_tick.tick() => self.compact().await,
+                _ = measure_tick.tick() => measures::refresh(registry, &answers.engine, &answers.books.worths).await,
+                _ = propose_tick.tick() => table_settings::adopt(answers).await,
+                _ = clean_tick.tick() => self.clean().await,
             }
-            _ = measure_tick.tick() => shared.measures.refresh(&shared).await,
-            _ = propose_tick.tick() => shared.proposed.adopt(&shared).await,
-            _ = clean_tick.tick() => {
-                if !shared.is_acting() {
-                    continue;
-                }
-                table_settings::expire_history(&shared).await;
-                let state = shared.lake.state().table();
-                let sound = |table: &&Arc<Table>| table.set_aside().is_none();
-                // While it is in doubt, a file that nothing names may be the only one that has a
-                // record.
-                let state = Some(state).filter(|_| shared.lake.doubt().is_none());
-                for table in all_tables(&shared).iter().filter(sound).chain(state) {
-                    shared.health.note(format!("clean up {}", table.root()), &clean(table).await);
-                }
+        }
+    }
+
+    async fn compact(&self) {
+        let registry = &self.registry;
+        // Each node has a disk of its own.
+        match own_disk::problem(&self.directory) {
+            Some(problem) => registry.health.broken(ROOM, &problem),
+            None => registry.health.done(ROOM),
+        }
+        if !registry.is_acting() {
+            return;
+        }
+        for table in all_tables(&registry.lake) {
+            let using = format!("use {}", table.root());
+            if let Some(what) = table.set_aside() {
+                registry.health.broken(using, &what);
+                continue;
             }
+            registry.health.done(using);
+            let sites = async || {
+                // Not older than the version to be compacted: a life may have begun a moment ago.
+                registry.lake.state().refresh().await?;
+                let roster = registry.roster.all();
+                let lives = lives(&roster);
+                let number = move |site: &str| roster.get(site).map(|record| SiteNumber(record.number));
+                Ok((number, lives))
+            };
+            note_compaction(&registry.health, &table, table.compact(self.limits, sites).await);
+        }
+        let state = registry.lake.state();
+        let compacted = state.compact(self.limits, &[PRESENCE, TICKS, COUNTER]).await;
+        note_compaction(&registry.health, state.table(), compacted);
+    }
+
+    async fn clean(&self) {
+        let registry = &self.registry;
+        if !registry.is_acting() {
+            return;
+        }
+        table_settings::expire_history(&self.answers).await;
+        let state = registry.lake.state().table();
+        let sound = |table: &&Arc<Table>| table.set_aside().is_none();
+        // While it is in doubt, a file that nothing names may be the only one that has a record.
+        let state = Some(state).filter(|_| registry.lake.doubt().is_none());
+        for table in all_tables(&registry.lake).iter().filter(sound).chain(state) {
+            registry.health.note(format!("clean up {}", table.root()), &clean(table).await);
         }
     }
 }
 
-fn tell(health: &Health, table: &Table, compacted: Result<CompactionReport, LakeError>) {
+fn note_compaction(health: &Health, table: &Table, compacted: Result<CompactionReport, LakeError>) {
     health.note(format!("compact {}", table.root()), &compacted);
     if let Some(report) = compacted.ok().filter(|report| report.files > 0) {
         tracing::debug!(table = %table.root(), files = report.files, rows = report.rows, "compacted");
@@ -264,8 +295,7 @@ fn tell(health: &Health, table: &Table, compacted: Result<CompactionReport, Lake
 }
 
 /// All but the state log's, which is compacted in its own way.
-pub(crate) fn all_tables(shared: &Shared) -> Vec<Arc<Table>> {
-    let lake = &shared.lake;
+pub(crate) fn all_tables(lake: &Lake) -> Vec<Arc<Table>> {
     let own = [lake.site_log(), lake.contacts(), lake.rhythms(), lake.untold(), lake.audit()];
     lake.tables().into_values().chain(own.into_iter().cloned()).collect()
 }
@@ -274,44 +304,5 @@ async fn clean(table: &Table) -> Result<(), LakeError> {
     let retention = Retention::default();
     table.vacuum(retention).await?;
     table.clean_log(retention.keep()).await?;
-    Ok(())
-}
-
-/// Stores what changed of sites' presence, and hours of contact that are over (with `all`, the
-/// running ones too).
-pub(crate) async fn remember(shared: &Shared, all: bool) -> Result<(), LakeError> {
-    let now = shared.now();
-    if !shared.is_acting() {
-        // Every node knows the same; the one that acts stores it.
-        shared.ledger.leave_hours(now.before(HOURS_LEFT));
-        return Ok(());
-    }
-    let changed = shared.ledger.unstored(now, all);
-    if !changed.is_empty() {
-        let records = |view: &StateView| {
-            changed.iter().map(|(site, value)| view.next(PRESENCE, site.as_str(), value, now, "hq")).collect()
-        };
-        if !shared.acting(records).await? {
-            return Ok(());
-        }
-        shared.ledger.stored(&changed);
-    }
-    let hours = shared.ledger.take_hours(all);
-    if !hours.is_empty() {
-        let table = shared.lake.contacts();
-        let sites = StringArray::from_iter_values(hours.iter().map(|(site, _, _)| site.as_str()));
-        let starts = TimestampMicrosecondArray::from_iter_values(hours.iter().map(|(_, start, _)| start.as_micros()));
-        let minutes = Int64Array::from_iter_values(hours.iter().map(|(_, _, minutes)| *minutes as i64));
-        let schema = table.snapshot().schema().arrow().clone();
-        let columns: Vec<Arc<dyn arrow_array::Array>> =
-            vec![Arc::new(sites), Arc::new(starts.with_timezone("UTC")), Arc::new(minutes)];
-        let rows = RecordBatch::try_new(schema, columns)
-            .map_err(|source| LakeError::Arrow { doing: "writing contact history", source })?;
-        let appended = table.append_rows(rows).await;
-        if appended.is_err() {
-            shared.ledger.put_back_hours(hours);
-        }
-        appended?;
-    }
     Ok(())
 }

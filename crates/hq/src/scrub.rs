@@ -12,7 +12,9 @@ use std::{
 
 use rollcall_lake::Table;
 
-use crate::{maintenance::all_tables, node::Shared};
+use rollcall_registry::Registry;
+
+use crate::maintenance::all_tables;
 
 /// Each data file is read again after so long.
 const WEEK_SECONDS: i64 = 7 * 86_400;
@@ -32,40 +34,40 @@ fn is_due(path: &str, from: i64, to: i64) -> bool {
 }
 
 /// Runs until the node stops.
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(registry: Arc<Registry>) {
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (started, mut logs_looked_at) = (shared.now().as_seconds(), Instant::now());
+    let (started, mut logs_looked_at) = (registry.now().as_seconds(), Instant::now());
     // By table, up to when its files were looked at: what the store did not give is asked for
     // again.
     let mut looked: HashMap<String, i64> = HashMap::new();
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = registry.stop.cancelled() => return,
             _ = timer.tick() => {}
         }
-        let to = shared.now().as_seconds();
-        if !shared.is_acting() {
+        let to = registry.now().as_seconds();
+        if !registry.is_acting() {
             looked.values_mut().for_each(|since| *since = to);
             continue;
         }
-        let own = [shared.lake.state().table().clone(), shared.lake.quarantine().clone()];
+        let own = [registry.lake.state().table().clone(), registry.lake.quarantine().clone()];
         let tables: Vec<Arc<Table>> =
-            all_tables(&shared).into_iter().chain(own).filter(|table| table.set_aside().is_none()).collect();
+            all_tables(&registry.lake).into_iter().chain(own).filter(|table| table.set_aside().is_none()).collect();
         let looks_at_logs = logs_looked_at.elapsed() >= LOGS_EVERY;
         if looks_at_logs {
             logs_looked_at = Instant::now();
         }
         for table in &tables {
             if looks_at_logs {
-                shared.health.note(format!("read the log of {}", table.root()), &table.heal().await);
+                registry.health.note(format!("read the log of {}", table.root()), &table.heal().await);
             }
             let since = looked.entry(table.root().to_string()).or_insert(started);
             let scrubbed = table.scrub(|path| is_due(path, *since, to)).await;
             if scrubbed.is_ok() {
                 *since = to;
             }
-            shared.health.note(format!("look at data files of {}", table.root()), &scrubbed);
+            registry.health.note(format!("look at data files of {}", table.root()), &scrubbed);
         }
     }
 }

@@ -6,7 +6,10 @@ mod choose;
 mod fold;
 mod merge;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use chrono::Utc;
 use rollcall_types::{SiteNumber, Timestamp};
@@ -164,7 +167,12 @@ impl Table {
             outputs.push(file);
         }
         let committed = self.exchange(base, &inputs, &outputs, "OPTIMIZE").await?;
-        Ok(if committed { (report, outputs) } else { Default::default() })
+        if !committed {
+            return Ok(Default::default());
+        }
+        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        self.counters.compacted_files.fetch_add(inputs.len() as u64, Ordering::Relaxed);
+        Ok((report, outputs))
     }
 
     /// Takes out of the table what was superseded before a time: the rows of it that compaction

@@ -20,6 +20,7 @@ use crate::{
     checkpoint,
     clean::Unwanted,
     clock::BootClock,
+    counts::{Counters, TableCounts},
     data_file::{self, Effort},
     digest::Digest,
     entry::Entry,
@@ -48,6 +49,7 @@ pub struct Table {
     /// Data files that were found damaged.
     damaged: Mutex<HashSet<String>>,
     pub(crate) unwanted: Mutex<Unwanted>,
+    pub(crate) counters: Counters,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,11 @@ const CHECKPOINT_ENTRIES: u64 = 1000;
 const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 impl Table {
+    /// What this process did to the table since it opened it.
+    pub fn counts(&self) -> TableCounts {
+        self.counters.get()
+    }
+
     /// Opens the table at `root`; none when there is none.
     pub async fn open(
         store: Arc<dyn ObjectStore>,
@@ -111,6 +118,7 @@ impl Table {
             checkpointed: Mutex::default(),
             damaged: Mutex::default(),
             unwanted: Mutex::default(),
+            counters: Counters::default(),
         })
     }
 
@@ -255,6 +263,7 @@ impl Table {
                         return self.won(version, entry, &commit_id, read_at).await;
                     }
                     self.take_entry(version, found.clone(), read_at)?;
+                    self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                     return Ok(Put::Lost(self.follow_on(version, found.actions).await?));
                 }
                 Ok(None) => {
@@ -287,6 +296,7 @@ impl Table {
     /// Ours is the entry. If this process slept too long since it read the log, the entry may fill
     /// a hole that clean-up left, which is no commit at all: read the table anew and see.
     async fn won(&self, version: u64, own: Entry, commit_id: &str, read_at: Duration) -> Result<Put, LakeError> {
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
         if self.is_stale() {
             let reopened = replay::open(self.store.as_ref(), &self.root).await?;
             let entry = read_entry(self.store.as_ref(), &self.root, version).await?;

@@ -32,6 +32,8 @@ use futures::TryStreamExt;
 use rollcall_lake::{Lake, our_columns};
 use rollcall_types::{Coverage, TableName, is_meant};
 
+use prometheus_client::registry::Registry as Metrics;
+
 use crate::{
     audience::Audience,
     catalogue::{InformationSchema, Key, System, is_catalogue_question, object_number, oids, plannable},
@@ -43,6 +45,7 @@ use crate::{
     functions,
     io::IoElsewhere,
     meaning,
+    metrics::{QueryMetrics, Waiting},
     pinned::{PinnedCatalog, pin},
     planned::Planned,
     scope::scope,
@@ -133,6 +136,7 @@ pub struct Described {
 pub struct Engine {
     parts: Arc<Parts>,
     threads: Arc<QuestionThreads>,
+    metrics: QueryMetrics,
 }
 
 /// What questions share.
@@ -186,7 +190,12 @@ impl Engine {
         let turns = Turns::new(limits.at_once, limits.at_once_of_user);
         let threads = QuestionThreads::start().map_err(|error| QueryError::Failed(error.into()))?;
         let parts = Parts { lake, base: context.state(), system, store_url, limits, turns };
-        Ok(Self { parts: Arc::new(parts), threads: Arc::new(threads) })
+        Ok(Self { parts: Arc::new(parts), threads: Arc::new(threads), metrics: QueryMetrics::default() })
+    }
+
+    /// Adds what is counted here.
+    pub fn register(&self, metrics: &mut Metrics) {
+        self.metrics.register(metrics);
     }
 
     /// The bounds on what a query may use.
@@ -243,6 +252,15 @@ impl Engine {
     /// Plans one read-only statement on this moment's versions, and says what its answer will be
     /// missing.
     pub async fn plan(&self, question: Question, extras: Extras) -> Result<Planned, QueryError> {
+        let began = Instant::now();
+        let waiting = Waiting::new(&self.metrics);
+        let planned = self.plan_now(question, extras).await;
+        drop(waiting);
+        self.metrics.note(began, &planned);
+        planned
+    }
+
+    async fn plan_now(&self, question: Question, extras: Extras) -> Result<Planned, QueryError> {
         let (started, cover) = (Instant::now(), extras.cover.clone());
         let turn = self.parts.turns.take(extras.user.as_deref()).await?;
         let stop = StopOnDrop::default();

@@ -21,6 +21,7 @@ mod extras;
 mod functions;
 mod io;
 mod meaning;
+mod metrics;
 mod nullable;
 mod only;
 mod pinned;

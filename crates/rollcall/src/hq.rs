@@ -172,6 +172,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         lake: LakeOptions { layer, ..LakeOptions::default() },
         compaction: if args.no_compaction { CompactionLimits::NONE } else { CompactionLimits::default() },
         check_files: args.check_files,
+        allocator: allocator(),
         ..HqConfig::new(args.data.clone())
     })
     .await?;
@@ -229,4 +230,15 @@ pub(crate) async fn wait_for_signal() -> std::io::Result<()> {
     }
     #[cfg(not(unix))]
     tokio::signal::ctrl_c().await
+}
+
+/// How the memory is counted that this program allocates.
+fn allocator() -> Option<rollcall_hq::Allocator> {
+    #[cfg(feature = "jemalloc")]
+    return Some(|| {
+        tikv_jemalloc_ctl::epoch::advance().ok()?;
+        u64::try_from(tikv_jemalloc_ctl::stats::allocated::read().ok()?).ok()
+    });
+    #[cfg(not(feature = "jemalloc"))]
+    None
 }

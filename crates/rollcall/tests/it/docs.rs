@@ -303,9 +303,9 @@ fn reference(hq: &Hq) -> String {
     );
     let tables: BTreeSet<&str> = columns.iter().filter_map(|row| row["table_name"].as_str()).collect();
     let described: BTreeSet<&str> = TABLES.iter().map(|(name, ..)| *name).collect();
-    assert_eq!(tables, described, "the tables of HQ, and those of crates/hq/src/reference.rs");
+    assert_eq!(tables, described, "the tables of HQ, and those of crates/answer/src/reference.rs");
     let mut text = String::from(
-        "# Tables and columns\n\nThis page is written by a test from a running HQ (`crates/hq/src/reference.rs` has the meanings). Times are \
+        "# Tables and columns\n\nThis page is written by a test from a running HQ (`crates/answer/src/reference.rs` has the meanings). Times are \
          UTC.\n\n## Columns of every store's table\n\nHQ adds these to the columns of the store.\n\n| column | meaning |\n|---|---|\n",
     );
     for (column, meaning) in ADDED {
@@ -319,7 +319,7 @@ fn reference(hq: &Hq) -> String {
         let of_table: Vec<_> = columns.iter().filter(|row| row["table_name"] == *name).filter(is_described).collect();
         let names: Vec<&str> = of_table.iter().filter_map(|row| row["column_name"].as_str()).collect();
         let expected: Vec<&str> = meanings.iter().map(|(column, _)| *column).collect();
-        assert_eq!(names, expected, "the columns of rollcall.{name}, and those of crates/hq/src/reference.rs");
+        assert_eq!(names, expected, "the columns of rollcall.{name}, and those of crates/answer/src/reference.rs");
         for (row, (column, meaning)) in of_table.iter().zip(*meanings) {
             let kind = row["data_type"].as_str().unwrap_or_default();
             text.push_str(&format!("| `{column}` | {kind} | {meaning} |\n"));

@@ -17,6 +17,7 @@ mod joins;
 mod journals;
 mod lacks;
 mod messages;
+mod metrics;
 mod nodes;
 mod proof;
 mod published;
