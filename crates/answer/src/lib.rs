@@ -26,6 +26,8 @@ pub mod rulings;
 pub mod table_settings;
 /// What HQ knows, as tables for SQL.
 pub mod tables;
+#[cfg(test)]
+mod tests;
 mod unreconciled;
 mod windows;
 

@@ -115,8 +115,8 @@ impl Changes {
         let there = There::new(old, &old_keys);
         let given_keys = different(&keys)?;
         // Columns that were not given stay as they are.
-        let keeps = |key: &Box<[u8]>| if mode == Mode::Merge { there.live_place(key) } else { None };
-        let kept: Vec<Option<usize>> = keys.iter().map(keeps).collect();
+        let keeps = |key: &[u8]| if mode == Mode::Merge { there.live_place(key) } else { None };
+        let kept: Vec<Option<usize>> = keys.iter().map(|key| keeps(key)).collect();
         let was = in_columns(old, &columns)?;
         let new = completed(given, &was, &kept)?;
         let names: Vec<String> = columns.into_iter().map(|column| column.name).collect();

@@ -55,7 +55,7 @@ impl Class {
     pub(crate) fn mask(&self, rows: &RecordBatch) -> Result<BooleanArray, HqError> {
         // The rule knows columns by their place among the published ones.
         let published: Vec<usize> = (image::OURS..rows.num_columns()).collect();
-        Ok(self.rule.mask(&rows.project(&published).map_err(failed)?).map_err(HqError::query)?)
+        self.rule.mask(&rows.project(&published).map_err(failed)?).map_err(HqError::query)
     }
 }
 
@@ -348,7 +348,7 @@ pub(crate) async fn read_behind(
     let mut stream = planned.stream().await.map_err(HqError::query)?;
     let (mut image, mut pending, mut rows) = (None, Vec::new(), 0);
     loop {
-        let batch = stream.try_next().await.map_err(|error| HqError::query(error))?;
+        let batch = stream.try_next().await.map_err(HqError::query)?;
         let is_last = batch.is_none();
         rows += batch.as_ref().map_or(0, RecordBatch::num_rows);
         pending.extend(batch);

@@ -85,5 +85,8 @@ pub fn usable(view: &StateView, secret: &str, key_hash: Option<&str>, now: Times
     if record.enrolled_at.is_some_and(|enrolled| enrolled >= made_at) {
         return Err(refuse("is older than the site's enrolment"));
     }
+    if record.outdates(made_at) {
+        return Err(refuse("is older than the site's place on the roster"));
+    }
     Ok(Usable { invitation, record, is_repeat })
 }

@@ -252,7 +252,7 @@ pub(super) async fn select(publisher: &Publisher, sql: &str) -> Result<RecordBat
         publisher.engine.plan(Question::Text(sql.to_owned()), Extras::default()).await.map_err(HqError::query)?;
     let stream = planned.stream().await.map_err(HqError::query)?;
     let schema = stream.schema();
-    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| HqError::query(error))?;
+    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(HqError::query)?;
     concat_batches(&schema, &batches).map_err(failed)
 }
 

@@ -129,7 +129,7 @@ async fn what_an_older_session_told_says_nothing_once_a_newer_one_began() {
         SiteFact::Refused { cause: Cause::HqRefuses, detail: "no".to_owned(), is_lake_older: true },
     );
     ledger.apply(&a, at(6), heads(6, &[("sales", 11)]));
-    assert_eq!(ledger.lacking_confirmed(), [a.clone()]);
+    assert_eq!(ledger.lacking_confirmed(), std::slice::from_ref(&a));
     ledger.apply(&a, at(10), welcomed(50, 20));
     assert!(ledger.lacking_confirmed().is_empty(), "a session began");
     ledger.apply(&a, at(9), confirmed(99));

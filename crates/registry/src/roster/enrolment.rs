@@ -141,8 +141,8 @@ impl Roster {
         let invited = view.of_kind(INVITATION).filter_map(|record| {
             let invitation: InvitationRecord = record.parse().ok()?;
             let made_at = invitation.made_at.unwrap_or(record.at);
-            let enrolled = roster.get(&invitation.site).and_then(|site| site.enrolled_at);
-            let is_superseded = enrolled.is_some_and(|enrolled| enrolled >= made_at);
+            let record_of_site = roster.get(&invitation.site);
+            let is_superseded = record_of_site.is_some_and(|site| site.outdates(made_at));
             let is_over = invitation.expires_at < now || invitation.revoked_by.is_some() || is_superseded;
             Some(Invited {
                 id: invitation_id(&record.id),

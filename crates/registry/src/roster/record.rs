@@ -166,6 +166,14 @@ impl ContestedLife {
 }
 
 impl SiteRecord {
+    /// Whether an invitation made then lets nobody in any more: the site enrolled since, was retired,
+    /// or was put back on the roster later. One from before does not come back to life with it.
+    pub(crate) fn outdates(&self, made_at: Timestamp) -> bool {
+        self.retired.is_some()
+            || self.enrolled_at.is_some_and(|enrolled| enrolled >= made_at)
+            || self.listed_at.is_some_and(|listed| made_at < listed)
+    }
+
     /// Lives whose rows are kept apart.
     pub fn lives_apart(&self) -> impl Iterator<Item = Epoch> {
         self.contested.iter().filter(|life| life.is_apart()).map(|life| life.epoch)

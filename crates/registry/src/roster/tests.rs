@@ -9,10 +9,6 @@ async fn roster() -> Roster {
     Roster::new(lake(&store()).await)
 }
 
-fn attributes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
 fn sites_of<const N: usize>(ids: [&str; N]) -> Vec<SiteId> {
     ids.map(site).into()
 }
@@ -181,6 +177,9 @@ async fn a_retired_site_loses_its_key_and_comes_back_only_when_a_person_says_so(
     let back = roster.get(&a).expect("listed");
     assert_eq!((back.retired.as_ref(), back.listed_at, back.number), (None, Some(at(5)), record.number));
     assert_eq!(back.key_hash, None, "the old key stays revoked");
+    let old = roster.enrol(&open, "other", Vec::new(), at(5)).await.expect_err("made before it was retired");
+    assert!(old.to_string().contains("older than the site's place"), "{old}");
+    assert!(roster.invitations(at(5)).iter().all(|invited| invited.is_over || invited.used_at.is_some()));
     enrolled(&roster, "a-1", "new key", 6).await;
     assert_eq!(roster.get(&a).and_then(|record| record.key_hash.clone()).as_deref(), Some("new key"));
     assert!(
