@@ -103,7 +103,7 @@ impl Answers {
 
     /// Keeps it known how complete each site is, while people ask.
     pub fn refresh_progress(&self) {
-        self.progress.refresh(&self.registry.ledger, &self.roster_view().ids, self.registry.now());
+        self.progress.refresh(&self.registry.ledger, || self.roster_view().ids.clone(), self.registry.now());
     }
 
     /// How every published table stands at every site that should have it.

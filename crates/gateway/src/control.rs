@@ -95,6 +95,7 @@ impl Control {
             true => (Refusal::Stopping, "HQ is stopping; connect again soon"),
             false => (Refusal::Superseded, "another connection speaks for this site, or it was retired"),
         };
+        self.visitor.parts.ingest.metrics.refusals.get_or_create(&ByCode { code: code.code() }).inc();
         Refused { code: code.code().to_owned(), message: message.to_owned() }
     }
 

@@ -185,8 +185,9 @@ impl Gatherer {
             };
             let Some(first) = first else { return };
             let submissions = self.gather(first, &mut queue).await;
-            self.metrics.waiting_parts.dec_by(submissions.len() as i64);
+            let parts = submissions.len() as i64;
             self.commit(&table, submissions).await;
+            self.metrics.waiting_parts.dec_by(parts);
         }
     }
 
@@ -241,7 +242,7 @@ impl Gatherer {
             Err(error) if !matches!(error, LakeError::Store { .. } | LakeError::Contention(_)) => {
                 // One site's rows are to blame; the others must not suffer with it.
                 tracing::error!(table = %table.root(), error = %describe(&error), "a commit failed");
-                append_one_by_one(table, &parts, replies).await;
+                append_one_by_one(table, &parts, replies, &self.metrics).await;
             }
             Err(error) => {
                 self.health.failed(&work, &describe(&error));
@@ -252,11 +253,19 @@ impl Gatherer {
 }
 
 /// Commits each part by itself; one that cannot be committed gets no answer.
-async fn append_one_by_one(table: &Arc<Table>, parts: &[Part], replies: Vec<oneshot::Sender<PartOutcome>>) {
+async fn append_one_by_one(
+    table: &Arc<Table>,
+    parts: &[Part],
+    replies: Vec<oneshot::Sender<PartOutcome>>,
+    metrics: &IngestMetrics,
+) {
     for (part, reply) in parts.iter().zip(replies) {
         match table.append(Arc::new(vec![part.clone()])).await {
             Ok(appended) => {
                 if let Some(outcome) = appended.outcomes.first() {
+                    if let PartOutcome::Durable { rows } = outcome {
+                        metrics.rows.inc_by(*rows as u64);
+                    }
                     // The session may be gone.
                     let _ = reply.send(*outcome);
                 }

@@ -41,6 +41,13 @@ const RELOAD_EVERY: Duration = Duration::from_secs(5);
 /// What one node changed of secrets every other one knows after this time.
 pub(crate) const KNOWN_EVERYWHERE: Duration = Duration::from_secs(30);
 
+/// Tasks that must go on, or the service manager starts HQ again.
+const TASKS: [&str; 4] = [ADVANCE, FOLLOW, LATECOMERS, REMEMBER];
+const ADVANCE: &str = "advance";
+const FOLLOW: &str = "follow publications";
+const LATECOMERS: &str = "look for latecomers";
+const REMEMBER: &str = "remember";
+
 /// A timer that does not catch up: two looks in a row would see the same.
 fn every(period: Duration) -> tokio::time::Interval {
     let mut timer = tokio::time::interval(period);
@@ -58,7 +65,7 @@ pub(crate) async fn advance(registry: Arc<Registry>, answers: Arc<Answers>) {
         }
         registry.ledger.advance_all(&registry.lake, &registry.roster.all());
         answers.refresh_progress();
-        registry.health.beat();
+        registry.health.beat(ADVANCE, &TASKS);
     }
 }
 
@@ -77,6 +84,7 @@ pub(crate) async fn follow_publications(registry: Arc<Registry>, books: Arc<Book
         if registry.is_acting() {
             scheduled::look(&publisher, &mut unwanted).await;
         }
+        registry.health.beat(FOLLOW, &TASKS);
     }
 }
 
@@ -104,6 +112,7 @@ pub(crate) async fn look_for_latecomers(
             Some(text) => registry.health.broken(GUESSED, &text),
             None => registry.health.done(GUESSED),
         }
+        registry.health.beat(LATECOMERS, &TASKS);
     }
 }
 
@@ -139,6 +148,7 @@ pub(crate) async fn remember(
                 }
             }
         }
+        registry.health.beat(REMEMBER, &TASKS);
     }
 }
 

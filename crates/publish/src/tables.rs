@@ -17,7 +17,7 @@ use futures::TryStreamExt;
 use ring::digest;
 use rollcall_books::definitions::{AtStores, Definition, Publication, definitions};
 use rollcall_lake::{HQ_EPOCH, LakeError, Snapshot, TableSchema, our_columns};
-use rollcall_query::{Audience, Extras, Question, SiteAudience};
+use rollcall_query::{Audience, Extras, QueryError, Question, SiteAudience};
 use rollcall_registry::{HqError, SiteRecord, Sites, facts::Applied, sessions::Session};
 use rollcall_types::{Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, columns};
 use rollcall_wire::proto::WantedTable;
@@ -348,7 +348,7 @@ pub(crate) async fn read_behind(
     let mut stream = planned.stream().await.map_err(HqError::query)?;
     let (mut image, mut pending, mut rows) = (None, Vec::new(), 0);
     loop {
-        let batch = stream.try_next().await.map_err(HqError::query)?;
+        let batch = stream.try_next().await.map_err(|error| HqError::query(QueryError::from(error)))?;
         let is_last = batch.is_none();
         rows += batch.as_ref().map_or(0, RecordBatch::num_rows);
         pending.extend(batch);

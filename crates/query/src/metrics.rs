@@ -39,8 +39,11 @@ impl fmt::Debug for QueryMetrics {
 
 impl Default for QueryMetrics {
     fn default() -> Self {
+        let questions = Family::<ByOutcome, Counter>::default();
+        // A counter that appears with its first event hides that event from `rate()`.
+        ["planned", "refused"].iter().for_each(|outcome| drop(questions.get_or_create(&ByOutcome { outcome })));
         Self {
-            questions: Family::default(),
+            questions,
             incomplete: Counter::default(),
             // 1 ms to 8 s.
             planning_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),

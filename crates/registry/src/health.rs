@@ -1,7 +1,7 @@
 //! What HQ itself must keep doing, and what of it fails: an incident of HQ's own after a minute.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -27,8 +27,10 @@ const TOLD_MAX: usize = 50;
 #[derive(Debug, Default)]
 pub struct Health {
     works: Mutex<BTreeMap<String, Work>>,
-    /// Counts on while this process does its work.
+    /// Counts on while every one of this process's regular tasks goes on.
     beats: AtomicU64,
+    /// Tasks that went on since it last counted.
+    moved: Mutex<BTreeSet<&'static str>>,
     /// What is wrong with HQ's clock, once it was looked at.
     clock: Mutex<Option<Option<String>>>,
 }
@@ -53,12 +55,18 @@ struct Shown {
 pub type Told = BTreeMap<String, Option<String>>;
 
 impl Health {
-    /// A round of this process's regular work is done.
-    pub fn beat(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
+    /// A round of a regular task is done. Once every one of `tasks` has done one, that counts: if
+    /// one of them hangs or is gone, the count stands still.
+    pub fn beat(&self, task: &'static str, tasks: &[&'static str]) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.insert(task);
+        if tasks.iter().all(|task| moved.contains(task)) {
+            moved.clear();
+            self.beats.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// How many rounds there were.
+    /// How often every regular task did a round.
     pub fn beats(&self) -> u64 {
         self.beats.load(Ordering::Relaxed)
     }
@@ -172,6 +180,19 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_count_stands_still_when_one_task_does() {
+        let health = Health::default();
+        let tasks = ["one", "two"];
+        health.beat("one", &tasks);
+        health.beat("one", &tasks);
+        assert_eq!(health.beats(), 0, "the other hangs");
+        health.beat("two", &tasks);
+        assert_eq!(health.beats(), 1);
+        health.beat("two", &tasks);
+        assert_eq!(health.beats(), 1, "now this one hangs");
+    }
 
     #[test]
     fn a_minute_of_failing_is_told_and_a_success_ends_it() {

@@ -21,12 +21,6 @@ pub fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value:
     gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
-/// Writes a value that only grows while the process runs; its name gets the suffix `_total`.
-pub fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let counter = ConstCounter::new(value);
-    counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
-}
-
 /// Writes one gauge for each set of labels.
 pub fn gauges<'a>(
     encoder: &mut DescriptorEncoder<'_>,

@@ -101,10 +101,10 @@ impl ProgressCache {
     }
 
     /// Takes a new one, if anybody asked lately.
-    pub fn refresh(&self, ledger: &Ledger, ids: &Arc<Vec<SiteId>>, now: Timestamp) {
+    pub fn refresh(&self, ledger: &Ledger, ids: impl FnOnce() -> Arc<Vec<SiteId>>, now: Timestamp) {
         let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
         if asked.is_some_and(|asked| now.since(asked) < ASKED_LATELY) {
-            let fresh = Arc::new(ledger.progress(ids.clone(), now));
+            let fresh = Arc::new(ledger.progress(ids(), now));
             self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(fresh);
         }
     }

@@ -19,6 +19,7 @@ mod join;
 mod keeper;
 mod line;
 mod loud;
+mod metrics;
 mod nudge;
 mod outbox;
 mod published;

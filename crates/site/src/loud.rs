@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::SiteError,
+    metrics,
     status::{Level, Report, State, local, own_status},
 };
 
@@ -146,18 +147,23 @@ async fn serve_page(listener: TcpListener, config: LoudConfig, stop: Cancellatio
     }
 }
 
-/// Answers whatever is asked with the page: there is only one.
+/// Answers with the report in the form that is asked for: the page, unless a program asks.
 async fn answer(mut stream: TcpStream, config: &LoudConfig) -> std::io::Result<()> {
     let mut request = [0; 1024];
     let length = stream.read(&mut request).await?;
-    let wants_json = request[..length].starts_with(b"GET /status.json ");
+    let wants = |path: &str| request[..length].starts_with(format!("GET {path} ").as_bytes());
     let report = look(config).await;
     let (kind, body) = match &report {
-        Ok(report) if wants_json => ("application/json", serde_json::to_string_pretty(report).unwrap_or_default()),
+        Ok(report) if wants("/metrics") => (metrics::CONTENT_TYPE, metrics::text(report)),
+        Ok(report) if wants("/status.json") => {
+            ("application/json", serde_json::to_string_pretty(report).unwrap_or_default())
+        }
         _ => ("text/html; charset=utf-8", page(&report)),
     };
     let code = match report.map(|report| report.level) {
         Ok(Level::Current) => "200 OK",
+        // Whoever scrapes reads the level in the numbers.
+        Ok(_) if wants("/metrics") => "200 OK",
         _ => "503 Service Unavailable",
     };
     let head = format!(

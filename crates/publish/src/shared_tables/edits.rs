@@ -12,7 +12,7 @@ use arrow_schema::{DataType, Field, Schema};
 use arrow_select::concat::concat_batches;
 use futures::TryStreamExt;
 use rollcall_lake::{Column, ColumnType};
-use rollcall_query::{Extras, Question};
+use rollcall_query::{Extras, QueryError, Question};
 use rollcall_types::{
     Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp, columns,
     shared::{EDIT_AT, EDIT_BASE, EDIT_CHANGED, EDIT_COLUMNS, EDIT_GONE, EDIT_NUMBER},
@@ -252,7 +252,8 @@ pub(super) async fn select(publisher: &Publisher, sql: &str) -> Result<RecordBat
         publisher.engine.plan(Question::Text(sql.to_owned()), Extras::default()).await.map_err(HqError::query)?;
     let stream = planned.stream().await.map_err(HqError::query)?;
     let schema = stream.schema();
-    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(HqError::query)?;
+    let batches: Vec<RecordBatch> =
+        stream.try_collect().await.map_err(|error| HqError::query(QueryError::from(error)))?;
     concat_batches(&schema, &batches).map_err(failed)
 }
 

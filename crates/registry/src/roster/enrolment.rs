@@ -88,7 +88,8 @@ impl Roster {
                     site: site.clone(),
                     expires_at,
                     used_at: None,
-                    made_at: Some(now),
+                    // Another node may have listed it, by a clock that is a little ahead.
+                    made_at: Some(value.listed_at.map_or(now, |listed| now.max(listed))),
                     revoked_by: None,
                 };
                 records.push(view.next(INVITATION, &token_hash(&secret), &invitation, now, by)?);

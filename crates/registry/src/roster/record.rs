@@ -166,8 +166,9 @@ impl ContestedLife {
 }
 
 impl SiteRecord {
-    /// Whether an invitation made then lets nobody in any more: the site enrolled since, was retired,
-    /// or was put back on the roster later. One from before does not come back to life with it.
+    /// Whether an invitation made then lets nobody in any more: the site enrolled since, was
+    /// retired, or was put back on the roster later. One from before does not come back to life
+    /// with it.
     pub(crate) fn outdates(&self, made_at: Timestamp) -> bool {
         self.retired.is_some()
             || self.enrolled_at.is_some_and(|enrolled| enrolled >= made_at)

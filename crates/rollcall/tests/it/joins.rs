@@ -264,17 +264,26 @@ fn a_store_says_whether_it_is_current_behind_or_cut_off() {
     assert!(summary.contains("loading rows from before") && summary.contains("% done"), "{behind}");
     assert!(behind["since"].is_string(), "{behind}");
     store.wait_confirmed();
-    let at_page = || {
-        let got = Command::new("curl").args(["-s", &format!("http://{page}/")]).output().expect("curl");
+    let got = |path: &str| {
+        let got = Command::new("curl").args(["-s", &format!("http://{page}{path}")]).output().expect("curl");
         String::from_utf8_lossy(&got.stdout).into_owned()
     };
+    let at_page = || got("/");
     wait_for("the store to be current", || (store.status().1["state"] == "current").then_some(()));
     wait_for("the page to say so", || at_page().contains("<h1>Current</h1>").then_some(()));
+    let metrics = got("/metrics");
+    assert!(metrics.contains("\nrollcall_agent_connected 1\n"), "{metrics}");
+    assert!(metrics.contains("\nrollcall_agent_unconfirmed_changes 0\n"), "{metrics}");
+    assert!(metrics.contains("rollcall_agent_state{state=\"current\"} 1"), "{metrics}");
     hq.kill();
     store.sql("INSERT INTO sales VALUES (3, 'c')");
     wait_for("the store to say that it is cut off", || (store.status().1["state"] == "cut-off").then_some(()));
     let said = at_page();
     assert!(said.contains("Cut off since") && !said.contains("#1a7f37"), "{said}");
+    let metrics = got("/metrics");
+    assert!(metrics.contains("\nrollcall_agent_connected 0\n"), "{metrics}");
+    assert!(metrics.contains("\nrollcall_agent_unconfirmed_changes 1\n"), "{metrics}");
+    assert!(metrics.contains("rollcall_agent_state{state=\"cut-off\"} 1"), "{metrics}");
     let text = store.agent_command(&["status"]).output().expect("runs");
     assert!(String::from_utf8_lossy(&text.stdout).contains("Cut off since"), "{text:?}");
     // A killed agent wrote that all was well; whoever asks a moment later hears what is.
