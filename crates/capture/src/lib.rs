@@ -4,7 +4,7 @@
 //! Triggers write every change into `_rollcall_journal` within the store's own transaction, so any
 //! program in any language is captured, and a power cut keeps or loses a change together with its
 //! journal row. [`Source`] is the agent's hold on one database: it installs the triggers, reads
-//! changes in order, states the rows that were there before ([`load`]), notices when capture was
+//! changes in order, states the rows that were there before (`load.rs`), notices when capture was
 //! broken, and prunes what HQ has confirmed.
 //!
 //! This crate knows neither the network nor HQ. Its own write transactions in the store's file are

@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 mod authority;
-/// How many sites this process can hold.
 pub mod capacity;
 mod control;
 mod data_stream;

@@ -1,6 +1,6 @@
 //! The PostgreSQL port: any client of PostgreSQL can ask, and is told what its answer is missing.
 //!
-//! A connection has a [`Session`](session::Session) of its own. Questions are planned and run by
+//! A connection has a `Session` of its own. Questions are planned and run by
 //! the engine on threads of their own; what else a client says (settings, transactions that change
 //! nothing, cursors) is answered here. What is written are the tables that HQ publishes. Nothing
 //! here knows of sites: what it needs of the rest of HQ it asks its [`Backend`].
@@ -22,7 +22,6 @@ mod running;
 mod session;
 mod settings;
 mod startup;
-/// Values of PostgreSQL, as text and bytes.
 pub mod value;
 
 use std::{net::IpAddr, sync::Arc};

@@ -7,40 +7,27 @@
 
 mod attributes;
 mod chance;
-/// Digests of what is in memory.
 pub mod digest;
-/// Callers that were turned away, and places for those of one address.
 pub mod doors;
 mod error;
-/// What a node learns from a site's connection.
 pub mod facts;
-/// What HQ itself must keep doing.
 pub mod health;
-/// HQ's time.
 pub mod hq_clock;
 mod inbox;
-/// Invitations to join.
 pub mod invitations;
 mod kept_secret;
-/// What is known of a site's clock.
 pub mod known_clock;
 mod lanes;
 mod lease;
-/// What was heard of each site.
 pub mod ledger;
-/// What the registry and the lake export.
 pub mod metrics;
 mod peer;
-/// What was heard of each site, as it is stored.
 pub mod presence;
-/// How complete each site is.
 pub mod progress;
 mod registry;
 mod relay;
-/// The roster of sites.
 pub mod roster;
 mod roster_file;
-/// Which connection speaks for a site.
 pub mod sessions;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@
 //! - [`Calendar`]: when a site is open, as far as people said.
 //! - [`Counts`], [`Gaps`], [`Shape`]: its rhythm, learned from healthy past only.
 //! - [`Clock`]: what was missed since the last event, and how surprising that is ([`surprise()`]).
-//! - [`Guard`]: whether HQ itself can hear; [`groups`]: what silent sites have in common.
+//! - [`Guard`]: whether HQ itself can hear; `groups`: what silent sites have in common.
 //! - [`Incident`]: what a person should know; it only gets louder.
 //! - [`Watch`]: all of it together.
 //!

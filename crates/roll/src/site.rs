@@ -25,7 +25,7 @@ pub struct WatchConfig {
     /// Contacts expected an hour of a site nothing is known of: one a minute, if beacons come more
     /// often than that.
     pub contacts_per_hour: f32,
-    /// Seconds of a contact "minute"; see [`Clock::new`].
+    /// Seconds of a contact "minute"; see `Clock::new`.
     pub contact_unit: i64,
     /// Attributes by which silences are grouped.
     pub group_by: Vec<String>,

@@ -19,7 +19,7 @@ pub enum Loudness {
     Page,
 }
 
-/// When a silence counts as what, in nines of [`surprise`]. Set by replaying history to an alarm
+/// When a silence counts as what, in nines of surprise. Set by replaying history to an alarm
 /// budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {

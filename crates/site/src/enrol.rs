@@ -1,5 +1,5 @@
 //! Requests for a certificate, and renewing it before it expires, or after. Joining is in
-//! [`crate::join`].
+//! [`mod@crate::join`].
 
 use std::path::{Path, PathBuf};
 

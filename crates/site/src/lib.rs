@@ -1,10 +1,10 @@
 //! The agent at a site: it keeps HQ informed of every change in the store's database, for ever, and
 //! says so when it can't.
 //!
-//! [`join`] enrols a database with HQ; [`Agent`] then runs: it connects, sends what is unconfirmed,
-//! answers HQ's question "how far are you?", and between connections keeps its own account of what
-//! it tried. [`status`] tells the people at the store whether all is well. It knows neither Delta
-//! nor SQL engines; it needs nothing but libc.
+//! [`join()`] enrols a database with HQ; [`Agent`] then runs: it connects, sends what is
+//! unconfirmed, answers HQ's question "how far are you?", and between connections keeps its own
+//! account of what it tried. [`status()`] tells the people at the store whether all is well. It
+//! knows neither Delta nor SQL engines; it needs nothing but libc.
 #![forbid(unsafe_code)]
 
 mod address;

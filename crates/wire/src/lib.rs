@@ -2,9 +2,9 @@
 //! IPC.
 //!
 //! A [`batch::Batch`] is what travels: consecutive changes of a journal, split by table.
-//! [`batch::encode`] makes it into frames of at most [`FRAME_BYTES_MAX`], [`batch::Assembler`] puts
-//! frames together again and refuses what exceeds its bounds or does not match its own hash. This
-//! crate knows neither the journal nor the lake.
+//! [`batch::Encoder`] packs it, [`framing::frames`] cuts it into frames of at most
+//! [`FRAME_BYTES_MAX`], [`framing::Assembler`] puts frames together again and refuses what exceeds
+//! its bounds or does not match its own hash. This crate knows neither the journal nor the lake.
 #![forbid(unsafe_code)]
 
 pub mod batch;

@@ -31,7 +31,7 @@ pub(super) struct Rows<'a> {
     /// The table that has them.
     pub(super) source: String,
     pub(super) spec: &'a IncomingTable,
-    /// See [`AppliedTable::published_at`].
+    /// When HQ published it.
     pub(super) published_at: i64,
 }
 
