@@ -93,7 +93,7 @@ impl Alerts {
 }
 
 /// The rhythms stored last; where they cannot be read, they are learned anew.
-pub async fn known_rhythms(lake: &Lake) -> Vec<(SiteId, Remembered)> {
+pub(crate) async fn known_rhythms(lake: &Lake) -> Vec<(SiteId, Remembered)> {
     stored_rhythms(lake).await.unwrap_or_else(|error| {
         tracing::error!(error = %describe(&error), "rhythms cannot be read; they are learned anew");
         Vec::new()

@@ -36,8 +36,6 @@ pub struct Answers {
     pub publisher: Arc<Publisher>,
     /// Answers questions.
     pub engine: Arc<Engine>,
-    /// How often sites say where they stand.
-    pub beacon_interval: Duration,
     /// How often a site counts what it captured.
     pub manifest_interval: Duration,
     /// Counts values that fit no column.
@@ -48,24 +46,6 @@ pub struct Answers {
     roster_view: Mutex<Option<Arc<RosterView>>>,
 }
 
-/// What [`Answers`] are made from.
-pub struct AnswersParts {
-    /// Which sites there are, and the lake.
-    pub registry: Arc<Registry>,
-    /// What is known of rows beside the rows.
-    pub books: Arc<Books>,
-    /// What silence means.
-    pub alerts: Arc<Alerts>,
-    /// What HQ gives sites.
-    pub publisher: Arc<Publisher>,
-    /// Answers questions.
-    pub engine: Arc<Engine>,
-    /// How often sites say where they stand.
-    pub beacon_interval: Duration,
-    /// How often a site counts what it captured.
-    pub manifest_interval: Duration,
-}
-
 impl std::fmt::Debug for Answers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Answers").finish_non_exhaustive()
@@ -73,16 +53,14 @@ impl std::fmt::Debug for Answers {
 }
 
 impl Answers {
-    /// Nothing is counted yet.
-    pub fn new(parts: AnswersParts) -> Self {
-        let AnswersParts { registry, books, alerts, publisher, engine, beacon_interval, manifest_interval } = parts;
+    /// Nothing is counted yet. A site counts what it captured every `manifest_interval`.
+    pub fn new(alerts: Arc<Alerts>, publisher: Arc<Publisher>, manifest_interval: Duration) -> Self {
         Self {
-            registry,
-            books,
+            registry: alerts.registry.clone(),
+            books: alerts.books.clone(),
+            engine: publisher.engine.clone(),
             alerts,
             publisher,
-            engine,
-            beacon_interval,
             manifest_interval,
             misfit_counter: MisfitCounter::default(),
             progress: ProgressCache::default(),

@@ -23,4 +23,4 @@ mod tests;
 mod unreconciled;
 mod windows;
 
-pub use answers::{Answers, AnswersParts};
+pub use answers::Answers;

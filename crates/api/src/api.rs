@@ -15,15 +15,7 @@ use crate::{access::Credentials, callers::Callers, guesses::Guesses};
 
 /// What the API is made from.
 pub struct ApiParts {
-    /// Which sites there are, and the lake.
-    pub registry: Arc<Registry>,
-    /// What is known of rows beside the rows.
-    pub books: Arc<Books>,
-    /// What silence means, and who is told.
-    pub alerts: Arc<Alerts>,
-    /// What HQ gives sites.
-    pub publisher: Arc<Publisher>,
-    /// Answers questions.
+    /// Answers questions; it has the parts below it.
     pub answers: Arc<Answers>,
     /// The way of rows into the lake: whether it is well.
     pub ingest: Arc<Ingest>,
@@ -80,13 +72,14 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// Nobody has called yet.
     pub fn new(parts: ApiParts) -> Self {
-        let lake = parts.registry.lake.clone();
+        let answers = parts.answers;
         Self {
-            registry: parts.registry,
-            books: parts.books,
-            alerts: parts.alerts,
-            publisher: parts.publisher,
-            answers: parts.answers,
+            registry: answers.registry.clone(),
+            books: answers.books.clone(),
+            alerts: answers.alerts.clone(),
+            publisher: answers.publisher.clone(),
+            guesses: Guesses::new(answers.registry.lake.clone()),
+            answers,
             ingest: parts.ingest,
             authority: parts.authority,
             credentials: parts.credentials,
@@ -96,7 +89,6 @@ impl Api {
             capacity: parts.capacity,
             directory: parts.directory,
             address_for_sites: parts.address_for_sites,
-            guesses: Guesses::new(lake),
             callers: Callers::default(),
             password_checks: Arc::new(Semaphore::new(2)),
             password_line: Arc::new(Semaphore::new(64)),

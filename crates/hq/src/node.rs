@@ -9,7 +9,7 @@ use std::{
 };
 
 use rollcall_alert::{AlertParts, Alerts, ArrivedSource, HqName, WatchSettings, last_sign};
-use rollcall_answer::{Answers, AnswersParts, reconcile, rulings};
+use rollcall_answer::{Answers, reconcile, rulings};
 use rollcall_api::{Api, ApiParts, Credentials, FIRST_PASSWORD_FILE, PgBackend, node_key, router, serve};
 use rollcall_books::Books;
 use rollcall_gateway::{Authority, Gateway, GatewayParts, GatherLimits, IN_DOUBT, Ingest, capacity};
@@ -137,17 +137,8 @@ impl Parts {
             })
             .await?,
         );
-        let engine = Arc::new(engine);
-        let publisher = Arc::new(Publisher::new(registry.clone(), engine.clone(), config.beacon_interval));
-        let answers = Arc::new(Answers::new(AnswersParts {
-            registry: registry.clone(),
-            books: books.clone(),
-            alerts: alerts.clone(),
-            publisher: publisher.clone(),
-            engine,
-            beacon_interval: config.beacon_interval,
-            manifest_interval: config.manifest_interval(),
-        }));
+        let publisher = Arc::new(Publisher::new(registry.clone(), Arc::new(engine), config.beacon_interval));
+        let answers = Arc::new(Answers::new(alerts.clone(), publisher.clone(), config.manifest_interval()));
         Ok(Self {
             registry,
             books,
@@ -200,10 +191,6 @@ impl Parts {
 
     fn api(&self, config: &HqConfig, secrets: &Secrets) -> Arc<Api> {
         Arc::new(Api::new(ApiParts {
-            registry: self.registry.clone(),
-            books: self.books.clone(),
-            alerts: self.alerts.clone(),
-            publisher: self.publisher.clone(),
             answers: self.answers.clone(),
             ingest: self.ingest.clone(),
             authority: secrets.authority.clone(),

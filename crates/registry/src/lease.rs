@@ -44,9 +44,11 @@ pub trait Leader: Send + Sync {
 }
 
 /// A node of which nothing hangs on whether it acts, as in a test.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy)]
-pub struct Nobody;
+pub(crate) struct Nobody;
 
+#[cfg(test)]
 impl Leader for Nobody {
     fn prepare(&self) {}
     fn lead(&self) {}

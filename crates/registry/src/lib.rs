@@ -42,7 +42,7 @@ pub use hq_clock::HqClock;
 pub use inbox::Inbox;
 pub use kept_secret::KeptSecret;
 pub use lanes::{Lane, Lanes};
-pub use lease::{Leader, Nobody};
+pub use lease::Leader;
 pub use ledger::{Ledger, RollEntry};
 pub use peer::{CaId, Peer};
 pub use registry::{Registry, RegistryParts};

@@ -3,7 +3,9 @@ use rollcall_types::SiteState;
 
 use super::*;
 use crate::{
-    Holidays, holidays, known_rhythms, roster_from_csv, set_holidays, store::stored_incidents, watch_loop::Rounds,
+    Holidays, holidays, roster_from_csv, set_holidays,
+    store::{known_rhythms, stored_incidents},
+    watch_loop::Rounds,
 };
 
 fn state_of(node: &TestNode, site: &SiteId) -> SiteState {
