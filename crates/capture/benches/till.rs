@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p rollcall-capture --bench till` prints a table; the ratio to the bare run beside
 //! it is what counts.
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 #![allow(missing_docs)]
 
 use std::{

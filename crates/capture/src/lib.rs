@@ -10,6 +10,7 @@
 //! This crate knows neither the network nor HQ. Its own write transactions in the store's file are
 //! short; the store's journal mode and settings are never changed.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 mod counts;
 mod error;

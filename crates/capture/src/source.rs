@@ -1,5 +1,7 @@
 //! The agent's hold on one store's database.
 
+mod care;
+
 use std::{
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -8,30 +10,22 @@ use std::{
 use rollcall_types::{LoadReason, Manifest, Seq};
 use rusqlite::{Connection, TransactionBehavior};
 
+pub use self::care::PruneLimits;
+
 use crate::{
     counts::Counts,
     error::{CaptureError, Doing},
     file::{Fingerprint, StoreFile, fingerprint, is_settled},
-    health::{self, Health},
     install::{self, Registration, TableSpec},
     layout::Layout,
     listing::{self, ListedTable},
     load::{self, LoadProgress, Loader},
     manifest,
-    read::{self, Anchor, Changes, Heads, Layouts, ReadOutcome, from_sql, to_sql},
-    schema::{Schema, schema_of, stored_schema},
+    read::{self, Anchor, Changes, Heads, Layouts, ReadOutcome, to_sql},
+    schema::Schema,
     stored::hex,
     withheld,
 };
-
-/// How much confirmed journal is kept, so that HQ, restored from a backup, can ask again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PruneLimits {
-    /// Changes up to here may go: they have been confirmed for long enough.
-    pub through: Seq,
-    /// Confirmed ones go as well where the journal is larger than this.
-    pub bytes: u64,
-}
 
 /// Confirmed changes are kept so long …
 pub const KEPT_CONFIRMED: Duration = Duration::from_secs(48 * 3600);
@@ -85,10 +79,6 @@ struct Look {
 const LOOK_ANYWAY: Duration = Duration::from_secs(300);
 /// Under which name the site is noted in the journal.
 const SITE: &str = "site";
-/// Rows pruned in one transaction.
-const PRUNE_ROWS: u64 = 500;
-/// A journal row's size while none was read yet, bytes.
-const ROW_BYTES_GUESS: u64 = 100;
 
 impl Look {
     fn at(path: &Path) -> Self {
@@ -432,143 +422,6 @@ impl Source {
             load::begin(&transaction, layout, load::Kind::State, reason)?;
         }
         transaction.commit().doing(doing)
-    }
-
-    /// Checks file, triggers and tables, and mends what can be mended. Costs nothing while the file
-    /// is as it was.
-    pub fn check(&mut self) -> Result<Health, CaptureError> {
-        match self.file.look() {
-            Ok(_) => {}
-            Err(CaptureError::Replaced) => {
-                return Ok(Health::of_file("the database file was replaced by another one; the agent takes it up"));
-            }
-            Err(error) => {
-                let path = self.file.path().display();
-                return Ok(Health::of_file(format!(
-                    "the database file {path} is gone: {}",
-                    rollcall_types::describe(&error)
-                )));
-            }
-        }
-        if self.well_seen.is_some_and(|look| look.holds(self.file.path())) {
-            let mut health = Health::default();
-            self.note_loads(&mut health);
-            return Ok(health);
-        }
-        let look = Look::at(self.file.path());
-        let mut health = Health::default();
-        let missing = install::missing_tables(self.file.reader()?)?;
-        if !missing.is_empty() {
-            // A file without a trigger of ours is none that was captured: what a link leads to now,
-            // or one that was put right by hand.
-            let is_ours = install::has_triggers(self.file.reader()?)?;
-            let Some(known) = self.registration.clone().filter(|_| is_ours) else {
-                let text = "the journal was removed from the database; run `rollcall-site join` again";
-                return Ok(Health::of_file(text));
-            };
-            let new_id = random_name();
-            let made = install::restore(&mut self.file.writer()?, &known, &new_id)?;
-            self.forget_what_was_read();
-            if !made.is_empty() {
-                health.mended.push(format!("{} were dropped from the store's database: made again", made.join(", ")));
-            }
-        }
-        self.check_schema(&mut health)?;
-        self.registration = Some(install::registration(self.file.reader()?)?);
-        self.counts.check(&mut self.file, false, &mut health)?;
-        self.well_seen = health.is_ok().then_some(look);
-        self.note_loads(&mut health);
-        Ok(health)
-    }
-
-    fn note_loads(&self, health: &mut Health) {
-        for (table, why) in self.loader.failed() {
-            health.note(table, format!("the rows of table {table:?} cannot be read: {why}"));
-        }
-    }
-
-    /// Looks at triggers and tables if the schema is another than it was.
-    fn check_schema(&mut self, health: &mut Health) -> Result<(), CaptureError> {
-        let now = schema_of(self.file.reader()?)?;
-        let known = match &self.schema {
-            Some(known) => Some(known.clone()),
-            None => stored_schema(self.file.reader()?)?,
-        };
-        if known.as_ref() == Some(&now) {
-            self.schema = Some(now);
-            return Ok(());
-        }
-        let has_moved = self.checked.as_ref().is_none_or(|checked| checked.version != now.version);
-        let was_another = known.as_ref().is_some_and(|known| known.version != now.version);
-        let found = health::check_tables(&mut self.file, was_another && has_moved)?;
-        health.problems.extend(found.problems);
-        health.mended.extend(found.mended);
-        let now = schema_of(self.file.reader()?)?;
-        self.checked = Some(now.clone());
-        if health.is_ok() {
-            let conn = self.file.writer()?;
-            install::set_meta(&conn, "schema_version", now.version)?;
-            install::set_meta_text(&conn, "schema_digest", &now.digest)?;
-            self.schema = Some(now);
-        }
-        Ok(())
-    }
-
-    /// Counts the rows of every table now, whenever they were counted last; see [`Self::check`].
-    pub fn count_rows(&mut self) -> Result<Health, CaptureError> {
-        let mut health = Health::default();
-        self.counts.check(&mut self.file, true, &mut health)?;
-        Ok(health)
-    }
-
-    /// About how large the journal is, bytes.
-    pub fn journal_bytes(&mut self) -> Result<u64, CaptureError> {
-        let head = read::sequence(self.file.reader()?)?;
-        let rows = (head.0 + 1).saturating_sub(self.oldest()?.0);
-        let row_bytes = self.bytes_read.checked_div(self.rows_read).unwrap_or(ROW_BYTES_GUESS);
-        Ok(rows * row_bytes)
-    }
-
-    /// Deletes confirmed rows beyond the limits, a few at a time; returns how many went. Rows after
-    /// `confirmed` stay.
-    pub fn prune(&mut self, confirmed: Seq, limits: PruneLimits) -> Result<u64, CaptureError> {
-        let oldest = self.oldest()?;
-        let is_large = self.journal_bytes()? > limits.bytes;
-        let through = if is_large { confirmed } else { confirmed.min(limits.through) };
-        if oldest > through {
-            return Ok(0);
-        }
-        let through = through.min(Seq(oldest.0 + PRUNE_ROWS - 1));
-        let loading: Option<i64> = self
-            .file
-            .reader()?
-            .query_row("SELECT min(begin) FROM _rollcall_load", [], |row| row.get(0))
-            .doing("looking for loads")?;
-        if loading.is_some_and(|begin| through >= from_sql(begin)) {
-            // A load tells by the journal which keys changed since it began.
-            return Ok(0);
-        }
-        let pruned = self
-            .file
-            .writer()?
-            .execute("DELETE FROM _rollcall_journal WHERE seq <= ?1", [to_sql(through)])
-            .doing("pruning the journal")?;
-        Ok(pruned as u64)
-    }
-
-    /// Deletes notes of triggers that no statement needs any more. Notes matter only within a
-    /// statement, so every committed one is left over.
-    pub fn forget_notes(&mut self) -> Result<(), CaptureError> {
-        let doing = "clearing notes";
-        let any: bool = self
-            .file
-            .reader()?
-            .query_row("SELECT EXISTS(SELECT 1 FROM _rollcall_noted)", [], |row| row.get(0))
-            .doing(doing)?;
-        if any {
-            self.file.writer()?.execute("DELETE FROM _rollcall_noted", []).doing(doing)?;
-        }
-        Ok(())
     }
 
     /// Journals how many changes were journalled since the last such count; HQ counts them again.

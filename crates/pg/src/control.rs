@@ -110,20 +110,7 @@ impl Asking {
             Statement::Discard { object_type } => self.discard(client, object_type).await,
             Statement::LISTEN { .. } => Err(error(UNSUPPORTED, "LISTEN is not supported: nothing is notified here")),
             Statement::UNLISTEN { .. } => done("UNLISTEN"),
-            Statement::Deallocate { name, .. } => {
-                match name.value.eq_ignore_ascii_case("all") && name.quote_style.is_none() {
-                    true => self.forget_statements(client),
-                    false => {
-                        let (name, mut state) = (folded(name), self.session.state());
-                        let is_known = state.written.remove(&name).is_some() | state.statements.remove(&name);
-                        if !is_known {
-                            return Err(no_statement(&name));
-                        }
-                        client.portal_store().rm_statement(&name);
-                    }
-                }
-                done(if name.value.eq_ignore_ascii_case("all") { "DEALLOCATE ALL" } else { "DEALLOCATE" })
-            }
+            Statement::Deallocate { name, .. } => self.deallocate(client, name),
             Statement::StartTransaction { modes, .. } => self.begin(client, modes).await,
             Statement::Commit { .. } => self.end(client, true).await,
             Statement::Rollback { savepoint: None, .. } => self.end(client, false).await,
@@ -170,6 +157,23 @@ impl Asking {
             }
             _ => Ok(None),
         }
+    }
+
+    fn deallocate<C: Talks>(&self, client: &mut C, name: &Ident) -> PgWireResult<Option<Reply>>
+    where
+        C::PortalStore: PortalStore,
+    {
+        if name.value.eq_ignore_ascii_case("all") && name.quote_style.is_none() {
+            self.forget_statements(client);
+            return done("DEALLOCATE ALL");
+        }
+        let (name, mut state) = (folded(name), self.session.state());
+        let is_known = state.written.remove(&name).is_some() | state.statements.remove(&name);
+        if !is_known {
+            return Err(no_statement(&name));
+        }
+        client.portal_store().rm_statement(&name);
+        done("DEALLOCATE")
     }
 
     async fn set<C: Talks>(&self, client: &mut C, set: &Set) -> PgWireResult<Option<Reply>>

@@ -7,19 +7,17 @@
 //! closures, a deaf HQ, an event) makes that instant too early, never too late, and the stream is
 //! armed again.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+mod company;
+mod levels;
+
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     calendar::{Calendar, DAY, Stretch},
-    cohort::{COHORT_QUIET, Cohort, EXPECTED_HEARD, Flow, SITES_EXPECTED, SITES_SEEN},
-    shape::{BY_DAY, Shape, Unit},
-    stream::{
-        CalendarId, Change, CohortId, Gap, Heard, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition,
-    },
-    surprise::{Tail, Tails, cusum, expected_for, surprise},
+    cohort::{COHORT_QUIET, Cohort, Flow},
+    shape::{Shape, Unit},
+    stream::{CalendarId, CohortId, Gap, Loudness, Measure, Pace, ShapeId, StreamId, Thresholds, Transition},
+    surprise::{Tail, Tails, surprise},
 };
 
 /// 72 bytes: there may be four million.
@@ -220,14 +218,6 @@ impl Clock {
         }
     }
 
-    /// Finds each cohort's largest stream anew: paces changed. Once a day is enough.
-    pub fn recount(&mut self) {
-        self.cohorts.iter_mut().for_each(Cohort::forget_largest);
-        for stream in &self.streams {
-            self.cohorts[stream.cohort as usize].weigh_largest(f64::from(stream.level));
-        }
-    }
-
     /// What a stream's clock goes by.
     pub fn pace(&self, stream: StreamId) -> Pace {
         let stream = &self.streams[stream.0 as usize];
@@ -300,18 +290,6 @@ impl Clock {
         const MATTERS: f64 = 2.0;
         let over_closed = expected > MATTERS && self.is_over_closed(stream, at);
         Gap { from, expected, loudness: stream.loudness, with_cohort, over_closed }
-    }
-
-    /// Whether the time since the last event touches a closed time or its edge.
-    fn is_over_closed(&self, stream: &Stream, at: i64) -> bool {
-        let Week { shape, peak, .. } = &self.shapes[stream.shape as usize];
-        // Contact is even while a site is open, and an edge shows; rows have their own ups and
-        // downs.
-        let busy = peak * if shape.unit() == Unit::ContactMinutes { 0.9 } else { 0.1 };
-        let (calendar, step) = (&self.calendars[stream.calendar as usize], shape.unit().slot_seconds());
-        let from = large(stream.last);
-        let slots = (0..=DAY / step).map(|slot| from + slot * step).take_while(|slot| *slot < at);
-        slots.chain([at]).any(|slot| shape.rate(calendar, slot) < busy)
     }
 
     /// Lets a stream be quiet until `until` (Unix seconds): nothing is expected of it before.
@@ -457,95 +435,6 @@ impl Clock {
         }
     }
 
-    /// How well the fleet is heard.
-    pub fn heard(&self) -> Heard {
-        const NOW: std::ops::Range<usize> = 0..5;
-        const BEFORE: std::ops::Range<usize> = 5..15;
-        let (mut seen, mut expected, mut low, mut judged, mut sites) = (0.0, 0.0, 0.0, 0.0, 0);
-        let (mut seen_before, mut expected_before, mut sites_expected) = (0.0, 0.0, 0.0);
-        let is_by_day = |cohort: &&Cohort| {
-            let hour = self.calendars[cohort.calendar as usize].local(self.now).second / 3600;
-            !cohort.assumed || BY_DAY.contains(&hour)
-        };
-        // At opening and closing time a cohort's expectation is a mixture of all or nothing; it
-        // says nothing of HQ.
-        let is_steady = |cohort: &&Cohort| {
-            let Week { shape, peak, .. } = &self.shapes[cohort.shape as usize];
-            let before = || shape.rate(&self.calendars[cohort.calendar as usize], self.now - SLOT);
-            cohort.unit == Unit::ContactMinutes && cohort.rate >= f64::from(0.8 * peak) && before() >= 0.8 * peak
-        };
-        for cohort in self.cohorts.iter().filter(is_steady).filter(is_by_day) {
-            let (cohort_seen, cohort_expected) = (cohort.sum(NOW, SITES_SEEN), cohort.sum(NOW, SITES_EXPECTED));
-            seen += cohort_seen;
-            sites_expected += cohort_expected;
-            seen_before += cohort.sum(BEFORE, SITES_SEEN);
-            expected_before += cohort.sum(BEFORE, SITES_EXPECTED);
-            let contact = cohort.sum(NOW, EXPECTED_HEARD);
-            expected += contact;
-            if contact >= 1.0 {
-                judged += 1.0;
-                low += f64::from(u8::from(cohort_seen < 0.75 * cohort_expected));
-                sites += cohort.streams_heard;
-            }
-        }
-        let ratio = |seen: f64, expected: f64| if expected > 0.0 { seen / expected } else { 1.0 };
-        Heard {
-            expected,
-            ratio: ratio(seen, sites_expected),
-            // What was not expected before cannot have fallen: a fleet that does not open on a
-            // holiday never spoke.
-            ratio_before: if expected_before >= sites_expected { ratio(seen_before, expected_before) } else { 0.0 },
-            low_cohorts: if judged > 0.0 { low / judged } else { 0.0 },
-            sites,
-        }
-    }
-
-    /// Whether a quiet stream is quiet by itself, not with its cohort.
-    pub fn is_alone(&self, id: StreamId) -> bool {
-        let stream = &self.streams[id.0 as usize];
-        let cohort = &self.cohorts[stream.cohort as usize];
-        stream.left_out || if stream.in_company { cohort.is_speaking() } else { cohort.rho >= COHORT_QUIET }
-    }
-
-    /// Whether the hours of a stream's cohort are neither declared nor learned.
-    pub fn is_assumed(&self, id: StreamId) -> bool {
-        self.cohorts[self.streams[id.0 as usize].cohort as usize].assumed
-    }
-
-    /// Says so of a cohort: from then on its members are missed as long as most of it is heard as
-    /// it was lately.
-    pub(crate) fn set_assumed(&mut self, cohort: CohortId, assumed: bool) {
-        self.cohorts[cohort.0 as usize].assumed = assumed;
-    }
-
-    /// Streams of cohorts that fell quiet as a whole since the last call, at hours that nobody
-    /// knew: those that went first went with the others. What is red already stays so.
-    pub(crate) fn take_fallen_quiet(&mut self) -> Vec<StreamId> {
-        let cohorts: HashSet<CohortId> = self.fallen_quiet.drain(..).collect();
-        if cohorts.is_empty() {
-            return Vec::new();
-        }
-        let streams = self.streams.iter().enumerate();
-        let of_cohorts = streams.filter(|(_, stream)| cohorts.contains(&CohortId(stream.cohort)));
-        let of_cohorts = of_cohorts.filter(|(_, stream)| stream.loudness < Loudness::Red);
-        of_cohorts.map(|(id, _)| StreamId(id as u32)).collect()
-    }
-
-    /// Whether so much of a stream's cohort is quiet that its own silence says nothing.
-    pub(crate) fn is_in_quiet_cohort(&self, id: StreamId) -> bool {
-        self.cohorts[self.streams[id.0 as usize].cohort as usize].rho < COHORT_QUIET
-    }
-
-    /// The cohort of a stream.
-    pub fn cohort_of(&self, id: StreamId) -> CohortId {
-        CohortId(self.streams[id.0 as usize].cohort)
-    }
-
-    /// Whether most of a cohort was heard in the last hour.
-    pub fn is_cohort_speaking(&self, cohort: CohortId) -> bool {
-        self.cohorts[cohort.0 as usize].is_speaking()
-    }
-
     fn missed_minutes(&self, stream: &Stream, expected: f64) -> f64 {
         let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].peak);
         if rate > 0.0 { expected / rate * 60.0 } else { 0.0 }
@@ -583,177 +472,5 @@ impl Clock {
             stream.checked = small(at);
             stream.flow = flow;
         }
-    }
-
-    fn tail_of(&self, stream: &Stream, at: i64) -> &Tail {
-        self.tails[stream.tails as usize].of(self.is_over_closed(stream, at))
-    }
-
-    /// Expected events that are told however little they surprise: half a business day's, beyond
-    /// the longest healthy silence.
-    fn lasting(&self, stream: &Stream) -> f64 {
-        let half_a_day = f64::from(stream.level) * self.shapes[stream.shape as usize].day_hours / 2.0;
-        if half_a_day > 0.0 { half_a_day + f64::from(stream.longest) } else { f64::INFINITY }
-    }
-
-    /// Expected events at which a loudness is reached.
-    fn needed(&self, stream: &Stream, tail: &Tail, loudness: Loudness) -> f64 {
-        let limits = &self.thresholds;
-        let nines = |nines| expected_for(nines, f64::from(stream.evidence), tail);
-        let minutes = if self.unit(stream) == Unit::ContactMinutes {
-            let rate = f64::from(stream.level) * f64::from(self.shapes[stream.shape as usize].peak);
-            limits.contact_minutes * self.contact_unit as f64 / 3600.0 * rate
-        } else {
-            0.0
-        };
-        match loudness {
-            Loudness::Normal => 0.0,
-            // Whatever the evidence; but a night that is no rarer than others is nobody's cause.
-            Loudness::Suspect => (limits.suspect / std::f64::consts::LOG10_E).max(tail.needed(limits.suspect)),
-            Loudness::Amber => nines(limits.amber).min(self.lasting(stream)),
-            Loudness::Red => nines(limits.red).max(minutes).min(self.lasting(stream)),
-            Loudness::Page => nines(limits.page).max(minutes).min(self.lasting(stream)),
-        }
-    }
-
-    /// The timer of a stream came up.
-    fn look(&mut self, id: u32, now: i64, out: &mut Vec<Transition>) {
-        self.settle(id, now);
-        let stream = self.streams[id as usize];
-        let expected = f64::from(stream.expected);
-        let levels = [Loudness::Page, Loudness::Red, Loudness::Amber, Loudness::Suspect];
-        // The margin keeps rounding from arming a stream for ever just below a level.
-        let tail = *self.tail_of(&stream, now);
-        let reached = levels.into_iter().find(|level| expected * 1.0001 + 1e-6 >= self.needed(&stream, &tail, *level));
-        let reached = reached.unwrap_or_default().max(stream.loudness);
-        if reached > stream.loudness {
-            self.set_loudness(id, reached);
-            out.push(Transition { stream: StreamId(id), at: now, what: Change::Louder(reached) });
-        }
-        self.look_at_drop(id, now, out);
-        if reached == Loudness::Page {
-            self.streams[id as usize].due = 0;
-        } else {
-            self.arm(id);
-        }
-    }
-
-    fn look_at_drop(&mut self, id: u32, now: i64, out: &mut Vec<Transition>) {
-        let limit = self.thresholds.drop;
-        let stream = &mut self.streams[id as usize];
-        let what = match (stream.dropped, stream.drop_sum) {
-            (false, sum) if sum >= limit => Change::Dropped,
-            (true, sum) if sum < 1.0 => Change::Restored,
-            _ => return,
-        };
-        stream.dropped = what == Change::Dropped;
-        out.push(Transition { stream: StreamId(id), at: now, what });
-    }
-
-    /// The slots before `slot` are over.
-    fn finish_slots(&mut self, index: usize, slot: u32) {
-        let stream = self.streams[index];
-        let (from, to) = (large(stream.slot * SLOT as u32), large(slot * SLOT as u32));
-        let rho = self.cohorts[stream.cohort as usize].rho;
-        let first = self.expected_between(StreamId(index as u32), from, (from + SLOT).min(to)) * rho;
-        let rest = self.expected_between(StreamId(index as u32), (from + SLOT).min(to), to) * rho;
-        // In events' worth of rows: single rows of a burst are no evidence of their own.
-        let after_first = cusum(stream.drop_sum, first as f32, stream.slot_rows / stream.rows_per_event.max(1.0));
-        let stream = &mut self.streams[index];
-        // Slots without any row are a stop, which the clock itself judges; a drop is what still
-        // trickles.
-        stream.drop_sum = if rest > 0.0 && stream.loudness > Loudness::Suspect { 0.0 } else { after_first };
-        (stream.slot, stream.slot_rows) = (slot, 0.0);
-    }
-
-    /// Whether a stream is left out of its cohort, and whether it is red.
-    fn standing(&self, id: u32) -> (bool, bool) {
-        let stream = &self.streams[id as usize];
-        (stream.left_out, stream.loudness >= Loudness::Red)
-    }
-
-    fn set_loudness(&mut self, id: u32, loudness: Loudness) {
-        let (was_quiet, was_red) = self.standing(id);
-        let stream = &mut self.streams[id as usize];
-        stream.loudness = loudness;
-        if loudness == Loudness::Normal {
-            (stream.left_out, stream.in_company) = (false, false);
-        } else if loudness >= Loudness::Red && self.cohorts[stream.cohort as usize].rho >= COHORT_QUIET {
-            stream.left_out = true;
-        }
-        if loudness > Loudness::Normal && self.cohorts[stream.cohort as usize].rho < COHORT_QUIET {
-            stream.in_company = true;
-        }
-        let (is_quiet, is_red) = self.standing(id);
-        if was_quiet != is_quiet {
-            self.weigh(id, if is_quiet { -1.0 } else { 1.0 }, true, false);
-        }
-        if was_red != is_red {
-            self.weigh(id, if is_red { -1.0 } else { 1.0 }, false, true);
-        }
-    }
-
-    /// Counts a stream in or out of what its cohort is expected to say.
-    fn weigh(&mut self, id: u32, sign: f64, unsuspected: bool, heard: bool) {
-        let stream = &self.streams[id as usize];
-        self.cohorts[stream.cohort as usize].weigh(f64::from(stream.level), sign, unsuspected, heard);
-    }
-
-    fn advance_cohort(&mut self, index: usize, now: i64) {
-        let cohort = &self.cohorts[index];
-        if !cohort.is_at(now) {
-            let shape = &self.shapes[cohort.shape as usize].shape;
-            let rate = f64::from(shape.rate(&self.calendars[cohort.calendar as usize], now));
-            let was_quiet = self.cohorts[index].rho < COHORT_QUIET;
-            self.cohorts[index].advance(now, rate, self.hearing);
-            let cohort = &self.cohorts[index];
-            if cohort.assumed && !was_quiet && cohort.rho < COHORT_QUIET {
-                self.fallen_quiet.push(CohortId(index as u32));
-            }
-        }
-    }
-
-    /// Puts a stream where it could reach its next level at the earliest.
-    fn arm(&mut self, id: u32) {
-        let stream = self.streams[id as usize];
-        let next = match stream.loudness {
-            Loudness::Normal => Loudness::Suspect,
-            Loudness::Suspect => Loudness::Amber,
-            Loudness::Amber => Loudness::Red,
-            Loudness::Red | Loudness::Page => Loudness::Page,
-        };
-        let from = large(stream.checked).max(self.now);
-        let horizon = self.now + (BUCKETS as i64 - 2) * BUCKET;
-        // Which tail will apply is not known yet: the earlier of both. Once the silence is over
-        // closed time, it stays so.
-        let tails = self.tails[stream.tails as usize];
-        let (within, over) = (self.needed(&stream, &tails.open, next), self.needed(&stream, &tails.closed, next));
-        let expected = f64::from(stream.expected);
-        let mut missing = within.min(over) - expected;
-        if missing <= 0.0 && self.is_over_closed(&stream, self.now) {
-            // An event does not arm it anew, and the gap that begins then may be loud sooner than
-            // this one.
-            let of_next_gap = self.needed(&stream, &tails.open, Loudness::Suspect);
-            // What lasts is page, although it may not even be suspect by that tail.
-            missing = (over.min(self.lasting(&stream)) - expected).min(of_next_gap);
-        }
-        let at = if missing <= 0.0 {
-            // It waits for the other tail's level: look again in a minute.
-            self.now + 60
-        } else if stream.level <= 0.0 || from >= horizon {
-            horizon
-        } else {
-            let shape = &self.shapes[stream.shape as usize].shape;
-            let need = missing.max(0.0) / f64::from(stream.level);
-            shape.reach(&self.calendars[stream.calendar as usize], from, need, horizon)
-        };
-        self.arm_at(id, at);
-    }
-
-    fn arm_at(&mut self, id: u32, at: i64) {
-        // In the bucket after the instant: when it is handled, the instant has passed.
-        let bucket = (at / BUCKET + 1).clamp(self.turned + 1, self.turned + BUCKETS as i64 - 1);
-        self.streams[id as usize].due = bucket as u32;
-        self.wheel[(bucket % BUCKETS as i64) as usize].push(id);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     learn::LEARNING_DAYS,
     site::Verdict,
     sites::SiteNumber,
-    stream::Loudness,
+    stream::{Loudness, StreamId},
     watch::{Watch, instant},
 };
 
@@ -60,10 +60,7 @@ impl Watch {
         let trouble = site.trouble();
         let contact = site.streams.first().map(|stream| (*stream, self.clock.last(*stream)));
         let last_heard = contact.map(|(_, last)| instant(last));
-        let learning_day = contact.and_then(|(stream, _)| {
-            let age = self.streams.past(stream)?.age_days(instant(self.now));
-            (age < LEARNING_DAYS).then_some(age + 1)
-        });
+        let learning_day = contact.and_then(|(stream, _)| self.learning_day(stream));
         let verdict = |state, since, cause| Verdict { state, since, cause, last_heard, learning_day };
         let incident = self.incident_of(number);
         let known_cause = incident.and_then(|known| known.cause);
@@ -79,11 +76,12 @@ impl Watch {
             return Some(verdict(SiteState::DeclaredClosed, last_heard, Some(Cause::Closed)));
         }
         let Some((stream, last)) = contact else {
-            if self.now < site.expected_from {
-                return Some(verdict(SiteState::QuietExpected, None, Some(Cause::Closed)));
-            }
-            let cause = if site.enrolled { Cause::PowerOrLink } else { Cause::NeverEnrolled };
-            return Some(verdict(SiteState::NeverHeard, None, Some(cause)));
+            let (state, cause) = match (self.now < site.expected_from, site.enrolled) {
+                (true, _) => (SiteState::QuietExpected, Cause::Closed),
+                (false, true) => (SiteState::NeverHeard, Cause::PowerOrLink),
+                (false, false) => (SiteState::NeverHeard, Cause::NeverEnrolled),
+            };
+            return Some(verdict(state, None, Some(cause)));
         };
         let quiet_units = (self.now - last) / self.config.contact_unit;
         // Its clock stands still while HQ is deaf, also if it fell silent after that began.
@@ -122,12 +120,15 @@ impl Watch {
             return Some(verdict(SiteState::Late, Some(incident.since), Some(Cause::NoFlow)));
         }
         if trouble.back_since.is_some() || site.has_backlog {
-            return Some(verdict(
-                SiteState::Recovering,
-                trouble.back_since.map(instant).or(last_heard),
-                Some(Cause::Backlog),
-            ));
+            let since = trouble.back_since.map(instant).or(last_heard);
+            return Some(verdict(SiteState::Recovering, since, Some(Cause::Backlog)));
         }
         Some(verdict(SiteState::Ok, last_heard, None))
+    }
+
+    /// Which day of learning a stream is in; none once it knows enough.
+    fn learning_day(&self, stream: StreamId) -> Option<i64> {
+        let age = self.streams.past(stream)?.age_days(instant(self.now));
+        (age < LEARNING_DAYS).then_some(age + 1)
     }
 }

@@ -5,6 +5,7 @@
 //! drives many sites over the real protocol with generated rows, for load and benchmarks;
 //! [`stages`] says where the time goes.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 pub mod fleet;
 mod lost_replies;

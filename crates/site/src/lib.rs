@@ -6,6 +6,7 @@
 //! account of what it tried. [`status()`] tells the people at the store whether all is well. It
 //! knows neither Delta nor SQL engines; it needs nothing but libc.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 mod address;
 mod agent;

@@ -6,12 +6,14 @@ use std::collections::HashMap;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{
-    GONE, Incoming,
+    Incoming,
     applied::{Applied, applied, forget_differing, note_differing},
     put::{self, Differing, Put, REFUSED},
     spec::{IncomingTable, has_null_key},
+    standing::GONE,
     write::Rows,
 };
+
 use crate::{
     error::{CaptureError, Doing},
     shape::{Shape, quote},

@@ -55,18 +55,7 @@ impl Incoming {
             .doing(doing)?;
         let (mut after, mut rows, mut chunks) = (i64::MIN, BUILD_ROWS, 0);
         loop {
-            let last: Option<i64> = self
-                .conn
-                .query_row(
-                    &format!(
-                        "SELECT max(place) FROM (SELECT _rowid_ AS place FROM {} WHERE _rowid_ > ?1 ORDER BY 1 LIMIT ?2)",
-                        staged.source
-                    ),
-                    (after, rows),
-                    |row| row.get(0),
-                )
-                .doing(doing)?;
-            let Some(last) = last else { break };
+            let Some(last) = self.last_of_next(&staged.source, after, rows)? else { break };
             let began = Instant::now();
             let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
             let written = transaction
@@ -109,6 +98,14 @@ impl Incoming {
         transaction.commit().doing(doing)?;
         report.locked = report.locked.max(began.elapsed());
         Ok(report)
+    }
+
+    /// Where the next `rows` staged rows behind `after` end; none if there are none.
+    fn last_of_next(&self, source: &str, after: i64, rows: i64) -> Result<Option<i64>, CaptureError> {
+        let sql = format!(
+            "SELECT max(place) FROM (SELECT _rowid_ AS place FROM {source} WHERE _rowid_ > ?1 ORDER BY 1 LIMIT ?2)"
+        );
+        self.conn.query_row(&sql, (after, rows), |row| row.get(0)).doing("reading staged rows of one of HQ's tables")
     }
 
     /// Finds, in two temporary tables, the rows that are staged and not so in the table

@@ -1,5 +1,6 @@
 //! Capture against real SQLite files, with the SQLite command-line shell as the store's own
 //! program.
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 mod handles;
 mod incoming;

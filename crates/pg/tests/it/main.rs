@@ -1,4 +1,5 @@
 //! HQ's PostgreSQL port beside a real PostgreSQL.
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 mod differential;
 mod doors;

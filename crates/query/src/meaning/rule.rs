@@ -144,51 +144,7 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
             DataType::Int64 => apply(Operation::Subtract, zero(ScalarValue::Int64(Some(0))), *inner),
             _ => return Ok(Transformed::no(Expr::Negative(inner))),
         },
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
-            Operator::Eq
-            | Operator::NotEq
-            | Operator::Lt
-            | Operator::LtEq
-            | Operator::Gt
-            | Operator::GtEq
-            | Operator::IsDistinctFrom
-            | Operator::IsNotDistinctFrom => {
-                let is_literal = |side: &Expr| matches!(side, Expr::Literal(..)) || is_open(side);
-                // It may become a join's key, and keys are the same bit by bit.
-                let is_key = matches!(op, Operator::Eq | Operator::IsNotDistinctFrom)
-                    && !is_literal(&left)
-                    && !is_literal(&right);
-                let (left, right) = match is_key {
-                    true => (one_zero(*left, comparer)?, one_zero(*right, comparer)?),
-                    false => (*left, *right),
-                };
-                match op {
-                    Operator::IsNotDistinctFrom if is_key => {
-                        let (left, right) = comparer.pair(left, right, "=")?;
-                        let kinds = (left.get_type(schema)?, right.get_type(schema)?);
-                        match comparison_coercion(&kinds.0, &kinds.1) {
-                            // Each side by itself: what is compared may become a join's key.
-                            Some(kind) => same_key(vec![left.cast_to(&kind, schema)?])
-                                .eq(same_key(vec![right.cast_to(&kind, schema)?])),
-                            None => comparer.comparison(left, op, right)?,
-                        }
-                    }
-                    _ => comparer.comparison(left, op, right)?,
-                }
-            }
-            Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch => {
-                must_be_texts(&left, &right, comparer, "~")?;
-                let right = with_pattern(*right, "a regular expression", pattern::regular)?;
-                Expr::BinaryExpr(BinaryExpr { left, op, right: Box::new(right) })
-            }
-            Operator::And | Operator::Or => {
-                let place = if op == Operator::And { "AND" } else { "OR" };
-                must_be_boolean(&left, comparer, place)?;
-                must_be_boolean(&right, comparer, place)?;
-                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
-            }
-            _ => return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
-        },
+        Expr::BinaryExpr(binary) => return rewrite_binary(binary, comparer),
         Expr::Between(between) => rewrite_between(between, comparer)?,
         Expr::InList(within) if !within.list.is_empty() => comparer.in_list(within)?,
         Expr::Case(case) => Expr::Case(rewrite_case(case, comparer)?),
@@ -228,6 +184,57 @@ fn rewrite(expr: Expr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
             return Ok(Transformed::yes(Expr::WindowFunction(function)));
         }
         other => return Ok(Transformed::no(other)),
+    };
+    Ok(Transformed::yes(rewritten))
+}
+
+/// The same for an operator between two values.
+fn rewrite_binary(binary: BinaryExpr, comparer: &Comparer<'_>) -> Result<Transformed<Expr>> {
+    let BinaryExpr { left, op, right } = binary;
+    let schema = comparer.schema;
+    let rewritten = match op {
+        Operator::Eq
+        | Operator::NotEq
+        | Operator::Lt
+        | Operator::LtEq
+        | Operator::Gt
+        | Operator::GtEq
+        | Operator::IsDistinctFrom
+        | Operator::IsNotDistinctFrom => {
+            let is_literal = |side: &Expr| matches!(side, Expr::Literal(..)) || is_open(side);
+            // It may become a join's key, and keys are the same bit by bit.
+            let is_key =
+                matches!(op, Operator::Eq | Operator::IsNotDistinctFrom) && !is_literal(&left) && !is_literal(&right);
+            let (left, right) = match is_key {
+                true => (one_zero(*left, comparer)?, one_zero(*right, comparer)?),
+                false => (*left, *right),
+            };
+            match op {
+                Operator::IsNotDistinctFrom if is_key => {
+                    let (left, right) = comparer.pair(left, right, "=")?;
+                    let kinds = (left.get_type(schema)?, right.get_type(schema)?);
+                    match comparison_coercion(&kinds.0, &kinds.1) {
+                        // Each side by itself: what is compared may become a join's key.
+                        Some(kind) => same_key(vec![left.cast_to(&kind, schema)?])
+                            .eq(same_key(vec![right.cast_to(&kind, schema)?])),
+                        None => comparer.comparison(left, op, right)?,
+                    }
+                }
+                _ => comparer.comparison(left, op, right)?,
+            }
+        }
+        Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch => {
+            must_be_texts(&left, &right, comparer, "~")?;
+            let right = with_pattern(*right, "a regular expression", pattern::regular)?;
+            Expr::BinaryExpr(BinaryExpr { left, op, right: Box::new(right) })
+        }
+        Operator::And | Operator::Or => {
+            let place = if op == Operator::And { "AND" } else { "OR" };
+            must_be_boolean(&left, comparer, place)?;
+            must_be_boolean(&right, comparer, place)?;
+            return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+        }
+        _ => return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
     };
     Ok(Transformed::yes(rewritten))
 }

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::Session;
+
 use crate::error::SiteError;
 
 impl Session<'_> {
