@@ -6,13 +6,13 @@ use std::{
 };
 
 use chrono::NaiveDate;
-use rollcall_lake::{Lake, LakeError, StateView};
+use rollcall_lake::{Lake, LakeError, RecordKind, StateView};
 use rollcall_registry::{Attributes, HqError, Registry, RosterFile, SiteRecord};
 use rollcall_roll::{Calendar, Closure, Hours, SiteSpec};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-const HOLIDAYS: &str = "holidays";
+const HOLIDAYS: RecordKind<Holidays> = RecordKind::new("holidays");
 
 /// Days that go like a Sunday, for all sites that name this calendar.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use rollcall_books::{misfits, restate, stopped};
-use rollcall_lake::LakeError;
+use rollcall_lake::{LakeError, RecordKind};
 use rollcall_registry::HqError;
 use rollcall_roll::{Condition, Incident, Kind};
 use rollcall_types::Timestamp;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::alerts::Alerts;
 
 /// The kind of the records that requests are kept in.
-pub(crate) const REQUEST: &str = "request";
+pub(crate) const REQUEST: RecordKind<Request> = RecordKind::new("request");
 /// How long a node waits for the answer of the one that acts.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,7 +43,7 @@ pub enum IncidentCommand {
 
 /// A request, and its answer once there is one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Request {
+pub(crate) struct Request {
     incident: u64,
     #[serde(rename = "wish")]
     command: IncidentCommand,
@@ -71,7 +71,7 @@ impl Alerts {
         {
             return Ok(outcome);
         }
-        let id = uuid::Uuid::new_v4().simple().to_string();
+        let id = rollcall_runtime::new_id().simple().to_string();
         let (now, request) = (self.registry.now(), Request { incident, command, outcome: None });
         let state = self.registry.lake.state();
         state.update(|view| Ok::<_, LakeError>((vec![view.next(REQUEST, &id, &request, now, "hq")?], ()))).await?;
@@ -114,7 +114,7 @@ impl Alerts {
         let is_it = |known: &Incident| known.kind == Kind::Condition(Condition::Quarantined) && known.is_open();
         let Some(known) = known.filter(is_it) else { return Ok(()) };
         let (lake, now) = (&self.registry.lake, || self.registry.now());
-        let (roster, captured) = (self.registry.roster.all(), self.books.reconciliation.captured());
+        let (roster, captured) = (self.registry.roster.all(), self.books.captured.all());
         for (site, record) in known.members.keys().filter_map(|site| Some((site, roster.get(site)?))) {
             let view = lake.state().view();
             let mut tables = restate::uncaptured(lake, &view, site, record, &captured);

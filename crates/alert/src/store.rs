@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, BinaryArray, RecordBatch, StringArray, cast::AsArray, types::GenericBinaryType};
 use arrow_schema::ArrowError;
-use rollcall_lake::{Lake, LakeError, StateView};
+use rollcall_lake::{Lake, LakeError, RecordKind, StateView};
 use rollcall_roll::{Incident, Remembered, Tuning};
 use rollcall_types::{SiteId, Timestamp, describe};
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::alerts::Alerts;
 
 /// The kind of the records that incidents are kept in.
-pub(crate) const INCIDENT: &str = "incident";
+pub(crate) const INCIDENT: RecordKind<Incident> = RecordKind::new("incident");
 /// The kind of the records of the watch's signs of life.
 pub const TICKS: &str = "watch";
-const TICK: &str = "tick";
-const TUNING: &str = "tuning";
+const ALIVE: (RecordKind<Alive>, &str) = (RecordKind::new(TICKS), "tick");
+const TUNING: (RecordKind<Tuning>, &str) = (RecordKind::new(TICKS), "tuning");
 /// What [`rollcall_registry::Health`] calls it.
 const STORE_TUNING: &str = "store how rare silences are";
 
@@ -29,7 +29,7 @@ struct Alive {
 
 /// HQ's last sign of life, at any node.
 pub fn last_sign(lake: &Lake) -> Option<Timestamp> {
-    lake.state().view().get(TICKS, TICK)?.parse::<Alive>().ok().map(|alive| alive.at)
+    lake.state().view().get(ALIVE.0, ALIVE.1)?.parse::<Alive>().ok().map(|alive| alive.at)
 }
 
 /// The incidents in the lake.
@@ -43,14 +43,14 @@ pub(crate) fn stored_incidents(view: &StateView) -> Vec<Incident> {
 
 /// What is known of how rare silences are.
 pub(crate) fn stored_tuning(view: &StateView) -> Tuning {
-    view.get(TICKS, TUNING).and_then(|record| record.parse().ok()).unwrap_or_default()
+    view.get(TUNING.0, TUNING.1).and_then(|record| record.parse().ok()).unwrap_or_default()
 }
 
 impl Alerts {
     /// Stores incidents and that the watch is alive; false if another node keeps the watch now.
     pub(crate) async fn store(&self, incidents: &[Incident], now: Timestamp) -> Result<bool, LakeError> {
         let records = |view: &StateView| {
-            let mut records = vec![view.next(TICKS, TICK, &Alive { at: now }, now, "hq")?];
+            let mut records = vec![view.next(ALIVE.0, ALIVE.1, &Alive { at: now }, now, "hq")?];
             for incident in incidents {
                 records.push(view.next(INCIDENT, &incident.id.to_string(), incident, now, "hq")?);
             }
@@ -62,7 +62,7 @@ impl Alerts {
     /// Stores how rare silences are.
     pub(crate) async fn store_tuning(&self) {
         let (tuning, now) = (self.watching.watch().tuning().clone(), self.registry.now());
-        let record = |view: &StateView| Ok(vec![view.next(TICKS, TUNING, &tuning, now, "hq")?]);
+        let record = |view: &StateView| Ok(vec![view.next(TUNING.0, TUNING.1, &tuning, now, "hq")?]);
         self.registry.health.note(STORE_TUNING, &self.registry.acting(record).await);
     }
 
@@ -78,7 +78,7 @@ impl Alerts {
         }
         let table = self.registry.lake.rhythms();
         let schema = table.snapshot().schema().arrow().clone();
-        let rows = tokio::task::spawn_blocking(move || {
+        let rows = rollcall_runtime::blocking(move || {
             let kept =
                 remembered.iter().filter_map(|(site, value)| Some((site.as_str(), serde_json::to_vec(value).ok()?)));
             let (sites, values): (Vec<&str>, Vec<Vec<u8>>) = kept.unzip();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use rollcall_lake::{LakeError, StateView};
+use rollcall_lake::{LakeError, RecordKind, StateView};
 use rollcall_registry::health::Told;
 use rollcall_roll::Decision;
 use rollcall_types::{Timestamp, describe};
@@ -10,7 +10,7 @@ use rollcall_types::{Timestamp, describe};
 use crate::{alerts::Alerts, watching::TickOutcome};
 
 /// What nodes that do not act cannot do.
-const HEALTH: &str = "health";
+const HEALTH: RecordKind<BTreeMap<String, String>> = RecordKind::new("health");
 /// Comes before the name of the node that cannot do something, where that is not the one that acts.
 const AT_NODE: &str = " at node ";
 /// What [`rollcall_registry::Health`] calls it.
@@ -50,7 +50,7 @@ impl Rounds {
         let failing = registry.health.told(now);
         alerts.note_failing_works(&failing, now);
         let worker = alerts.clone();
-        let ticked = tokio::task::spawn_blocking(move || worker.watching.tick(&worker.registry, now));
+        let ticked = rollcall_runtime::blocking(move || worker.watching.tick(&worker.registry, now));
         let Ok(outcome) = ticked.await else {
             tracing::error!("the watch failed; it goes on");
             return;

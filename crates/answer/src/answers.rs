@@ -158,7 +158,7 @@ impl Answers {
         add("cursors", |this| tables::cursors(&this.registry.lake, &this.registry.roster.all()));
         add("columns", |this| tables::columns(&this.registry.lake));
         add("manifests", |this| tables::manifests(&this.books.reconciliation.all()));
-        add("uncaptured", |this| tables::uncaptured(&this.books.reconciliation.captured()));
+        add("uncaptured", |this| tables::uncaptured(&this.books.captured.all()));
         add("restated", |this| tables::restated(&this.restated()));
         add("lives", |this| tables::lives(&this.registry.roster.all()));
         own
@@ -171,6 +171,12 @@ impl Answers {
             Ok(known) => known.all().cloned().collect(),
             Err(_) => Restatements::restore(self.registry.lake.state()).all().cloned().collect(),
         }
+    }
+
+    /// Counts the values that fit no column, where there may be others than at the last count.
+    pub async fn count_misfits(&self) {
+        let (current, registry) = (self.current_rows(), &self.registry);
+        self.misfit_counter.round(&self.engine, &current, registry, &self.books.misfits).await;
     }
 
     /// What goes with a question of HQ's own, of which only the rows matter that are current.

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arrow_array::{Array, StringArray, cast::AsArray};
@@ -12,6 +12,7 @@ use rollcall_books::misfits::{MisfitBoard, MisfitColumn, Misfits};
 use rollcall_lake::{ColumnType, propose_wider};
 use rollcall_query::{Engine, Extras};
 use rollcall_registry::{HqError, Registry};
+use rollcall_runtime::Instant;
 use rollcall_types::{ColumnMisfits, SiteId, TableName, columns::at_hq};
 use serde_json::Value;
 

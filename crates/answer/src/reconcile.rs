@@ -14,7 +14,6 @@ use std::{
 use rollcall_lake::DataFile;
 use rollcall_roll::{Condition, Kind};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, Stated, TableName, Timestamp};
-use tokio::task::block_in_place;
 
 use rollcall_books::{
     manifests::Reconciled,
@@ -229,7 +228,7 @@ impl Reconciler {
         let (mut losses, mut loads) = (Losses::new(), Loads::new());
         for file in snapshot.files().filter(is_new).cloned().collect::<Vec<_>>() {
             let batches = log.read_file(&snapshot, &file).await?;
-            block_in_place(|| {
+            rollcall_runtime::in_place(|| {
                 for rows in batches {
                     // What was merged into a new file is mostly old.
                     for entry in entries(&rows?)?.filter(|entry| entry.at >= horizon) {
@@ -274,7 +273,7 @@ impl Reconciler {
         let is_new = known.is_none_or(|known| (received.epoch, received.seq) > (known.epoch, known.seq));
         // What HQ checked before it stopped is only where the next one continues.
         if received.at < self.started && is_new {
-            answers.books.reconciliation.note_captured(&site, &received);
+            answers.books.captured.note(&site, &received);
             self.newest.insert(site, received);
         } else if is_new {
             self.waiting.insert((site, received.seq), received);
@@ -333,7 +332,7 @@ fn judge(
     let (after, through) = (received.manifest.after, received.manifest.through);
     let is_next =
         |before: &&Received| before.epoch == received.epoch && before.manifest.through == received.manifest.after;
-    answers.books.reconciliation.note_captured(site, received);
+    answers.books.captured.note(site, received);
     let mut all = answers.books.reconciliation.all();
     for stated in &received.manifest.tables {
         let name = TableName::at_hq(&stated.table).ok();

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{Array, cast::AsArray, types::Int64Type};
-use rollcall_lake::{Lake, LakeError, StateLog};
+use rollcall_lake::{Lake, LakeError, RecordKind, StateLog};
 use rollcall_query::{Engine, Extras};
 use rollcall_types::{Epoch, LoadReason, Seq, SiteId, SiteNumber, TableName, Timestamp, describe};
 use serde::{Deserialize, Serialize};
 
-const RESTATED: &str = "restated";
+const RESTATED: RecordKind<Restated> = RecordKind::new("restated");
 
 /// Rows by site and table; none of those that could not be counted. A table that is not there has
 /// none.

@@ -19,6 +19,8 @@ use crate::{
     lives::{ComparedTable, LifeJudge, describe as describe_life, is_contained},
 };
 
+/// A column that is gone at more sites than this was taken away by the company.
+const GONE_AT_FEW: usize = 20;
 /// The least and the most time between two looks.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -28,6 +30,7 @@ struct Told {
     lives: BTreeSet<SiteId>,
     misfits: BTreeMap<SiteId, String>,
     quarantined: BTreeMap<SiteId, String>,
+    gone: BTreeMap<SiteId, String>,
     stopped: stopped::Looked,
     quotas: BTreeMap<SiteId, String>,
     /// What was compared, with how far both lives were here then.
@@ -51,16 +54,19 @@ pub async fn run(answers: Arc<Answers>) {
             has_asked_of_old = asked.is_ok();
         }
         look_at_lives(&answers, &mut told).await;
-        let roster = answers.current_rows();
-        answers.misfit_counter.round(&answers.engine, &roster, &answers.registry, &answers.books.misfits).await;
+        answers.count_misfits().await;
         let misfits = misfits::by_site(&answers.books.misfits.get());
         tell(&answers, Condition::Misfit, misfits, &mut told.misfits, "all values fit their columns");
         if answers.registry.is_acting() {
-            let looked = stopped::look(&answers.registry, &answers.books.reconciliation, &mut told.stopped).await;
+            let looked = stopped::look(&answers.registry, &answers.books.captured, &mut told.stopped).await;
             answers.registry.health.note("note which tables sites capture no longer", &looked);
+            let stored = answers.books.captured.store(&answers.registry).await;
+            answers.registry.health.note("store what sites lack", &stored);
         }
         let why = "the site stated these rows again or captures these tables again, or a person did without them";
         tell(&answers, Condition::Quarantined, quarantined(&answers), &mut told.quarantined, why);
+        let why = "the columns are there again, or a person said that they are optional";
+        tell(&answers, Condition::ColumnGone, gone(&answers), &mut told.gone, why);
         let over = "it has stayed below its quotas for an hour";
         tell(&answers, Condition::Quota, answers.books.quotas.told(answers.registry.now()), &mut told.quotas, over);
     }
@@ -176,10 +182,21 @@ fn tell(
     *told = now;
 }
 
+/// What is said of sites whose tables have lost a column. Where many have, it is a change of the
+/// company's and no site's trouble: answers say it, and `rollcall.uncaptured`.
+fn gone(answers: &Answers) -> BTreeMap<SiteId, String> {
+    let concerns = answers.books.quarantine.concerns();
+    let mut sites: HashMap<&(String, String), usize> = HashMap::new();
+    concerns.values().flat_map(|concern| concern.gone()).for_each(|column| *sites.entry(column).or_default() += 1);
+    let is_of_few = |column: &(String, String)| sites.get(column).is_some_and(|sites| *sites <= GONE_AT_FEW);
+    let few = concerns.iter().filter(|(_, concern)| concern.gone().iter().any(is_of_few));
+    few.filter_map(|(site, concern)| Some((site.clone(), concern.gone_in_words(site)?))).collect()
+}
+
 /// What is said of sites with batches in quarantine, or rows to be stated again.
 fn quarantined(answers: &Answers) -> BTreeMap<SiteId, String> {
     let (roster, concerns) = (answers.registry.roster.all(), answers.books.quarantine.concerns());
-    let (view, captured) = (answers.registry.lake.state().view(), answers.books.reconciliation.captured());
+    let (view, captured) = (answers.registry.lake.state().view(), answers.books.captured.all());
     let said = concerns.iter().filter_map(|(site, concern)| {
         let stopped = concern.stopped_in_words(site);
         let text = answers.books.quarantine.describe(site, &roster);

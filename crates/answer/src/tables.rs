@@ -10,7 +10,7 @@ use rollcall_lake::Lake;
 use rollcall_roll::Incident;
 use rollcall_types::{Coverage, HQ_SITE, SiteId, SiteNumber, TableName, Timestamp};
 
-use rollcall_books::{definitions::Arrived, manifests::Reconciled, restate::Captured};
+use rollcall_books::{captured::Captured, definitions::Arrived, manifests::Reconciled};
 use rollcall_publish::arrivals::Arrival;
 use rollcall_registry::{RollEntry, Sites, roster::Ruling};
 
@@ -150,8 +150,9 @@ pub fn uncaptured(captured: &Captured) -> RecordBatch {
     sites.sort_unstable_by_key(|(site, _)| *site);
     let mut rows: Vec<(&SiteId, &TableName, Option<&String>)> = Vec::new();
     for (site, known) in sites {
-        rows.extend(known.uncaptured.iter().map(|table| (site, table, None)));
-        let columns = known.gone.iter().flat_map(|(table, columns)| columns.iter().map(move |column| (table, column)));
+        rows.extend(known.names.uncaptured.iter().map(|table| (site, table, None)));
+        let columns =
+            known.names.gone.iter().flat_map(|(table, columns)| columns.iter().map(move |column| (table, column)));
         rows.extend(columns.map(|(table, column)| (site, table, Some(column))));
     }
     Columns::default()

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use rollcall_lake::{Cursor, Lake, LakeError, StateLog};
+use rollcall_lake::{Cursor, Lake, LakeError, RecordKind, StateLog};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-const UNRECONCILED: &str = "unreconciled";
+const UNRECONCILED: RecordKind<Vec<Discrepancy>> = RecordKind::new("unreconciled");
 /// Windows of a table that are counted again one by one; where more do not agree, only a load mends
 /// them.
 const WINDOWS_MAX: usize = 50;

@@ -176,7 +176,7 @@ impl Credentials {
             sees: BTreeMap::new(),
             strict: false,
             password: PasswordHashes::new(&password)?,
-            password_set_at: Some(chrono::Utc::now().into()),
+            password_set_at: Some(rollcall_runtime::now()),
             has_first_password: true,
         };
         let add = |stored: &mut Stored| {

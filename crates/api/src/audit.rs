@@ -28,7 +28,7 @@ use crate::{
 /// Bytes of what was before and after.
 const STATE_BYTES_MAX: usize = 16 * 1024;
 /// Kinds of records that change by themselves.
-const PASSING: [&str; 7] = ["presence", "watch", "counter", "incident", "delivered", "guesses", "health"];
+const PASSING: [&str; 8] = ["presence", "watch", "counter", "incident", "delivered", "guesses", "health", "lacking"];
 
 /// One act.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub(crate) fn changed(before: &StateView, after: &StateView, by: &str) -> (Optio
         {
             let name = format!("{kind} {id}");
             let value = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-            was.extend(before.get(kind, id).map(|record| (name.clone(), value(&record.value))));
+            was.extend(before.find(kind, id).map(|record| (name.clone(), value(&record.value))));
             is.extend(record.map(|record| (name, value(&record.value))));
         }
     }

@@ -112,7 +112,7 @@ fn too_many(seconds: u64) -> Response {
 /// a time.
 async fn check_password(api: &App, given: String, turn: OwnedSemaphorePermit) -> Option<Identity> {
     let credentials = api.credentials.clone();
-    let checked = tokio::task::spawn_blocking(move || {
+    let checked = rollcall_runtime::blocking(move || {
         // The turn lasts as long as the work, even if the caller is gone.
         let _turn = turn;
         credentials.check(&given)

@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use rollcall_lake::{Lake, LakeError, StateView};
+use rollcall_lake::{Lake, LakeError, RecordKind, StateView};
 use rollcall_types::{Timestamp, describe, plain};
 use serde::{Deserialize, Serialize};
 
 use rollcall_registry::doors::block;
 
-const GUESSES: &str = "guesses";
+const GUESSES: RecordKind<Wrong> = RecordKind::new("guesses");
 /// Wrong passwords of one user from one address, and of all users from one, that make nobody wait.
 const FREE: [u32; 2] = [5, 20];
 /// The longest that one waits.
@@ -127,7 +127,7 @@ impl Guesses {
         }
         if !to_store.is_empty() {
             let lake = self.lake.clone();
-            tokio::spawn(async move {
+            rollcall_runtime::spawn(async move {
                 if let Err(error) = store(&lake, to_store, now).await {
                     tracing::error!(error = %describe(&error), "wrong passwords could not be noted");
                 }

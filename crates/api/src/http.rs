@@ -107,7 +107,7 @@ async fn ready(State(api): State<App>) -> (StatusCode, &'static str) {
 async fn metrics(State(api): State<App>, _: Viewer) -> Result<Response, ApiError> {
     const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     // Some of it is counted over all sites.
-    let work = tokio::task::spawn_blocking(move || {
+    let work = rollcall_runtime::blocking(move || {
         let mut text = String::new();
         encode(&mut text, &api.metrics).map(|()| text)
     });

@@ -192,8 +192,10 @@ async fn close_site(
         ApiError(StatusCode::BAD_REQUEST, text)
     })?;
     let closure = DeclaredClosure { from, until, reason: request.reason, by };
-    api.registry.roster.close_until(&site, closure, api.registry.now()).await?;
-    Ok(Json(json!({"site": site, "until": until})))
+    let now = api.registry.now();
+    let is_heard = from <= now && api.registry.ledger.is_heard(&site, now, api.registry.behind_after());
+    api.registry.roster.close_until(&site, closure, now).await?;
+    Ok(Json(json!({"site": site, "until": until, "is_heard": is_heard})))
 }
 
 /// A time, or the beginning of a day in a zone.
@@ -245,8 +247,10 @@ async fn set_channel(
 ) -> Result<Json<Value>, ApiError> {
     let channel = Channel::read(&described)?;
     let lacking = api.alerts.lacking_columns(&channel);
+    let roster = api.registry.roster.all();
+    let matching = roster.values().filter(|record| record.retired.is_none() && record.has(&channel.matching)).count();
     api.alerts.notifiers.set(&name, Some(channel), api.registry.now()).await?;
-    Ok(Json(json!({"channel": name, "sites_without": lacking})))
+    Ok(Json(json!({"channel": name, "sites_without": lacking, "sites_matching": matching})))
 }
 
 #[derive(Deserialize, Default)]

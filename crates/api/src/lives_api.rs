@@ -120,7 +120,7 @@ async fn retype(
     let table = table.ok_or_else(|| HqError::NotFound(format!("no table of the stores' is called {name}")))?;
     // It goes on if who asked does not wait for it.
     let (answers, of) = (api.answers.clone(), column.clone());
-    let retyping = tokio::spawn(async move {
+    let retyping = rollcall_runtime::spawn(async move {
         let report = table.retype(&of, kind).await;
         answers.misfit_counter.forget();
         report
@@ -167,8 +167,8 @@ async fn forget(
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let (name, table) = table_of_stores(&api, &name)?;
     // A site whose newest manifest is without it has nothing to state.
-    let captured = api.books.reconciliation.captured();
-    let has_it = |site: &SiteId| captured.get(site).is_none_or(|known| known.tables.contains(name.as_str()));
+    let captured = api.books.captured.all();
+    let has_it = |site: &SiteId| captured.get(site).is_none_or(|known| known.names.tables.contains(name.as_str()));
     let reason = format!("{by} had {name} forgotten");
     let asked = ask_again(&api, &name, &table, reason.clone(), &by, has_it).await?;
     let rows = table.forget().await.map_err(HqError::from)?;

@@ -12,7 +12,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use chrono::NaiveDateTime;
-use rollcall_types::{Seq, SiteId, TableName, hq_identifier};
+use rollcall_types::{Seq, SiteId, TableName, hq_identifier, is_meant};
 use serde::{Deserialize, Serialize};
 
 use rollcall_books::definitions::{Arrived, AtStoresChange, Definition};
@@ -26,7 +26,10 @@ use rollcall_publish::{
 };
 use rollcall_registry::HqError;
 
-use crate::caller::{ApiError, App, Operator, Viewer};
+use crate::{
+    api::Api,
+    caller::{ApiError, App, Operator, Viewer},
+};
 
 /// A file of rows may be so large.
 const BODY_MAX: usize = 1 << 30;
@@ -93,6 +96,12 @@ struct PublishQuery {
     references: Option<References>,
     /// Columns in which stores may have other values, with commas between them; empty: none.
     rewritten: Option<String>,
+    /// The file may bring columns that the table does not have yet.
+    #[serde(default)]
+    new_columns: bool,
+    /// A file without rows may take the place of the whole table.
+    #[serde(default)]
+    allow_empty: bool,
     #[serde(default)]
     note: String,
     #[serde(default)]
@@ -111,6 +120,49 @@ struct PublishedNow {
     columns: Vec<(String, String)>,
 }
 
+/// Names with commas between them.
+fn columns(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect()
+}
+
+/// Refuses what a slip in a file would do to every store.
+fn check_file(
+    api: &Api,
+    table: &TableName,
+    query: &PublishQuery,
+    rows: &RecordBatch,
+    key: &[String],
+) -> Result<(), HqError> {
+    let columns: Vec<String> = rows.schema_ref().fields().iter().map(|field| hq_identifier(field.name())).collect();
+    let names = || columns.iter().map(String::as_str);
+    let known = api.publisher.tables.get(table);
+    let key = known.as_ref().map_or(key, |known| &known.definition().key);
+    let lacks = |name: &&String| !columns.is_empty() && !columns.contains(&hq_identifier(name));
+    if let Some(name) = key.iter().find(lacks) {
+        return Err(HqError::Invalid(format!("the file has no column {name} of the key{}", is_meant(name, names()))));
+    }
+    let Some(known) = known else { return Ok(()) };
+    let schema = api.registry.lake.table(table).map(|table| table.snapshot().schema().clone());
+    // Of rows that go only the keys count; what is scheduled says itself that columns come first.
+    let may_add = query.new_columns || query.mode == FileMode::Delete || query.at.is_some();
+    let is_new = |name: &&String| schema.as_ref().is_some_and(|schema| schema.column(name).is_none());
+    if let Some(name) = columns.iter().find(is_new).filter(|_| !may_add && known.image.count() > 0) {
+        let others = schema.iter().flat_map(|schema| schema.columns.iter().map(|column| column.name.as_str()));
+        let left = others.filter(|other| !columns.iter().any(|name| name == other));
+        return Err(HqError::Invalid(format!(
+            "{table} has no column {name}{}. `--new-columns` adds it at every store",
+            is_meant(name, left)
+        )));
+    }
+    let there = known.image.count();
+    if query.mode == FileMode::Replace && rows.num_rows() == 0 && there > 0 && !query.allow_empty {
+        return Err(HqError::Invalid(format!(
+            "the file has no rows: all {there} rows of {table} would go, at every store. `--allow-empty` does it"
+        )));
+    }
+    Ok(())
+}
+
 async fn publish(
     State(api): State<App>,
     Operator(by): Operator,
@@ -125,7 +177,7 @@ async fn publish(
         Some(form) => {
             let form: Form = form.parse()?;
             let known = api.registry.lake.table(&table).map(|table| table.snapshot().schema().as_ref().clone());
-            let read = tokio::task::spawn_blocking(move || rows::read(&body, form, known.as_ref())).await;
+            let read = rollcall_runtime::blocking(move || rows::read(&body, form, known.as_ref())).await;
             read.map_err(|error| HqError::Unavailable(error.to_string()))??
         }
         None if body.is_empty() && query.mode == FileMode::Merge && query.at.is_none() => {
@@ -136,10 +188,6 @@ async fn publish(
             return Err(HqError::Invalid("say with format what the rows are: csv, json or parquet".to_owned()).into());
         }
     };
-    let columns = |text: &str| -> Vec<String> {
-        text.split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect()
-    };
-    let (key, read_as) = (columns(&query.key), rows::kinds(&rows));
     let at_stores = AtStoresChange {
         keeps_referenced: query.references.map(|references| references == References::Refuse),
         rewritten: query
@@ -147,6 +195,8 @@ async fn publish(
             .as_deref()
             .map(|text| columns(text).iter().map(|name| hq_identifier(name)).collect()),
     };
+    let (key, read_as) = (columns(&query.key), rows::kinds(&rows));
+    check_file(&api, &table, &query, &rows, &key)?;
     let PublishQuery { mode, to, mends, shared: query_shared, note, dry_run, at, .. } = query;
     let (rows, gone, mode) = match mode {
         FileMode::Merge => (rows, None, Mode::Merge),

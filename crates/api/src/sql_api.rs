@@ -119,7 +119,7 @@ async fn sql(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     put_coverage(&coverage, &mut headers);
 
-    let started = std::time::Instant::now();
+    let started = rollcall_runtime::Instant::now();
     let rows = planned.stream().await?;
     let mut encoder = Encoder::new(format, &rows.schema(), &coverage)?;
     if request.trailer && format == Format::Csv {

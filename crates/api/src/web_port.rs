@@ -27,11 +27,11 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
 };
 use tower::Service;
 
 use rollcall_registry::doors::Places;
+use rollcall_runtime::Instant;
 
 use crate::caller::App;
 

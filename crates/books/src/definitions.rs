@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rollcall_lake::{StateView, Table};
+use rollcall_lake::{RecordKind, StateView, Table};
 use rollcall_types::{
     Seq, TableName, Timestamp,
     shared::{CONFLICTS_SUFFIX, EDITS_SUFFIX, Rule},
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use rollcall_registry::HqError;
 
 /// The kind of its records.
-pub const DEFINITION: &str = "published_table";
+pub const DEFINITION: RecordKind<Definition> = RecordKind::new("published_table");
 /// The kind of the records of publications.
-pub const PUBLICATION: &str = "publication";
+pub const PUBLICATION: RecordKind<Publication> = RecordKind::new("publication");
 
 /// What was said of a published table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod books;
+pub mod captured;
 pub mod definitions;
 pub mod manifests;
 pub mod misfits;

@@ -6,12 +6,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rollcall_lake::{Lake, LakeError, Record, StateView};
+use rollcall_lake::{Lake, LakeError, Record, RecordKind, StateView};
 use rollcall_types::{ColumnMisfits, SiteId, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// That a person accounted for so many misfits of a column of a site: more of them are told again.
-const ACCOUNTED: &str = "misfits";
+const ACCOUNTED: RecordKind<Accounted> = RecordKind::new("misfits");
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Accounted {

@@ -11,14 +11,15 @@ mod kept;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arrow_array::{
     Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, cast::AsArray,
 };
 use prost::Message;
-use rollcall_lake::{DataFile, Lake, LakeError, Snapshot, StateView, our_columns};
+use rollcall_lake::{DataFile, Lake, LakeError, RecordKind, Snapshot, StateView, our_columns};
+use rollcall_runtime::Instant;
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
 use rollcall_wire::{batch::Encoded, proto::BatchHeader};
 
@@ -27,16 +28,15 @@ use self::kept::{Lacks, damaged, entries};
 use rollcall_registry::{HqError, Registry, SiteRecord, Sites, facts::Kept};
 
 use crate::{
+    captured::{Captured, CapturedBoard},
     definitions::{definitions, is_of_stores},
-    manifests::Reconciliation,
-    restate::{self, Captured},
-    stopped, table_settings,
+    restate, stopped, table_settings,
 };
 
 /// Loads that came to their end are looked for so often.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// The kind of decisions.
-const DECISION: &str = "quarantine";
+const DECISION: RecordKind<Decision> = RecordKind::new("quarantine");
 /// Columns of the quarantine that say what a batch is, without the batch.
 const ABOUT: [&str; 7] =
     [our_columns::SITE, our_columns::EPOCH, "first_seq", "last_seq", our_columns::RECEIVED_AT, "reason", "tables"];
@@ -60,7 +60,7 @@ struct Known {
 pub struct Quarantine {
     registry: Arc<Registry>,
     /// What sites say that they capture.
-    reconciliation: Arc<Reconciliation>,
+    captured: Arc<CapturedBoard>,
     known: Mutex<Known>,
 }
 
@@ -97,13 +97,13 @@ fn lacks(lake: &Lake, view: &StateView, roster: &Sites, captured: &Captured) -> 
             continue;
         }
         let is_optional = |name: &TableName| settings.get(name).is_some_and(|settings| settings.optional);
-        let tables = known.uncaptured.iter().filter(|name| {
+        let tables = known.names.uncaptured.iter().filter(|name| {
             // Of two names that are one at HQ one may be captured.
-            let is_sent = known.tables.contains(name.as_str());
+            let is_sent = known.names.tables.contains(name.as_str());
             is_stores(name) && !is_sent && !is_optional(name) && !stopped::has_ended(view, site, name.as_str())
         });
         let tables: BTreeSet<String> = tables.map(ToString::to_string).collect();
-        let columns = known.gone.iter().filter(|(name, _)| is_stores(name)).flat_map(|(name, columns)| {
+        let columns = known.names.gone.iter().filter(|(name, _)| is_stores(name)).flat_map(|(name, columns)| {
             let optional = settings.get(name).map(|settings| &settings.optional_columns);
             let counts = columns.iter().filter(move |column| optional.is_none_or(|known| !known.contains(*column)));
             counts.map(|column| (name.to_string(), column.clone()))
@@ -122,8 +122,8 @@ fn decision(view: &StateView, id: &str) -> Option<Decision> {
 
 impl Quarantine {
     /// The quarantine of a node that has read nothing of it yet.
-    pub fn new(registry: Arc<Registry>, reconciliation: Arc<Reconciliation>) -> Self {
-        Self { registry, reconciliation, known: Mutex::default() }
+    pub fn new(registry: Arc<Registry>, captured: Arc<CapturedBoard>) -> Self {
+        Self { registry, captured, known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -238,7 +238,7 @@ impl Quarantine {
         // Not under the lock: every question takes it.
         let wishes = restate::all_open(&self.registry.lake, roster);
         let stopped = stopped::open(&view, roster);
-        let lacks = lacks(&self.registry.lake, &view, roster, &self.reconciliation.captured());
+        let lacks = lacks(&self.registry.lake, &view, roster, &self.captured.all());
         let is_aside = table.set_aside().is_some();
         let mut known = self.known();
         let mut concerns = Concerns::new();

@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use rollcall_lake::{Column, Lake, LakeError, StateView, TableSchema};
+use rollcall_lake::{Column, Lake, LakeError, RecordKind, StateView, TableSchema};
 use rollcall_types::{SiteId, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The record that people set.
-const QUOTAS: &str = "quotas";
+const QUOTAS: RecordKind<Limits> = RecordKind::new("quotas");
 const OF_ALL: &str = "all";
 /// An incident about a quota ends so long after it was reached last.
 const TOLD_FOR: Duration = Duration::from_secs(3600);

@@ -7,18 +7,17 @@
 //! or when a later life of the journal is current. Until then rows may be missing, and answers say
 //! so.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
-use rollcall_lake::{Lake, LakeError, Record, StateView};
+use rollcall_lake::{Lake, LakeError, Record, RecordKind, StateView};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use rollcall_registry::{SiteRecord, Sites};
 
-const RESTATE: &str = "restate";
+use crate::captured::Captured;
+
+const RESTATE: RecordKind<Wish> = RecordKind::new("restate");
 
 /// That a site is to state tables again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -146,7 +145,7 @@ pub fn uncaptured(
     };
     let since = captured.get(site).filter(|known| known.epoch == wish.epoch && known.through > wish.after);
     let Some((known, wished)) = since.zip(wish.tables) else { return BTreeSet::new() };
-    wished.difference(&known.tables).cloned().collect()
+    wished.difference(&known.names.tables).cloned().collect()
 }
 
 /// A person does without these tables of a site.
@@ -165,24 +164,6 @@ pub async fn give_up(
         Ok(vec![Wish { tables: left, ..wish }.record(view, site, now, by)?])
     };
     lake.state().update(|view| Ok::<_, LakeError>((records(view)?, ()))).await
-}
-
-/// By site, what its newest manifest says that it captures.
-pub type Captured = HashMap<SiteId, Arc<CapturedTables>>;
-
-/// What a site captures, by names at HQ.
-#[derive(Debug, Clone)]
-pub struct CapturedTables {
-    /// The life of its journal, and where the manifest ends.
-    pub epoch: Epoch,
-    /// The position at which the manifest ends.
-    pub through: Seq,
-    /// The tables that are captured.
-    pub tables: BTreeSet<String>,
-    /// Tables that the store has and that are not captured.
-    pub uncaptured: BTreeSet<TableName>,
-    /// Columns that captured tables had and have no more.
-    pub gone: BTreeMap<TableName, BTreeSet<String>>,
 }
 
 /// All wishes that are not fulfilled.

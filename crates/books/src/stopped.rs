@@ -7,19 +7,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rollcall_lake::{Lake, LakeError, Record, StateView};
+use rollcall_lake::{Lake, LakeError, Record, RecordKind, StateView};
 use rollcall_types::{Epoch, Seq, SiteId, SiteNumber, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use rollcall_registry::{Registry, SiteRecord, Sites};
 
 use crate::{
+    captured::{Captured, CapturedBoard, CapturedTables},
     definitions::{definitions, is_of_stores},
-    manifests::Reconciliation,
-    restate::{Captured, CapturedTables},
 };
 
-const STOPPED: &str = "stopped";
+const STOPPED: RecordKind<Stopped> = RecordKind::new("stopped");
 
 /// That a site captures a table no longer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,8 +75,8 @@ pub fn open(view: &StateView, roster: &Sites) -> BTreeMap<SiteId, BTreeMap<Strin
 pub type Looked = BTreeMap<SiteId, (Epoch, Seq)>;
 
 /// Notes what stopped and what is captured again, by the manifests that came since the last look.
-pub async fn look(registry: &Registry, reconciliation: &Reconciliation, looked: &mut Looked) -> Result<(), LakeError> {
-    let (captured, roster) = (reconciliation.captured(), registry.roster.all());
+pub async fn look(registry: &Registry, board: &CapturedBoard, looked: &mut Looked) -> Result<(), LakeError> {
+    let (captured, roster) = (board.all(), registry.roster.all());
     let view = registry.lake.state().view();
     let mut changes: Vec<(String, Stopped)> = Vec::new();
     let mut seen = Looked::new();
@@ -109,7 +108,7 @@ fn changed(
     captured: &Captured,
     now: Timestamp,
 ) -> Vec<(String, Stopped)> {
-    let Some(CapturedTables { epoch, through, tables, .. }) = captured.get(site).map(AsRef::as_ref) else {
+    let Some(CapturedTables { epoch, through, names }) = captured.get(site) else {
         return Vec::new();
     };
     let (number, definitions) = (SiteNumber(record.number), definitions(view));
@@ -118,7 +117,7 @@ fn changed(
     let changes = of_stores.filter_map(|(name, table)| {
         let cursor = table.cursor(number, *epoch)?;
         let known = known(view, site, name.as_str()).filter(|known| known.epoch == *epoch);
-        let is_captured = tables.contains(name.as_str());
+        let is_captured = names.tables.contains(name.as_str());
         // What it said before is behind what came since.
         let is_stopped = !is_captured && cursor.seq <= *through;
         let stopped = match known.as_ref().map(|known| known.state) {

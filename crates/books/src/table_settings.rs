@@ -6,12 +6,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rollcall_lake::Lake;
+use rollcall_lake::{Lake, RecordKind};
 use rollcall_types::{SiteId, TableName, hq_identifier};
 use serde::{Deserialize, Serialize};
 
 /// The kind of its records.
-pub const TABLE: &str = "table";
+pub const TABLE: RecordKind<TableSettings> = RecordKind::new("table");
 
 /// Declared of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

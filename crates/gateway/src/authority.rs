@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use rcgen::{
@@ -12,6 +12,7 @@ use rcgen::{
 use ring::digest::{SHA256, digest};
 use rollcall_lake::Vault;
 use rollcall_registry::{CaId, HqError, KeptSecret, Peer, random_bytes};
+use rollcall_runtime::Instant;
 use rollcall_types::{SiteId, Timestamp};
 use rustls::{
     RootCertStore, ServerConfig,
@@ -337,7 +338,7 @@ fn parameters(name: &str, alternatives: Vec<String>, life: Duration) -> Result<C
     let mut parameters = CertificateParams::new(alternatives).map_err(HqError::certificate)?;
     parameters.distinguished_name = DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, name);
-    let now = SystemTime::now();
+    let now: SystemTime = rollcall_runtime::now().to_chrono().into();
     parameters.not_before = (now - BEFORE).into();
     parameters.not_after = (now + life).into();
     parameters.serial_number = Some(SerialNumber::from_slice(&random_bytes::<16>()?));

@@ -94,6 +94,7 @@ pub(crate) async fn submit(parts: &GatewayParts, session: &Session, encoded: Enc
         (lane, turn, parts.ingest.room(unpacked).await)
     };
     let (lane, _turn, room) = tokio::select! {
+        biased;
         // Who is not connected any more waits for nothing.
         () = session.over.cancelled() => return Err(HqError::Invalid("the session is over".to_owned())),
         entered = enter => entered,

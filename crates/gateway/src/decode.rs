@@ -121,7 +121,7 @@ pub(crate) async fn decode_apart(
     sender: Option<Sender>,
 ) -> Result<Decoded, String> {
     let (lake, encoded) = (lake.clone(), encoded.clone());
-    let decoded = tokio::task::spawn_blocking(move || {
+    let decoded = rollcall_runtime::blocking(move || {
         // Bytes from outside: the Arrow reader is known to panic on some that are malformed.
         std::panic::catch_unwind(AssertUnwindSafe(|| decode(&lake, &encoded, clock, sender.as_ref())))
             .unwrap_or_else(|_| Err("the rows are malformed".to_owned()))

@@ -82,7 +82,8 @@ impl GatewayParts {
         message.manifest_interval_ms = millis(self.manifest_interval);
         if !message.bandwidth.is_empty() {
             let zone = record.map(|record| record.zone()).unwrap_or_default();
-            message.utc_offset_seconds = chrono::Utc::now().with_timezone(&zone).offset().fix().local_minus_utc();
+            message.utc_offset_seconds =
+                self.registry.now().to_chrono().with_timezone(&zone).offset().fix().local_minus_utc();
         }
         message
     }

@@ -28,18 +28,21 @@ use crate::metrics::IngestMetrics;
 /// What [`Health`] calls a table's commits.
 const STORE: &str = "store what sites send to";
 
-/// How long parts gather before a commit.
+/// How long parts gather before a commit, and how many batches are at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GatherLimits {
     /// A commit waits this long for company …
     pub time: Duration,
     /// … unless this many rows are there.
     pub rows: usize,
+    /// Batches of sites that catch up are decoded so many at a time.
+    pub turns: usize,
 }
 
 impl Default for GatherLimits {
     fn default() -> Self {
-        Self { time: Duration::from_millis(50), rows: 30_000 }
+        let turns = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { time: Duration::from_millis(50), rows: 30_000, turns }
     }
 }
 
@@ -102,8 +105,7 @@ pub struct Ingest {
 impl Ingest {
     /// No gatherers yet: a table's begins with its first part, and ends when `stop` says so.
     pub fn new(limits: GatherLimits, health: Arc<Health>, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let (queues, turns) = (Mutex::default(), Semaphore::new(processors));
+        let (queues, turns) = (Mutex::default(), Semaphore::new(limits.turns));
         let room = Arc::new(Semaphore::new(UNPACKED_KIB_MAX as usize));
         Self { limits, queues, turns, room, tasks, stop, health, metrics: IngestMetrics::default() }
     }
@@ -180,6 +182,7 @@ impl Gatherer {
     async fn run(self, table: Arc<Table>, mut queue: Waiting, stop: CancellationToken) {
         loop {
             let first = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 first = queue.next() => first,
             };
@@ -195,7 +198,7 @@ impl Gatherer {
     async fn gather(&self, first: Submission, queue: &mut Waiting) -> Vec<Submission> {
         let mut rows = first.part.rows.rows.num_rows();
         let mut submissions = vec![first];
-        let deadline = tokio::time::Instant::now() + self.limits.time;
+        let deadline = rollcall_runtime::Instant::now() + self.limits.time;
         while rows < self.limits.rows {
             match tokio::time::timeout_at(deadline, queue.next()).await {
                 Ok(Some(next)) => {
@@ -219,7 +222,7 @@ impl Gatherer {
             rooms.push(room);
         }
         let parts = Arc::new(parts);
-        let began = tokio::time::Instant::now();
+        let began = rollcall_runtime::Instant::now();
         let appended = table.append(parts.clone()).await;
         self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
         // Whoever takes no answers keeps no memory.

@@ -56,7 +56,7 @@ pub(crate) fn take(registry: &Registry, session: &Session, message: FromSite) ->
 fn take_beacon(registry: &Registry, session: &Session, beacon: &Beacon) {
     let site = &session.site;
     // Only now both have taken each other.
-    if !session.is_taken.swap(true, Ordering::Relaxed) {
+    if !session.is_taken.swap(true, Ordering::Relaxed) || registry.ledger.is_refused(site) {
         registry.record_heard(site, Heard::Condition(Condition::Refused, None));
     }
     let problem = (!beacon.capture_ok).then(|| beacon.capture_problem.clone());

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures::SinkExt;
 use futures::channel::mpsc;
-use rollcall_registry::{Heard, HqError, Peer, SiteRecord, roster::LeftOut};
-use rollcall_types::{SiteId, SiteNumber, Timestamp, describe};
+use rollcall_registry::{Heard, HqError, Peer, SiteFact, SiteRecord, roster::LeftOut};
+use rollcall_roll::Condition;
+use rollcall_types::{Cause, SiteId, SiteNumber, Timestamp, describe};
 use rollcall_wire::proto::{
     self, Checked, DataFrame, DataReply, EnrolRequest, FetchReply, FetchRequest, HqControl, Identity, RenewRequest,
     SiteControl, enrolment_server::Enrolment, sites_server::Sites,
@@ -82,8 +83,9 @@ impl Enrolment for Gateway {
         // may have expired.
         let key_hash = Authority::request_key_hash(&request.csr_pem).map_err(status_of)?;
         let record = self.0.registry.roster.get(&site);
-        let known = record.and_then(|record| record.key_hash.clone());
+        let known = record.as_ref().and_then(|record| record.key_hash.clone());
         if known.as_deref() != Some(key_hash.as_str()) {
+            // Whoever asks has not shown that it ever was this site: it is noted, and no more.
             self.0.registry.ledger.unknown_sender(site.as_str(), self.0.registry.now());
             return Err(Status::permission_denied("this key is not on the roster; ask HQ for an invitation"));
         }
@@ -112,6 +114,27 @@ impl Gateway {
         status_of(error)
     }
 
+    /// A machine has a certificate of a site's, and another key than the one on the roster. Where
+    /// the site is missed, that may be why.
+    pub(crate) fn note_unknown_key(&self, site: &SiteId, is_listed: bool) {
+        let (registry, now) = (&self.0.registry, self.0.registry.now());
+        registry.ledger.unknown_sender(site.as_str(), now);
+        // Sites may say something as seldom as every third beacon.
+        let within = registry.behind_after() * 2;
+        if !is_listed || registry.ledger.is_refused(site) || !registry.ledger.is_missed(site, now, within) {
+            return;
+        }
+        let detail = format!(
+            "a machine calls as {site} with a key that HQ does not know: an old machine that still runs, or the store itself, if it was \
+             retired and reinstated, or HQ was restored to a time before it joined. If it is the store: `rollcall roster invite {site}`, \
+             and join it again there"
+        );
+        tracing::warn!(%site, "turned away: its key is not on the roster");
+        let fact = SiteFact::Refused { cause: Cause::HqRefuses, detail: detail.clone(), is_lake_older: false };
+        registry.record(site, fact);
+        registry.record_heard(site, Heard::Condition(Condition::Refused, Some(detail)));
+    }
+
     fn identity(&self, site: &SiteId, csr_pem: &str) -> Result<Response<Identity>, Status> {
         let certificate = self.0.authority.sign_site(site, csr_pem, self.0.registry.now()).map_err(status_of)?;
         Ok(Response::new(Identity {
@@ -137,7 +160,7 @@ impl Gateway {
             Some(record) if is_known(&record) => Ok((peer, SiteNumber(record.number))),
             Some(record) if record.retired.is_some() => Err(Status::permission_denied("this site was retired")),
             _ => {
-                self.0.registry.ledger.unknown_sender(peer.site.as_str(), self.0.registry.now());
+                self.note_unknown_key(&peer.site, record.is_some());
                 Err(Status::permission_denied("this site's key is not on the roster; ask HQ for an invitation"))
             }
         }
@@ -159,7 +182,7 @@ impl Sites for Gateway {
         let (peer, _) = self.caller(&request).await?;
         let (publications, site, request) = (self.0.publications.clone(), peer.site.clone(), request.into_inner());
         // What is made for many sites is worth a thread of its own.
-        let made = tokio::task::spawn_blocking(move || publications.fetch(&site, &request)).await;
+        let made = rollcall_runtime::blocking(move || publications.fetch(&site, &request)).await;
         let made = made.map_err(|error| Status::internal(error.to_string()))?.map_err(status_of)?;
         let (mut sender, replies) = mpsc::channel(2);
         let (registry, site) = (self.0.registry.clone(), peer.site.clone());

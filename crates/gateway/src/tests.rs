@@ -4,6 +4,7 @@ mod batches;
 mod hellos;
 mod lines;
 mod sessions;
+mod simulation;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -115,56 +116,17 @@ impl Port {
     async fn for_sites(capacity: usize) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let lake = Arc::new(Lake::open_directory(directory.path(), LakeOptions::default()).await.expect("opens"));
-        let vault = lake.vault(VaultKey::generate().expect("a key"));
-        let registry = Arc::new(Registry::new(RegistryParts {
-            clock: HqClock::new(LakeOptions::default().clock, None),
-            lake,
-            health: Arc::default(),
-            address: String::new(),
-            behind_after: Duration::from_secs(60),
-            tasks: Default::default(),
-            stop: Default::default(),
-        }));
-        let limits = GatherLimits { time: Duration::from_millis(1), ..GatherLimits::default() };
-        let ingest = Ingest::new(limits, registry.health.clone(), registry.tasks.clone(), registry.stop.clone());
-        let day = Duration::from_secs(86_400);
-        let authority = Authority::open(vault, day, Duration::ZERO).await.expect("an authority");
-        let shelf = Arc::new(Shelf::new());
-        let parts = Arc::new(GatewayParts {
-            books: Arc::new(Books::new(&registry)),
-            registry,
-            authority: Arc::new(authority),
-            ingest: Arc::new(ingest),
-            publications: shelf.clone(),
-            doors: Arc::default(),
-            capacity,
-            announce: vec!["hq.example:7400".to_owned()],
-            beacon_interval: Duration::from_secs(30),
-            manifest_interval: Duration::from_secs(600),
-        });
+        let (key, shelf) = (VaultKey::generate().expect("a key"), Arc::new(Shelf::new()));
+        let parts = parts_of(lake, key, String::new(), capacity, shelf.clone()).await.expect("opens");
         Self { parts, shelf, _directory: directory }
     }
 
-    /// An invitation's secret, for a site.
     async fn invite(&self, site: &SiteId) -> String {
-        let (registry, fingerprint) = (&self.parts.registry, "none");
-        let (nothing, now) = (BTreeMap::new(), registry.now());
-        let invited = registry.roster.invite(site, &nothing, fingerprint, 3600, "ada", now).await.expect("invites");
-        let text = invited.token.strip_prefix("rc1.").expect("a token");
-        let said = String::from_utf8(URL_SAFE_NO_PAD.decode(text).expect("base64")).expect("text");
-        said.split(' ').nth(1).expect("a secret").to_owned()
+        invite(&self.parts, site).await.expect("invites")
     }
 
-    /// A site on the roster that opened a control stream.
     async fn visitor(&self, name: &str) -> Visitor {
-        let (registry, site) = (&self.parts.registry, SiteId::new(name).expect("valid"));
-        let secret = self.invite(&site).await;
-        let key_hash = format!("key of {name}");
-        registry.roster.enrol(&secret, &key_hash, Vec::new(), registry.now()).await.expect("enrols");
-        let number = SiteNumber(registry.roster.get(&site).expect("on the roster").number);
-        let not_after = registry.now();
-        let peer = Arc::new(Peer { site, key_hash, not_after, authority: CaId::default() });
-        Visitor { parts: self.parts.clone(), peer, number, address: Some(([192, 0, 2, 7], 4000).into()) }
+        visitor_of(&self.parts, name).await.expect("enrols")
     }
 
     /// What the watch was told since the last look, contacts left out.
@@ -172,6 +134,64 @@ impl Port {
         let told = self.parts.registry.for_watch.take().into_iter();
         told.map(|(_, _, heard)| heard).filter(|heard| *heard != Heard::Contact).collect()
     }
+}
+
+/// A node's port over a lake; sites reach it at `address`.
+async fn parts_of(
+    lake: Arc<Lake>,
+    key: VaultKey,
+    address: String,
+    capacity: usize,
+    shelf: Arc<Shelf>,
+) -> Result<Arc<GatewayParts>, HqError> {
+    let vault = lake.vault(key);
+    let registry = Arc::new(Registry::new(RegistryParts {
+        clock: HqClock::new(LakeOptions::default().clock, None),
+        lake,
+        health: Arc::default(),
+        address,
+        behind_after: Duration::from_secs(60),
+        tasks: Default::default(),
+        stop: Default::default(),
+    }));
+    let limits = GatherLimits { time: Duration::from_millis(1), turns: 2, ..GatherLimits::default() };
+    let ingest = Ingest::new(limits, registry.health.clone(), registry.tasks.clone(), registry.stop.clone());
+    let day = Duration::from_secs(86_400);
+    let authority = Authority::open(vault, day, Duration::ZERO).await?;
+    Ok(Arc::new(GatewayParts {
+        books: Arc::new(Books::new(&registry)),
+        registry,
+        authority: Arc::new(authority),
+        ingest: Arc::new(ingest),
+        publications: shelf,
+        doors: Arc::default(),
+        capacity,
+        announce: vec!["hq.example:7400".to_owned()],
+        beacon_interval: Duration::from_secs(30),
+        manifest_interval: Duration::from_secs(600),
+    }))
+}
+
+/// An invitation's secret, for a site.
+async fn invite(parts: &GatewayParts, site: &SiteId) -> Result<String, HqError> {
+    let (registry, fingerprint) = (&parts.registry, "none");
+    let (nothing, now) = (BTreeMap::new(), registry.now());
+    let invited = registry.roster.invite(site, &nothing, fingerprint, 3600, "ada", now).await?;
+    let text = invited.token.strip_prefix("rc1.").expect("a token");
+    let said = String::from_utf8(URL_SAFE_NO_PAD.decode(text).expect("base64")).expect("text");
+    Ok(said.split(' ').nth(1).expect("a secret").to_owned())
+}
+
+/// A site on the roster that opened a control stream.
+async fn visitor_of(parts: &Arc<GatewayParts>, name: &str) -> Result<Visitor, HqError> {
+    let (registry, site) = (&parts.registry, SiteId::new(name).expect("valid"));
+    let secret = invite(parts, &site).await?;
+    let key_hash = format!("key of {name}");
+    registry.roster.enrol(&secret, &key_hash, Vec::new(), registry.now()).await?;
+    let number = SiteNumber(registry.roster.get(&site).expect("on the roster").number);
+    let not_after = registry.now();
+    let peer = Arc::new(Peer { site, key_hash, not_after, authority: CaId::default() });
+    Ok(Visitor { parts: parts.clone(), peer, number, address: Some(([192, 0, 2, 7], 4000).into()) })
 }
 
 /// A first message of a site that never had a session.
@@ -183,7 +203,7 @@ fn hello(instance: &str) -> Hello {
         instance: instance.to_owned(),
         journal_id: "journal-1".to_owned(),
         oldest: 1,
-        clock_micros: Timestamp::from(chrono::Utc::now()).as_micros(),
+        clock_micros: rollcall_runtime::now().as_micros(),
         ..Hello::default()
     }
 }

@@ -378,7 +378,7 @@ mod tests {
             let bytes = if width < 100 { 20_000 } else { 700_000 };
             let (to_server, to_client) = (noise(&mut random, bytes), noise(&mut random, bytes));
             let (asked, answered) = (to_server.clone(), to_client.clone());
-            let at_client = tokio::spawn(async move {
+            let at_client = rollcall_runtime::spawn(async move {
                 let name = "hq".try_into().expect("a name");
                 let line = TlsConnector::from(client).connect(name, far).await.expect("connects");
                 let (mut reads, mut writes) = tokio::io::split(line);
@@ -428,7 +428,7 @@ mod tests {
         assert_eq!(told, [21, 3], "an alert");
 
         let (near, far) = duplex(1 << 16);
-        let connecting = tokio::spawn(async move {
+        let connecting = rollcall_runtime::spawn(async move {
             let name = "hq".try_into().expect("a name");
             TlsConnector::from(client).connect(name, far).await.expect("connects")
         });

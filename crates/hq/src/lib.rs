@@ -5,19 +5,13 @@
 //! the lake before a site is told so. Nothing but this crate knows all parts.
 #![forbid(unsafe_code)]
 
-mod backups;
 mod config;
 mod for_sites;
-mod lake_care;
 mod maintenance;
 mod metrics;
 mod node;
-mod own_disk;
-mod scrub;
 
-pub use backups::{Restored, back_up, restore};
 pub use config::{Allocator, HTTP_PORT, HqConfig};
-pub use lake_care::{LakePlace, Mended, check_lake, repair_lake, rotate_node_key};
 pub use node::{ENDPOINTS_FILE, Node};
 pub use rollcall_alert::{Channel, How, Mail, MailTls, QuietHours, Template, roster_from_csv};
 pub use rollcall_answer::reference;
@@ -29,3 +23,4 @@ pub use rollcall_registry::{
     invitations::Invitation,
     roster::{AttributeChange, ImportReport, PastChange},
 };
+pub use rollcall_upkeep::{LakePlace, Mended, Restored, back_up, check_lake, repair_lake, restore, rotate_node_key};

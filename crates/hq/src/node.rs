@@ -15,22 +15,18 @@ use rollcall_books::Books;
 use rollcall_gateway::{Authority, Gateway, GatewayParts, GatherLimits, IN_DOUBT, Ingest, capacity};
 use rollcall_lake::{Lake, VaultKey};
 use rollcall_pg::PgPort;
-use rollcall_publish::{Publisher, arrivals::arrived, tables};
+use rollcall_publish::{Publisher, arrivals::arrived, shared_tables, tables};
 use rollcall_query::Engine;
 use rollcall_registry::{
     Health, HqClock, HqError, Registry, RegistryParts, doors::Doors, invitations::Invitation,
     roster::INVITATION_LIFE_SECONDS,
 };
 use rollcall_types::{SiteId, describe};
+use rollcall_upkeep::{Tidying, scrub};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    config::HqConfig,
-    for_sites::ForSites,
-    maintenance::{self, Tidying},
-    metrics, scrub,
-};
+use crate::{config::HqConfig, for_sites::ForSites, maintenance, metrics};
 
 /// The file in the data directory that says where the node listens.
 pub const ENDPOINTS_FILE: &str = "endpoints.json";
@@ -60,8 +56,12 @@ impl std::fmt::Debug for Node {
 }
 
 /// A port of this node's own, which nobody is heard on yet.
-fn bind(address: SocketAddr, what: &str) -> Result<(TcpSocket, SocketAddr), HqError> {
-    let failed = |source| HqError::Io { doing: format!("listening on {address} for {what}"), source };
+/// One that is taken is answered with the option that names another.
+fn bind(address: SocketAddr, what: &str, option: &str) -> Result<(TcpSocket, SocketAddr), HqError> {
+    let failed = |source| HqError::Io {
+        doing: format!("listening on {address} for {what} (another address: {option} ADDRESS)"),
+        source,
+    };
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
     #[cfg(unix)]
     socket.set_reuseaddr(true).map_err(failed)?;
@@ -70,6 +70,8 @@ fn bind(address: SocketAddr, what: &str) -> Result<(TcpSocket, SocketAddr), HqEr
     Ok((socket, bound))
 }
 
+/// A start waits so long for misfits to be counted.
+const COUNTING_MAX: Duration = Duration::from_secs(5);
 /// Callers that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -158,10 +160,15 @@ impl Parts {
             tracing::error!(what = ?doubt.what, "{IN_DOUBT}");
             registry.health.broken("rely on what it knows of people, rights and sites", &doubt.what.join("; "));
         }
-        for (site, at, said_goodbye) in registry.restore_presence() {
-            self.alerts.watching.watch().restore_heard(&site, at, said_goodbye);
+        for (site, until, said_goodbye) in registry.restore_presence(last_sign(&registry.lake)) {
+            self.alerts.watching.watch().restore_heard(&site, until, said_goodbye);
         }
         self.books.quarantine.look(&registry.roster.all()).await?;
+        // The first question is told of values that do not fit, as every later one; of a lake where
+        // counting takes long, some seconds later. No other node knows of this one yet.
+        if tokio::time::timeout(COUNTING_MAX, self.answers.count_misfits()).await.is_err() {
+            tracing::warn!("values that do not fit their column are not counted yet");
+        }
         registry.catch_up().await?;
         registry.look_at_lease(self.alerts.leader().as_ref()).await?;
         tables::refresh(&self.publisher).await;
@@ -226,7 +233,7 @@ impl Parts {
             api.clone(),
         ));
         tasks.spawn(maintenance::remember(registry.clone(), publisher.clone(), authority, self.capacity));
-        tasks.spawn(maintenance::decide_on_edits(publisher));
+        tasks.spawn(shared_tables::run(publisher));
         let tidying = Tidying {
             registry: registry.clone(),
             answers: self.answers.clone(),
@@ -246,9 +253,9 @@ impl Node {
     /// Opens the lake and serves until [`Node::stop`].
     pub async fn start(mut config: HqConfig) -> Result<Self, HqError> {
         // Nothing is made where a port is taken.
-        let (sites_socket, sites) = bind(config.listen_sites, "sites")?;
-        let (pg_socket, pg) = bind(config.listen_pg, "clients of PostgreSQL")?;
-        let (http_socket, http) = bind(config.listen_http, "the API")?;
+        let (sites_socket, sites) = bind(config.listen_sites, "sites", "--listen-sites")?;
+        let (pg_socket, pg) = bind(config.listen_pg, "clients of PostgreSQL", "--listen-pg")?;
+        let (http_socket, http) = bind(config.listen_http, "the API", "--listen-http")?;
         config.listen_sites = sites;
         let ports = Ports { sites, http, pg };
         let lake = Arc::new(open_lake(&config).await?);

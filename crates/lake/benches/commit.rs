@@ -4,6 +4,7 @@
 //! `cargo bench -p rollcall-lake --bench commit` prints a table. The store is a real directory with
 //! real fsyncs; the time spent in it is counted apart. `ROLLCALL_COMMITS` sets how many commits lie
 //! between the first and the last measurement.
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 #![allow(missing_docs)]
 
 use std::{

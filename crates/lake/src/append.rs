@@ -8,7 +8,6 @@ use arrow_array::{
     cast::AsArray,
     types::{Int64Type, UInt8Type},
 };
-use chrono::Utc;
 use rollcall_types::{ChainHash, Epoch, Seq, SiteId, SiteNumber, Timestamp, columns};
 
 use crate::{
@@ -120,7 +119,7 @@ impl Table {
                     self.checkpoint_if_due();
                     // Freeing thousands of small batches takes milliseconds for which nobody should
                     // wait.
-                    tokio::task::spawn_blocking(move || drop(parts));
+                    rollcall_runtime::blocking(move || drop(parts));
                     return Ok(Appended { outcomes: plan.outcomes, version: base.version() + 1 });
                 }
                 Put::Lost(winner) => {
@@ -143,13 +142,13 @@ impl Table {
         parts: &Arc<Vec<Part>>,
     ) -> Result<(Plan, Option<DataFile>), LakeError> {
         let (base, parts) = (base.clone(), parts.clone());
-        let planned = tokio::task::spawn_blocking(move || {
+        let planned = rollcall_runtime::blocking(move || {
             let plan = Plan::new(&base, &parts)?;
             if plan.batches.is_empty() {
                 return Ok::<_, LakeError>((plan, None));
             }
             let schema = plan.schema.as_ref().unwrap_or(base.schema());
-            let now_ms = Utc::now().timestamp_millis();
+            let now_ms = rollcall_runtime::now().as_millis();
             let written = data_file::write(data_file::new_path(), schema, &plan.batches, Effort::Ingest, now_ms)?;
             Ok((plan, Some(written)))
         });
@@ -172,7 +171,7 @@ fn touches(winner: &[Action], plan: &Plan) -> bool {
 fn commit_actions(base: &Snapshot, plan: &Plan, file: Option<&DataFile>) -> Result<Vec<Action>, LakeError> {
     let mut actions = Vec::with_capacity(2 * plan.cursors.len() + 2);
     if let Some(schema) = &plan.schema {
-        let now_ms = Utc::now().timestamp_millis();
+        let now_ms = rollcall_runtime::now().as_millis();
         actions.push(Action::meta_data(meta_data_for(schema, Some(&base.meta_data), now_ms)));
     }
     if let Some(file) = file {

@@ -417,7 +417,7 @@ impl Table {
     async fn give_digest(&self, file: &DataFile, bytes: bytes::Bytes) -> Result<(), LakeError> {
         let snapshot = self.snapshot();
         let (schema, rows) = (snapshot.schema().clone(), file.stats.num_records);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = rollcall_runtime::blocking(move || {
             let read = data_file::read(bytes.clone(), &schema);
             let count =
                 |read: Vec<arrow_array::RecordBatch>| read.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();

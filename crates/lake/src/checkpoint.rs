@@ -134,7 +134,7 @@ pub(crate) async fn put(
     mode: PutMode,
 ) -> Result<(), LakeError> {
     let (doing, version) = ("writing a checkpoint", snapshot.version);
-    let written = tokio::task::spawn_blocking(move || write(&snapshot));
+    let written = rollcall_runtime::blocking(move || write(&snapshot));
     let (bytes, actions) = written.await.doing(doing)??;
     // Another node may write one of this version too, of other bytes. The first of them stays, with
     // its digest; until that is there, nothing but the reader tells whether it is damaged.

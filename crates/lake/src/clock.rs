@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rustix::time::{ClockId, clock_gettime};
-
 /// Time since boot, suspended time included; a test may put its own in.
 #[derive(Clone)]
 pub struct BootClock(Arc<dyn Fn() -> Duration + Send + Sync>);
@@ -22,14 +20,7 @@ impl BootClock {
 
 impl Default for BootClock {
     fn default() -> Self {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        const CLOCK: ClockId = ClockId::Boottime;
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        const CLOCK: ClockId = ClockId::Monotonic;
-        Self::new(|| {
-            let time = clock_gettime(CLOCK);
-            Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-        })
+        Self::new(rollcall_runtime::since_boot)
     }
 }
 

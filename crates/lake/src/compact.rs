@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::Utc;
 use rollcall_types::{SiteNumber, Timestamp};
 
 pub(crate) use self::fold::Fold;
@@ -149,7 +148,7 @@ impl Table {
             files.push(bytes?);
         }
         let schema = base.schema().clone();
-        let merged = tokio::task::spawn_blocking(move || merge(files, kind == Inputs::Small, &schema, fold));
+        let merged = rollcall_runtime::blocking(move || merge(files, kind == Inputs::Small, &schema, fold));
         let mut report = CompactionReport { files: inputs.len(), ..CompactionReport::default() };
         let mut outputs = Vec::new();
         for (bytes, mut file) in merged.await.doing("compacting")?? {
@@ -196,7 +195,7 @@ impl Table {
         outputs: &[DataFile],
         operation: &str,
     ) -> Result<bool, LakeError> {
-        let now_ms = Utc::now().timestamp_millis();
+        let now_ms = rollcall_runtime::now().as_millis();
         let rows_in: u64 = inputs.iter().map(|file| file.stats.num_records).sum();
         // Where rows go, the data is another; else only its files are.
         let data_change = outputs.iter().map(|file| file.stats.num_records).sum::<u64>() < rows_in;

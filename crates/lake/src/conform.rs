@@ -5,23 +5,23 @@
 //! instead. Local times become UTC by the site's zone, with the original text kept in a column
 //! `<name>_local`.
 
+mod lost;
+mod times;
+
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-    builder::{Date32Builder, StringBuilder, TimestampMicrosecondBuilder},
-    cast::AsArray,
-    types::Int64Type,
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, builder::Date32Builder,
+    cast::AsArray, types::Int64Type,
 };
-use arrow_cast::{
-    CastOptions, cast_with_options,
-    display::{ArrayFormatter, FormatOptions},
-};
+use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, Schema};
-use chrono::{DateTime, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone};
+use chrono::NaiveDate;
 use chrono_tz::Tz;
 use rollcall_types::{Seq, columns, columns::at_hq as column_name_at_hq};
-use serde_json::{Map, Value};
+
+use self::lost::{ExactKeys, Misfits};
+use self::times::{epoch_micros, parse_times};
 
 use crate::{
     error::{Doing, LakeError},
@@ -333,291 +333,12 @@ fn cast_exactly(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, LakeErr
     arrow_select::nullif::nullif(&there, &changed).doing(doing)
 }
 
-/// Texts of times as instants; texts without an offset are local and kept, and so are those that
-/// say more than an instant can: the seventh digit of a second, or spaces around it. Where no text
-/// can be kept, these do not fit.
-fn parse_times(texts: &StringArray, zone: Tz, keeps_text: bool) -> Converted {
-    let mut instants = TimestampMicrosecondBuilder::with_capacity(texts.len());
-    let mut locals = StringBuilder::new();
-    let mut any_local = false;
-    let mut zone = ZoneOffsets::new(zone);
-    for text in texts {
-        let parsed = text.and_then(|text| parse_time(text.trim()));
-        let is_exact = text.is_none_or(|text| text.trim() == text && !has_finer_digits(text));
-        match (text, parsed) {
-            (Some(_), Some(_)) if !is_exact && !keeps_text => {
-                instants.append_null();
-                locals.append_null();
-            }
-            (Some(text), Some(ParsedTime::Local(local))) => {
-                any_local = true;
-                instants.append_value(zone.utc_micros(local));
-                locals.append_value(text);
-            }
-            (text, Some(ParsedTime::Instant(micros))) => {
-                any_local |= !is_exact;
-                instants.append_value(micros);
-                locals.append_option(text.filter(|_| !is_exact));
-            }
-            _ => {
-                instants.append_null();
-                locals.append_null();
-            }
-        }
-    }
-    Converted {
-        array: Arc::new(instants.finish().with_timezone("UTC")),
-        local: any_local.then(|| Arc::new(locals.finish()) as ArrayRef),
-    }
-}
-
-/// Whether a time has digits below a microsecond that are not zero.
-fn has_finer_digits(text: &str) -> bool {
-    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
-    fraction.bytes().take_while(u8::is_ascii_digit).skip(6).any(|digit| digit != b'0')
-}
-
-enum ParsedTime {
-    Local(NaiveDateTime),
-    Instant(i64),
-}
-
-/// `YYYY-MM-DD[ T]HH:MM[:SS[.f]]` with or without an offset, a day alone, or seconds or
-/// milliseconds since the Unix epoch.
-fn parse_time(text: &str) -> Option<ParsedTime> {
-    if let Some(local) = parse_plain(text.as_bytes()) {
-        return Some(ParsedTime::Local(local));
-    }
-    if let Ok(instant) = DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)) {
-        return Some(ParsedTime::Instant(instant.timestamp_micros()));
-    }
-    if let Ok(number) = text.parse::<i64>() {
-        return epoch_micros(number).map(ParsedTime::Instant);
-    }
-    None
-}
-
-/// Seconds (9 or 10 digits) or milliseconds (12 or 13) since the Unix epoch, as microseconds. A
-/// number of another length is more likely a date without dashes, and no guess is made.
-fn epoch_micros(number: i64) -> Option<i64> {
-    match number {
-        100_000_000..=9_999_999_999 => Some(number * 1_000_000),
-        100_000_000_000..=9_999_999_999_999 => Some(number * 1000),
-        _ => None,
-    }
-}
-
-/// The plain local form, by hand: it is on the path of every row.
-fn parse_plain(text: &[u8]) -> Option<NaiveDateTime> {
-    let number = |from: usize, to: usize| {
-        text.get(from..to)?
-            .iter()
-            .try_fold(0_u32, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
-    };
-    let is = |at: usize, byte: u8| text.get(at) == Some(&byte);
-    if !(is(4, b'-') && is(7, b'-')) {
-        return None;
-    }
-    let date = NaiveDate::from_ymd_opt(i32::try_from(number(0, 4)?).ok()?, number(5, 7)?, number(8, 10)?)?;
-    if text.len() == 10 {
-        return Some(date.and_time(NaiveTime::MIN));
-    }
-    if !((is(10, b' ') || is(10, b'T')) && is(13, b':')) {
-        return None;
-    }
-    let (hour, minute) = (number(11, 13)?, number(14, 16)?);
-    if text.len() == 16 {
-        return date.and_hms_opt(hour, minute, 0);
-    }
-    let second = is(16, b':').then(|| number(17, 19))??;
-    let fraction = &text[19..];
-    if fraction.is_empty() {
-        return date.and_hms_opt(hour, minute, second);
-    }
-    if fraction[0] != b'.' || fraction.len() < 2 || fraction.len() > 10 {
-        return None;
-    }
-    let mut micros = 0;
-    for index in 1..=6 {
-        let digit = fraction.get(index).copied().unwrap_or(b'0');
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        micros = micros * 10 + u32::from(digit - b'0');
-    }
-    fraction[1..].iter().all(u8::is_ascii_digit).then(|| date.and_hms_micro_opt(hour, minute, second, micros))?
-}
-
-/// A zone's offsets, remembered for the last local hour: rows of one batch are mostly from the same
-/// one.
-struct ZoneOffsets {
-    zone: Tz,
-    hour: i64,
-    offset_seconds: i64,
-    certain: bool,
-}
-
-impl ZoneOffsets {
-    fn new(zone: Tz) -> Self {
-        Self { zone, hour: i64::MIN, offset_seconds: 0, certain: false }
-    }
-
-    /// A time that comes twice (clocks set back) is taken as the earlier; one that never comes (set
-    /// forward) as if the clock had not been set.
-    fn utc_micros(&mut self, local: NaiveDateTime) -> i64 {
-        let naive = local.and_utc();
-        let hour = naive.timestamp().div_euclid(3600);
-        if !(self.certain && hour == self.hour) {
-            let offset = |time: DateTime<Tz>| i64::from(time.offset().fix().local_minus_utc());
-            let (seconds, certain) = match self.zone.from_local_datetime(&local) {
-                LocalResult::Single(time) => (offset(time), true),
-                LocalResult::Ambiguous(early, _) => (offset(early), false),
-                LocalResult::None => {
-                    let before = local - chrono::Duration::hours(3);
-                    (self.zone.from_local_datetime(&before).earliest().map_or(0, offset), false)
-                }
-            };
-            // Zones change on odd minutes too: trust the hour only if both its ends agree.
-            let start = local - chrono::Duration::seconds(naive.timestamp().rem_euclid(3600));
-            let ends = [start, start + chrono::Duration::minutes(59)];
-            let steady = ends.iter().all(|end| {
-                matches!(self.zone.from_local_datetime(end), LocalResult::Single(time) if offset(time) == seconds)
-            });
-            (self.hour, self.offset_seconds, self.certain) = (hour, seconds, certain && steady);
-        }
-        naive.timestamp_micros() - self.offset_seconds * 1_000_000
-    }
-}
-
-/// Collects what does not fit, per row, on top of what the site itself could not fit.
-struct Misfits {
-    rows: HashMap<usize, Map<String, Value>>,
-    len: usize,
-}
-
-impl Misfits {
-    fn new(batch: &RecordBatch) -> Result<Self, LakeError> {
-        let mut rows = HashMap::new();
-        if let Some(column) = our_column(batch, columns::MISFIT) {
-            let doing = "reading misfits";
-            let texts = arrow_cast::cast(column, &DataType::Utf8).doing(doing)?;
-            for (row, text) in texts.as_string::<i32>().iter().enumerate() {
-                if let Some(text) = text {
-                    let object = serde_json::from_str(text)
-                        .unwrap_or_else(|_| Map::from_iter([("_misfit".to_owned(), Value::from(text))]));
-                    rows.insert(row, object);
-                }
-            }
-        }
-        Ok(Self { rows, len: batch.num_rows() })
-    }
-
-    /// Notes every value that is there before and null after.
-    fn note_lost(&mut self, name: &str, before: &ArrayRef, after: &ArrayRef) -> Result<(), LakeError> {
-        if after.null_count() == before.null_count() {
-            return Ok(());
-        }
-        let options = FormatOptions::default();
-        let formatter = ArrayFormatter::try_new(before, &options).doing("reading a misfit")?;
-        for row in 0..before.len() {
-            if before.is_valid(row) && after.is_null(row) {
-                let value = Value::from(formatter.value(row).to_string());
-                self.rows.entry(row).or_default().insert(name.to_owned(), value);
-            }
-        }
-        Ok(())
-    }
-
-    fn count(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn finish(mut self) -> Option<ArrayRef> {
-        if self.rows.is_empty() {
-            return None;
-        }
-        let texts = (0..self.len).map(|row| self.rows.remove(&row).map(|object| Value::Object(object).to_string()));
-        Some(Arc::new(texts.collect::<StringArray>()))
-    }
-}
-
 /// A column of ours in a site's rows; one of the store's own that is called the same says how it
 /// was declared there.
 pub fn our_column<'a>(rows: &'a RecordBatch, name: &str) -> Option<&'a ArrayRef> {
     let is_ours = |field: &Field| field.name() == name && !field.metadata().contains_key(columns::METADATA_DECLARED);
     let place = rows.schema_ref().fields().iter().position(|field| is_ours(field))?;
     Some(rows.column(place))
-}
-
-/// Collects the rows whose key must be kept as the store has it, because HQ's columns alone would
-/// not tell it from another.
-struct ExactKeys {
-    /// As the site itself says.
-    said: Vec<Option<String>>,
-    /// The key's columns as they were sent, by name; and the rows that are in need of an exact form
-    /// by one of them.
-    columns: Vec<(String, ArrayRef)>,
-    needed: Vec<bool>,
-    /// Those that are in need of one although every value has its place: HQ reads it as another
-    /// kind of value.
-    is_any_read: bool,
-    lacking: Vec<bool>,
-}
-
-impl ExactKeys {
-    fn new(rows: &RecordBatch) -> Result<Self, LakeError> {
-        let said = match our_column(rows, columns::EXACT_KEY) {
-            Some(column) => {
-                let texts = arrow_cast::cast(column, &DataType::Utf8).doing("reading exact keys")?;
-                texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
-            }
-            None => Vec::new(),
-        };
-        Ok(Self { said, columns: Vec::new(), needed: Vec::new(), is_any_read: false, lacking: Vec::new() })
-    }
-
-    /// A column of the key was converted.
-    fn note(&mut self, name: &str, before: &ArrayRef, after: &ArrayRef, is_parsed: bool) {
-        self.columns.push((name.to_owned(), before.clone()));
-        self.is_any_read |= is_parsed;
-        if is_parsed || before.null_count() != after.null_count() {
-            self.needed.resize(before.len(), false);
-            self.lacking.resize(before.len(), false);
-            for row in 0..before.len() {
-                self.needed[row] |= before.is_valid(row) && (is_parsed || after.is_null(row));
-                self.lacking[row] |= before.is_valid(row) && after.is_null(row);
-            }
-        }
-    }
-
-    /// The rows, by `_seq`, that are in need of an exact form for nothing but being read.
-    fn read(&self, rows: &RecordBatch) -> Vec<i64> {
-        let Some(seqs) = our_column(rows, columns::SEQ).filter(|_| self.is_any_read) else { return Vec::new() };
-        let is_read =
-            |row: &usize| self.needed[*row] && !self.lacking[*row] && self.said.get(*row).is_none_or(Option::is_none);
-        (0..rows.num_rows()).filter(is_read).map(|row| seqs.as_primitive::<Int64Type>().value(row)).collect()
-    }
-
-    /// The exact forms; none if no row needs one.
-    fn finish(self, rows: &RecordBatch) -> Result<Option<ArrayRef>, LakeError> {
-        if self.needed.is_empty() && self.said.iter().all(Option::is_none) {
-            return Ok(None);
-        }
-        let options = FormatOptions::default();
-        let formatters = self.columns.iter().map(|(_, column)| ArrayFormatter::try_new(column, &options));
-        let formatters = formatters.collect::<Result<Vec<_>, _>>().doing("writing exact keys")?;
-        let exact = |row: usize| {
-            let said = self.said.get(row).cloned().flatten();
-            let is_needed = self.needed.get(row) == Some(&true);
-            if said.is_some() || !is_needed || self.columns.iter().any(|(_, column)| column.is_null(row)) {
-                return said;
-            }
-            let values = formatters.iter().map(|formatter| Value::from(formatter.value(row).to_string()));
-            Some(Value::Array(values.collect()).to_string())
-        };
-        let texts: StringArray = (0..rows.num_rows()).map(exact).collect();
-        Ok((texts.null_count() < texts.len()).then(|| Arc::new(texts) as ArrayRef))
-    }
 }
 
 #[derive(Default)]

@@ -222,7 +222,7 @@ fn fit_to(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeEr
 
 /// A name no other file has.
 pub(crate) fn new_path() -> String {
-    format!("part-{}.parquet", uuid::Uuid::new_v4())
+    format!("part-{}.parquet", rollcall_runtime::new_id())
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ impl ObjectStore for DurableDirectory {
         let temporary = self.temporary_name(&target);
         let hold = self.hold.clone();
         let is_entry = crate::layer::is_commit(location);
-        let written = tokio::task::spawn_blocking(move || {
+        let written = rollcall_runtime::blocking(move || {
             hold.as_ref().map_or(Ok(()), |hold| hold.check())?;
             let written = write_durably(&temporary, &target, &payload, create);
             if let Some(hold) = hold.filter(|_| is_entry && written.is_ok()) {

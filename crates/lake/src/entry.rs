@@ -6,7 +6,6 @@
 //! versions have no digest; none comes behind one that has.
 
 use bytes::Bytes;
-use chrono::Utc;
 use object_store::path::Path;
 
 use crate::{
@@ -40,9 +39,9 @@ impl Entry {
         actions: Vec<Action>,
         previous: Option<Digest>,
     ) -> Result<(Self, Bytes, String), LakeError> {
-        let commit_id = uuid::Uuid::new_v4().simple().to_string();
+        let commit_id = rollcall_runtime::new_id().simple().to_string();
         let info = CommitInfo {
-            timestamp: Utc::now().timestamp_millis(),
+            timestamp: rollcall_runtime::now().as_millis(),
             operation: operation.to_owned(),
             engine_info: concat!("rollcall/", env!("CARGO_PKG_VERSION")).to_owned(),
             rollcall_commit: commit_id.clone(),

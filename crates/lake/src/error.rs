@@ -122,7 +122,7 @@ impl<T> Doing<T> for Result<T, arrow_schema::ArrowError> {
     }
 }
 
-impl<T> Doing<T> for Result<T, tokio::task::JoinError> {
+impl<T> Doing<T> for Result<T, rollcall_runtime::Broken> {
     fn doing(self, doing: &'static str) -> Result<T, LakeError> {
         self.map_err(|error| LakeError::Task(format!("{doing}: {error}")))
     }

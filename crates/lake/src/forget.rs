@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
-
 use crate::{
     action::{Action, Remove},
     error::LakeError,
@@ -36,7 +34,7 @@ impl Table {
 }
 
 fn emptied(base: &Snapshot) -> Vec<Action> {
-    let now_ms = Utc::now().timestamp_millis();
+    let now_ms = rollcall_runtime::now().as_millis();
     let removed = base.files().map(|file| {
         let (path, deletion_timestamp) = (file.path.clone(), Some(now_ms));
         Action::remove(Remove { path, deletion_timestamp, data_change: true })

@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     path::Path as FilePath,
-    sync::{Arc, PoisonError, RwLock},
-    time::Instant,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures::future::try_join_all;
@@ -55,8 +57,11 @@ pub struct Lake {
     untold: Arc<Table>,
     audit: Arc<Table>,
     doubt: Option<Doubt>,
-    /// When the newest look at what others wrote began, and one such look at a time.
-    followed: tokio::sync::Mutex<Option<Instant>>,
+    /// How many looks had been asked for when the newest look at what others wrote began; one such
+    /// look at a time.
+    followed: tokio::sync::Mutex<u64>,
+    /// How often a look was asked for.
+    looks_asked: AtomicU64,
     _lock: Option<File>,
     hold: Option<Arc<Hold>>,
 }
@@ -168,6 +173,7 @@ impl Lake {
             audit,
             doubt,
             followed: tokio::sync::Mutex::default(),
+            looks_asked: AtomicU64::new(0),
             _lock: None,
             hold: None,
         })
@@ -190,12 +196,13 @@ impl Lake {
         if !self.is_shared() {
             return Ok(());
         }
-        let asked = Instant::now();
+        let asked = self.looks_asked.fetch_add(1, Ordering::AcqRel) + 1;
         let mut followed = self.followed.lock().await;
-        if followed.is_some_and(|begun| begun >= asked) {
+        if *followed >= asked {
             return Ok(());
         }
-        let begun = Instant::now();
+        // Whoever asked by now is served by this look.
+        let begun = self.looks_asked.load(Ordering::Acquire);
         self.find_tables().await?;
         let own = [&self.site_log, &self.contacts, &self.rhythms, &self.untold, &self.audit];
         let tables: Vec<Arc<Table>> = self.tables().into_values().chain(own.into_iter().cloned()).collect();
@@ -205,7 +212,7 @@ impl Lake {
         of_tables?;
         // Last: what a site's rows lack is in quarantine before they are anywhere else.
         follow_table(&self.quarantine).await?;
-        *followed = Some(begun);
+        *followed = begun;
         Ok(())
     }
 
@@ -377,7 +384,7 @@ async fn lake_id(store: &dyn ObjectStore, heads: &Heads) -> Result<String, LakeE
     if get_optional(store, &path).await?.is_none() {
         let id = match heads.lake.as_str() {
             "" if replay::files(store, &Path::from("rollcall/state")).await?.is_empty() => {
-                uuid::Uuid::new_v4().to_string()
+                rollcall_runtime::new_id().to_string()
             }
             "" => return Err(gone("is gone")),
             noted => noted.to_owned(),

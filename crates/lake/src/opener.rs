@@ -113,6 +113,6 @@ pub(crate) async fn follow_table(table: &Arc<Table>) -> Result<(), LakeError> {
 pub(crate) async fn runs_elsewhere(store: &dyn ObjectStore) -> Result<bool, LakeError> {
     let told: Vec<_> =
         store.list(Some(&Path::from("rollcall/relay"))).try_collect().await.doing("looking for nodes")?;
-    let alive = chrono::Utc::now() - chrono::TimeDelta::seconds(60);
+    let alive = rollcall_runtime::now().before(std::time::Duration::from_secs(60)).to_chrono();
     Ok(told.iter().any(|object| object.last_modified > alive))
 }

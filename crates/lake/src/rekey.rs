@@ -37,7 +37,7 @@ impl Table {
             let base = self.catch_up().await?;
             self.may_have_key(key).map_err(LakeError::Rows)?;
             let schema = TableSchema::new(base.schema().columns.clone(), key.to_vec());
-            let meta_data = meta_data_for(&schema, Some(&base.meta_data), chrono::Utc::now().timestamp_millis());
+            let meta_data = meta_data_for(&schema, Some(&base.meta_data), rollcall_runtime::now().as_millis());
             if matches!(self.put_entry(&base, "CHANGE KEY", vec![Action::meta_data(meta_data)]).await?, Put::Won) {
                 self.checkpoint_if_due();
                 return Ok(());

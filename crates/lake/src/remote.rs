@@ -31,7 +31,7 @@ pub fn store_at(address: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
 /// Tries whether the store refuses a put of what exists, also when several try at once: every
 /// commit relies on it. Leaves nothing behind.
 pub(crate) async fn probe(store: &dyn ObjectStore) -> Result<(), LakeError> {
-    let path = Path::from("rollcall/probe").join(uuid::Uuid::new_v4().to_string());
+    let path = Path::from("rollcall/probe").join(rollcall_runtime::new_id().to_string());
     let put = |racer: u8| {
         let payload = Bytes::from(vec![racer]);
         store.put_opts(&path, payload.into(), PutMode::Create.into())

@@ -194,7 +194,7 @@ pub(crate) async fn sound_checkpoint(
     let Some(bytes) = get_optional(store, &path).await? else { return Ok(None) };
     let told = get_optional(store, &checkpoint_digest_path(root, version)).await?;
     // Bytes from outside: the reader is known to panic on some that are malformed.
-    let read = tokio::task::spawn_blocking(move || match told {
+    let read = rollcall_runtime::blocking(move || match told {
         Some(told) if told != Digest::of(&bytes).to_string() => Err(LakeError::damaged("it is not what was written")),
         _ => checkpoint::read(version, bytes),
     });

@@ -5,13 +5,8 @@
 //! round; the last few are, with the commit that exchanges all of them and the schema. A reader
 //! sees the table before or after, never between.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use chrono::Utc;
+use rollcall_runtime::Instant;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     action::{Action, Remove},
@@ -93,7 +88,7 @@ impl Table {
         for file in base.files().filter(|file| !written.contains_key(&file.path)).cloned().collect::<Vec<_>>() {
             let bytes = self.get_data_file(&file).await?;
             let (old, new, name, of) = (base.schema().clone(), schema.clone(), column.to_owned(), file.clone());
-            let rewritten = tokio::task::spawn_blocking(move || {
+            let rewritten = rollcall_runtime::blocking(move || {
                 let mut writer = data_file::Writer::new(&new, Effort::Compaction)?;
                 for rows in data_file::stream(bytes, &old, None)? {
                     writer.write(&data_file::fit(&widen(&rows?, &name, kind)?, &new)?)?;
@@ -135,7 +130,7 @@ fn exchange(
     schema: &TableSchema,
     written: &HashMap<String, DataFile>,
 ) -> Result<Vec<Action>, LakeError> {
-    let now_ms = Utc::now().timestamp_millis();
+    let now_ms = rollcall_runtime::now().as_millis();
     let mut actions = vec![Action::meta_data(meta_data_for(schema, Some(&base.meta_data), now_ms))];
     for file in base.files() {
         let new = written.get(&file.path).ok_or_else(|| LakeError::damaged("a file was not written anew"))?;

@@ -72,7 +72,7 @@ pub(crate) async fn take_what_is_there(
     let Sound { opened, newest, behind } = replay::sound(store, root).await?;
     let mut snapshot = match opened {
         Some(opened) => opened.snapshot,
-        None => Snapshot::empty(meta_data_for(schema, None, chrono::Utc::now().timestamp_millis()))?,
+        None => Snapshot::empty(meta_data_for(schema, None, rollcall_runtime::now().as_millis()))?,
     };
     let (mut lost, mut next) = (Vec::new(), snapshot.version + 1);
     let mut digest = snapshot.digest;
@@ -104,7 +104,7 @@ pub(crate) async fn take_what_is_there(
     }
     if schema.columns.iter().any(|column| snapshot.schema().column(&column.name) != Some(column)) {
         // An entry of another table stood here.
-        let own = Snapshot::empty(meta_data_for(schema, None, chrono::Utc::now().timestamp_millis()))?;
+        let own = Snapshot::empty(meta_data_for(schema, None, rollcall_runtime::now().as_millis()))?;
         (snapshot.meta_data, snapshot.schema) = (own.meta_data, own.schema);
     }
     lost.extend(adopt(store, root, &mut snapshot).await?);
@@ -128,7 +128,7 @@ async fn adopt(store: &dyn ObjectStore, root: &Path, snapshot: &mut Snapshot) ->
         let (schema, read) = (snapshot.schema().clone(), bytes.clone());
         // Bytes from outside: the reader is known to panic on some that are malformed.
         let read =
-            tokio::task::spawn_blocking(move || data_file::read(read, &schema)).await.doing("reading a data file");
+            rollcall_runtime::blocking(move || data_file::read(read, &schema)).await.doing("reading a data file");
         let rows = match read.flatten() {
             Ok(batches) => batches.iter().map(|rows| rows.num_rows() as u64).sum(),
             Err(error) => {
@@ -158,7 +158,7 @@ pub(crate) async fn roll_back(store: &dyn ObjectStore, root: &Path, newest: u64)
         Some(opened) => opened.snapshot,
         None => {
             let schema = TableSchema::for_sites(Vec::new());
-            Snapshot::empty(meta_data_for(&schema, None, chrono::Utc::now().timestamp_millis()))?
+            Snapshot::empty(meta_data_for(&schema, None, rollcall_runtime::now().as_millis()))?
         }
     };
     (snapshot.version, snapshot.digest) = (newest.max(sound.newest), None);

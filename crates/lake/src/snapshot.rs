@@ -344,7 +344,7 @@ pub(crate) fn meta_data_for(schema: &TableSchema, before: Option<&MetaData>, now
     // Checkpoints are ours to take; no other engine may expire our cursors, so no retention of
     // transactions is set.
     MetaData {
-        id: before.map_or_else(|| uuid::Uuid::new_v4().to_string(), |before| before.id.clone()),
+        id: before.map_or_else(|| rollcall_runtime::new_id().to_string(), |before| before.id.clone()),
         format: crate::action::Format::parquet(),
         schema_string: schema.to_delta(),
         partition_columns: Vec::new(),

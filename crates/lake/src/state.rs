@@ -27,6 +27,7 @@ use crate::{
     compact::{CompactionLimits, CompactionReport, Fold},
     data_file::{self, Effort},
     error::{Doing, LakeError},
+    record_kind::RecordKind,
     schema::{Column, ColumnType, TableSchema},
     snapshot::{DataFile, Snapshot},
     table::{Put, Table},
@@ -73,7 +74,12 @@ impl StateView {
     }
 
     /// The record of this kind and id.
-    pub fn get(&self, kind: &str, id: &str) -> Option<&Arc<Record>> {
+    pub fn get<T>(&self, kind: RecordKind<T>, id: &str) -> Option<&Arc<Record>> {
+        self.find(kind.name(), id)
+    }
+
+    /// The same by the kind's name: of kinds that another version may have written.
+    pub fn find(&self, kind: &str, id: &str) -> Option<&Arc<Record>> {
         self.kinds.get(kind)?.get(id)
     }
 
@@ -83,8 +89,8 @@ impl StateView {
     }
 
     /// All records of a kind, by id.
-    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Arc<Record>> {
-        self.kinds.get(kind).into_iter().flat_map(OfKind::values)
+    pub fn of_kind<T>(&self, kind: RecordKind<T>) -> impl Iterator<Item = &Arc<Record>> {
+        self.kinds.get(kind.name()).into_iter().flat_map(OfKind::values)
     }
 
     /// What differs in this view from an older one, of a kind: each id with its record, none where
@@ -106,19 +112,20 @@ impl StateView {
     /// The next version of a thing with this value.
     pub fn next<T: Serialize>(
         &self,
-        kind: &str,
+        kind: RecordKind<T>,
         id: &str,
         value: &T,
         at: Timestamp,
         by: &str,
     ) -> Result<Record, LakeError> {
         let version = self.get(kind, id).map_or(1, |record| record.version + 1);
+        let kind = kind.name();
         let value = serde_json::to_string(value).map_err(LakeError::damaged)?.into();
         Ok(Record { kind: kind.into(), id: id.into(), version, value, at, by: by.into() })
     }
 
     fn take(&mut self, mut record: Record) {
-        let known = self.get(&record.kind, &record.id);
+        let known = self.find(&record.kind, &record.id);
         if known.is_some_and(|known| known.version >= record.version) {
             return;
         }
@@ -222,12 +229,12 @@ impl StateLog {
     }
 
     /// All versions of one record, oldest first. Reads the whole log.
-    pub async fn versions(&self, kind: &str, id: &str) -> Result<Vec<Record>, LakeError> {
+    pub async fn versions<T>(&self, kind: RecordKind<T>, id: &str) -> Result<Vec<Record>, LakeError> {
         let snapshot = self.table().snapshot();
         let mut found = Vec::new();
         for file in snapshot.files() {
             let records = self.0.records(&snapshot, file).await?;
-            found.extend(records.into_iter().filter(|record| &*record.kind == kind && &*record.id == id));
+            found.extend(records.into_iter().filter(|record| &*record.kind == kind.name() && &*record.id == id));
         }
         found.sort_by_key(|record| record.version);
         found.dedup_by_key(|record| record.version);
@@ -288,7 +295,7 @@ impl StateLog {
         if !std::mem::replace(&mut waiting.is_committed, true) {
             // A task of its own: who asked for a change may stop waiting, the others' are committed
             // all the same.
-            tokio::spawn(self.0.clone().commit_all());
+            rollcall_runtime::spawn(self.0.clone().commit_all());
         }
     }
 }
@@ -406,7 +413,7 @@ impl Inner {
         read: &mut HashSet<String>,
     ) -> Result<bool, LakeError> {
         let batch = encode(records)?;
-        let now_ms = chrono::Utc::now().timestamp_millis();
+        let now_ms = rollcall_runtime::now().as_millis();
         let (bytes, file) = data_file::write(data_file::new_path(), base.schema(), &[batch], Effort::Ingest, now_ms)?;
         self.table.put_data_file(bytes, &file).await?;
         let _committing = self.table.committing.lock().await;

@@ -1,5 +1,7 @@
 //! One Delta table: opening, following, committing.
 
+mod checkpointing;
+
 use std::{
     collections::HashSet,
     sync::{
@@ -10,14 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use chrono::Utc;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use rollcall_types::{Epoch, SiteNumber};
 
 use crate::{
     action::{Action, Remove},
     aside::Aside,
-    checkpoint,
     clean::Unwanted,
     clock::BootClock,
     counts::{Counters, TableCounts},
@@ -76,12 +76,6 @@ pub(crate) enum Put {
 /// A commit must land within this time of the last read of the log: then no entry it could
 /// overwrite was cleaned up.
 const STALE_AFTER: Duration = Duration::from_secs(600);
-/// A checkpoint is due after this much log …
-const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
-/// … or this many entries.
-const CHECKPOINT_ENTRIES: u64 = 1000;
-/// Removed files are listed in checkpoints for this long; vacuum deletes them long before.
-const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 impl Table {
     /// What this process did to the table since it opened it.
@@ -133,7 +127,7 @@ impl Table {
         if let Some(table) = Self::open(store.clone(), root.clone(), clock.clone()).await? {
             return Ok(table);
         }
-        let now_ms = Utc::now().timestamp_millis();
+        let now_ms = rollcall_runtime::now().as_millis();
         let actions = [Action::protocol(), Action::meta_data(meta_data_for(schema, None, now_ms))];
         let (_, body, _) = Entry::write("CREATE TABLE", actions.into(), Some(Entry::beginning(&root)))?;
         put_if_absent(store.as_ref(), &replay::entry_path(&root, 0), body).await?;
@@ -329,8 +323,8 @@ impl Table {
         let mut base = self.snapshot();
         let schema = base.schema().clone();
         let rows = data_file::fit(&rows, &schema)?;
-        let now_ms = Utc::now().timestamp_millis();
-        let written = tokio::task::spawn_blocking(move || {
+        let now_ms = rollcall_runtime::now().as_millis();
+        let written = rollcall_runtime::blocking(move || {
             data_file::write(data_file::new_path(), &schema, &[rows], Effort::Ingest, now_ms)
         });
         let (bytes, file) = written.await.doing("writing rows")??;
@@ -358,8 +352,8 @@ impl Table {
             let base = self.catch_up().await?;
             let schema = base.schema().clone();
             let rows = data_file::fit(&rows, &schema)?;
-            let now_ms = Utc::now().timestamp_millis();
-            let written = tokio::task::spawn_blocking(move || {
+            let now_ms = rollcall_runtime::now().as_millis();
+            let written = rollcall_runtime::blocking(move || {
                 data_file::write(data_file::new_path(), &schema, &[rows], Effort::Compaction, now_ms)
             });
             let (bytes, file) = written.await.doing("writing rows")??;
@@ -413,7 +407,7 @@ impl Table {
         let _committing = self.committing.lock().await;
         for _ in 0..crate::append::COMMIT_ATTEMPTS {
             let base = self.snapshot();
-            let now_ms = Utc::now().timestamp_millis();
+            let now_ms = rollcall_runtime::now().as_millis();
             let known = paths.iter().filter(|path| base.files.contains_key(path.as_str()));
             let remove = |path: &String| {
                 Action::remove(Remove { path: path.clone(), deletion_timestamp: Some(now_ms), data_change: true })
@@ -435,7 +429,7 @@ impl Table {
         for _ in 0..crate::append::COMMIT_ATTEMPTS {
             let base = self.snapshot();
             let Some(wider) = base.schema().merged(&schema.columns) else { return Ok(()) };
-            let now_ms = Utc::now().timestamp_millis();
+            let now_ms = rollcall_runtime::now().as_millis();
             let meta_data = meta_data_for(&wider, Some(&base.meta_data), now_ms);
             if matches!(self.put_entry(&base, "ADD COLUMNS", vec![Action::meta_data(meta_data)]).await?, Put::Won) {
                 return Ok(());
@@ -457,48 +451,6 @@ impl Table {
     pub(crate) async fn get_data_file(&self, file: &DataFile) -> Result<Bytes, LakeError> {
         get_data_file(self.store.as_ref(), &self.root, file).await
     }
-
-    /// Takes a checkpoint in the background when enough log has gathered since the last.
-    pub fn checkpoint_if_due(self: &Arc<Self>) {
-        let due = {
-            let live = self.live();
-            live.log_bytes >= CHECKPOINT_BYTES || live.log_entries >= CHECKPOINT_ENTRIES
-        };
-        if due && self.set_aside().is_none() && !self.checkpointing.swap(true, Ordering::AcqRel) {
-            let table = self.clone();
-            tokio::spawn(async move {
-                let outcome = table.checkpoint().await;
-                *table.checkpointed.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-                table.checkpointing.store(false, Ordering::Release);
-            });
-        }
-    }
-
-    /// How the last checkpoint taken in the background ended, once. After one that failed the log
-    /// stays longer.
-    pub fn take_checkpointed(&self) -> Option<Result<(), LakeError>> {
-        self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Writes a checkpoint of the newest version; none if this node fell so far behind that its
-    /// newest may be long outdated.
-    pub async fn checkpoint(&self) -> Result<(), LakeError> {
-        let (snapshot, log_bytes, log_entries) = {
-            let mut live = self.live();
-            let horizon = (Utc::now() - TOMBSTONES_KEPT).timestamp_millis();
-            let removed = live.snapshot.removed.iter().filter(|(_, removed)| **removed >= horizon);
-            live.snapshot.removed = removed.map(|(path, removed)| (path.clone(), *removed)).collect();
-            (live.snapshot.clone(), live.log_bytes, live.log_entries)
-        };
-        if self.is_stale() {
-            return Ok(());
-        }
-        checkpoint::put(self.store.as_ref(), &self.root, snapshot, PutMode::Create).await?;
-        let mut live = self.live();
-        live.log_bytes = live.log_bytes.saturating_sub(log_bytes);
-        live.log_entries = live.log_entries.saturating_sub(log_entries);
-        Ok(())
-    }
 }
 
 /// The bytes of a data file of the table at `root`, as they were written.
@@ -509,7 +461,7 @@ pub(crate) async fn get_data_file(store: &dyn ObjectStore, root: &Path, file: &D
     let Some(digest) = file.digest else { return Ok(bytes) };
     // It may be long: not on the threads that serve sites.
     let hashed = bytes.clone();
-    let found = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.doing("checking a data file")?;
+    let found = rollcall_runtime::blocking(move || Digest::of(&hashed)).await.doing("checking a data file")?;
     if found == digest { Ok(bytes) } else { Err(damaged("it is not what was written")) }
 }
 

@@ -4,6 +4,7 @@
 //! What goes wrong again and again is said once a minute, with a count: a full disk is one line,
 //! not a hundred.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 mod generate;
 mod repeated;

@@ -176,6 +176,12 @@ impl Image {
         &self.rows
     }
 
+    /// How many rows the table has; deleted ones do not count.
+    pub fn count(&self) -> usize {
+        let operations = self.rows.column(1).as_string::<i32>();
+        (0..self.rows.num_rows()).filter(|row| operations.value(*row) != "D").count()
+    }
+
     /// What was published behind a position.
     pub fn behind(&self, after: Seq) -> RecordBatch {
         let from = seqs(&self.rows).values().partition_point(|seq| seq.unsigned_abs() <= after.0);

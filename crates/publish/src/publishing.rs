@@ -11,7 +11,6 @@ use rollcall_lake::{
     Conformed, HQ_EPOCH, LakeError, Part, PartOutcome, SiteClock, StateView, Table, TableSchema, conform,
 };
 use rollcall_types::{ChainHash, HQ_SITE, Seq, SiteId, SiteNumber, TableName, Timestamp, columns, hq_identifier};
-use tokio::task::block_in_place;
 
 use rollcall_books::definitions::{
     AtStores, Counts, DEFINITION, Definition, PUBLICATION, Publication, definitions, publications,
@@ -78,7 +77,8 @@ async fn try_publish(publisher: &Publisher, request: &Request) -> Result<Option<
     }
     let is_redefined = before.as_ref() != Some(&definition);
     // A large table takes its time; sites are served meanwhile.
-    let worked_out = block_in_place(|| WorkedOut::new(publisher, request, &definition, schema, image, is_redefined))?;
+    let worked_out =
+        rollcall_runtime::in_place(|| WorkedOut::new(publisher, request, &definition, schema, image, is_redefined))?;
     let (previous, counts) = (image.version, worked_out.changes.counts);
     let version = Seq(previous.0 + counts.changes());
     let outcome = Outcome {

@@ -18,7 +18,7 @@ use std::{
 use chrono::{NaiveDateTime, TimeDelta, TimeZone};
 use chrono_tz::Tz;
 use rollcall_books::definitions::{Counts, DEFINITION, Definition, definitions};
-use rollcall_lake::{LakeError, Record, StateView};
+use rollcall_lake::{LakeError, Record, RecordKind, StateView};
 use rollcall_registry::{HqError, SiteRecord};
 use rollcall_types::{Seq, SiteId, TableName, Timestamp};
 use rollcall_wire::proto::Due;
@@ -33,7 +33,7 @@ pub use self::{
     scheduling::schedule,
 };
 
-const KIND: &str = "scheduled";
+const SCHEDULED: RecordKind<Scheduled> = RecordKind::new("scheduled");
 /// What is withdrawn so long before its time has taken effect nowhere, however wrong a site's clock
 /// is.
 const CLOCK_MARGIN_MICROS: i64 = 24 * 3_600_000_000;
@@ -114,7 +114,7 @@ fn instant(at: NaiveDateTime, zone: Tz) -> Timestamp {
 
 /// All of them, those of one table in their order.
 pub fn all(view: &StateView) -> Vec<Scheduled> {
-    view.of_kind(KIND).filter_map(|record| record.parse().ok()).collect()
+    view.of_kind(SCHEDULED).filter_map(|record| record.parse().ok()).collect()
 }
 
 /// Those that are being prepared, or whose time has not come everywhere, as this node knows them.
@@ -133,7 +133,7 @@ fn waiting(publisher: &Publisher) -> Arc<Vec<Scheduled>> {
 /// anything.
 pub fn refresh(publisher: &Publisher) -> bool {
     let view = publisher.registry.lake.state().view();
-    let changes = view.of_kind(KIND).map(|record| record.version).sum();
+    let changes = view.of_kind(SCHEDULED).map(|record| record.version).sum();
     let mut known = publisher.tables.waiting.lock().unwrap_or_else(PoisonError::into_inner);
     if known.changes == changes {
         return false;
@@ -213,7 +213,7 @@ async fn change(
         .lake
         .state()
         .update(|view| {
-            let known = view.get(KIND, &scheduled.id()).map(|record| record.parse::<Scheduled>()).transpose()?;
+            let known = view.get(SCHEDULED, &scheduled.id()).map(|record| record.parse::<Scheduled>()).transpose()?;
             if known.is_none_or(|known| known.state != scheduled.state) {
                 return Err(HqError::Invalid(format!(
                     "{} of {} is not what it was a moment ago: look again",
@@ -221,7 +221,7 @@ async fn change(
                 )));
             }
             let changed = Scheduled { state: state.clone(), ..scheduled.clone() };
-            let mut records = vec![view.next(KIND, &scheduled.id(), &changed, now, by)?];
+            let mut records = vec![view.next(SCHEDULED, &scheduled.id(), &changed, now, by)?];
             if restate && let Some(definition) = definitions(view).remove(&scheduled.table) {
                 let again = Definition { restated: definition.restated + 1, ..definition };
                 records.push(view.next(DEFINITION, scheduled.table.as_str(), &again, now, by)?);

@@ -13,7 +13,7 @@ use std::{
 use arrow_schema::Schema;
 use prost::Message;
 use ring::digest;
-use rollcall_lake::StateView;
+use rollcall_lake::{RecordKind, StateView};
 use rollcall_query::Audience;
 use rollcall_types::{SiteId, TableName, Timestamp};
 use rollcall_wire::proto::{self, Captured};
@@ -26,7 +26,7 @@ use crate::{
     tables::{self, check_attributes},
 };
 
-const KIND: &str = "settings";
+const SETTINGS: RecordKind<Option<Rule>> = RecordKind::new("settings");
 /// A site asked less often than this many of HQ's own intervals would always look behind.
 const SLOWEST_BEACON: u32 = 3;
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -263,12 +263,12 @@ fn understood(publisher: &Publisher, rule: &Rule) -> Result<Audience, HqError> {
 /// Takes over what was said since, here or at another node; true if that is anything.
 pub fn refresh(publisher: &Publisher) -> bool {
     let view = publisher.registry.lake.state().view();
-    let changes = view.of_kind(KIND).map(|record| record.version).sum();
+    let changes = view.of_kind(SETTINGS).map(|record| record.version).sum();
     if publisher.settings.rules().changes == changes {
         return false;
     }
     let mut all = Vec::new();
-    for record in view.of_kind(KIND) {
+    for record in view.of_kind(SETTINGS) {
         let rule = record.parse::<Option<Rule>>().map_err(HqError::from);
         match rule.and_then(|rule| rule.map(|rule| Ok((understood(publisher, &rule)?, rule))).transpose()) {
             Ok(Some((to, rule))) => all.push(Known { name: record.id.to_string(), rule, to }),
@@ -329,10 +329,10 @@ pub async fn set(publisher: &Publisher, name: &str, rule: Option<&Rule>, by: &st
     }
     let now: Timestamp = publisher.registry.now();
     let change = |view: &StateView| {
-        let known = view.get(KIND, name).map(|record| record.parse::<Option<Rule>>()).transpose()?.flatten();
+        let known = view.get(SETTINGS, name).map(|record| record.parse::<Option<Rule>>()).transpose()?.flatten();
         match (rule, known) {
             (None, None) => Err(HqError::NotFound(format!("there is no rule {name}"))),
-            _ => Ok((vec![view.next(KIND, name, &rule, now, by)?], ())),
+            _ => Ok((vec![view.next(SETTINGS, name, &rule.cloned(), now, by)?], ())),
         }
     };
     publisher.registry.lake.state().update(change).await?;

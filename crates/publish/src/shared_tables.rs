@@ -42,6 +42,8 @@ use crate::{
 /// The column of a shared table that says who made a version of a row, see
 /// [`rollcall_types::shared::Version`]. Sites do not get it.
 pub const ORIGIN: &str = "_origin";
+/// How often it is looked for edits.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Edits decided on in one commit.
 const ROUND_MAX: usize = 2_000;
 /// A published row is at most so wide.
@@ -51,7 +53,7 @@ const LATE: Duration = Duration::from_secs(20 * 60);
 
 /// What this node looked at.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// By shared table: how far its edits were: the log's version, and when HQ had heard of the
     /// newest.
     tables: HashMap<TableName, (u64, Timestamp)>,
@@ -62,8 +64,27 @@ pub struct Seen {
 /// So long it is told that edits are in doubt, unless the site's clock is off still.
 const DOUBT_TOLD: Duration = Duration::from_secs(15 * 60);
 
+/// Decides on what sites change in shared tables, until the node stops. Much of that takes its
+/// time; nothing else waits for it.
+pub async fn run(publisher: Arc<Publisher>) {
+    let (mut timer, mut seen) = (tokio::time::interval(LOOK_EVERY), Seen::default());
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = publisher.registry.stop.cancelled() => return,
+            // Whether this node acts is looked at when the time has come: as a condition of waiting
+            // it would be for once and all.
+            _ = timer.tick() => {
+                if publisher.registry.is_acting() {
+                    look(&publisher, &mut seen).await;
+                }
+            }
+        }
+    }
+}
+
 /// Decides on what sites changed since, in every shared table.
-pub async fn look(publisher: &Arc<Publisher>, seen: &mut Seen) {
+pub(crate) async fn look(publisher: &Arc<Publisher>, seen: &mut Seen) {
     for (name, known) in publisher.tables.all() {
         // Where sharing has ended, edits that were made before still come.
         if known.definition().shared.is_none() && !known.was_shared() {

@@ -21,7 +21,7 @@ use rollcall_query::{Audience, Extras, QueryError, Question, SiteAudience};
 use rollcall_registry::{HqError, SiteRecord, Sites, facts::Applied, sessions::Session};
 use rollcall_types::{Epoch, HQ_SITE, Seq, SiteId, SiteNumber, TableName, columns};
 use rollcall_wire::proto::WantedTable;
-use tokio::{sync::watch, task::block_in_place};
+use tokio::sync::watch;
 
 use crate::{
     fetch::Encoded,
@@ -355,7 +355,7 @@ pub(crate) async fn read_behind(
         // The history is longer than the table: it is never in memory as a whole.
         if is_last || rows >= FOLDED_ROWS {
             // A large table takes its time; sites are served meanwhile.
-            let folded = block_in_place(|| image.as_ref().unwrap_or(base).with(&pending, schema));
+            let folded = rollcall_runtime::in_place(|| image.as_ref().unwrap_or(base).with(&pending, schema));
             let mut folded = folded.map_err(failed)?;
             note_made(&mut folded, &pending)?;
             image = Some(folded);

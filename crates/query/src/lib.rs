@@ -5,6 +5,7 @@
 //! not in a table of its own (the roster, the roll) as record batches. This crate knows nothing of
 //! sites' connections, and it only reads.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 mod audience;
 mod catalogue;

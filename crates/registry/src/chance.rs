@@ -1,20 +1,13 @@
 //! Random bytes, and digests of secrets.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ring::{
-    digest::{SHA256, digest},
-    rand::{SecureRandom, SystemRandom},
-};
+use ring::digest::{SHA256, digest};
 
 use crate::error::HqError;
 
-/// Bytes that nobody can guess, from the system.
+/// Bytes that nobody can guess.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], HqError> {
-    let mut bytes = [0; N];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| HqError::Certificate("no randomness from the system".to_owned()))?;
-    Ok(bytes)
+    rollcall_runtime::random().map_err(|error| HqError::Certificate(error.to_string()))
 }
 
 /// What is kept of a token. Tokens are long and random, so a plain hash is enough.

@@ -1,11 +1,12 @@
 //! Places of callers by address, and callers turned away for want of one: people hear of it while
 //! it lasts.
 
+use rollcall_runtime::Instant;
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::Semaphore;

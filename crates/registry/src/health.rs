@@ -6,9 +6,10 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use rollcall_runtime::Instant;
 use rollcall_types::{Timestamp, describe};
 
 use crate::{hq_clock::HqClock, sessions::Sessions};

@@ -79,7 +79,7 @@ impl Inner {
 impl HqClock {
     /// A clock that begins with the machine's, but not before HQ's last sign of life.
     pub fn new(boot: BootClock, last: Option<Timestamp>) -> Self {
-        Self::with_wall(boot, Box::new(|| chrono::Utc::now().into()), last)
+        Self::with_wall(boot, Box::new(rollcall_runtime::now), last)
     }
 
     fn with_wall(boot: BootClock, wall: Box<dyn Fn() -> Timestamp + Send + Sync>, last: Option<Timestamp>) -> Self {

@@ -1,6 +1,6 @@
 //! Invitations: single-use tokens by which a store's database joins as a site.
 
-use rollcall_lake::StateView;
+use rollcall_lake::{RecordKind, StateView};
 use rollcall_types::{SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The kind of the records of invitations.
-pub const INVITATION: &str = "invitation";
+pub const INVITATION: RecordKind<InvitationRecord> = RecordKind::new("invitation");
 
 /// An invitation as it is kept: by the hash of its secret, without the token.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -14,13 +14,13 @@ use std::{
     time::Duration,
 };
 
-use rollcall_lake::{LakeError, Record, StateView};
+use rollcall_lake::{LakeError, Record, RecordKind, StateView};
 use rollcall_types::describe;
 use serde::{Deserialize, Serialize};
 
 use crate::{error::HqError, registry::Registry};
 
-const LEASE: &str = "lease";
+const LEASE: RecordKind<Holder> = RecordKind::new("lease");
 const WATCH: &str = "watch";
 /// How often the lease is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -98,6 +98,7 @@ pub(crate) async fn run(registry: &Registry, leader: &dyn Leader) {
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = registry.stop.cancelled() => return,
             _ = timer.tick() => {}
         }

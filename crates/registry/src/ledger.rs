@@ -17,11 +17,13 @@ use std::{
 
 use rollcall_lake::Lake;
 use rollcall_roll::Verdict;
+use rollcall_runtime::Instant;
 use rollcall_types::{Cause, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::presence::Presence;
 pub use self::presence::PresenceRecord;
+pub(crate) use self::presence::STORED_AGE_MAX;
 use crate::{
     facts::{Applied, SiteFact},
     known_clock::KnownClock,
@@ -33,7 +35,7 @@ use crate::{
 /// A site that comes with more changes than this catches up.
 pub const BACKLOG_MIN: u64 = 1000;
 /// A site heard less than this ago is alive and will be heard again.
-const ALIVE: Duration = Duration::from_secs(60);
+pub(crate) const ALIVE: Duration = Duration::from_secs(60);
 /// A site heard less than this ago still reports, though its beacons be few.
 const HEARD_LATELY: Duration = Duration::from_secs(180);
 
@@ -85,6 +87,17 @@ pub struct Ledger {
     sites: Mutex<HashMap<SiteId, Box<Presence>>>,
     finished_hours: Mutex<Vec<ContactHour>>,
     unknown_senders: Mutex<BTreeMap<String, Timestamp>>,
+    began: Began,
+}
+
+/// When this node began to hear.
+#[derive(Debug)]
+struct Began(Instant);
+
+impl Default for Began {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 impl Ledger {
@@ -94,8 +107,8 @@ impl Ledger {
     }
 
     /// Takes what was remembered from before a restart.
-    pub fn restore(&self, site: SiteId, remembered: PresenceRecord) {
-        self.sites().insert(site, Box::new(Presence::restored(remembered)));
+    pub fn restore(&self, site: SiteId, remembered: PresenceRecord, stored_at: Timestamp) {
+        self.sites().insert(site, Box::new(Presence::restored(remembered, stored_at)));
     }
 
     /// Who signed the certificate that each site came with last.
@@ -142,6 +155,24 @@ impl Ledger {
     /// How far a site's changes are confirmed.
     pub fn confirmed_through(&self, site: &SiteId) -> Seq {
         self.sites().get(site).map_or(Seq(0), |presence| presence.now.confirmed)
+    }
+
+    /// Whether anything was heard of a site in this time.
+    pub fn is_heard(&self, site: &SiteId, now: Timestamp, within: Duration) -> bool {
+        let heard = self.sites().get(site).and_then(|presence| presence.now.last_heard);
+        heard.is_some_and(|heard| now.since(heard) < within)
+    }
+
+    /// Whether a site is missed: it said no goodbye, and was not heard in this time, all of which
+    /// this node could hear.
+    pub fn is_missed(&self, site: &SiteId, now: Timestamp, within: Duration) -> bool {
+        let said_goodbye = self.sites().get(site).is_some_and(|presence| presence.now.said_goodbye);
+        self.began.0.elapsed() > within && !said_goodbye && !self.is_heard(site, now, within)
+    }
+
+    /// Whether it was turned away, or turned HQ away, and no session was taken since.
+    pub fn is_refused(&self, site: &SiteId) -> bool {
+        self.sites().get(site).is_some_and(|presence| presence.now.refused.is_some())
     }
 
     /// Sites that are heard and state manifests: since when they are connected, and when they were
@@ -192,11 +223,12 @@ impl Ledger {
     /// not at every beacon.
     pub fn unstored(&self, now: Timestamp, all: bool) -> Vec<(SiteId, PresenceRecord)> {
         let sites = self.sites();
-        sites
-            .iter()
-            .filter(|(_, presence)| (all || presence.is_worth_storing(now)) && presence.is_unstored())
-            .map(|(site, presence)| (site.clone(), presence.now.clone()))
-            .collect()
+        let unstored =
+            sites.iter().filter(|(_, presence)| (all || presence.is_worth_storing(now)) && presence.is_unstored(now));
+        let mut records: Vec<_> = unstored.map(|(site, presence)| (site.clone(), presence.now.clone())).collect();
+        // The order in a file follows from what is in it.
+        records.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        records
     }
 
     /// Whether a site said goodbye, was turned away, or is so no more, and that is not stored.
@@ -219,11 +251,11 @@ impl Ledger {
     }
 
     /// Notes that these records are stored.
-    pub fn stored(&self, records: &[(SiteId, PresenceRecord)]) {
+    pub fn stored(&self, records: &[(SiteId, PresenceRecord)], now: Timestamp) {
         let mut sites = self.sites();
         for (site, remembered) in records {
             if let Some(presence) = sites.get_mut(site) {
-                presence.note_stored(remembered);
+                presence.note_stored(remembered, now);
             }
         }
     }
@@ -236,6 +268,7 @@ impl Ledger {
                 hours.extend(presence.take_hour().map(|(start, minutes)| (site.clone(), start, minutes)));
             }
         }
+        hours.sort_unstable();
         hours
     }
 

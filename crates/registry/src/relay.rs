@@ -12,12 +12,13 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use rollcall_lake::LakeError;
+use rollcall_runtime::Instant;
 use rollcall_types::{SiteId, Timestamp, describe};
 use serde::{Deserialize, Serialize};
 
@@ -89,8 +90,8 @@ fn root() -> Path {
 impl Relay {
     /// The part of a node that starts now; `address` is where sites reach it, empty if not known.
     pub fn new(store: Arc<dyn ObjectStore>, address: String) -> Self {
-        let started = chrono::Utc::now().timestamp_millis();
-        let node = format!("{started:014}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let started = rollcall_runtime::now().as_millis();
+        let node = format!("{started:014}-{}", &rollcall_runtime::new_id().simple().to_string()[..8]);
         Self {
             store,
             node,
@@ -209,7 +210,7 @@ impl Relay {
         let mut found: Vec<_> = listed.try_collect().await.map_err(failed)?;
         found.sort_by(|left, right| left.location.cmp(&right.location));
         let newest = found.last().cloned();
-        let kept = chrono::Utc::now() - KEPT;
+        let kept = rollcall_runtime::now().before(KEPT).to_chrono();
         if newest.as_ref().is_none_or(|newest| newest.last_modified < kept) && (is_first || is_gone) {
             // Nobody needs what a node told that is long gone.
             self.clear(node, found.into_iter().map(|object| object.location).collect()).await;
@@ -235,7 +236,7 @@ impl Relay {
         if let Some(other) = lock(&self.others).get_mut(node) {
             let now = Instant::now();
             // Of what was there before this node came, only its age tells whether the other lives.
-            let age = (chrono::Utc::now() - newest.last_modified).to_std().unwrap_or_default();
+            let age = rollcall_runtime::now().since(newest.last_modified.into());
             other.heard = if is_first { now.checked_sub(age).unwrap_or(now) } else { now };
             other.read = Some(newest.location);
             if let Some(last) = told.last() {
@@ -304,6 +305,7 @@ async fn tell(registry: &Registry, relay: &Relay) {
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for number in 1.. {
         tokio::select! {
+            biased;
             () = registry.stop.cancelled() => break,
             _ = timer.tick() => {}
         }
@@ -317,6 +319,7 @@ async fn hear(registry: &Registry, relay: &Relay) {
     let mut looked = Instant::now();
     loop {
         tokio::select! {
+            biased;
             () = registry.stop.cancelled() => return,
             _ = timer.tick() => {}
         }

@@ -11,10 +11,11 @@ mod tests;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use imbl::OrdMap;
-use rollcall_lake::{Lake, LakeError, Record, StateView};
+use rollcall_lake::{Lake, LakeError, Record, RecordKind, StateView};
 use rollcall_types::{Epoch, SiteId, Timestamp, nearest};
 
 pub use self::{
@@ -30,9 +31,12 @@ pub use self::{
 use crate::error::HqError;
 
 /// The kind of the records of sites.
-pub const SITE: &str = "site";
+pub const SITE: RecordKind<SiteRecord> = RecordKind::new("site");
 /// The kind of the record that says which number the next new site gets.
-pub const COUNTER: &str = "counter";
+pub const COUNTER: RecordKind<u32> = RecordKind::new("counter");
+
+/// A closure is declared for so long at most: longer ones are slips, and nobody is missed in them.
+const CLOSED_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// The roster as kept in the lake's state log.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ impl Roster {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if !parsed.0.is_same(&view) {
             let mut all: Option<Sites> = None;
-            for (id, record) in view.changed_since(&parsed.0, SITE) {
+            for (id, record) in view.changed_since(&parsed.0, SITE.name()) {
                 let Ok(id) = SiteId::new(id) else { continue };
                 let all = all.get_or_insert_with(|| (*parsed.1).clone());
                 match record.and_then(|record| record.parse().ok()) {
@@ -184,6 +188,12 @@ impl Roster {
         if closure.until <= now || closure.until <= closure.from {
             return Err(invalid("a closure must end, and in the future"));
         }
+        if closure.until.since(now) > CLOSED_MAX {
+            return Err(invalid(format!(
+                "{} is more than a year away: declare what is known, or retire a site that does not open again",
+                closure.until.for_people()
+            )));
+        }
         let by = closure.by.clone();
         self.change(site, &by, now, |record| {
             record.closures.retain(|known| known.until > now);
@@ -203,7 +213,7 @@ struct Numbers {
 impl Numbers {
     /// Those that no site of this view has.
     fn new(view: &StateView) -> Result<Self, LakeError> {
-        let next = view.get(COUNTER, SITE).map(|record| record.parse::<u32>()).transpose()?.unwrap_or(1);
+        let next = view.get(COUNTER, SITE.name()).map(|record| record.parse::<u32>()).transpose()?.unwrap_or(1);
         Ok(Self { next, first: next })
     }
 
@@ -216,6 +226,6 @@ impl Numbers {
 
     /// The record that says which number is next; none if none was given out.
     fn record(&self, view: &StateView, now: Timestamp, by: &str) -> Result<Option<Record>, LakeError> {
-        (self.next != self.first).then(|| view.next(COUNTER, SITE, &self.next, now, by)).transpose()
+        (self.next != self.first).then(|| view.next(COUNTER, SITE.name(), &self.next, now, by)).transpose()
     }
 }

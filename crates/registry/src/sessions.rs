@@ -189,9 +189,9 @@ impl Sessions {
     /// Cuts off sites that are not on the roster with the key they came with.
     pub fn cut_strangers(&self, is_known: impl Fn(&Session) -> bool) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for session in open.values().filter(|session| !is_known(session)) {
-            session.over.cancel();
-        }
+        let mut strangers: Vec<_> = open.values().filter(|session| !is_known(session)).collect();
+        strangers.sort_unstable_by(|one, other| one.site.cmp(&other.site));
+        strangers.into_iter().for_each(|session| session.over.cancel());
     }
 
     /// Cuts a site off.

@@ -79,6 +79,8 @@ pub enum Condition {
     Restated,
     /// Values do not fit the column's type at HQ.
     Misfit,
+    /// A table of its has lost a column.
+    ColumnGone,
 }
 
 impl std::fmt::Display for Kind {
@@ -113,6 +115,7 @@ impl std::fmt::Display for Condition {
             Self::NewLife => "new-life",
             Self::Restated => "restated",
             Self::Misfit => "misfit",
+            Self::ColumnGone => "column-gone",
             Self::Quarantined => "quarantined",
             Self::Quota => "quota",
         })
@@ -128,6 +131,7 @@ impl Condition {
             Self::Quarantined | Self::Quota => Cause::RowsNotTaken,
             Self::CloneOrRewind | Self::NewLife => Cause::CloneOrRewind,
             Self::Misfit => Cause::Misfit,
+            Self::ColumnGone => Cause::ColumnGone,
             Self::Behind => Cause::Backlog,
             Self::Manifest | Self::Loss | Self::Restated => Cause::Mismatch,
             Self::Clock => Cause::Clock,

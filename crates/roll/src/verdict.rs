@@ -67,10 +67,9 @@ impl Watch {
         if site.retired {
             return Some(verdict(SiteState::Retired, None, None));
         }
-        for condition in [Condition::CloneOrRewind, Condition::Refused] {
-            if trouble.conditions.contains_key(&condition) {
-                return Some(verdict(SiteState::Silent, last_heard, Some(condition.cause())));
-            }
+        let is_so = |condition: &Condition| trouble.conditions.contains_key(condition);
+        if let Some(condition) = [Condition::CloneOrRewind, Condition::Refused].into_iter().find(is_so) {
+            return Some(verdict(SiteState::Silent, last_heard, Some(condition.cause())));
         }
         if self.clock.calendar(site.calendar).closed_until(self.now).is_some() {
             return Some(verdict(SiteState::DeclaredClosed, last_heard, Some(Cause::Closed)));

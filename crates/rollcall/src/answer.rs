@@ -115,7 +115,7 @@ fn write_file(body: impl Read, format: SqlFormat, path: &Path) -> anyhow::Result
             name.push(".coverage.json");
             let name = PathBuf::from(name);
             let mut written = beside(&name)?;
-            written.write_all(&serde_json::to_vec(&coverage)?)?;
+            written.write_all(coverage.to_json()?.as_bytes())?;
             Some((written, name))
         }
         None => None,

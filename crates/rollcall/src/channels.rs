@@ -89,6 +89,12 @@ pub(crate) fn run(args: ChannelsArgs) -> anyhow::Result<ExitCode> {
             };
             let channel: Value = serde_json::from_str(&text).context("the description of a channel is JSON")?;
             let answer: Value = Client::find(&hq)?.put(&format!("/api/channels/{name}"), &channel)?;
+            if answer["sites_matching"] == 0 && channel["match"].as_object().is_some_and(|wanted| !wanted.is_empty()) {
+                eprintln!(
+                    "WARNING: no site has {}: is it misspelt? Nobody is notified of sites there. `rollcall roster` shows the attributes",
+                    channel["match"]
+                );
+            }
             for (column, sites) in answer["sites_without"].as_object().into_iter().flatten() {
                 eprintln!("{sites} sites have nothing in the column {column} of the roster: nobody is notified there");
             }

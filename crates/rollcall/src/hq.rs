@@ -141,13 +141,7 @@ async fn stop(data: &Path) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let usual = Thresholds::default();
-    let red = args.red.unwrap_or_else(|| usual.red.min(args.page.unwrap_or(usual.red)));
-    let page = args.page.unwrap_or(usual.page.max(red));
-    anyhow::ensure!(
-        0.0 < red && red <= page,
-        "--red {red} --page {page}: a page cannot come before red, and both are above 0"
-    );
+    let red_and_page = red_and_page(args.red, args.page)?;
     if let Some(url) =
         args.public_url.as_ref().filter(|url| !url.starts_with("https://") && !url.starts_with("http://"))
     {
@@ -163,7 +157,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listen_pg: args.listen_pg,
         beacon_interval: Duration::from_millis(args.beacon_interval_ms.max(100)),
         silent_after: Duration::from_secs(args.silent_after),
-        red_and_page: (args.red.is_some() || args.page.is_some()).then_some((red, page)),
+        red_and_page,
         announce: args.announce,
         name: args.name,
         public_url: args.public_url,
@@ -177,11 +171,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     })
     .await?;
     if let Some(file) = node.first_password() {
-        let place = args.store.clone().unwrap_or_else(|| args.data.display().to_string());
-        eprintln!("A new HQ in {place}.");
-        eprintln!("The first password of user admin is in {}; set another:", file.display());
-        eprintln!("  rollcall users set admin --role admin --password-stdin --data {}", args.data.display());
-        eprintln!("Invite a site with:\n  rollcall roster invite SITE --new --data {}", args.data.display());
+        let place = args.store.unwrap_or_else(|| args.data.display().to_string());
+        say_first_steps(&place, file, &args.data);
     }
     eprintln!(
         "sites connect to {}, clients of PostgreSQL to {}, the API is at http://{}",
@@ -215,6 +206,27 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// From when on silence is red, and a page; none if nothing is said of either.
+fn red_and_page(red: Option<f64>, page: Option<f64>) -> anyhow::Result<Option<(f64, f64)>> {
+    let (usual, is_said) = (Thresholds::default(), red.is_some() || page.is_some());
+    let red = red.unwrap_or_else(|| usual.red.min(page.unwrap_or(usual.red)));
+    let page = page.unwrap_or(usual.page.max(red));
+    anyhow::ensure!(
+        0.0 < red && red <= page,
+        "--red {red} --page {page}: a page cannot come before red, and both are above 0"
+    );
+    Ok(is_said.then_some((red, page)))
+}
+
+/// What to do with an HQ that has just been made.
+fn say_first_steps(place: &str, password: &Path, data: &Path) {
+    let data = data.display();
+    eprintln!("A new HQ in {place}.");
+    eprintln!("The first password of user admin is in {}; set another:", password.display());
+    eprintln!("  rollcall users set admin --role admin --password-stdin --data {data}");
+    eprintln!("Invite a site with:\n  rollcall roster invite SITE --new --data {data}");
 }
 
 /// Ends when the process is asked to stop.

@@ -126,6 +126,9 @@ pub(crate) fn run(args: IncidentsArgs) -> anyhow::Result<ExitCode> {
             let body = json!({"until": until, "reason": reason, "by": by});
             let answer: Value = Client::find(&hq)?.post(&format!("/api/roster/{site}/close"), &body)?;
             eprintln!("{site} is closed until {}", time(&answer["until"]));
+            if answer["is_heard"] == true {
+                eprintln!("WARNING: {site} is heard at present; if it falls silent before then, nobody is told");
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

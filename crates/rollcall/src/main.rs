@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 a finding (silent sites, an incomplete answer), 2 usage, 3 failure.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
 
 #[macro_use]
 mod print;
@@ -30,7 +31,10 @@ mod site;
 mod tables;
 mod users;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rollcall_log::LogFormat;
@@ -64,9 +68,12 @@ enum Command {
     Sql {
         /// One statement; tables are in public (current rows), history (every change) and rollcall.
         sql: String,
-        /// Form of the answer.
-        #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
-        format: SqlFormat,
+        /// Form of the answer; if it is not said, by the ending of --out, else a table.
+        #[arg(long, value_enum)]
+        format: Option<SqlFormat>,
+        /// The same as --format json.
+        #[arg(long, conflicts_with = "format")]
+        json: bool,
         /// Write to this file instead of stdout.
         #[arg(long)]
         out: Option<PathBuf>,
@@ -137,6 +144,22 @@ enum SqlFormat {
 }
 
 impl SqlFormat {
+    /// As it was asked for, or as the name of the file has it.
+    fn chosen(format: Option<Self>, json: bool, out: Option<&Path>) -> Self {
+        let ending = out.and_then(Path::extension).and_then(|ending| ending.to_str());
+        let of_file = || {
+            Some(match ending?.to_ascii_lowercase().as_str() {
+                "csv" => Self::Csv,
+                "json" => Self::Json,
+                "arrow" | "arrows" => Self::Arrow,
+                "parquet" => Self::Parquet,
+                "xlsx" => Self::Xlsx,
+                _ => return None,
+            })
+        };
+        format.or_else(|| json.then_some(Self::Json)).or_else(of_file).unwrap_or(Self::Table)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
@@ -190,7 +213,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hq(args) => runtime()?.block_on(hq::run(args)),
         Command::Backup(args) => runtime()?.block_on(backup::run(args)),
         Command::Restore(args) => runtime()?.block_on(backup::run_restore(args)),
-        Command::Sql { sql, format, out, note, hq } => {
+        Command::Sql { sql, format, json, out, note, hq } => {
+            let format = SqlFormat::chosen(format, json, out.as_deref());
             let answer = client::Client::find(&hq)?.ask(&sql, format.name(), note)?;
             answer::deliver(answer, format, out.as_deref())
         }

@@ -90,6 +90,12 @@ pub(crate) struct PublishArgs {
     /// `none` takes it back.
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
     rewritten: Vec<String>,
+    /// The file may bring columns that the table does not have yet: every store gets them.
+    #[arg(long, requires = "from")]
+    new_columns: bool,
+    /// With --replace: the file may be without rows; all rows go then, at every store.
+    #[arg(long, requires = "replace")]
+    allow_empty: bool,
     /// Why, for those who read about it later.
     #[arg(long, default_value = "")]
     note: String,
@@ -182,6 +188,8 @@ fn publish_file(args: &PublishArgs, from: Option<&Path>) -> anyhow::Result<Outco
         ("key", args.key.join(",")),
         ("note", args.note.clone()),
         ("dry_run", args.dry_run.to_string()),
+        ("new_columns", args.new_columns.to_string()),
+        ("allow_empty", args.allow_empty.to_string()),
     ];
     if let Some(from) = from {
         parameters.push(("format", args.format(from)?.to_owned()));

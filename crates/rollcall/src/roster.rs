@@ -1,5 +1,7 @@
 //! `rollcall roster …`
 
+mod hints;
+
 use std::{collections::BTreeMap, fs, io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
@@ -10,7 +12,11 @@ use rollcall_site::local;
 use rollcall_types::counted;
 use serde_json::json;
 
-use crate::client::{Client, HqAddress};
+use self::hints::{say_like_own, say_unknown_holidays, say_zones};
+use crate::{
+    client::{Client, HqAddress},
+    print,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct RosterArgs {
@@ -159,11 +165,7 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
         }
         Some(RosterCommand::Template) => outln!("{TEMPLATE}"),
         Some(RosterCommand::Set { site, attributes, hq }) => {
-            let path = format!("/api/roster/{site}");
-            let answer: serde_json::Value = Client::find(&hq)?.patch(&path, &json!(pairs(&attributes)?))?;
-            let changes: Vec<AttributeChange> = serde_json::from_value(answer["changes"].clone())?;
-            show_changes(&changes);
-            say_zones(&changes);
+            set(&Client::find(&hq)?, &site, &attributes)?;
         }
         Some(RosterCommand::Export { hq }) => export(&Client::find(&hq)?)?,
         Some(RosterCommand::Invite { site, new, set, hours, hq }) => {
@@ -279,23 +281,20 @@ fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool)
     }
     say_names("WITHOUT A TIME ZONE", &report.without_zone);
     eprintln!(
-        "their hours and days count as UTC until you say: add a column tz, or rollcall roster set SITE tz=Europe/Berlin"
+        "their hours and days, and local times in their rows, count as UTC until you say: add a column tz, or rollcall roster set SITE tz=Europe/Berlin"
     );
     Ok(ExitCode::from(crate::FINDING))
 }
 
-/// What a new zone does not change by itself. A time without a zone is read by the zone that its
-/// site has when it comes.
-fn say_zones(changes: &[AttributeChange]) {
-    let moved = changes.iter().filter(|change| change.attribute == "tz" && change.before.is_some());
-    let moved: Vec<&str> = moved.map(|change| change.site.as_str()).collect();
-    if !moved.is_empty() {
-        say_names("another time zone", &moved);
-        eprintln!(
-            "times without a zone that came from there before stay as they were read; to have them sent and read anew: \
-             rollcall roster resend SITE --reason \"another time zone\""
-        );
-    }
+fn set(client: &Client, site: &str, attributes: &[String]) -> anyhow::Result<()> {
+    let answer: serde_json::Value = client.patch(&format!("/api/roster/{site}"), &json!(pairs(attributes)?))?;
+    let changes: Vec<AttributeChange> = serde_json::from_value(answer["changes"].clone())?;
+    show_changes(&changes);
+    say_zones(&changes);
+    say_unknown_holidays(client, &changes);
+    let kept = changes.iter().filter(|change| change.after.is_some());
+    say_like_own(kept.map(|change| change.attribute.as_str()));
+    Ok(())
 }
 
 fn show_changes(changes: &[AttributeChange]) {
@@ -435,7 +434,7 @@ fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     let sites: Vec<serde_json::Value> = serde_json::from_str(&text)?;
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["site", "attributes", "enrolled", "epoch", "retired"]);
+    table.set_header(["site", "attributes", "enrolled", "life", "retired"]);
     for site in &sites {
         let attributes = site["attributes"].as_object().into_iter().flatten();
         let attributes: Vec<String> =
@@ -448,7 +447,7 @@ fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         table.add_row([
             text(&site["id"]),
             attributes.join(" "),
-            text(&site["enrolled_at"]),
+            print::time(&site["enrolled_at"]).unwrap_or_else(|| "-".to_owned()),
             text(&site["epoch"]),
             text(&site["retired"]["reason"]),
         ]);

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use rollcall_site::local;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -129,9 +130,10 @@ fn list(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
     table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["secret", "made", "expires", "what to do"]);
     for secret in known.secrets {
-        let made = secret.made_at.unwrap_or_else(|| "not noted".to_owned());
-        let text = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        table.add_row([secret.what, made, text(secret.expires_at), text(secret.advice)]);
+        let time = |text: Option<String>| text.map(|text| text.parse().map_or(text, local));
+        let made = time(secret.made_at).unwrap_or_else(|| "not noted".to_owned());
+        let expires = time(secret.expires_at).unwrap_or_else(|| "-".to_owned());
+        table.add_row([secret.what, made, expires, secret.advice.unwrap_or_else(|| "-".to_owned())]);
     }
     outln!("{table}");
     if let Some(rotation) = known.ca_rotation {

@@ -60,7 +60,13 @@ impl RollLine {
     /// Whether a person should look.
     fn is_wanted(&self, wanted: &Wanted) -> bool {
         match wanted.states.is_empty() {
-            true => wanted.all || self.state.is_finding() || self.state == SiteState::OutsideAssumedHours,
+            // A stopped agent may be meant, and its rows are missing in answers all the same.
+            true => {
+                wanted.all
+                    || self.state.is_finding()
+                    || self.state == SiteState::OutsideAssumedHours
+                    || self.cause == Some(Cause::AgentDown)
+            }
             false => wanted.states.contains(&self.state),
         }
     }
@@ -191,6 +197,19 @@ mod tests {
             }))
         };
         (0..count).map(|number| line(number).expect("a line")).collect()
+    }
+
+    #[test]
+    fn a_stopped_agent_is_listed_at_once_and_a_closed_shop_is_not() {
+        let quiet = |site: &str, cause: Cause| RollLine {
+            site: SiteId::new(site).expect("valid"),
+            state: SiteState::QuietExpected,
+            cause: Some(cause),
+            ..lines(1).remove(0)
+        };
+        let lines = [quiet("store-0001", Cause::AgentDown), quiet("store-0002", Cause::Closed)];
+        let text = roll_text(&lines, &Wanted::default(), &BTreeMap::new());
+        assert!(text.contains("store-0001") && text.contains("agent down") && !text.contains("store-0002"), "{text}");
     }
 
     #[test]

@@ -34,6 +34,7 @@ enum SiteCommand {
     /// Let a life of the site's journal be the one that people see, whatever it lacks.
     Accept {
         /// Its number.
+        #[arg(value_name = "LIFE")]
         epoch: u32,
         /// Why; it is kept with your name.
         #[arg(long)]
@@ -45,6 +46,7 @@ enum SiteCommand {
     /// apart.
     Keep {
         /// Its number.
+        #[arg(value_name = "LIFE")]
         epoch: u32,
         /// Why; it is kept with your name.
         #[arg(long)]

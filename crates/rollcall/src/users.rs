@@ -146,20 +146,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
             let strict = if strict { Some(true) } else { not_strict.then_some(false) };
             let body = json!({"role": role, "sees": sees, "strict": strict, "password": password});
             let answer: Value = Client::find(&hq)?.put(&format!("/api/users/{name}"), &body)?;
-            match answer["password"].as_str() {
-                Some(password) => {
-                    eprintln!("Password of user {name} (shown once):");
-                    outln!("{password}");
-                }
-                None => eprintln!("user {name} is changed"),
-            }
-            let limits = in_words(&answer["sees"]);
-            let sees = limits.clone().unwrap_or_else(|| "all sites".to_owned());
-            let role = answer["role"].as_str().unwrap_or("viewer");
-            eprintln!("{name} is {role}, and sees {sees}");
-            if let (Some(limits), Some(seen)) = (limits, answer["sites_seen"].as_u64()) {
-                say_limits(&limits, seen, role);
-            }
+            say_rights(&name, &answer);
         }
         Some(UsersCommand::Reset { name, hq }) => {
             let client = Client::find(&hq)?;
@@ -176,14 +163,7 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 outln!("{text}");
                 return Ok(ExitCode::SUCCESS);
             }
-            let tokens: BTreeMap<String, Value> = serde_json::from_str(&text)?;
-            let mut table = Table::new();
-            table.load_preset(UTF8_FULL_CONDENSED).set_header(["token", "made", "valid until"]);
-            let time = |value: &Value| print::time(value).unwrap_or_default();
-            for (name, token) in &tokens {
-                table.add_row([name.clone(), time(&token["made_at"]), time(&token["expires_at"])]);
-            }
-            outln!("{table}");
+            outln!("{}", table_of_tokens(&serde_json::from_str(&text)?));
         }
         Some(UsersCommand::Token { user, name, days, revoke, hq }) => {
             let (client, path) = (Client::find(&hq)?, format!("/api/users/{user}/tokens/{name}"));
@@ -207,17 +187,48 @@ pub(crate) fn run(args: UsersArgs) -> anyhow::Result<ExitCode> {
                 outln!("{text}");
                 return Ok(ExitCode::SUCCESS);
             }
-            let users: BTreeMap<String, UserLine> = serde_json::from_str(&text)?;
-            let mut table = Table::new();
-            table.load_preset(UTF8_FULL_CONDENSED).set_header(["user", "role", "sees", "incomplete answers"]);
-            for (name, user) in users {
-                let sees: Vec<String> = user.sees.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-                let sees = if sees.is_empty() { "all sites".to_owned() } else { sees.join(", ") };
-                let told = if user.strict { "are errors" } else { "come with a notice" };
-                table.add_row([name, user.role, sees, told.to_owned()]);
-            }
-            outln!("{table}");
+            outln!("{}", table_of_users(serde_json::from_str(&text)?));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a user has and may now, as the API answered.
+fn say_rights(name: &str, answer: &Value) {
+    match answer["password"].as_str() {
+        Some(password) => {
+            eprintln!("Password of user {name} (shown once):");
+            outln!("{password}");
+        }
+        None => eprintln!("user {name} is changed"),
+    }
+    let limits = in_words(&answer["sees"]);
+    let sees = limits.clone().unwrap_or_else(|| "all sites".to_owned());
+    let role = answer["role"].as_str().unwrap_or("viewer");
+    eprintln!("{name} is {role}, and sees {sees}");
+    if let (Some(limits), Some(seen)) = (limits, answer["sites_seen"].as_u64()) {
+        say_limits(&limits, seen, role);
+    }
+}
+
+fn table_of_tokens(tokens: &BTreeMap<String, Value>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["token", "made", "valid until"]);
+    let time = |value: &Value| print::time(value).unwrap_or_default();
+    for (name, token) in tokens {
+        table.add_row([name.clone(), time(&token["made_at"]), time(&token["expires_at"])]);
+    }
+    table
+}
+
+fn table_of_users(users: BTreeMap<String, UserLine>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["user", "role", "sees", "incomplete answers"]);
+    for (name, user) in users {
+        let sees: Vec<String> = user.sees.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let sees = if sees.is_empty() { "all sites".to_owned() } else { sees.join(", ") };
+        let told = if user.strict { "are errors" } else { "come with a notice" };
+        table.add_row([name, user.role, sees, told.to_owned()]);
+    }
+    table
 }

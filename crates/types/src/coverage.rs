@@ -148,6 +148,19 @@ impl Coverage {
         self.missing.is_empty() && self.unlisted.is_empty() && !self.misfits.iter().any(|column| column.is_many)
     }
 
+    /// As JSON, for programs: all fields, and before them what [`Self::is_complete`] and
+    /// [`Self::summary`] make of them, so that no program has to judge by the fields.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Judged<'a> {
+            is_complete: bool,
+            summary: String,
+            #[serde(flatten)]
+            coverage: &'a Coverage,
+        }
+        serde_json::to_string(&Judged { is_complete: self.is_complete(), summary: self.summary(), coverage: self })
+    }
+
     /// One or two sentences for people; never empty.
     pub fn summary(&self) -> String {
         let unlisted = self.unlisted();
@@ -275,6 +288,26 @@ mod tests {
             coverage.summary(),
             "2 sites in scope, 1 complete through 1970-01-01 00:00:00 UTC; missing: tacoma-01 never-heard (never enrolled)"
         );
+    }
+
+    #[test]
+    fn as_json_it_is_judged_already_and_can_be_read_back() {
+        let misfits = ColumnMisfits {
+            table: TableName::new("sales").expect("valid"),
+            column: "qty".to_owned(),
+            kind: "integer".to_owned(),
+            values: 30,
+            sites: BTreeMap::new(),
+            is_many: true,
+            fits: None,
+        };
+        // No site is missing: by the sites alone a program would take this for complete.
+        let coverage = Coverage { scope: 2, complete: 2, misfits: vec![misfits], ..Coverage::default() };
+        let json = coverage.to_json().expect("writes");
+        let read: serde_json::Value = serde_json::from_str(&json).expect("is JSON");
+        assert_eq!((&read["is_complete"], &read["complete"]), (&serde_json::json!(false), &serde_json::json!(2)));
+        assert_eq!(read["summary"], coverage.summary());
+        assert_eq!(serde_json::from_str::<Coverage>(&json).expect("reads"), coverage);
     }
 
     #[test]

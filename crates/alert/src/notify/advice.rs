@@ -80,6 +80,13 @@ pub(super) fn of(incident: &Incident) -> Advice {
 
 fn of_condition(condition: Condition) -> Advice {
     match condition {
+        Condition::ColumnGone => advice(
+            "A column that HQ has of this store is gone there: it was dropped or renamed.",
+            &[
+                "Was the till's software updated, or a table changed by hand?",
+                "If that is as it should be: `rollcall tables set TABLE --optional-column COLUMN`",
+            ],
+        ),
         Condition::Quarantined => advice(
             "Rows of the site could not be taken and are kept aside; all others are here.",
             &["`rollcall quarantine` says which rows and why.", "Mend the cause, then `rollcall quarantine take`."],

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rollcall_lake::{LakeError, StateView};
+use rollcall_lake::{LakeError, RecordKind, StateView};
 use rollcall_registry::Sites;
 use rollcall_roll::{Decision, Incident, Kind, Notice};
 use rollcall_types::{Timestamp, describe};
@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 5;
 /// How often it is looked whether quiet hours are over.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// What channels were told last, in the state log by incident and channel.
-const DELIVERED: &str = "delivered";
+const DELIVERED: RecordKind<Delivered> = RecordKind::new("delivered");
 /// The end of an incident is told after a restart if it came this lately.
 const RESOLVED_LATELY: Duration = Duration::from_secs(86_400);
 
@@ -198,7 +198,7 @@ impl Alerts {
                 return false;
             }
             let (worker, send) = (self.clone(), send.clone());
-            let sent = tokio::task::spawn_blocking(move || send(&worker.notifiers, worker.registry.now())).await;
+            let sent = rollcall_runtime::blocking(move || send(&worker.notifiers, worker.registry.now())).await;
             match sent.unwrap_or_else(|error| Err(error.to_string())) {
                 Ok(()) => {
                     self.metrics.notified("sent");

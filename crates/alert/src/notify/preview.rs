@@ -84,7 +84,7 @@ impl Alerts {
             let send = |notification| worker.notifiers.send(notification, worker.registry.now());
             notifications.iter().try_for_each(send)
         };
-        let result = tokio::task::spawn_blocking(send).await.unwrap_or_else(|error| Err(error.to_string()));
+        let result = rollcall_runtime::blocking(send).await.unwrap_or_else(|error| Err(error.to_string()));
         let problem = result.as_ref().err().map(String::as_str);
         self.watching.watch().set_channel(name, problem, self.registry.now());
         result.map_err(|error| HqError::Invalid(format!("channel {name}: {error}")))

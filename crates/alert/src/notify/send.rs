@@ -9,7 +9,6 @@ use ring::hmac;
 use rollcall_roll::Notice;
 use rollcall_types::{Timestamp, describe};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{
     How, Mail, MailTls, Notifiers, TIMEOUT,
@@ -147,11 +146,11 @@ fn build_mail(
         builder = if news.notice == Notice::Opened && !news.is_test {
             builder.message_id(Some(thread))
         } else {
-            let own = format!("<rollcall.{lake}.{id}.{}@{domain}>", Uuid::new_v4());
+            let own = format!("<rollcall.{lake}.{id}.{}@{domain}>", rollcall_runtime::new_id());
             builder.message_id(Some(own)).in_reply_to(thread.clone()).references(thread)
         };
     } else {
-        builder = builder.message_id(Some(format!("<rollcall.{}@{domain}>", Uuid::new_v4())));
+        builder = builder.message_id(Some(format!("<rollcall.{}@{domain}>", rollcall_runtime::new_id())));
     }
     let body = MultiPart::alternative_plain_html(message.text.clone(), message.html.clone());
     builder.multipart(body).map_err(|error| error.to_string())

@@ -151,14 +151,14 @@ async fn the_loop_looks_each_second_tells_and_answers_until_the_node_stops() {
     node.look_at_lease().await;
     let site = node.list("tacoma-01").await;
     node.hear_of_disk(&site);
-    let running = tokio::spawn(node.alerts.clone().run_watch(|| true));
+    let running = rollcall_runtime::spawn(node.alerts.clone().run_watch(|| true));
     tokio::time::sleep(Duration::from_secs(3)).await;
     node.settle().await;
     assert_eq!(hook.take().len(), 1, "people are told");
     let incident = node.open_of_disk()[0].id;
     let other = TestNode::on_store(&store).await;
     let explanation = crate::IncidentCommand::Explain { was_normal: true, by: "ada".to_owned() };
-    let asked = tokio::spawn(async move { other.alerts.command(incident, explanation).await });
+    let asked = rollcall_runtime::spawn(async move { other.alerts.command(incident, explanation).await });
     // What others wrote is taken over by another loop.
     while !asked.is_finished() {
         node.alerts.registry.lake.follow().await.expect("follows");

@@ -27,6 +27,7 @@ impl Webhook {
         let (status, posts) = (Arc::new(AtomicU16::new(200)), Arc::<Mutex<Vec<Value>>>::default());
         let (answer, kept) = (status.clone(), posts.clone());
         // It ends with the test's process.
+        #[expect(clippy::disallowed_methods, reason = "a receiver of the test's own")]
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let _ = receive(stream, answer.load(Ordering::Relaxed), &kept);

@@ -84,6 +84,22 @@ impl Concern {
         ))
     }
 
+    /// Columns that the site's tables had and have no more, with their tables.
+    pub fn gone(&self) -> &BTreeSet<(String, String)> {
+        &self.lacks.columns
+    }
+
+    /// What is said of these.
+    pub fn gone_in_words(&self, site: &SiteId) -> Option<String> {
+        let columns: Vec<String> = self.gone().iter().map(|(table, column)| format!("{table}.{column}")).collect();
+        let (table, column) = self.gone().first()?;
+        Some(format!(
+            "{site} has no column {} any more: it was dropped or renamed at the store, and answers that read it lack the site. If that is \
+             as it should be: `rollcall tables set {table} --optional-column {column}`",
+            columns.join(", ")
+        ))
+    }
+
     pub(super) fn add(&mut self, kept: &Kept) {
         match &kept.tables {
             Some(tables) => self.tables.extend(tables.iter().cloned()),

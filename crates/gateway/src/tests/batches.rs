@@ -17,7 +17,7 @@ type Replies = replies::Receiver<Result<DataReply, Status>>;
 fn answering(port: &Port, session: &Arc<Session>) -> (mpsc::Sender<InFlight>, Replies) {
     let ((queue, in_flight), (mut sender, replies)) = (mpsc::channel(16), replies::channel(64));
     let (registry, session) = (port.parts.registry.clone(), session.clone());
-    tokio::spawn(async move { answer(&registry, &session, in_flight, &mut sender).await });
+    rollcall_runtime::spawn(async move { answer(&registry, &session, in_flight, &mut sender).await });
     (queue, replies)
 }
 

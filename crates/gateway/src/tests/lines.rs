@@ -24,7 +24,7 @@ use crate::Gateway;
 async fn serve(port: &Port) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(Gateway(port.parts.clone()).serve(listener));
+    rollcall_runtime::spawn(Gateway(port.parts.clone()).serve(listener));
     address
 }
 

@@ -5,6 +5,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
+use rollcall_registry::SiteFact;
 use rollcall_roll::Condition;
 use rollcall_types::{Cause, TableName};
 use rollcall_wire::proto::{
@@ -161,4 +162,35 @@ async fn a_second_hello_is_an_error_and_attempts_are_told_once_for_each_kind() {
         })
         .collect();
     assert!(causes.contains(&Some(Cause::HqRefuses)) && causes.contains(&None), "silence itself is no cause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_key_is_told_where_its_site_is_missed_until_the_site_is_back() {
+    let port = Port::open().await;
+    let (registry, gateway) = (&port.parts.registry, crate::Gateway(port.parts.clone()));
+    let [silent, connected] = [port.visitor("till-1").await, port.visitor("till-2").await];
+    let refused = || {
+        let told = port.heard().into_iter();
+        told.filter(|heard| matches!(heard, Heard::Condition(Condition::Refused, Some(_)))).count()
+    };
+    gateway.note_unknown_key(&silent.peer.site, true);
+    assert_eq!(refused(), 0, "this node has only begun to hear");
+    tokio::time::advance(Duration::from_secs(600)).await;
+    registry.record_heard(&connected.peer.site, Heard::Contact);
+    gateway.note_unknown_key(&connected.peer.site, true);
+    gateway.note_unknown_key(&SiteId::new("nobody").expect("valid"), false);
+    assert_eq!(refused(), 0, "one has another machine that speaks for it, the other is nobody's");
+    gateway.note_unknown_key(&silent.peer.site, true);
+    gateway.note_unknown_key(&silent.peer.site, true);
+    assert_eq!((refused(), registry.ledger.is_refused(&silent.peer.site)), (1, true), "once");
+    let beacon = SiteFact::Beacon {
+        head: Seq(0),
+        unconfirmed_age: Duration::from_secs(7200),
+        capture_problem: None,
+        clock_off_micros: 0,
+        applied: BTreeMap::new(),
+    };
+    registry.record(&silent.peer.site, beacon);
+    assert!(!registry.ledger.is_refused(&silent.peer.site), "who sends beacons was taken");
+    assert!(!registry.ledger.is_draining(registry.now()), "where nothing waits, nothing is old");
 }

@@ -69,7 +69,7 @@ impl Fold {
             Self::State { view, passing } => {
                 let records = state::decode(rows)?;
                 let is_current = |record: &Record| {
-                    view.get(&record.kind, &record.id).is_none_or(|newest| newest.version <= record.version)
+                    view.find(&record.kind, &record.id).is_none_or(|newest| newest.version <= record.version)
                 };
                 let is_history = |record: &Record| !is_current(record) && !passing.contains(&record.kind.as_ref());
                 let current: BooleanArray = records.iter().map(|record| Some(is_current(record))).collect();

@@ -9,7 +9,6 @@ use arrow_row::{OwnedRow, RowConverter, Rows, SortField};
 use arrow_schema::ArrowError;
 use arrow_select::{concat::concat_batches, interleave::interleave_record_batch, take::take_record_batch};
 use bytes::Bytes;
-use chrono::Utc;
 
 use super::fold::{Fold, Parted};
 use crate::{
@@ -83,7 +82,7 @@ impl Outputs<'_> {
         let mut outputs = Vec::new();
         for (writer, is_superseded) in [(self.current, false), (self.superseded, true)] {
             let Some(writer) = writer else { continue };
-            let (bytes, mut file) = writer.finish(data_file::new_path(), Utc::now().timestamp_millis())?;
+            let (bytes, mut file) = writer.finish(data_file::new_path(), rollcall_runtime::now().as_millis())?;
             file.superseded = is_superseded;
             file.mutations = fold.mutations_left(is_superseded, file.mutations);
             outputs.push((bytes, file));

@@ -13,10 +13,12 @@ use arrow_array::{
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rollcall_lake::{Damage, Finding, Lake, LakeError, LakeOptions, PartOutcome, Table, check};
+use rollcall_lake::{Damage, Finding, Lake, LakeError, LakeOptions, PartOutcome, RecordKind, Table, check};
 use rollcall_types::{Epoch, SiteNumber, TableName, Timestamp, columns};
 
 use crate::support::{key, part};
+
+const THING: RecordKind<u32> = RecordKind::new("thing");
 
 const SITES: u32 = 20;
 const TABLES: [&str; 2] = ["sales", "stock"];
@@ -103,7 +105,7 @@ async fn lake() -> Objects {
 async fn state_record(lake: &Lake, number: usize, value: u32) {
     let (id, now) = (format!("{number}"), Timestamp::from_micros(0));
     let update =
-        |view: &rollcall_lake::StateView| Ok::<_, LakeError>((vec![view.next("thing", &id, &value, now, "test")?], ()));
+        |view: &rollcall_lake::StateView| Ok::<_, LakeError>((vec![view.next(THING, &id, &value, now, "test")?], ()));
     lake.state().update(update).await.expect("updates");
 }
 
@@ -177,7 +179,7 @@ async fn reads_nothing_else(lake: &Lake, findings: &[Finding]) {
     }
     let view = lake.state().view();
     if lake.doubt().is_none() {
-        let values: Vec<String> = view.of_kind("thing").map(|record| record.value.to_string()).collect();
+        let values: Vec<String> = view.of_kind(THING).map(|record| record.value.to_string()).collect();
         assert_eq!(values, vec!["2"; 6], "{findings:?}");
     }
 }

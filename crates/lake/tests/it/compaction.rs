@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use object_store::{ObjectStore, memory::InMemory};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rollcall_lake::{
-    ColumnType, CompactionLimits, DataFile, Lake, LakeError, LakeOptions, Lives, MarkKind, PartMark, SiteClock,
-    StateView, conform,
+    ColumnType, CompactionLimits, DataFile, Lake, LakeError, LakeOptions, Lives, MarkKind, PartMark, RecordKind,
+    SiteClock, StateView, conform,
 };
 use rollcall_types::{Epoch, Seq, SiteNumber, Timestamp};
 
 use crate::support::{expected, part, part_of, rows, rows_of, sent, table, with_marks};
+
+const SITE: RecordKind<i64> = RecordKind::new("site");
+const PRESENCE: RecordKind<i64> = RecordKind::new("presence");
 
 const EAGER: CompactionLimits =
     CompactionLimits { small_file_bytes: 1 << 20, files_min: 2, rows_max: 1_000_000, target_bytes: 128 << 20 };
@@ -234,7 +237,7 @@ async fn old_versions_of_state_become_history_or_go() {
         let id = format!("site-{}", round % 4);
         let write = |view: &StateView| {
             let at = Timestamp::from_micros(round);
-            let records = [("presence", &id), ("site", &id)].map(|(kind, id)| view.next(kind, id, &round, at, "test"));
+            let records = [(PRESENCE, &id), (SITE, &id)].map(|(kind, id)| view.next(kind, id, &round, at, "test"));
             Ok::<_, LakeError>((records.into_iter().collect::<Result<Vec<_>, _>>()?, ()))
         };
         nodes[usize::from(round % 3 == 0)].state().update(write).await.expect("writes");
@@ -247,7 +250,7 @@ async fn old_versions_of_state_become_history_or_go() {
     while nodes[0].state().compact(limits, &["presence"]).await.expect("compacts").files > 0 {}
     let newest = |lake: &Lake| -> Vec<(String, i64, String)> {
         let view = lake.state().view();
-        let all = ["presence", "site"].into_iter().flat_map(|kind| view.of_kind(kind));
+        let all = [PRESENCE, SITE].into_iter().flat_map(|kind| view.of_kind(kind));
         all.map(|record| (record.id.to_string(), record.version, record.value.to_string())).collect()
     };
     nodes[1].state().refresh().await.expect("refreshes");

@@ -10,8 +10,8 @@ use arrow_schema::{DataType, Field, Schema};
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rollcall_lake::{
-    BootClock, DurableDirectory, Lake, LakeError, LakeOptions, MarkKind, Part, PartMark, PartOutcome, SiteClock, Table,
-    TableSchema, conform,
+    BootClock, DurableDirectory, Lake, LakeError, LakeOptions, MarkKind, Part, PartMark, PartOutcome, RecordKind,
+    SiteClock, Table, TableSchema, conform,
 };
 use rollcall_types::{Epoch, Seq, SiteNumber, columns};
 
@@ -19,6 +19,8 @@ use crate::{
     faulty::{Fault, faulty},
     support::{expected, part, part_of, rows, table, table_with_clock, with_marks},
 };
+
+const COUNTER: RecordKind<i64> = RecordKind::new("counter");
 
 fn memory() -> Arc<dyn ObjectStore> {
     Arc::new(InMemory::new())
@@ -262,9 +264,9 @@ async fn state_is_versioned_and_races_are_settled() {
     let count = async |lake: &Lake| {
         lake.state()
             .update(|view| {
-                let count = view.get("counter", "a").map_or(0, |record| record.parse::<i64>().expect("a number"));
+                let count = view.get(COUNTER, "a").map_or(0, |record| record.parse::<i64>().expect("a number"));
                 let at = rollcall_types::Timestamp::from_micros(count);
-                Ok::<_, LakeError>((vec![view.next("counter", "a", &(count + 1), at, "test")?], ()))
+                Ok::<_, LakeError>((vec![view.next(COUNTER, "a", &(count + 1), at, "test")?], ()))
             })
             .await
     };
@@ -274,7 +276,7 @@ async fn state_is_versioned_and_races_are_settled() {
     }
     for lake in &nodes {
         let view = lake.state().refresh().await.expect("refreshes");
-        let record = view.get("counter", "a").expect("counted");
+        let record = view.get(COUNTER, "a").expect("counted");
         assert_eq!((record.value.as_ref(), record.version), ("20", 20));
     }
 }
@@ -298,9 +300,9 @@ async fn many_changes_of_state_at_once_are_few_commits_and_each_is_made_once() {
                 if number % 10 == 0 {
                     return Err(LakeError::Contention(number));
                 }
-                let count = view.get("counter", "a").map_or(0, |record| record.parse::<i64>().expect("a number")) + 1;
+                let count = view.get(COUNTER, "a").map_or(0, |record| record.parse::<i64>().expect("a number")) + 1;
                 let at = rollcall_types::Timestamp::from_micros(count);
-                Ok((vec![view.next("counter", "a", &count, at, "test")?], count))
+                Ok((vec![view.next(COUNTER, "a", &count, at, "test")?], count))
             });
             match number % 10 {
                 // Nobody waits for these: they are made, or not.
@@ -316,7 +318,7 @@ async fn many_changes_of_state_at_once_are_few_commits_and_each_is_made_once() {
     assert_eq!(counts.len(), told, "no two changes are the same");
     assert!((320..=360).contains(&told), "{told}");
     let view = nodes[0].state().refresh().await.expect("refreshes");
-    let counted: i64 = view.get("counter", "a").expect("counted").parse().expect("a number");
+    let counted: i64 = view.get(COUNTER, "a").expect("counted").parse().expect("a number");
     assert!((told as i64..=360).contains(&counted) && *counts.last().expect("some") <= counted, "{counted} {told}");
     let commits = nodes[0].state().table().snapshot().version() - before;
     assert!(commits < 100, "{commits} commits");

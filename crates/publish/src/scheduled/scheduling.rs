@@ -8,10 +8,9 @@ use rollcall_books::definitions::{AtStoresChange, Counts, Definition};
 use rollcall_lake::{LakeError, StateView};
 use rollcall_registry::HqError;
 use rollcall_types::{Seq, TableName};
-use tokio::task::block_in_place;
 
 use super::{
-    KIND, Scheduled, State, all, change, instant,
+    SCHEDULED, Scheduled, State, all, change, instant,
     next_table::{EFFECT, GONE, NUMBER, check_is_own, next_name, numbers, rows_of},
     zones,
 };
@@ -115,8 +114,9 @@ fn work_out(publisher: &Publisher, request: &Request, known: &Known) -> Result<W
     let name = &request.table;
     let schema = publisher.registry.lake.table(name).map(|table| table.snapshot().schema().as_ref().clone());
     let schema = schema.ok_or_else(|| HqError::NotFound(format!("there is no table {name}")))?;
-    let worked_out =
-        block_in_place(|| WorkedOut::new(publisher, request, known.definition(), schema, &known.image, false))?;
+    let worked_out = rollcall_runtime::in_place(|| {
+        WorkedOut::new(publisher, request, known.definition(), schema, &known.image, false)
+    })?;
     if let Some(column) = worked_out.conformed.new_columns.first() {
         let text = format!("{name} has no column {} yet; publish it first, then schedule", column.name);
         return Err(HqError::Invalid(text));
@@ -160,10 +160,10 @@ fn in_preparation(
 /// Says that this is being prepared; false if another has its number.
 async fn prepare(publisher: &Publisher, scheduled: &Scheduled) -> Result<bool, LakeError> {
     let said = |view: &StateView| {
-        if view.get(KIND, &scheduled.id()).is_some() {
+        if view.get(SCHEDULED, &scheduled.id()).is_some() {
             return Ok::<_, LakeError>((Vec::new(), false));
         }
-        Ok((vec![view.next(KIND, &scheduled.id(), scheduled, publisher.registry.now(), &scheduled.by)?], true))
+        Ok((vec![view.next(SCHEDULED, &scheduled.id(), scheduled, publisher.registry.now(), &scheduled.by)?], true))
     };
     publisher.registry.lake.state().update(said).await
 }

@@ -90,7 +90,7 @@ async fn two_nodes_that_change_a_row_at_once_lose_no_change() {
     let statement = hq.publisher.engine.read("UPDATE prices SET price = price + 1").await.expect("reads").remove(0);
     let changes = [hq.publisher.clone(), hq.another()].map(|publisher| {
         let statement = statement.clone();
-        tokio::spawn(async move {
+        rollcall_runtime::spawn(async move {
             for _ in 0..4 {
                 let changed = sql::change(&publisher, &statement, "ada", Extras::default).await.expect("changes");
                 assert_eq!(changed, ("UPDATE", 1));

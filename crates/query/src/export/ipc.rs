@@ -21,7 +21,7 @@ pub(super) struct Ipc {
 
 impl Ipc {
     pub(super) fn new(schema: &SchemaRef, coverage: &Coverage) -> Result<Self, ExportError> {
-        let coverage = serde_json::to_string(coverage).map_err(|error| ExportError::Failed(Box::new(error)))?;
+        let coverage = coverage.to_json().map_err(|error| ExportError::Failed(Box::new(error)))?;
         let mut metadata = schema.metadata().clone();
         metadata.insert(COVERAGE.to_owned(), coverage);
         let fields = schema.fields().iter().map(|field| {

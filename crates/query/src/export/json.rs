@@ -34,7 +34,7 @@ impl Json {
         head.extend_from_slice(b",\"rows\":");
         let rows =
             WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(Exact)).build(Vec::new());
-        Ok(Self { names, head, rows, coverage: written(serde_json::to_vec(coverage))? })
+        Ok(Self { names, head, rows, coverage: written(coverage.to_json().map(String::into_bytes))? })
     }
 }
 

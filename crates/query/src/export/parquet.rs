@@ -37,7 +37,7 @@ pub(super) struct Parquet {
 
 impl Parquet {
     pub(super) fn new(schema: &SchemaRef, coverage: &Coverage) -> Result<Self, ExportError> {
-        let coverage = serde_json::to_string(coverage).map_err(|error| ExportError::Failed(Box::new(error)))?;
+        let coverage = coverage.to_json().map_err(|error| ExportError::Failed(Box::new(error)))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
             .set_key_value_metadata(Some(vec![KeyValue::new(COVERAGE.to_owned(), coverage)]))

@@ -7,7 +7,7 @@ use super::COVERAGE;
 /// The line that ends a CSV which carries its coverage: a comment to most readers, JSON behind its
 /// name.
 pub fn csv_trailer(coverage: &Coverage) -> String {
-    format!("{}{}\n", mark(), serde_json::to_string(coverage).unwrap_or_default())
+    format!("{}{}\n", mark(), coverage.to_json().unwrap_or_default())
 }
 
 fn mark() -> String {

@@ -348,7 +348,7 @@ fn every_type_is_exact_in_json() {
         row(0),
         row(1),
         row(2),
-        serde_json::to_string(&coverage()).expect("writes")
+        coverage().to_json().expect("writes")
     );
     for (got, wanted) in text.split("\",\"").zip(expected.split("\",\"")) {
         assert_eq!(got, wanted);

@@ -2,6 +2,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::ObjectStore;
 
+use rollcall_lake::RecordKind;
+
 use super::*;
 use crate::testing::{at, node, store};
 
@@ -36,6 +38,8 @@ impl Leader for Led<'_> {
 }
 
 /// Two nodes that know each other, of which the first acts.
+const NOTE: RecordKind<i32> = RecordKind::new("note");
+
 async fn acting_and_other(store: &Arc<dyn ObjectStore>) -> (Registry, Registry) {
     let (acting, other) = (node(store, "one:1").await, node(store, "two:1").await);
     acting.catch_up().await.expect("tells");
@@ -48,12 +52,12 @@ async fn acting_and_other(store: &Arc<dyn ObjectStore>) -> (Registry, Registry) 
 
 /// Writes a note as the node that acts; whether it was.
 async fn writes(registry: &Registry, id: &str) -> bool {
-    let work = |view: &StateView| Ok(vec![view.next("note", id, &0, at(0), "hq")?]);
+    let work = |view: &StateView| Ok(vec![view.next(NOTE, id, &0, at(0), "hq")?]);
     registry.acting(work).await.expect("the store answers")
 }
 
 async fn is_written(registry: &Registry, id: &str) -> bool {
-    registry.lake.state().refresh().await.expect("reads").get("note", id).is_some()
+    registry.lake.state().refresh().await.expect("reads").get(NOTE, id).is_some()
 }
 
 #[tokio::test]

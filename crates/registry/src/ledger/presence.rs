@@ -23,7 +23,7 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 /// A site's pace is measured over so long.
 const PACED_OVER: Duration = Duration::from_secs(5);
 /// What is remembered of a living site is at most this old.
-const STORED_AGE_MAX: Duration = Duration::from_secs(900);
+pub(crate) const STORED_AGE_MAX: Duration = Duration::from_secs(900);
 
 /// Heads a site reported, not reached yet.
 #[derive(Debug, Clone)]
@@ -70,9 +70,20 @@ impl PresenceRecord {
         self.head.0.saturating_sub(self.confirmed.0)
     }
 
-    /// What to know of it once it is stored.
-    fn as_stored(&self) -> LastStored {
-        LastStored { last_heard: self.last_heard, flags: self.flags(), digest: digest::of(self) }
+    /// What to know of it once it is stored at this time.
+    fn as_stored(&self, at: Timestamp) -> LastStored {
+        LastStored {
+            last_heard: self.last_heard,
+            flags: self.flags(),
+            digest: digest::of(self),
+            was_heard: self.was_heard(at),
+        }
+    }
+
+    /// Whether it was heard when it was stored at this time, and not about to be quiet: until when
+    /// it was heard, the record does not say then.
+    pub(crate) fn was_heard(&self, at: Timestamp) -> bool {
+        !self.said_goodbye && self.last_heard.is_some_and(|heard| at.since(heard) <= ALIVE)
     }
 
     /// What is stored at once when it changes.
@@ -88,11 +99,13 @@ struct LastStored {
     last_heard: Option<Timestamp>,
     flags: (bool, Option<Cause>),
     digest: u64,
+    /// See [`PresenceRecord::was_heard`].
+    was_heard: bool,
 }
 
 impl Default for LastStored {
     fn default() -> Self {
-        PresenceRecord::default().as_stored()
+        PresenceRecord::default().as_stored(Timestamp::from_micros(0))
     }
 }
 
@@ -130,9 +143,9 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// What was remembered from before a restart.
-    pub(super) fn restored(remembered: PresenceRecord) -> Self {
-        Self { stored: remembered.as_stored(), now: remembered, ..Self::default() }
+    /// What was stored at this time, before a restart.
+    pub(super) fn restored(remembered: PresenceRecord, at: Timestamp) -> Self {
+        Self { stored: remembered.as_stored(at), now: remembered, ..Self::default() }
     }
 
     /// Anything at all was heard. The hour of contact that is over by that, if one is: when it
@@ -171,8 +184,11 @@ impl Presence {
                 if !self.is_blind {
                     self.now.clock.note(at, head, clock_off_micros);
                 }
-                self.is_behind = unconfirmed_age > Duration::from_secs(60);
                 self.now.head = head.max(self.now.head);
+                // Where nothing waits, the age is what a clock that was set left over.
+                self.is_behind = self.now.unconfirmed_rows() > 0 && unconfirmed_age > Duration::from_secs(60);
+                // Only who was taken sends any.
+                self.now.refused = None;
                 self.capture_problem = capture_problem;
             }
             SiteFact::Heads { time, epoch, mut heads } => {
@@ -262,14 +278,16 @@ impl Presence {
         self.now.flags() != self.stored.flags
     }
 
-    /// Whether anything of it is not stored.
-    pub(super) fn is_unstored(&self) -> bool {
-        self.now.as_stored() != self.stored
+    /// Whether anything of it is not stored; that it went quiet is something.
+    pub(super) fn is_unstored(&self, now: Timestamp) -> bool {
+        let LastStored { last_heard, flags, digest, was_heard } = self.stored;
+        let is_same = last_heard == self.now.last_heard && flags == self.now.flags() && digest == digest::of(&self.now);
+        !is_same || was_heard && !self.now.was_heard(now)
     }
 
-    /// This of it is stored now.
-    pub(super) fn note_stored(&mut self, remembered: &PresenceRecord) {
-        self.stored = remembered.as_stored();
+    /// This of it is stored, as of now.
+    pub(super) fn note_stored(&mut self, remembered: &PresenceRecord, now: Timestamp) {
+        self.stored = remembered.as_stored(now);
     }
 
     /// Whether an answer of its waits for its cursors.

@@ -158,7 +158,7 @@ fn only_what_is_new_is_stored_and_who_is_simply_alive_now_and_then() {
     ledger.apply(&a, at(0), welcomed(10, 10));
     let first = unstored(0);
     assert_eq!(first.len(), 1, "never stored before");
-    ledger.stored(&first);
+    ledger.stored(&first, at(0));
     assert!(unstored(0).is_empty() && ledger.unstored(at(0), true).is_empty(), "it is as it was");
     ledger.heard(&a, at(30));
     ledger.apply(&a, at(30), beacon(11, 0));
@@ -169,7 +169,7 @@ fn only_what_is_new_is_stored_and_who_is_simply_alive_now_and_then() {
         ledger.heard(&a, at(minute * 60));
         assert_eq!(unstored(minute * 60).len(), usize::from(minute > 15), "minute {minute}");
     }
-    ledger.stored(&unstored(960));
+    ledger.stored(&unstored(960), at(960));
     assert!(!ledger.has_news());
     ledger.apply(&a, at(970), SiteFact::Goodbye { head: Seq(12), reason: "it stops".to_owned() });
     assert!(ledger.has_news());
@@ -177,11 +177,11 @@ fn only_what_is_new_is_stored_and_who_is_simply_alive_now_and_then() {
     assert!(goodbye.iter().all(|(_, record)| record.said_goodbye && record.head == Seq(12)) && goodbye.len() == 1);
     // It came back before that was stored.
     ledger.heard(&a, at(975));
-    ledger.stored(&goodbye);
+    ledger.stored(&goodbye, at(975));
     assert!(ledger.has_news(), "the goodbye that is stored is over");
     assert_eq!(unstored(975).len(), 1);
     let after = Ledger::default();
-    after.restore(a.clone(), goodbye[0].1.clone());
+    after.restore(a.clone(), goodbye[0].1.clone(), at(970));
     assert!(after.unstored(at(970), true).is_empty() && !after.has_news(), "what was read is stored");
     assert_eq!(after.clock(&a), ledger.clock(&a));
     assert_eq!(after.confirmed_through(&a), Seq(10));
@@ -194,7 +194,8 @@ fn the_roll_says_of_each_site_what_the_watch_says_and_whether_its_data_keeps_up(
     let restored = |id: &str, through: i64| {
         let complete_through = Some(at(through));
         let (head, confirmed) = (Seq(9), Seq(4));
-        ledger.restore(site(id), PresenceRecord { complete_through, head, confirmed, ..PresenceRecord::default() });
+        let record = PresenceRecord { complete_through, head, confirmed, ..PresenceRecord::default() };
+        ledger.restore(site(id), record, at(0));
     };
     let retired =
         SiteRecord { retired: Some(Retired { at: at(0), reason: "sold".to_owned() }), ..SiteRecord::default() };

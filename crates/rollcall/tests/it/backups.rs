@@ -45,6 +45,11 @@ fn a_backup_made_under_load_is_whole_and_a_restore_loses_and_doubles_nothing() {
         writing.join().expect("writes");
     });
     stores.iter().for_each(Store::wait_confirmed);
+    // A copy in the lake's own place would end HQ.
+    for place in [data.clone(), data.join("backup")] {
+        let refused = of_directory(&["backup", place.to_str().expect("text")], &data);
+        assert!(!refused.status.success() && said(&refused).contains("another place"), "{refused:?}");
+    }
     // The same place takes what is new.
     let again = backup();
     assert!(again.status.success(), "{again:?}");

@@ -96,6 +96,10 @@ a-01,
     let said = String::from_utf8_lossy(&roster(&["set", "a-01", "tz=America/Denver"]).stderr).into_owned();
     assert!(said.contains("another time zone: a-01") && said.contains("rollcall roster resend"), "{said}");
     assert!(roster(&["set", "a-01", "tz=America/Los_Angeles"]).status.success());
+    // What means nothing is kept, and said.
+    let said = String::from_utf8_lossy(&roster(&["set", "a-01", "hurs=24/7", "holidays=DE-XX"]).stderr).into_owned();
+    assert!(said.contains("is hours meant?") && said.contains("the calendar DE-XX has no days"), "{said}");
+    assert!(roster(&["set", "a-01", "hurs=", "holidays="]).status.success());
     assert!(!roster(&["set", "z-99", "isp=Blue"]).status.success(), "set adds no site");
     let exported = roster(&["export"]).stdout;
     let text = String::from_utf8_lossy(&exported).into_owned();

@@ -278,6 +278,34 @@ fn who_has_not_taken_a_version_is_named_with_the_reason() {
     assert!(String::from_utf8_lossy(&refused.stdout).contains("\"prices\""));
 }
 
+#[test]
+fn a_slip_in_a_file_reaches_no_store() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hq = Hq::start(directory.path());
+    publish(&hq, directory.path(), "sku,region,price\na100,West,9.99\n", &[]);
+    let path = directory.path().join("slip.csv");
+    let refused = |text: &str, arguments: &[&str]| {
+        std::fs::write(&path, text).expect("writes");
+        let output = hq.run(&[&["publish", "prices", "--from", path.to_str().expect("text")], arguments].concat());
+        (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let typo = refused("sku,region,prise\na100,West,10\n", &[]).expect("is refused");
+    assert!(typo.contains("no column prise; is \"price\" meant?") && typo.contains("--new-columns"), "{typo}");
+    let empty = refused("sku,region,price\n", &["--replace"]).expect("is refused");
+    assert!(empty.contains("all 1 rows of prices would go") && empty.contains("--allow-empty"), "{empty}");
+    let no_key = refused("sku,regin,price\na100,West,10\n", &[]).expect("is refused");
+    assert!(no_key.contains("no column region of the key; is \"regin\" meant?"), "{no_key}");
+    assert_eq!(out(&hq.run(&["sql", "SELECT price FROM prices", "--format", "csv"])), "price\n9.99");
+    // Who means it says so.
+    assert_eq!(refused("sku,region,unit\na100,West,kg\n", &["--new-columns"]), None);
+    assert_eq!(refused("sku,region,price\n", &["--replace", "--allow-empty"]), None);
+    assert_eq!(out(&hq.run(&["sql", "SELECT count(*) AS n FROM prices", "--json"])).matches("\"n\":0").count(), 1);
+    // The form of an answer is that of its file's name.
+    let workbook = directory.path().join("x.xlsx");
+    out(&hq.run(&["sql", "SELECT 1 AS one", "--out", workbook.to_str().expect("text")]));
+    assert!(std::fs::read(&workbook).expect("is there").starts_with(b"PK"), "a workbook is a zip");
+}
+
 /// Some seconds from now by the clock of a zone that is so many hours behind UTC.
 fn local_time(seconds: i64, hours_behind: i64) -> String {
     let time = chrono::Utc::now() + chrono::TimeDelta::seconds(seconds - hours_behind * 3600);

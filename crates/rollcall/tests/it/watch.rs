@@ -316,8 +316,8 @@ fn a_declared_closure_explains_silence_and_ends_its_incident() {
     let no_end =
         hq.run(&["incidents", "close", "boston-01", "--until", "2020-01-01", "--reason", "refit", "--by", "Ada"]);
     assert!(!no_end.status.success());
-    let closed =
-        hq.run(&["incidents", "close", "boston-01", "--until", "2100-01-01", "--reason", "refit", "--by", "Ada"]);
+    let until = (chrono::Utc::now() + chrono::TimeDelta::days(30)).format("%Y-%m-%d").to_string();
+    let closed = hq.run(&["incidents", "close", "boston-01", "--until", &until, "--reason", "refit", "--by", "Ada"]);
     assert!(closed.status.success(), "{}", said(&closed));
     hq.wait_state("boston-01", "declared-closed");
     wait_for("its incident to end", || incidents(&hq, &[]).is_empty().then_some(()));

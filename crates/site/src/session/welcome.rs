@@ -1,4 +1,5 @@
-//! The first words of a connection: what site and HQ know of each other, and whether it is the same.
+//! The first words of a connection: what site and HQ know of each other, and whether it is the
+//! same.
 
 use std::time::Duration;
 

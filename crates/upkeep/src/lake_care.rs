@@ -232,7 +232,7 @@ async fn ask(lake: &Lake, mended: &mut Mended, affected: Affected) -> Result<(),
     }
     let roster = roster_of(lake);
     let by_number: BTreeMap<u32, &SiteId> = roster.iter().map(|(site, record)| (record.number, site)).collect();
-    let now: Timestamp = chrono::Utc::now().into();
+    let now: Timestamp = rollcall_runtime::now();
     let tables = affected.table.as_ref().map(|name| BTreeSet::from([name.to_string()]));
     let of = affected.table.as_ref().map_or_else(|| "any table".to_owned(), ToString::to_string);
     let mut wishes = Vec::new();

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -68,11 +68,49 @@ pub async fn back_up(
         let text = "node.key is put into directories only; keep it apart from the store";
         return Err(HqError::Invalid(text.to_owned()));
     }
+    refuse_within(from, to)?;
     let copied = backup::back_up(&from.store()?, &place(to, true)?, progress).await?;
     if with_key {
         copy_key(&from.data, Path::new(to))?;
     }
     Ok(copied)
+}
+
+/// Refuses a place where the files of the copy and those of the lake would meet: that would end HQ.
+fn refuse_within(from: &LakePlace, to: &str) -> Result<(), HqError> {
+    let meets = match &from.store {
+        Some(store) => {
+            let [store, to] = [store, to].map(|place| format!("{}/", place.trim_end_matches('/')));
+            to.starts_with(&store) || OF_LAKE.iter().any(|part| store.starts_with(&format!("{to}{part}/")))
+        }
+        None if to.contains("://") => false,
+        None => {
+            let [data, to] = [&from.data, Path::new(to)].map(whole_path);
+            to.starts_with(&data) || OF_LAKE.iter().any(|part| data.starts_with(to.join(part)))
+        }
+    };
+    match meets {
+        false => Ok(()),
+        true => Err(HqError::Invalid(format!("{to} is where the lake itself is; name another place for the backup"))),
+    }
+}
+
+/// The path without links and relative parts, also of what is not there yet.
+fn whole_path(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut whole = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                whole.pop();
+            }
+            part => {
+                whole.push(part);
+                whole = fs::canonicalize(&whole).unwrap_or(whole);
+            }
+        }
+    }
+    whole
 }
 
 fn copy_key(from: &Path, to: &Path) -> Result<(), HqError> {
@@ -191,4 +229,39 @@ async fn positions(store: Arc<dyn ObjectStore>) -> Result<Positions, HqError> {
         }
     }
     Ok(positions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_beside_the_lake_and_never_in_its_place() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("hq");
+        fs::create_dir(&data).expect("made");
+        let refused = |store: Option<&str>, to: &str| {
+            refuse_within(&LakePlace { data: data.clone(), store: store.map(str::to_owned) }, to).is_err()
+        };
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        for place in ["hq", "hq/", "hq/backup", "hq/deep/down", "hq/../hq", "other/../hq", "./hq/../other/../hq/new"] {
+            assert!(refused(None, &at(place)), "{place}");
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(&data, directory.path().join("link")).expect("linked");
+            assert!(refused(None, &at("link")) && refused(None, &at("link/backup")));
+        }
+        for place in ["hq2", "backup", "hq-backup/hq", ".", "hq/new/../../backup"] {
+            assert!(!refused(None, &at(place)), "{place}");
+        }
+        assert!(!refused(None, "s3://bucket/hq"));
+        assert!(
+            refused(Some("s3://bucket/hq"), "s3://bucket/hq/") && refused(Some("s3://bucket/hq"), "s3://bucket/hq/x")
+        );
+        assert!(refused(Some("s3://bucket/tables"), "s3://bucket") && !refused(Some("s3://bucket/hq"), "s3://bucket"));
+        assert!(
+            !refused(Some("s3://bucket/hq"), "s3://bucket/hq-backup") && !refused(Some("s3://bucket/hq"), &at("hq"))
+        );
+    }
 }

@@ -4,17 +4,14 @@
 //! Each data file has its second of the week, by its name: so all are read once a week, evenly,
 //! whichever node acts and however often it is started anew.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rollcall_lake::Table;
+use rollcall_runtime::Instant;
 
 use rollcall_registry::Registry;
 
-use crate::maintenance::all_tables;
+use crate::tidying::all_tables;
 
 /// Each data file is read again after so long.
 const WEEK_SECONDS: i64 = 7 * 86_400;
@@ -34,7 +31,7 @@ fn is_due(path: &str, from: i64, to: i64) -> bool {
 }
 
 /// Runs until the node stops.
-pub(crate) async fn run(registry: Arc<Registry>) {
+pub async fn run(registry: Arc<Registry>) {
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (started, mut logs_looked_at) = (registry.now().as_seconds(), Instant::now());
