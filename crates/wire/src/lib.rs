@@ -13,6 +13,8 @@ mod codec;
 pub mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod ipc;
 pub mod published;
 mod refusal;

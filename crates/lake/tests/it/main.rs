@@ -6,4 +6,5 @@ mod conform;
 mod damage;
 mod exactly_once;
 mod faulty;
+mod golden;
 mod support;
