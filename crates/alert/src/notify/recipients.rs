@@ -22,8 +22,17 @@ const ADDRESSES_MAX: usize = 50;
 pub(super) fn channels_at(channels: &Channels, incident: &Incident, level: u8, roster: &Sites) -> Vec<String> {
     let told = channels
         .iter()
-        .filter(|(name, channel)| channel.wants(incident, level, roster) && !concerns_itself(incident, name));
+        .filter(|(name, channel)| channel.wants(incident, level, roster) && !concerns_itself(incident, name))
+        .filter(|(_, channel)| has_somebody(channel, incident, roster));
     told.map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether a channel has somebody to tell of an incident: the roster may name nobody for its sites.
+fn has_somebody(channel: &Channel, incident: &Incident, roster: &Sites) -> bool {
+    match &channel.how {
+        How::Smtp(mail) => of_mail(mail, incident.members.keys(), roster).is_ok(),
+        _ => true,
+    }
 }
 
 /// The column that an address such as `{district_mail}` is taken from.
@@ -157,6 +166,26 @@ mod tests {
         let wrong: Vec<SiteId> = roster.keys().skip(1).cloned().collect();
         let error = of_mail(&mail(&["{mail}"]), wrong.iter(), &roster).expect_err("nobody");
         assert!(error.contains("no address but") && error.contains("mail"), "{error}");
+    }
+
+    #[test]
+    fn a_channel_that_has_nobody_to_tell_is_not_said_to_be_told() {
+        let roster = roster(&[("a-01", "ada@x.example"), ("b-01", "")]);
+        let channel = |to: &str| -> Channel {
+            let described = serde_json::json!({"kind": "smtp", "host": "h", "from": "hq@x.example", "to": [to]});
+            serde_json::from_value(described).expect("a channel")
+        };
+        let channels =
+            Channels::from([("desk".to_owned(), channel("noc@x.example")), ("district".to_owned(), channel("{mail}"))]);
+        let told_of = |site: &str| {
+            let now = Timestamp::from_seconds(0);
+            let mut incident = Incident::new(1, Kind::Silence, now, now);
+            let site = SiteId::new(site).expect("valid");
+            incident.members.insert(site, rollcall_roll::Member { since: now, until: None });
+            channels_at(&channels, &incident, 1, &roster)
+        };
+        assert_eq!(told_of("a-01"), ["desk", "district"]);
+        assert_eq!(told_of("b-01"), ["desk"]);
     }
 
     #[test]
