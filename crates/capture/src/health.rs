@@ -1,7 +1,7 @@
 //! Whether capture is what it was: triggers, tables, columns. And mending it.
 
 use rollcall_types::{LoadReason, describe};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
     error::{CaptureError, Doing},
@@ -9,6 +9,7 @@ use crate::{
     install::{self, captured_layouts, create_triggers, lay_out, present_triggers},
     layout::Layout,
     load::{self, Kind},
+    schema::schema_version,
     shape::Shape,
     triggers::{self, Form},
 };
@@ -61,11 +62,17 @@ impl Health {
 /// cannot be looked at is a problem of its own.
 ///
 /// `schema_changed` says that the file's schema version moved since the last check, which VACUUM
-/// does too.
-pub(crate) fn check_tables(file: &mut StoreFile, schema_changed: bool) -> Result<Health, CaptureError> {
+/// does too. `version` is the schema version at which this begins, and then the one to which mending
+/// brought it. Whoever finds another one in the file afterwards knows that somebody else changed the
+/// schema meanwhile, and that what was found may be outdated; nothing is mended by it then.
+pub(crate) fn check_tables(
+    file: &mut StoreFile,
+    schema_changed: bool,
+    version: &mut i64,
+) -> Result<Health, CaptureError> {
     let mut health = Health::default();
     for layout in captured_layouts(file.reader()?)? {
-        match check_table(file, &layout, schema_changed, &mut health) {
+        match check_table(file, &layout, schema_changed, version, &mut health) {
             Err(error @ CaptureError::NoSuchTable { .. }) => {
                 let table = &layout.table;
                 let text = format!(
@@ -86,6 +93,7 @@ fn check_table(
     file: &mut StoreFile,
     layout: &Layout,
     schema_changed: bool,
+    version: &mut i64,
     health: &mut Health,
 ) -> Result<(), CaptureError> {
     let table = &layout.table;
@@ -110,8 +118,8 @@ fn check_table(
         }
         return Ok(());
     }
-    let doing = "mending capture";
     let mut conn = file.writer()?;
+    let Some(transaction) = mending(&mut conn, *version)? else { return Ok(()) };
     if is_same {
         let was_first = present == sorted(Form::First)? && triggers::first_form_captures(table);
         let reason = match (is_whole || was_first, is_overtaken) {
@@ -119,7 +127,6 @@ fn check_table(
             (true, false) => None,
             (false, _) => Some(LoadReason::Triggers),
         };
-        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         create_triggers(&transaction, &shape, layout)?;
         if let Some(reason) = reason {
             load::begin(&transaction, layout, Kind::State, reason)?;
@@ -127,12 +134,11 @@ fn check_table(
                 .mended
                 .push(format!("table {table:?}: {reason}; they are made again, and all rows are stated again"));
         }
-        return transaction.commit().doing(doing);
+        return mended(transaction, version);
     }
     // Missing triggers, or a column that is not merely new: what happened meanwhile is unknown, so
     // all rows are stated again.
     let is_kept = present.len() == triggers::COUNT && !is_overtaken;
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
     let new = lay_out(&transaction, &shape, &excluded)?;
     let (kind, reason) = match (is_kept, columns_added(layout, &now)) {
         (true, true) => (Kind::Restate, LoadReason::Columns),
@@ -141,7 +147,22 @@ fn check_table(
     };
     load::begin(&transaction, &new, kind, reason)?;
     health.mended.push(format!("table {table:?}: {reason}; rows are stated again"));
-    transaction.commit().doing(doing)
+    mended(transaction, version)
+}
+
+/// A transaction that mends what was found at this version of the schema; none if it is another by
+/// now.
+fn mending(conn: &mut Connection, version: i64) -> Result<Option<Transaction<'_>>, CaptureError> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing("mending capture")?;
+    Ok((schema_version(&transaction)? == version).then_some(transaction))
+}
+
+/// Commits what was mended, and says which version of the schema that is.
+fn mended(transaction: Transaction<'_>, version: &mut i64) -> Result<(), CaptureError> {
+    let now = schema_version(&transaction)?;
+    transaction.commit().doing("mending capture")?;
+    *version = now;
+    Ok(())
 }
 
 /// Begins to state a table's rows again.
@@ -170,6 +191,42 @@ mod tests {
 
     use super::*;
     use crate::{LoadProgress, Source, TableSpec, shape::quote};
+
+    /// A program alters its table while the agent looks at it: whatever the moment, the columns are
+    /// captured in the end.
+    #[test]
+    fn columns_that_come_while_capture_is_checked_are_not_overlooked() {
+        for round in 0..10 {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("pos.sqlite");
+            let conn = Connection::open(&path).expect("opens");
+            let sql = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
+            conn.execute_batch(sql).expect("creates");
+            let mut source = Source::open(&path).expect("opens");
+            let spec = TableSpec { table: "t".to_owned(), excluded: Vec::new() };
+            source.install(&[spec], "journal").expect("installs");
+            source.check().expect("checks");
+            std::thread::scope(|scope| {
+                let altering = scope.spawn(|| {
+                    let conn = Connection::open(&path).expect("opens");
+                    conn.busy_timeout(std::time::Duration::from_secs(10)).expect("waits");
+                    for column in 0..8 {
+                        let sql = format!("ALTER TABLE t ADD COLUMN c{column}; INSERT INTO t (c{column}) VALUES (1)");
+                        conn.execute_batch(&sql).expect("alters");
+                    }
+                });
+                while !altering.is_finished() {
+                    // A file that is busy is looked at again.
+                    let _ = source.check();
+                }
+            });
+            let health = source.check().expect("checks");
+            assert!(health.is_ok(), "{health:?}");
+            let layouts = captured_layouts(&conn).expect("reads");
+            let columns: Vec<&str> = layouts[0].columns.iter().map(|column| column.name.as_str()).collect();
+            assert_eq!(columns.len(), 10, "round {round}: {columns:?}");
+        }
+    }
 
     /// A fleet is updated: what earlier triggers captured well is not sent again, what they did not
     /// is.

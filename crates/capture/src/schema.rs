@@ -17,10 +17,15 @@ pub(crate) struct Schema {
     pub(crate) digest: String,
 }
 
+/// The schema's version: every change of it makes another, VACUUM as well.
+pub(crate) fn schema_version(conn: &Connection) -> Result<i64, CaptureError> {
+    conn.query_row("PRAGMA schema_version", [], |row| row.get(0)).doing("reading the schema's version")
+}
+
 /// The schema as it is in the file now.
 pub(crate) fn schema_of(conn: &Connection) -> Result<Schema, CaptureError> {
     let doing = "reading the schema";
-    let version = conn.query_row("PRAGMA schema_version", [], |row| row.get(0)).doing(doing)?;
+    let version = schema_version(conn)?;
     let mut statement = conn
         .prepare_cached("SELECT rowid, name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'trigger')")
         .doing(doing)?;

@@ -6,10 +6,10 @@ use super::{Look, Source, random_name};
 
 use crate::{
     error::{CaptureError, Doing},
-    health::{self, Health},
+    health::{self, Health, Problem},
     install::{self},
     read::{self, from_sql, to_sql},
-    schema::{schema_of, stored_schema},
+    schema::{Schema, schema_of, stored_schema},
 };
 
 /// How much confirmed journal is kept, so that HQ, restored from a backup, can ask again.
@@ -20,6 +20,9 @@ pub struct PruneLimits {
     /// Confirmed ones go as well where the journal is larger than this.
     pub bytes: u64,
 }
+
+/// A schema that somebody else changes while it is looked at is looked at again so many times.
+const SCHEMA_LOOKS: usize = 8;
 
 /// Rows pruned in one transaction.
 pub(super) const PRUNE_ROWS: u64 = 500;
@@ -94,18 +97,37 @@ impl Source {
         }
         let has_moved = self.checked.as_ref().is_none_or(|checked| checked.version != now.version);
         let was_another = known.as_ref().is_some_and(|known| known.version != now.version);
-        let found = health::check_tables(&mut self.file, was_another && has_moved)?;
-        health.problems.extend(found.problems);
-        health.mended.extend(found.mended);
-        let now = schema_of(self.file.reader()?)?;
-        self.checked = Some(now.clone());
-        if health.is_ok() {
-            let conn = self.file.writer()?;
-            install::set_meta(&conn, "schema_version", now.version)?;
-            install::set_meta_text(&conn, "schema_digest", &now.digest)?;
-            self.schema = Some(now);
+        let (mut moved, mut version) = (was_another && has_moved, now.version);
+        for _ in 0..SCHEMA_LOOKS {
+            let found = health::check_tables(&mut self.file, moved, &mut version)?;
+            health.mended.extend(found.mended);
+            let now = schema_of(self.file.reader()?)?;
+            if now.version != version {
+                // Somebody else changed it while it was looked at: what was found may be outdated.
+                (moved, version) = (true, now.version);
+                continue;
+            }
+            health.problems.extend(found.problems);
+            self.checked = Some(now.clone());
+            if health.is_ok() {
+                self.note_schema(&now)?;
+                self.schema = Some(now);
+            }
+            return Ok(());
         }
+        // The next check begins anew; until then nothing can be said of how far the journal is.
+        self.checked = None;
+        let text = "a program changes the store's tables again and again; they are looked at until they stay";
+        health.problems.push(Problem { table: None, text: text.to_owned() });
         Ok(())
+    }
+
+    /// Notes at which schema all was well, for the next start. It is looked at again then if it is
+    /// another.
+    fn note_schema(&mut self, schema: &Schema) -> Result<(), CaptureError> {
+        let conn = self.file.writer()?;
+        install::set_meta(&conn, "schema_version", schema.version)?;
+        install::set_meta_text(&conn, "schema_digest", &schema.digest)
     }
 
     /// Counts the rows of every table now, whenever they were counted last; see [`Self::check`].
