@@ -224,6 +224,6 @@ async fn ask_again(
     };
     // Before anything is changed: until they are fulfilled, the sites are missing.
     lake.state().update(update).await?;
-    api.books.quarantine.look(&roster).await?;
+    api.books.quarantine.look().await?;
     Ok(wishes.len())
 }

@@ -175,6 +175,6 @@ async fn decide(api: &App, id: &str, what: Decided, by: String, reason: String) 
     let reason = reason.trim().to_owned();
     tracing::warn!(id, ?what, by, reason, "a person decided about a batch in quarantine");
     api.books.quarantine.decide(id, Decision { what, by, reason, at: api.registry.now() }).await?;
-    api.books.quarantine.look(&api.registry.roster.all()).await.map_err(HqError::from)?;
+    api.books.quarantine.look().await.map_err(HqError::from)?;
     Ok(Json(api.books.quarantine.find(id, &api.registry.roster.all()).await?.0))
 }

@@ -62,6 +62,8 @@ pub struct Quarantine {
     /// What sites say that they capture.
     captured: Arc<CapturedBoard>,
     known: Mutex<Known>,
+    /// One look at a time.
+    looking: tokio::sync::Mutex<()>,
 }
 
 /// What HQ calls a table of a site's.
@@ -123,7 +125,7 @@ fn decision(view: &StateView, id: &str) -> Option<Decision> {
 impl Quarantine {
     /// The quarantine of a node that has read nothing of it yet.
     pub fn new(registry: Arc<Registry>, captured: Arc<CapturedBoard>) -> Self {
-        Self { registry, captured, known: Mutex::default() }
+        Self { registry, captured, known: Mutex::default(), looking: tokio::sync::Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -194,7 +196,7 @@ impl Quarantine {
     /// Lets go of batches of a site that were dealt with. What a person has not decided about, nor
     /// the site stated again, stays.
     pub async fn let_go(&self, site: &SiteId, roster: &Sites) -> Result<(), LakeError> {
-        self.look(roster).await?;
+        self.look().await?;
         let view = self.registry.lake.state().view();
         let record = roster.get(site).map(AsRef::as_ref);
         let goes: Vec<(Epoch, Seq, String)> = {
@@ -218,11 +220,13 @@ impl Quarantine {
 
     /// Reads what came to the lake's quarantine, and works out anew what waits. Whether something
     /// does that did not, or no more.
-    pub async fn look(&self, roster: &Sites) -> Result<bool, LakeError> {
+    pub async fn look(&self) -> Result<bool, LakeError> {
+        // One that began earlier must not say the last word.
+        let _alone = self.looking.lock().await;
         let table = self.registry.lake.quarantine();
         let snapshot = table.snapshot();
         self.read_new(&snapshot).await?;
-        let view = self.registry.lake.state().view();
+        let (view, roster) = (self.registry.lake.state().view(), &self.registry.roster.all());
         {
             // Loads come to their end without a word of the state; some seconds later is soon
             // enough for that.
@@ -411,7 +415,7 @@ impl Quarantine {
     pub async fn find(&self, id: &str, roster: &Sites) -> Result<(KeptView, Encoded), HqError> {
         let (site, epoch, first) = parse_id(id)?;
         let none = || HqError::NotFound(format!("{id} is not in quarantine; `rollcall quarantine` lists what is"));
-        self.look(roster).await?;
+        self.look().await?;
         let found = {
             let known = self.known();
             let kept = known.sites.get(&site).and_then(|of_site| of_site.get(&(epoch, first)));

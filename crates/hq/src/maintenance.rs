@@ -67,7 +67,7 @@ pub(crate) async fn follow_publications(registry: Arc<Registry>, books: Arc<Book
             _ = timer.tick() => {}
         }
         tables::refresh(&publisher).await;
-        let looked = books.quarantine.look(&registry.roster.all()).await;
+        let looked = books.quarantine.look().await;
         registry.health.note("read what is in quarantine", &looked);
         if registry.is_acting() {
             scheduled::look(&publisher, &mut unwanted).await;

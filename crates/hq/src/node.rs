@@ -163,7 +163,7 @@ impl Parts {
         for (site, until, said_goodbye) in registry.restore_presence(last_sign(&registry.lake)) {
             self.alerts.watching.watch().restore_heard(&site, until, said_goodbye);
         }
-        self.books.quarantine.look(&registry.roster.all()).await?;
+        self.books.quarantine.look().await?;
         // The first question is told of values that do not fit, as every later one; of a lake where
         // counting takes long, some seconds later. No other node knows of this one yet.
         if tokio::time::timeout(COUNTING_MAX, self.answers.count_misfits()).await.is_err() {

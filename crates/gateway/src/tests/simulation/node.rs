@@ -109,7 +109,7 @@ impl Node {
         let parts = parts_of(lake, key, format!("hq-{life}:7400"), 10, Arc::new(Shelf::new())).await?;
         let registry = parts.registry.clone();
         registry.restore_presence(None);
-        parts.books.quarantine.look(&registry.roster.all()).await?;
+        parts.books.quarantine.look().await?;
         registry.catch_up().await?;
         let leader: Arc<dyn Leader> = Arc::new(Terms {
             world: world.clone(),
