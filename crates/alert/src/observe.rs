@@ -16,8 +16,6 @@ pub(crate) fn observe(watch: &mut Watch, site: &SiteId, at: Timestamp, what: Hea
         Heard::Rows { table, count } => watch.event(site, &table, at, count as f32),
         Heard::Goodbye => watch.goodbye(site, at),
         Heard::Backlog { rows, age } => {
-            // Where nothing waits, the age is what a clock that was set left over.
-            let age = if rows > 0 { age } else { Duration::ZERO };
             watch.set_backlog(site, age > Duration::from_secs(60));
             let minutes = age.as_secs() / 60;
             if age > BEHIND_AFTER {

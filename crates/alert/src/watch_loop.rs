@@ -114,8 +114,7 @@ impl Alerts {
     /// Runs the watch until the node stops. `is_ingest_well` says whether rows that come can be
     /// stored: while they cannot, HQ is deaf.
     pub async fn run_watch(self: Arc<Self>, is_ingest_well: impl Fn() -> bool + Send) {
-        let mut timer = tokio::time::interval(TICK_EVERY);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut timer = rollcall_runtime::every(TICK_EVERY);
         let mut rounds = Rounds::new(self.registry.now());
         loop {
             let due = tokio::select! {

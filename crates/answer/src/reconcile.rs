@@ -43,8 +43,7 @@ pub async fn run(answers: Arc<Answers>) {
     // A round reads all that came since the oldest of the manifests before: with one each half
     // interval, a row is read three times.
     let every = (answers.manifest_interval / 2).clamp(Duration::from_secs(1), Duration::from_secs(300));
-    let mut timer = tokio::time::interval(every);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut timer = rollcall_runtime::every(every);
     let state = answers.registry.lake.state();
     let mut reconciler = Reconciler {
         read: HashSet::new(),

@@ -40,8 +40,7 @@ struct Told {
 /// Runs until the node stops.
 pub async fn run(answers: Arc<Answers>) {
     let every = answers.publisher.beacon_interval.clamp(LOOK_EVERY.0, LOOK_EVERY.1);
-    let mut timer = tokio::time::interval(every);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut timer = rollcall_runtime::every(every);
     let (mut told, mut has_asked_of_old) = (Told::default(), false);
     loop {
         tokio::select! {

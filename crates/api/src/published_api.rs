@@ -141,12 +141,15 @@ fn check_file(
     if let Some(name) = key.iter().find(lacks) {
         return Err(HqError::Invalid(format!("the file has no column {name} of the key{}", is_meant(name, names()))));
     }
-    let Some(known) = known else { return Ok(()) };
+    let there = known.as_ref().map_or(0, |known| known.image.count());
+    if there == 0 {
+        return Ok(());
+    }
     let schema = api.registry.lake.table(table).map(|table| table.snapshot().schema().clone());
     // Of rows that go only the keys count; what is scheduled says itself that columns come first.
     let may_add = query.new_columns || query.mode == FileMode::Delete || query.at.is_some();
     let is_new = |name: &&String| schema.as_ref().is_some_and(|schema| schema.column(name).is_none());
-    if let Some(name) = columns.iter().find(is_new).filter(|_| !may_add && known.image.count() > 0) {
+    if let Some(name) = columns.iter().find(is_new).filter(|_| !may_add) {
         let others = schema.iter().flat_map(|schema| schema.columns.iter().map(|column| column.name.as_str()));
         let left = others.filter(|other| !columns.iter().any(|name| name == other));
         return Err(HqError::Invalid(format!(
@@ -154,8 +157,7 @@ fn check_file(
             is_meant(name, left)
         )));
     }
-    let there = known.image.count();
-    if query.mode == FileMode::Replace && rows.num_rows() == 0 && there > 0 && !query.allow_empty {
+    if query.mode == FileMode::Replace && rows.num_rows() == 0 && !query.allow_empty {
         return Err(HqError::Invalid(format!(
             "the file has no rows: all {there} rows of {table} would go, at every store. `--allow-empty` does it"
         )));

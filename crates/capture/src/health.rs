@@ -62,9 +62,10 @@ impl Health {
 /// cannot be looked at is a problem of its own.
 ///
 /// `schema_changed` says that the file's schema version moved since the last check, which VACUUM
-/// does too. `version` is the schema version at which this begins, and then the one to which mending
-/// brought it. Whoever finds another one in the file afterwards knows that somebody else changed the
-/// schema meanwhile, and that what was found may be outdated; nothing is mended by it then.
+/// does too. `version` is the schema version at which this begins, and then the one to which
+/// mending brought it. Whoever finds another one in the file afterwards knows that somebody else
+/// changed the schema meanwhile, and that what was found may be outdated; nothing is mended by it
+/// then.
 pub(crate) fn check_tables(
     file: &mut StoreFile,
     schema_changed: bool,

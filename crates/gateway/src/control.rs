@@ -212,7 +212,5 @@ fn ask_every(settings: &Settings) -> Duration {
 }
 
 fn asking(settings: &Settings) -> tokio::time::Interval {
-    let mut ask = tokio::time::interval(ask_every(settings));
-    ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ask
+    rollcall_runtime::every(ask_every(settings))
 }

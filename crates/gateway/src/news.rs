@@ -65,7 +65,9 @@ fn take_beacon(registry: &Registry, session: &Session, beacon: &Beacon) {
         proto::Cause::Disk => (None, problem.clone().or(full)),
         _ => (problem.clone(), full),
     };
-    let age = Duration::from_millis(beacon.oldest_unconfirmed_age_ms);
+    let rows = beacon.head.saturating_sub(beacon.confirmed);
+    // Where nothing waits, the age is what a clock that was set left over.
+    let age = Duration::from_millis(if rows > 0 { beacon.oldest_unconfirmed_age_ms } else { 0 });
     let clock_off = registry.now().as_micros().saturating_sub(beacon.clock_micros);
     session.clock_off.store(clock_off, Ordering::Relaxed);
     judge_clock(registry, session);
@@ -77,7 +79,6 @@ fn take_beacon(registry: &Registry, session: &Session, beacon: &Beacon) {
         applied: applied(&beacon.applied),
     };
     registry.record(site, fact);
-    let rows = beacon.head.saturating_sub(beacon.confirmed);
     registry.record_heard(site, Heard::Backlog { rows, age });
     registry.record_heard(site, Heard::Condition(Condition::Capture, capture));
     registry.record_heard(site, Heard::Condition(Condition::Disk, disk));

@@ -83,7 +83,7 @@ impl Enrolment for Gateway {
         // may have expired.
         let key_hash = Authority::request_key_hash(&request.csr_pem).map_err(status_of)?;
         let record = self.0.registry.roster.get(&site);
-        let known = record.as_ref().and_then(|record| record.key_hash.clone());
+        let known = record.and_then(|record| record.key_hash.clone());
         if known.as_deref() != Some(key_hash.as_str()) {
             // Whoever asks has not shown that it ever was this site: it is noted, and no more.
             self.0.registry.ledger.unknown_sender(site.as_str(), self.0.registry.now());

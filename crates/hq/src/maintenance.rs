@@ -13,6 +13,7 @@ use rollcall_publish::{
     note_orphans, scheduled, tables,
 };
 use rollcall_registry::{Registry, doors::Doors};
+use rollcall_runtime::every;
 
 /// How often what changed of sites' presence is stored.
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
@@ -35,13 +36,6 @@ const ADVANCE: &str = "advance";
 const FOLLOW: &str = "follow publications";
 const LATECOMERS: &str = "look for latecomers";
 const REMEMBER: &str = "remember";
-
-/// A timer that does not catch up: two looks in a row would see the same.
-fn every(period: Duration) -> tokio::time::Interval {
-    let mut timer = tokio::time::interval(period);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    timer
-}
 
 /// Moves sites' completeness along with the lake, until the node stops.
 pub(crate) async fn advance(registry: Arc<Registry>, answers: Arc<Answers>) {

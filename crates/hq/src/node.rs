@@ -55,8 +55,8 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// A port of this node's own, which nobody is heard on yet. Of one that is taken the error names the
-/// option for another.
+/// A port of this node's own, which nobody is heard on yet. Of one that is taken the error names
+/// the option for another.
 fn bind(address: SocketAddr, what: &str, option: &str) -> Result<(TcpSocket, SocketAddr), HqError> {
     let failed = |source| HqError::Io {
         doing: format!("listening on {address} for {what} (another address: {option} ADDRESS)"),

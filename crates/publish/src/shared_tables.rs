@@ -67,8 +67,7 @@ const DOUBT_TOLD: Duration = Duration::from_secs(15 * 60);
 /// Decides on what sites change in shared tables, until the node stops. Much of that takes its
 /// time; nothing else waits for it.
 pub async fn run(publisher: Arc<Publisher>) {
-    let (mut timer, mut seen) = (tokio::time::interval(LOOK_EVERY), Seen::default());
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut timer, mut seen) = (rollcall_runtime::every(LOOK_EVERY), Seen::default());
     loop {
         tokio::select! {
             () = publisher.registry.stop.cancelled() => return,

@@ -94,8 +94,7 @@ pub(crate) async fn run(registry: &Registry, leader: &dyn Leader) {
     if registry.relay.is_none() {
         return;
     }
-    let mut timer = tokio::time::interval(LOOK_EVERY);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut timer = rollcall_runtime::every(LOOK_EVERY);
     loop {
         tokio::select! {
             biased;

@@ -301,8 +301,7 @@ pub(crate) async fn run(registry: &Registry) {
 }
 
 async fn tell(registry: &Registry, relay: &Relay) {
-    let mut timer = tokio::time::interval(TELL_EVERY);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut timer = rollcall_runtime::every(TELL_EVERY);
     for number in 1.. {
         tokio::select! {
             biased;
@@ -314,8 +313,7 @@ async fn tell(registry: &Registry, relay: &Relay) {
 }
 
 async fn hear(registry: &Registry, relay: &Relay) {
-    let mut timer = tokio::time::interval(TELL_EVERY);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut timer = rollcall_runtime::every(TELL_EVERY);
     let mut looked = Instant::now();
     loop {
         tokio::select! {

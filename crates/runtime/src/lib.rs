@@ -16,6 +16,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use rollcall_types::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{Interval, MissedTickBehavior};
 pub use tokio::{task::spawn, time::Instant};
 use uuid::{Builder, Uuid};
 
@@ -41,6 +42,14 @@ pub fn since_boot() -> Duration {
         let time = clock_gettime(CLOCK);
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
     })
+}
+
+/// A timer that ticks at once and then in each period. It does not catch up: two looks in a row
+/// would see the same.
+pub fn every(period: Duration) -> Interval {
+    let mut timer = tokio::time::interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }
 
 /// The system gave no random bytes.

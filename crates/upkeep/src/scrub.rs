@@ -32,8 +32,7 @@ fn is_due(path: &str, from: i64, to: i64) -> bool {
 
 /// Runs until the node stops.
 pub async fn run(registry: Arc<Registry>) {
-    let mut timer = tokio::time::interval(LOOK_EVERY);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut timer = rollcall_runtime::every(LOOK_EVERY);
     let (started, mut logs_looked_at) = (registry.now().as_seconds(), Instant::now());
     // By table, up to when its files were looked at: what the store did not give is asked for
     // again.

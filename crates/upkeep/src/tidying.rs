@@ -6,6 +6,7 @@ use rollcall_alert::TICKS;
 use rollcall_answer::{Answers, coverage::lives, measures, table_settings};
 use rollcall_lake::{CompactionLimits, CompactionReport, Lake, LakeError, Retention, Table};
 use rollcall_registry::{Health, Registry, presence::PRESENCE, roster::COUNTER};
+use rollcall_runtime::every;
 use rollcall_types::SiteNumber;
 
 use crate::own_disk;
@@ -22,13 +23,6 @@ const CLEAN_EVERY: Duration = Duration::from_secs(1800);
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked what sites propose for their tables.
 const PROPOSALS_EVERY: Duration = Duration::from_secs(5);
-
-/// A timer that does not catch up: two looks in a row would see the same.
-fn every(period: Duration) -> tokio::time::Interval {
-    let mut timer = tokio::time::interval(period);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    timer
-}
 
 /// What compaction needs of how the node is set up.
 pub struct Tidying {

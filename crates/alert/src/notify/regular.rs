@@ -25,8 +25,7 @@ impl Alerts {
     /// stops. `arrived` says for the roll call who has what was published.
     pub async fn run_notifiers(self: Arc<Self>, arrived: ArrivedSource) {
         let registry = &self.registry;
-        let mut timer = tokio::time::interval(REFRESH_EVERY);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut timer = rollcall_runtime::every(REFRESH_EVERY);
         let mut before = registry.now();
         if registry.relay().is_none() {
             self.notify_of_what_was_missed();

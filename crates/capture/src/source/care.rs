@@ -3,11 +3,10 @@
 use rollcall_types::Seq;
 
 use super::{Look, Source, random_name};
-
 use crate::{
     error::{CaptureError, Doing},
     health::{self, Health, Problem},
-    install::{self},
+    install,
     read::{self, from_sql, to_sql},
     schema::{Schema, schema_of, stored_schema},
 };

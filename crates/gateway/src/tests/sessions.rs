@@ -185,12 +185,33 @@ async fn an_unknown_key_is_told_where_its_site_is_missed_until_the_site_is_back(
     assert_eq!((refused(), registry.ledger.is_refused(&silent.peer.site)), (1, true), "once");
     let beacon = SiteFact::Beacon {
         head: Seq(0),
-        unconfirmed_age: Duration::from_secs(7200),
+        unconfirmed_age: Duration::ZERO,
         capture_problem: None,
         clock_off_micros: 0,
         applied: BTreeMap::new(),
     };
     registry.record(&silent.peer.site, beacon);
     assert!(!registry.ledger.is_refused(&silent.peer.site), "who sends beacons was taken");
+}
+
+#[tokio::test]
+async fn where_nothing_waits_nothing_is_old() {
+    let port = Port::open().await;
+    let registry = &port.parts.registry;
+    // One that is behind is no backlog of a fleet.
+    let sessions = [session_of(&port.visitor("till-1").await).await, session_of(&port.visitor("till-2").await).await];
+    // Their clocks were set while nothing waited.
+    let say = |confirmed: u64| {
+        for session in &sessions {
+            let said = Beacon { confirmed, oldest_unconfirmed_age_ms: 7_200_000, ..beacon(registry.now()) };
+            let _ = take(registry, session, FromSite::Beacon(said));
+            registry.record_heard(&session.site, Heard::Contact);
+        }
+    };
+    port.heard();
+    say(beacon(registry.now()).head);
+    assert!(port.heard().contains(&Heard::Backlog { rows: 0, age: Duration::ZERO }));
     assert!(!registry.ledger.is_draining(registry.now()), "where nothing waits, nothing is old");
+    say(0);
+    assert!(registry.ledger.is_draining(registry.now()), "and what waits is as old as it says");
 }

@@ -184,9 +184,8 @@ impl Presence {
                 if !self.is_blind {
                     self.now.clock.note(at, head, clock_off_micros);
                 }
+                self.is_behind = unconfirmed_age > Duration::from_secs(60);
                 self.now.head = head.max(self.now.head);
-                // Where nothing waits, the age is what a clock that was set left over.
-                self.is_behind = self.now.unconfirmed_rows() > 0 && unconfirmed_age > Duration::from_secs(60);
                 // Only who was taken sends any.
                 self.now.refused = None;
                 self.capture_problem = capture_problem;
@@ -280,9 +279,7 @@ impl Presence {
 
     /// Whether anything of it is not stored; that it went quiet is something.
     pub(super) fn is_unstored(&self, now: Timestamp) -> bool {
-        let LastStored { last_heard, flags, digest, was_heard } = self.stored;
-        let is_same = last_heard == self.now.last_heard && flags == self.now.flags() && digest == digest::of(&self.now);
-        !is_same || was_heard && !self.now.was_heard(now)
+        self.now.as_stored(now) != self.stored
     }
 
     /// This of it is stored, as of now.
