@@ -3,14 +3,16 @@
 /// Why capture could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// SQLite refused; a locked file is worth a retry ([`CaptureError::is_busy`]), most other
+    /// The database refused; a locked one is worth a retry ([`CaptureError::is_busy`]), most other
     /// reasons need a person.
     #[error("{doing}")]
-    Sqlite {
+    Refused {
         /// What was being done.
         doing: &'static str,
-        /// SQLite's reason.
-        source: rusqlite::Error,
+        /// What it is, as far as the agent goes by it.
+        trouble: Trouble,
+        /// The database's own reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The table is not in the database.
     #[error("no table {table:?} in this database{}", .nearest.as_ref().map_or_else(String::new, |near| format!("; is {near:?} meant?")))]
@@ -72,21 +74,10 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
-    /// Whether it is about one table or value, so that others can go on; else about the file.
-    pub(crate) fn is_of_one_table(&self) -> bool {
+    /// Whether it is about one table or value, so that others can go on; else about the database.
+    pub fn is_of_one_table(&self) -> bool {
         match self {
-            Self::Sqlite { source, .. } => !matches!(
-                source.sqlite_error_code(),
-                Some(
-                    rusqlite::ErrorCode::DatabaseBusy
-                        | rusqlite::ErrorCode::DatabaseLocked
-                        | rusqlite::ErrorCode::DiskFull
-                        | rusqlite::ErrorCode::CannotOpen
-                        | rusqlite::ErrorCode::ReadOnly
-                        | rusqlite::ErrorCode::NotADatabase
-                        | rusqlite::ErrorCode::SystemIoFailure
-                )
-            ),
+            Self::Refused { trouble, .. } => *trouble == Trouble::Other,
             Self::Unsupported { .. } | Self::Usage(_) | Self::NoSuchTable { .. } | Self::Damaged(_) => true,
             _ => false,
         }
@@ -95,36 +86,27 @@ impl CaptureError {
     /// Whether the disk is full.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Refused { trouble, .. } => *trouble == Trouble::DiskFull,
             Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
             _ => false,
         }
     }
 
-    /// Whether another program held the file locked; trying again later is right.
+    /// Whether another program held the database locked; trying again later is right.
     pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Sqlite { source, .. } if matches!(source.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)))
+        matches!(self, Self::Refused { trouble: Trouble::Busy, .. })
     }
 }
 
-/// Adds what was being done to an error of SQLite or the system.
-pub(crate) trait Doing<T> {
-    fn doing(self, doing: &'static str) -> Result<T, CaptureError>;
-}
-
-impl<T> Doing<T> for Result<T, rusqlite::Error> {
-    fn doing(self, doing: &'static str) -> Result<T, CaptureError> {
-        use rusqlite::ffi::{SQLITE_READONLY_RECOVERY, SQLITE_READONLY_ROLLBACK};
-        self.map_err(|source| match source.sqlite_extended_error_code() {
-            Some(SQLITE_READONLY_ROLLBACK | SQLITE_READONLY_RECOVERY) => CaptureError::BrokenOff { doing },
-            _ => CaptureError::Sqlite { doing, source },
-        })
-    }
-}
-
-impl<T> Doing<T> for Result<T, std::io::Error> {
-    fn doing(self, doing: &'static str) -> Result<T, CaptureError> {
-        self.map_err(|source| CaptureError::Io { doing, source })
-    }
+/// Why a database refused, as far as the agent goes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Another program holds it locked.
+    Busy,
+    /// Its disk is full.
+    DiskFull,
+    /// It cannot be reached, read or written at all.
+    Unreachable,
+    /// Anything else: one statement or value.
+    Other,
 }

@@ -1,43 +1,41 @@
-//! Captures the changes of a store's SQLite database into a journal inside the same file, and reads
-//! that journal.
+//! The contract of a captured database.
 //!
-//! Triggers write every change into `_rollcall_journal` within the store's own transaction, so any
-//! program in any language is captured, and a power cut keeps or loses a change together with its
-//! journal row. [`Source`] is the agent's hold on one database: it installs the triggers, reads
-//! changes in order, states the rows that were there before (`load.rs`), notices when capture was
-//! broken, and prunes what HQ has confirmed.
+//! An agent captures the changes of a store's database in order, and puts HQ's rows into it. What
+//! that takes is written down here as three traits: a [`Database`] is where it is, a [`Source`] is
+//! the agent's hold on its changes, and [`Incoming`] its hold on HQ's tables there. A kind of
+//! database is one crate that implements them, such as `rollcall-capture-sqlite`, and passes
+//! `conformance` (feature of this crate). No agent code knows which kind it is given.
 //!
-//! This crate knows neither the network nor HQ. Its own write transactions in the store's file are
-//! short; the store's journal mode and settings are never changed.
+//! What every kind promises:
+//!
+//! - **A change is journalled in the transaction that makes it**, whatever program makes it, so
+//!   that both are kept or lost together.
+//! - **Positions have no gaps**, and each row's changes keep their order. A change that is read is
+//!   on stable storage: its position is never counted again.
+//! - **`I` is new**: a change is an insert only if its key was proven absent. What cannot be proven
+//!   is an update.
+//! - **Rows that were there before** are stated beside live changes, and no state of a row
+//!   overtakes a later change of it.
+//! - **What breaks capture is noticed** by [`Source::check`], and mended where that is possible.
+//! - **HQ's rows** are applied together with their version, in one transaction.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, reason = "not simulated: time, chance and tasks are the system's")]
+#![allow(clippy::disallowed_methods, reason = "not simulated: time is the store's machine's")]
 
-mod counts;
+mod changes;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod contract;
 mod error;
-mod file;
 mod health;
-mod incoming;
-mod install;
-mod layout;
-mod listing;
-mod load;
-mod manifest;
-mod read;
-mod schema;
-mod shape;
-mod shared;
-mod source;
-mod stored;
-mod triggers;
-mod value;
-mod withheld;
+mod published;
+mod tables;
 
-pub use error::CaptureError;
-pub use file::{Fingerprint, fingerprint};
+pub use changes::{
+    Anchor, Changes, Heads, JOURNAL_BYTES_MAX, JournalState, KEPT_CONFIRMED, LoadMark, LoadProgress, PruneLimits,
+    TableChanges,
+};
+pub use contract::{Database, Fingerprint, Incoming, Source, clock_micros};
+pub use error::{CaptureError, Trouble};
 pub use health::{Health, Problem};
-pub use incoming::{AppliedTable, DueChange, Incoming, IncomingTable, Report, Staged, Standing};
-pub use install::{Registration, TableSpec};
-pub use listing::ListedTable;
-pub use load::LoadProgress;
-pub use read::{Anchor, Changes, Heads, LoadMark, TableChanges};
-pub use source::{JOURNAL_BYTES_MAX, JournalState, KEPT_CONFIRMED, PruneLimits, Source};
+pub use published::{AppliedTable, DueChange, IncomingTable, Report, Staged, Standing};
+pub use tables::{ListedTable, Registration, TableSpec};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rand::Rng;
-use rollcall_capture::{CaptureError, Source};
+use rollcall_capture::{CaptureError, clock_micros};
 use rollcall_wire::proto::{self, Attempt};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -21,6 +21,7 @@ use crate::{
     error::SiteError,
     feed::Feed,
     keeper::{self, KnownHealth},
+    kinds::database_at,
     published::Shelf,
     session::{Ended, Session},
     settings::{Behaviour, LogControl},
@@ -98,8 +99,8 @@ impl Agent {
         let notes = Arc::new(Notes::open(&directory));
         let hq_clock_offset = notes.text(HQ_CLOCK)?.and_then(|text| text.parse().ok()).unwrap_or_default();
         Ok(Self {
-            feed: Feed::open(&database)?,
-            shelf: Shelf::new(&database, &directory),
+            feed: Feed::open(database_at(&database))?,
+            shelf: Shelf::new(database_at(&database), &directory),
             behaviour: Behaviour::new(&notes, config.log.clone())?,
             notes,
             status: StatusFile::new(directory.clone()),
@@ -136,7 +137,7 @@ impl Agent {
         let directory = self.directory.clone();
         let is_paused = move || directory.paused_until().is_some();
         let (feed, notes, health) = (self.feed.clone(), self.notes.clone(), self.health.clone());
-        let keeper = keeper::keep(self.database.clone(), feed, notes, health, is_paused);
+        let keeper = keeper::keep(feed, notes, health, is_paused);
         let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
         while !stop.is_cancelled() {
             if self.directory.paused_until().is_some() {
@@ -261,7 +262,7 @@ impl Agent {
             return Ok(());
         }
         if self.notes.position()?.confirmed > Seq(0) {
-            let tables = self.feed.call(Source::reload_doubtful).await?;
+            let tables = self.feed.call(|source| source.reload_doubtful()).await?;
             for table in tables {
                 tracing::warn!(table, "an earlier agent may have sent rows of it twice: it is stated again");
             }
@@ -380,7 +381,7 @@ impl Agent {
     fn note_attempt(&self, address: &str, resolved: String, error: &SiteError) {
         let cause = error.cause().map_or(proto::Cause::Unspecified, proto::Cause::from);
         let attempt = Attempt {
-            at_micros: Source::clock_micros(),
+            at_micros: clock_micros(),
             address: address.to_owned(),
             resolved,
             error: describe(error),

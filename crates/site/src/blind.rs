@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use rollcall_capture::Source;
+use rollcall_capture::clock_micros;
 use rollcall_types::Cause;
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN,
@@ -136,7 +136,7 @@ impl Blind<'_> {
             head: position.confirmed.0,
             confirmed: position.confirmed.0,
             oldest: position.confirmed.0 + 1,
-            clock_micros: Source::clock_micros(),
+            clock_micros: clock_micros(),
             called: self.address.to_owned(),
             resolved: self.resolved.map_or_else(String::new, |resolved| resolved.ip().to_string()),
             blind: true,
@@ -150,7 +150,7 @@ impl Blind<'_> {
         Ok(Beacon {
             head: confirmed,
             confirmed,
-            clock_micros: Source::clock_micros(),
+            clock_micros: clock_micros(),
             capture_ok: false,
             capture_problem: problem.to_owned(),
             capture_cause: proto::Cause::from(cause).into(),

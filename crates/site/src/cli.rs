@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use rollcall_capture::{ListedTable, Source, TableSpec};
+use rollcall_capture::{ListedTable, TableSpec};
 use rollcall_log::LogFormat;
-use rollcall_site::{JoinOptions, SiteError, patiently, read_token};
+use rollcall_site::{JoinOptions, SiteError, database_at, patiently, read_token};
 
 /// Keeps HQ informed of every change in this store's database.
 #[derive(Debug, Parser)]
@@ -277,7 +277,7 @@ pub(crate) fn listed(database: &std::path::Path) -> Result<Vec<ListedTable>, Sit
     if !database.is_file() {
         return Err(SiteError::Usage(format!("there is no database {}", database.display())));
     }
-    let mut source = Source::open(database)?;
+    let mut source = database_at(database).source()?;
     patiently(|| source.list_tables())
 }
 

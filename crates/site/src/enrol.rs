@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair};
-use rollcall_capture::Source;
+use rollcall_capture::clock_micros;
 use rollcall_wire::{
     Refusal,
     proto::{RenewRequest, enrolment_client::EnrolmentClient},
@@ -94,7 +94,7 @@ pub(crate) async fn renew(
         let renewed = Identity {
             certificate_pem: answer.certificate_pem,
             ca_pem: answer.ca_pem,
-            issued_micros: Source::clock_micros().saturating_add(hq_clock_offset),
+            issued_micros: clock_micros().saturating_add(hq_clock_offset),
             not_after_micros: answer.not_after_micros,
             ..identity.clone()
         };

@@ -1,7 +1,6 @@
 //! The store's database, asked from async code: every call runs where blocking is allowed.
 
 use std::{
-    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rollcall_capture::{Anchor, CaptureError, Changes, Source};
+use rollcall_capture::{Anchor, CaptureError, Changes, Database, Fingerprint, Source};
 use rollcall_types::Seq;
 use rollcall_wire::{
     batch::Part,
@@ -25,7 +24,8 @@ pub(crate) struct Feed(Arc<Access>);
 
 #[derive(Debug)]
 struct Access {
-    source: Mutex<Source>,
+    database: Arc<dyn Database>,
+    source: Mutex<Box<dyn Source>>,
     /// Whether somebody waits to let go.
     rests: AtomicBool,
 }
@@ -37,20 +37,20 @@ pub(crate) const BATCH_BYTES: usize = 1 << 20;
 pub(crate) const REST_AFTER: Duration = Duration::from_secs(1);
 
 impl Feed {
-    pub(crate) fn open(database: &Path) -> Result<Self, SiteError> {
-        let source = Mutex::new(Source::open(database)?);
-        Ok(Self(Arc::new(Access { source, rests: AtomicBool::new(false) })))
+    pub(crate) fn open(database: Arc<dyn Database>) -> Result<Self, SiteError> {
+        let source = Mutex::new(database.source()?);
+        Ok(Self(Arc::new(Access { database, source, rests: AtomicBool::new(false) })))
     }
 
     /// Runs `work` on the database.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Source) -> Result<T, CaptureError> + Send + 'static,
+        work: impl FnOnce(&mut dyn Source) -> Result<T, CaptureError> + Send + 'static,
     ) -> Result<T, SiteError> {
         let access = self.0.clone();
         let done = tokio::task::spawn_blocking(move || {
             // SQLite rolled back whatever a panic interrupted.
-            work(&mut access.source.lock().unwrap_or_else(PoisonError::into_inner))
+            work(access.source.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
         });
         let done = done.await;
         if !self.0.rests.swap(true, Ordering::AcqRel) {
@@ -72,6 +72,11 @@ impl Feed {
         let access = self.0.clone();
         let used = move || access.source.lock().unwrap_or_else(PoisonError::into_inner).used();
         tokio::task::spawn_blocking(used).await.ok().flatten()
+    }
+
+    /// What the database looks like now; waits for nobody who uses it.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.0.database.fingerprint()
     }
 
     /// Lets go of the file.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_capture::{CaptureError, Source, TableSpec};
+use rollcall_capture::{CaptureError, Source, TableSpec, clock_micros};
 use rollcall_types::Timestamp;
 use rollcall_wire::proto::{Checked, EnrolRequest, LeftOut, enrolment_client::EnrolmentClient};
 use tonic::transport::Channel;
@@ -25,6 +25,7 @@ use crate::{
     dial::{Trust, dial_with},
     enrol::{KEY, database, new_key, refused, request},
     error::SiteError,
+    kinds::database_at,
     state::{Identity, Notes, StateDirectory},
     token::Token,
 };
@@ -162,7 +163,7 @@ pub async fn join(options: &JoinOptions) -> Result<Readiness, SiteError> {
         ca_pem: answer.ca_pem,
         certificate_pem: answer.certificate_pem,
         key_pem: key.serialize_pem(),
-        issued_micros: Source::clock_micros(),
+        issued_micros: clock_micros(),
         not_after_micros: answer.not_after_micros,
         database: plan.database.clone(),
         event_times: options.event_times.clone(),
@@ -182,7 +183,7 @@ struct Plan<'a> {
     token: Token,
     database: PathBuf,
     directory: StateDirectory,
-    source: Source,
+    source: Box<dyn Source>,
     /// The database was another site's, and a person said that it is this one's now.
     is_of_another_site: bool,
 }
@@ -217,7 +218,7 @@ impl<'a> Plan<'a> {
         if options.state.is_some() {
             directory.refuse_of_others()?;
         }
-        let source = Source::open(&database)?;
+        let source = database_at(&database).source()?;
         Ok(Self { options, token, database, directory, source, is_of_another_site: false })
     }
 
@@ -295,7 +296,7 @@ impl<'a> Plan<'a> {
             hq: address.to_owned(),
             expires: Timestamp::from_micros(checked.expires_micros),
             enrolled: Some(checked.enrolled_micros).filter(|at| *at != 0).map(Timestamp::from_micros),
-            clock_off_micros: Source::clock_micros().saturating_sub(checked.now_micros),
+            clock_off_micros: clock_micros().saturating_sub(checked.now_micros),
         })
     }
 

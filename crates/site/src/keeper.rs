@@ -2,12 +2,11 @@
 //! within seconds, and what is wrong is known before anybody asks.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use rollcall_capture::{CaptureError, Health, Registration, Source, fingerprint};
+use rollcall_capture::{CaptureError, Health, Registration, clock_micros};
 use tokio::time::Instant;
 
 use crate::{error::SiteError, feed::Feed, state::Notes};
@@ -51,7 +50,7 @@ impl KnownHealth {
 /// HQ's time, as far as it is known: by how much its clock is off from this machine's,
 /// microseconds.
 pub(crate) fn hq_now(hq_clock_offset: i64) -> i64 {
-    Source::clock_micros().saturating_add(hq_clock_offset)
+    clock_micros().saturating_add(hq_clock_offset)
 }
 
 /// Whether there is something to send from. What is known of a file that looks as it did is not
@@ -69,10 +68,10 @@ pub(crate) async fn look(feed: &Feed) -> Result<Health, SiteError> {
 
 /// Tells the database what was captured in it, in case tables of ours are dropped.
 pub(crate) async fn remember(feed: &Feed, notes: &Notes) -> Result<(), SiteError> {
-    let known = notes.text(REGISTRATION)?.and_then(|text| serde_json::from_str::<Registration>(&text).ok());
+    let known = notes.text(REGISTRATION)?.map(Registration::new);
     if let Some(known) = known {
         feed.call(move |source| {
-            source.remember(known);
+            source.remember(&known);
             Ok(())
         })
         .await?;
@@ -82,10 +81,10 @@ pub(crate) async fn remember(feed: &Feed, notes: &Notes) -> Result<(), SiteError
 
 /// Notes what is captured, if that is news.
 pub(crate) async fn note(feed: &Feed, notes: &Notes) -> Result<(), SiteError> {
-    let registration = feed.call(|source| Ok(source.registration().cloned())).await?;
-    let Some(text) = registration.and_then(|known| serde_json::to_string(&known).ok()) else { return Ok(()) };
-    if notes.text(REGISTRATION)?.as_deref() != Some(&text) {
-        notes.set_text(REGISTRATION, &text)?;
+    let registration = feed.call(|source| Ok(source.registration())).await?;
+    let Some(known) = registration else { return Ok(()) };
+    if notes.text(REGISTRATION)?.as_deref() != Some(known.as_str()) {
+        notes.set_text(REGISTRATION, known.as_str())?;
     }
     Ok(())
 }
@@ -101,24 +100,18 @@ pub(crate) fn trouble(error: &CaptureError) -> String {
 }
 
 /// Checks capture whenever the file changed, for ever.
-pub(crate) async fn keep(
-    database: PathBuf,
-    feed: Feed,
-    notes: Arc<Notes>,
-    health: KnownHealth,
-    is_paused: impl Fn() -> bool,
-) {
+pub(crate) async fn keep(feed: Feed, notes: Arc<Notes>, health: KnownHealth, is_paused: impl Fn() -> bool) {
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut seen, mut looked) = (None, Instant::now());
     loop {
         timer.tick().await;
-        let now = fingerprint(&database);
+        let now = feed.fingerprint();
         if is_paused() || (seen == Some(now) && looked.elapsed() < LOOK_ANYWAY && health.get().is_ok()) {
             continue;
         }
         (seen, looked) = (Some(now), Instant::now());
-        match feed.call(Source::check).await {
+        match feed.call(|source| source.check()).await {
             Ok(found) => {
                 health.set(found);
                 if let Err(error) = note(&feed, &notes).await {

@@ -16,11 +16,11 @@ use std::{
 use clap::{Parser, error::ErrorKind};
 use cli::{Cli, Command, MAX_AGE};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use rollcall_capture::{Incoming, Source};
+use rollcall_capture::clock_micros;
 use rollcall_log::{LogFormat, Supervisor};
 use rollcall_site::{
-    Agent, AgentConfig, LogControl, LoudConfig, Readiness, Report, StateDirectory, be_loud, check, check_loud, join,
-    local, mark_resend, resume, status, title,
+    Agent, AgentConfig, LogControl, LoudConfig, Readiness, Report, StateDirectory, be_loud, check, check_loud,
+    database_at, join, local, mark_resend, resume, status, title,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -98,12 +98,12 @@ fn execute(command: Command, state: Option<PathBuf>, log: LogControl) -> anyhow:
         Command::Install(args) => service::install(args, state.as_deref())?,
         Command::Generate { dir } => rollcall_log::generate(<Cli as clap::CommandFactory>::command(), &dir)?,
         Command::Detach { db, table, forget } => {
-            Source::open(&db.find()?)?.detach(table.as_deref(), forget)?;
+            database_at(&db.find()?).source()?.detach(table.as_deref(), forget)?;
             eprintln!("detached");
         }
         Command::Pause { db, minutes } => {
             let db = db.find()?;
-            let now = rollcall_types::Timestamp::from_micros(Source::clock_micros());
+            let now = rollcall_types::Timestamp::from_micros(clock_micros());
             let until = now.plus_micros(i64::from(minutes) * 60_000_000);
             of(&db).identity()?;
             of(&db).pause(until)?;
@@ -118,7 +118,7 @@ fn execute(command: Command, state: Option<PathBuf>, log: LogControl) -> anyhow:
         }
         Command::Adopt { table, db } => {
             let db = db.find()?;
-            Incoming::open(&db, of(&db).path())?.adopt(&table)?;
+            database_at(&db).incoming(of(&db).path())?.adopt(&table)?;
             eprintln!("HQ's rows take the place of those in {table} when they come");
         }
         Command::Resend { db } => {

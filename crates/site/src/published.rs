@@ -5,7 +5,6 @@ mod updates;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_capture::{AppliedTable, CaptureError, DueChange, Incoming, Report, Source};
+use rollcall_capture::{AppliedTable, CaptureError, Database, DueChange, Incoming, Report, clock_micros};
 use rollcall_types::{Seq, describe, shared::EDITS_SUFFIX};
 use rollcall_wire::proto::{Applied, WantedTable};
 use tokio::{
@@ -31,10 +30,10 @@ use crate::{error::SiteError, feed::REST_AFTER, state::StateDirectory};
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     /// None: it is let go of. Whoever applies a table holds the lock as long as that takes.
-    incoming: Arc<Mutex<Option<Incoming>>>,
+    incoming: Arc<Mutex<Option<Box<dyn Incoming>>>>,
     /// When it was used last; no lock that is held for long.
     used: Arc<Mutex<Option<Instant>>>,
-    database: PathBuf,
+    database: Arc<dyn Database>,
     directory: StateDirectory,
     /// Whether somebody waits to let go.
     rests: Arc<AtomicBool>,
@@ -48,11 +47,11 @@ pub(crate) struct Shelf {
 pub(crate) const STAGED: &str = "incoming.sqlite";
 
 impl Shelf {
-    pub(crate) fn new(database: &Path, directory: &StateDirectory) -> Self {
+    pub(crate) fn new(database: Arc<dyn Database>, directory: &StateDirectory) -> Self {
         Self {
             incoming: Arc::default(),
             used: Arc::default(),
-            database: database.to_owned(),
+            database,
             directory: directory.clone(),
             rests: Arc::default(),
             problems: Arc::default(),
@@ -62,20 +61,20 @@ impl Shelf {
 
     async fn call<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Incoming) -> Result<T, CaptureError> + Send + 'static,
+        work: impl FnOnce(&mut dyn Incoming) -> Result<T, CaptureError> + Send + 'static,
     ) -> Result<T, SiteError> {
         let shelf = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             // SQLite rolled back whatever a panic interrupted.
             let mut opened = shelf.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-            let incoming = match opened.take().filter(|incoming| incoming.is_at(&shelf.database)) {
+            let incoming = match opened.take().filter(|incoming| incoming.is_current()) {
                 Some(incoming) => incoming,
                 None => {
                     shelf.directory.prepare(STAGED)?;
-                    Incoming::open(&shelf.database, shelf.directory.path())?
+                    shelf.database.incoming(shelf.directory.path())?
                 }
             };
-            let done = work(opened.insert(incoming));
+            let done = work(opened.insert(incoming).as_mut());
             *shelf.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             Ok(done?)
         });
@@ -162,7 +161,7 @@ impl Shelf {
             if self.directory.paused_until().is_some() {
                 continue;
             }
-            if next.is_none_or(|due| due.is_some_and(|due| due <= Source::clock_micros())) {
+            if next.is_none_or(|due| due.is_some_and(|due| due <= clock_micros())) {
                 next = None;
                 if !self.take_effect().await {
                     continue;
@@ -170,7 +169,7 @@ impl Shelf {
                 next = self.call(|incoming| incoming.next_due()).await.ok();
             }
             if let Some(due) = next {
-                let left = due.map(|due| due.saturating_sub(Source::clock_micros()).max(0));
+                let left = due.map(|due| due.saturating_sub(clock_micros()).max(0));
                 // The clock may be set meanwhile.
                 wait = left.map_or(CLOCK_LOOK, |left| Duration::from_micros(left.unsigned_abs()).min(CLOCK_LOOK));
             }

@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use rand::Rng;
 use rollcall_capture::{
     CaptureError, JOURNAL_BYTES_MAX, KEPT_CONFIRMED, LoadProgress, PruneLimits, Registration, Source, TableSpec,
-    fingerprint as look_at,
 };
 use rollcall_types::{Epoch, Seq};
 use rollcall_wire::{
@@ -266,7 +265,7 @@ impl Session<'_> {
                 () = nudges.changed(), if !busy && is_quiet => (next_look, is_told) = (Instant::now(), true),
                 // A fixed time, not a pause: other messages must not put it off for ever.
                 () = tokio::time::sleep_until(next_look), if !busy => {
-                    let seen = look_at(self.database);
+                    let seen = self.feed.fingerprint();
                     let due = looked.is_none_or(|looked: Instant| looked.elapsed() > LOOK_ANYWAY);
                     let is_changed = Some(seen) != fingerprint;
                     if is_changed && fingerprint.is_some() && is_quiet && !is_told {
@@ -301,7 +300,7 @@ impl Session<'_> {
     /// Captures what the store's programs change in tables that are HQ's as well.
     async fn capture_edits(&self) -> Result<(), SiteError> {
         for table in self.shelf.edit_tables().await? {
-            let capture = move |source: &mut Source| {
+            let capture = move |source: &mut dyn Source| {
                 if source.excluded(&table)?.is_none() {
                     source.capture(&TableSpec { table: table.clone(), excluded: Vec::new() })?;
                 }
@@ -360,7 +359,7 @@ impl Session<'_> {
             .feed
             .call(move |source| {
                 if clear_notes {
-                    source.forget_notes()?;
+                    source.tidy_up()?;
                 }
                 source.prune(confirmed, PruneLimits { through, bytes: JOURNAL_BYTES_MAX })?;
                 Ok((source.heads()?.head, source.rows_to_load()?))

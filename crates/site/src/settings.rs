@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_capture::{CaptureError, Source, TableSpec};
+use rollcall_capture::{CaptureError, Source, TableSpec, clock_micros};
 use rollcall_types::{TableName, describe};
 use rollcall_wire::{
     SETTINGS_TABLE,
@@ -153,7 +153,7 @@ impl Behaviour {
             tables.is_empty()
                 || TableName::at_hq(table).is_ok_and(|name| tables.iter().any(|meant| name.as_str() == meant))
         };
-        feed.call(move |source| source.state_again(is_meant)).await?;
+        feed.call(move |source| source.state_again(&is_meant)).await?;
         // If this is not noted any more, they are stated once more.
         notes.set_text(STATED_AGAIN, &asked.to_string())
     }
@@ -198,7 +198,7 @@ struct Followed {
 
 /// Captures a table as HQ wants it. What the site itself excluded stays so: HQ can only exclude
 /// more.
-fn follow(source: &mut Source, wanted: &Captured, by_hq: &[String]) -> Result<Followed, CaptureError> {
+fn follow(source: &mut dyn Source, wanted: &Captured, by_hq: &[String]) -> Result<Followed, CaptureError> {
     let known = source.excluded(&wanted.table)?;
     if wanted.stopped {
         // Also where an earlier agent ended its capture: its journal may hold rows of it.
@@ -243,7 +243,7 @@ impl Line {
     }
 
     fn rate_now(&self) -> Option<f64> {
-        self.rate(Source::clock_micros() / 1_000_000)
+        self.rate(clock_micros() / 1_000_000)
     }
 }
 

@@ -157,7 +157,7 @@ impl StateDirectory {
     pub fn paused_until(&self) -> Option<Timestamp> {
         let text = fs::read_to_string(self.file(PAUSED)).ok()?;
         let until = Timestamp::from_micros(text.trim().parse().ok()?);
-        (until > Timestamp::from_micros(rollcall_capture::Source::clock_micros())).then_some(until)
+        (until > Timestamp::from_micros(rollcall_capture::clock_micros())).then_some(until)
     }
 
     /// Has the agent leave the database alone until then.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_capture::{CaptureError, Health, Source};
+use rollcall_capture::{CaptureError, Health, clock_micros};
 use rollcall_types::{Cause, Seq, Timestamp};
 use rollcall_wire::proto::Applied;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use self::judged::{Judged, Known, MANY};
 
 use crate::{
     error::SiteError,
+    kinds::database_at,
     state::{Notes, StateDirectory},
 };
 
@@ -203,7 +204,7 @@ pub(crate) const FILE: &str = "status.json";
 const STALE_AFTER: Duration = Duration::from_secs(120);
 
 fn clock() -> Timestamp {
-    Timestamp::from_micros(Source::clock_micros())
+    Timestamp::from_micros(clock_micros())
 }
 
 impl StatusFile {
@@ -346,7 +347,7 @@ pub(crate) fn own_status(database: &Path, state: Option<&Path>, max_age: Duratio
 
 /// How many changes are not confirmed, and for how long the oldest has waited.
 fn waiting(database: &Path, confirmed: Seq) -> Result<(u64, Duration), CaptureError> {
-    let mut source = Source::open(database)?;
+    let mut source = database_at(database).source()?;
     let rows = source.heads()?.head.0.saturating_sub(confirmed.0);
     let age = if rows > 0 { source.age_of(Seq(confirmed.0 + 1))? } else { Duration::ZERO };
     Ok((rows, age))

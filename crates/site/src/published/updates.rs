@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use rollcall_capture::{
-    AppliedTable, CaptureError, Fingerprint, IncomingTable, Report, Staged, Standing, fingerprint as look_at,
-};
+use rollcall_capture::{AppliedTable, CaptureError, Fingerprint, IncomingTable, Report, Staged, Standing};
 use rollcall_types::{Seq, describe};
 use rollcall_wire::{
     proto::{
@@ -229,7 +227,7 @@ impl Task {
     /// Looks whether all tables are what was applied, unless the store's file is as it was when
     /// they were.
     async fn check_all(&mut self, wanted: &[WantedTable]) {
-        let now = look_at(&self.shelf.database);
+        let now = self.shelf.database.fingerprint();
         if self.seen == Some(now) {
             return;
         }

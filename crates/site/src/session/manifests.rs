@@ -22,7 +22,7 @@ impl Session<'_> {
         }
         let (is_due, of_last) = (self.is_manifest_due(), self.manifest_of.clone());
         let stated = self.feed.call(move |source| {
-            let captured = source.registration().cloned();
+            let captured = source.registration();
             let now = captured.map(|captured| Ok((captured, source.uncaptured_tables()?))).transpose()?;
             if !is_due && (now.is_none() || now == of_last) {
                 return Ok(None);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rollcall_capture::{JournalState, Source};
+use rollcall_capture::{JournalState, clock_micros};
 use rollcall_types::{Cause, Seq};
 use rollcall_wire::{
     batch::{Encoded, Encoder},
@@ -142,7 +142,7 @@ impl Session<'_> {
             head: head.0,
             confirmed: confirmed.0,
             oldest_unconfirmed_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-            clock_micros: Source::clock_micros(),
+            clock_micros: clock_micros(),
             capture_ok: problem.is_empty(),
             capture_problem: problem,
             journal_bytes,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rollcall_capture::{Anchor, CaptureError, Source};
+use rollcall_capture::{Anchor, CaptureError, clock_micros};
 use rollcall_types::{ChainHash, Epoch, Seq, columns};
 use rollcall_wire::{
     PROTOCOL, PROTOCOL_MIN, Refusal,
@@ -87,7 +87,7 @@ impl Session<'_> {
     /// HQ's clock is the one that counts.
     pub(super) fn take_time(&mut self, welcome: &Welcome) {
         const OFF_MICROS: u64 = 300_000_000;
-        let offset = welcome.now_micros.saturating_sub(Source::clock_micros());
+        let offset = welcome.now_micros.saturating_sub(clock_micros());
         if offset.abs_diff(*self.hq_clock_offset) > OFF_MICROS / 10 && offset.unsigned_abs() > OFF_MICROS {
             tracing::warn!(minutes = offset / 60_000_000, "this machine's clock is off by so much from HQ's");
         }
@@ -108,7 +108,7 @@ impl Session<'_> {
             head: head.0,
             confirmed: position.confirmed.0,
             oldest: oldest.0,
-            clock_micros: Source::clock_micros(),
+            clock_micros: clock_micros(),
             accept_older_lake: self.notes.text(ACCEPTS_OLDER_LAKE)?.is_some(),
             states_manifests: true,
             takes_published: true,
@@ -146,7 +146,7 @@ impl Session<'_> {
             if is_told {
                 self.shelf.distrust().await?;
             }
-            let journal_id = self.feed.call(Source::journal_id).await?;
+            let journal_id = self.feed.call(|source| source.journal_id()).await?;
             let is_same_journal = self.notes.text(JOURNAL_ID)?.is_some_and(|known| known == journal_id);
             let oldest = self.feed.call(|source| source.oldest()).await?;
             position = Position {
@@ -197,7 +197,7 @@ impl Session<'_> {
     /// still holds is sent as well, so history stays whole.
     pub(super) async fn reload_if_wanted(&self) -> Result<(), SiteError> {
         if self.notes.text(RELOAD_WANTED)?.is_some() {
-            self.feed.call(Source::reload_all).await?;
+            self.feed.call(|source| source.reload_all()).await?;
             self.notes.clear(RELOAD_WANTED)?;
         }
         Ok(())

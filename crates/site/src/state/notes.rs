@@ -357,7 +357,7 @@ pub(super) fn open_to_note(directory: &StateDirectory) -> Result<Connection, Sit
         conn.execute_batch("ALTER TABLE attempts ADD COLUMN cause INTEGER").map_err(failed)?;
     }
     // A full disk often shows only when something is written.
-    conn.execute("INSERT OR REPLACE INTO kv (k, v) VALUES ('opened', ?1)", [rollcall_capture::Source::clock_micros()])
+    conn.execute("INSERT OR REPLACE INTO kv (k, v) VALUES ('opened', ?1)", [rollcall_capture::clock_micros()])
         .map_err(failed)?;
     Ok(conn)
 }

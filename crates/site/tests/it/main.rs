@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use rollcall_capture::{Source, TableSpec};
+use rollcall_capture::TableSpec;
 
 fn agent(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rollcall-site")).args(arguments).output().expect("runs")
@@ -36,7 +36,10 @@ fn detach_takes_everything_out_again() {
     let conn = rusqlite::Connection::open(&database).expect("creates");
     conn.execute_batch("CREATE TABLE t (a)").expect("creates");
     let spec = TableSpec { table: "t".to_owned(), excluded: Vec::new() };
-    Source::open(&database).and_then(|mut source| source.install(&[spec], "journal")).expect("installs");
+    rollcall_site::database_at(&database)
+        .source()
+        .and_then(|mut source| source.install(&[spec], "journal"))
+        .expect("installs");
     let detached = agent(&["detach", "--forget", "--db", database.to_str().expect("text")]);
     assert!(detached.status.success(), "{}", said(&detached));
     let left: i64 = conn
