@@ -1,7 +1,7 @@
 //! The part as a whole.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,13 +15,14 @@ use rollcall_publish::{
 };
 use rollcall_query::{Engine, Extras, MakeTable, datafusion::catalog::TableFunctionImpl};
 use rollcall_registry::{Registry, Sites, progress::ProgressCache};
+use rollcall_roll::Incident;
 
 use crate::{
     coverage::{HqCoverage, RosterView},
     coverage_function::CoverageFunction,
     misfit_counter::MisfitCounter,
     restated::{Restated, Restatements},
-    tables,
+    seen, tables,
 };
 
 /// What an answer of HQ is made with, and how complete it is.
@@ -95,12 +96,11 @@ impl Answers {
         let mut view = self.roster_view();
         let mut only = None;
         if !sees.is_empty() {
-            let seen = view.roster.iter().filter(|(_, record)| record.has(sees));
-            let seen: Sites = seen.map(|(id, record)| (id.clone(), record.clone())).collect();
+            let seen = self.seen(sees);
             only = Some(Arc::new(seen.keys().map(ToString::to_string).collect()));
             // Cursors name sites by number, whoever asks.
             let (numbers, lives) = (view.numbers.clone(), view.lives.clone());
-            let mut of_seen = RosterView::new(Arc::new(seen));
+            let mut of_seen = RosterView::new(seen);
             (of_seen.numbers, of_seen.lives) = (numbers, lives);
             view = Arc::new(of_seen);
         }
@@ -117,19 +117,19 @@ impl Answers {
             misfits: self.books.misfits.get(),
             quarantined: self.books.quarantine.concerns(),
         });
-        let tables = self.own_tables(&view, &coverage, only.is_none());
+        let tables = self.own_tables(&view, &coverage, only.clone());
         let function = CoverageFunction { answers: Arc::downgrade(self), sees: sees.clone() };
         let functions: Vec<(_, Arc<dyn TableFunctionImpl>)> = vec![("coverage", Arc::new(function))];
         let (site_ids, lives) = (view.numbers.clone(), view.lives.clone());
         Extras { tables, site_ids, lives, cover: coverage, only, functions, ..Extras::default() }
     }
 
-    /// HQ's own tables; those that name more than sites only for one who sees all of them.
+    /// HQ's own tables; for one who sees `only` some sites, what they say of these.
     fn own_tables(
         self: &Arc<Self>,
         view: &Arc<RosterView>,
         coverage: &Arc<HqCoverage>,
-        sees_all: bool,
+        only: Option<Arc<HashSet<String>>>,
     ) -> Vec<(&'static str, &'static str, MakeTable)> {
         let mut own: Vec<(_, _, MakeTable)> = vec![];
         let of_view = view.clone();
@@ -144,24 +144,42 @@ impl Answers {
             tables::roll(&roll)
         };
         own.push(("rollcall", "roll", Arc::new(roll)));
-        if !sees_all {
-            return own;
-        }
-        let mut add = |name: &'static str, make: fn(&Self) -> RecordBatch| {
-            let answers = self.clone();
-            own.push(("rollcall", name, Arc::new(move || make(&answers))));
+        let seen = view.roster.clone();
+        let mut add = |name: &'static str, make: fn(&Self, &Sites) -> RecordBatch| {
+            let (answers, seen, only) = (self.clone(), seen.clone(), only.clone());
+            let make = move || seen::rows_of(make(&answers, &seen), only.as_deref());
+            own.push(("rollcall", name, Arc::new(make)));
         };
-        add("publications", |this| tables::publications(&arrivals::arrived(&this.publisher, &this.arrivals())));
-        add("arrivals", |this| tables::arrivals(&this.arrivals()));
-        add("incidents", |this| tables::incidents(&this.alerts.incidents()));
-        add("complete_through", |this| tables::complete_through(&this.registry.ledger.tables_through()));
-        add("cursors", |this| tables::cursors(&this.registry.lake, &this.registry.roster.all()));
-        add("columns", |this| tables::columns(&this.registry.lake));
-        add("manifests", |this| tables::manifests(&this.books.reconciliation.all()));
-        add("uncaptured", |this| tables::uncaptured(&this.books.captured.all()));
-        add("restated", |this| tables::restated(&this.restated()));
-        add("lives", |this| tables::lives(&this.registry.roster.all()));
+        add("arrivals", |this, _| tables::arrivals(&this.arrivals()));
+        add("incidents", |this, seen| tables::incidents(&this.incidents(seen)));
+        add("complete_through", |this, _| tables::complete_through(&this.registry.ledger.tables_through()));
+        add("cursors", |this, _| tables::cursors(&this.registry.lake, &this.registry.roster.all()));
+        add("manifests", |this, _| tables::manifests(&this.books.reconciliation.all()));
+        add("uncaptured", |this, _| tables::uncaptured(&this.registry.lake, &this.books.captured.all()));
+        add("restated", |this, _| tables::restated(&this.restated()));
+        add("lives", |_, seen| tables::lives(seen));
+        if only.is_none() {
+            add("publications", |this, _| tables::publications(&arrivals::arrived(&this.publisher, &this.arrivals())));
+            add("columns", |this, _| tables::columns(&this.registry.lake));
+        }
         own
+    }
+
+    /// Open incidents and those that ended lately, as far as they are about these sites.
+    pub fn incidents(&self, seen: &Sites) -> Vec<Incident> {
+        let sees_all = seen.len() == self.registry.roster.all().len();
+        let all = self.alerts.incidents();
+        if sees_all { all } else { all.into_iter().filter_map(|incident| seen::incident_of(incident, seen)).collect() }
+    }
+
+    /// The sites with these attributes; all if there are none.
+    pub fn seen(&self, sees: &BTreeMap<String, String>) -> Arc<Sites> {
+        let all = self.registry.roster.all();
+        if sees.is_empty() {
+            return all;
+        }
+        let seen = all.iter().filter(|(_, record)| record.has(sees));
+        Arc::new(seen.map(|(id, record)| (id.clone(), record.clone())).collect())
     }
 
     /// Tables that sites state again, or did.

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use rollcall_lake::Lives;
-use rollcall_query::{Cover, ScanScope, Scope};
+use rollcall_lake::{Lives, local_name};
+use rollcall_query::{Cover, ScanScope, Scope, TimeRead};
 use rollcall_roll::Watch;
 use rollcall_types::{
     Cause, ColumnMisfits, Coverage, HQ_SITE, MissingSite, Share, Shortfall, SiteId, SiteNumber, SiteState, TableName,
@@ -22,7 +22,7 @@ use rollcall_books::{
     table_settings::TableSettings,
 };
 use rollcall_registry::{
-    Registry, SiteRecord, Sites,
+    Registry, SiteRecord, Sites, WrongTimes,
     progress::{ProgressSnapshot, SiteProgress},
 };
 
@@ -129,6 +129,9 @@ const NEAREST_MAX: usize = 8;
 /// Sites by which the rows that a question should find are estimated.
 const SAMPLE: usize = 1000;
 
+/// Between the zones that are furthest apart.
+const ZONES_APART_MICROS: i64 = 26 * 3600 * 1_000_000;
+
 /// Rows come in bursts, an invoice at a time: their count is taken to vary by its mean times so
 /// many.
 const ROWS_AT_ONCE: f64 = 3.0;
@@ -189,9 +192,12 @@ impl Cover for HqCoverage {
             }
             let concern = self.quarantined.get(id);
             let lacks = concern.and_then(|concern| about().find_map(|scanned| scanned.concerned(concern)));
+            let wrong_times = self.progress.wrong_times(id);
+            let doubt = about().find_map(|scanned| scanned.doubted(times, wrong_times));
             let is_well = times.retired.is_none()
                 && times.apart_since.is_none()
                 && lacks.is_none()
+                && doubt.is_none()
                 && (flawed.is_empty() || !flawed.contains_key(id))
                 && about().all(|scanned| self.is_through(scanned.through(place, &known), &known, scanned));
             let missing = if is_well {
@@ -202,7 +208,7 @@ impl Cover for HqCoverage {
                 let flaw = flawed.get(id).copied();
                 // What it sends now is kept apart: what is shown of it ended when that began.
                 let flaw = flaw.or(times.apart_since.map(|_| Cause::CloneOrRewind));
-                let flaw = flaw.or(lacks);
+                let flaw = flaw.or(lacks).or(doubt);
                 let is_complete =
                     flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);
                 (!is_complete).then(|| self.missing(&watch, id, times, &about, flaw, &mut lacking))
@@ -235,9 +241,29 @@ struct Scanned<'a> {
     /// Rows may be written so long after they happened.
     lateness_micros: i64,
     through: Option<&'a [Option<Timestamp>]>,
+    /// Of the times that it reads, those that stores wrote without a zone.
+    local_times: Vec<&'a TimeRead>,
 }
 
 impl Scanned<'_> {
+    /// Why rows of a site may count in another time than the one in which they happened.
+    fn doubted(&self, times: &SiteTimes, wrong_times: Option<&WrongTimes>) -> Option<Cause> {
+        let is_wrong = |time: &TimeRead| {
+            wrong_times.is_some_and(|wrong| wrong.during(time.from, time.until, times.accepted).is_some())
+        };
+        if self.scan.times.iter().any(is_wrong) {
+            return Some(Cause::Clock);
+        }
+        let is_of_other_zone = |time: &&TimeRead| {
+            let reaches = |other: Timestamp| {
+                let last = other.as_micros().saturating_add(ZONES_APART_MICROS);
+                time.from.is_none_or(|from| from.as_micros() <= last)
+            };
+            times.has_no_zone || times.other_zone_until.is_some_and(reaches)
+        };
+        self.local_times.iter().any(is_of_other_zone).then_some(Cause::Zone)
+    }
+
     /// Why the scan lacks the site of this concern.
     fn concerned(&self, concern: &Concern) -> Option<Cause> {
         concern.cause(self.scan.table.as_str(), &self.scan.columns)
@@ -255,7 +281,14 @@ impl HqCoverage {
     /// What an answer about all rows of all sites would miss.
     pub fn of_everything(&self) -> Coverage {
         let all = vec![true; self.view.ids.len()];
-        let scan = |table| ScanScope { table, sites: all.clone(), until: None, from: None, columns: Vec::new() };
+        let scan = |table| ScanScope {
+            table,
+            sites: all.clone(),
+            until: None,
+            from: None,
+            columns: Vec::new(),
+            times: Vec::new(),
+        };
         let scans = self.registry.lake.shown_tables().into_keys().map(scan).collect();
         self.coverage(&Scope { scans, ..Scope::default() })
     }
@@ -298,7 +331,11 @@ impl HqCoverage {
     fn scanned<'a>(&'a self, scan: &'a ScanScope) -> Scanned<'a> {
         let lateness = self.settings.get(&scan.table).map_or(0, |settings| settings.lateness_seconds);
         let lateness_micros = i64::try_from(lateness).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000);
-        Scanned { scan, lateness_micros, through: self.progress.table(&scan.table) }
+        let schema = self.registry.lake.table(&scan.table).map(|table| table.snapshot().schema().clone());
+        let is_local =
+            |time: &&TimeRead| schema.as_ref().is_some_and(|schema| schema.column(&local_name(&time.column)).is_some());
+        let local_times = scan.times.iter().filter(is_local).collect();
+        Scanned { scan, lateness_micros, through: self.progress.table(&scan.table), local_times }
     }
 
     /// Through when a site must be complete for a scan; none: through about now.
@@ -358,11 +395,11 @@ impl HqCoverage {
             None => since,
         };
         // Nobody knows how much of it there is, nor since when.
-        let since = since.filter(|_| !matches!(flaw, Some(Cause::NotCaptured | Cause::ColumnGone)));
+        let since = since.filter(|_| !flaw.is_some_and(is_of_content));
         let (state, cause) = match verdict {
             None => (SiteState::NeverHeard, Some(Cause::NeverEnrolled)),
             // What it does not send at all is no backlog, and the site is well.
-            Some(verdict) if matches!(flaw, Some(Cause::NotCaptured | Cause::ColumnGone)) => (verdict.state, flaw),
+            Some(verdict) if flaw.is_some_and(is_of_content) => (verdict.state, flaw),
             Some(verdict) if verdict.state == SiteState::Ok => (SiteState::Recovering, Some(Cause::Backlog)),
             Some(verdict) => (verdict.state, verdict.cause),
         };
@@ -415,6 +452,11 @@ impl HqCoverage {
     }
 }
 
+/// Whether a site that is well and has sent all can be missing for this.
+fn is_of_content(cause: Cause) -> bool {
+    matches!(cause, Cause::NotCaptured | Cause::ColumnGone | Cause::ColumnLeftOut | Cause::Clock | Cause::Zone)
+}
+
 /// When a site can have rows.
 #[derive(Debug, Clone, Copy)]
 struct SiteTimes {
@@ -422,6 +464,12 @@ struct SiteTimes {
     go_live: Option<Timestamp>,
     /// Since when what it sends is kept apart.
     apart_since: Option<Timestamp>,
+    /// Nobody said its time zone.
+    has_no_zone: bool,
+    /// Until when its local times were read in another zone.
+    other_zone_until: Option<Timestamp>,
+    /// Up to when a person answers for the times of its rows.
+    accepted: Option<Timestamp>,
 }
 
 impl SiteTimes {
@@ -430,6 +478,9 @@ impl SiteTimes {
             retired: record.retired.as_ref().map(|retired| retired.at),
             go_live: record.go_live(),
             apart_since: record.apart_since(),
+            has_no_zone: record.attributes.get("tz").is_none(),
+            other_zone_until: record.other_zone_until(),
+            accepted: record.times_accepted.as_ref().map(|accepted| accepted.at),
         }
     }
 

@@ -16,6 +16,7 @@ pub mod reconcile;
 pub mod reference;
 mod restated;
 pub mod rulings;
+mod seen;
 pub mod table_settings;
 pub mod tables;
 #[cfg(test)]

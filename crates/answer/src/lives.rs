@@ -80,9 +80,9 @@ pub fn describe(site: &SiteId, life: &ContestedLife, compared: &[ComparedTable])
         false => format!("life {} stays current, and what comes now is kept apart", life.before),
     };
     format!(
-        "{site}: {}; {shown}. {}. Rule with `rollcall site {site} accept {} --reason …` or `rollcall site {site} keep {} --reason …`",
+        "{site}: {}; {shown}. {}Rule with `rollcall site {site} accept {} --reason …` or `rollcall site {site} keep {} --reason …`",
         life.reason,
-        tables.join(". "),
+        tables.iter().map(|table| format!("{table}. ")).collect::<String>(),
         life.epoch,
         if life.is_shown { life.epoch } else { life.before },
     )
@@ -117,7 +117,10 @@ impl LifeJudge<'_> {
         let number = SiteNumber(record.number);
         let mut compared = Vec::new();
         for (name, table) in self.lake.tables() {
-            if table.is_published() || table.cursor(number, life.before).is_none() {
+            // Of a table without a column no row ever came, from any site.
+            let schema = table.snapshot().schema().clone();
+            let is_empty = schema.key.iter().any(|name| schema.column(name).is_none());
+            if table.is_published() || is_empty || table.cursor(number, life.before).is_none() {
                 continue;
             }
             compared.push(self.compare_table(site, number, life, &name, &table).await?);

@@ -158,7 +158,8 @@ pub const TABLES: &[Described] = &[
         &[
             ("site", "the store"),
             ("table_name", "a table that is not captured there; with a column, one that is"),
-            ("column_name", "a column that the captured table had before and has no more; null for a whole table"),
+            ("column_name", "a column of the captured table that is gone or left out; null for a whole table"),
+            ("why", "`table not captured`, `column gone`, or `column left out` (as the store or HQ asked)"),
         ],
     ),
     (

@@ -8,7 +8,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use rollcall_lake::Lake;
 use rollcall_roll::Incident;
-use rollcall_types::{Coverage, HQ_SITE, SiteId, SiteNumber, TableName, Timestamp};
+use rollcall_types::{Cause, Coverage, HQ_SITE, SiteId, SiteNumber, TableName, Timestamp};
 
 use rollcall_books::{captured::Captured, definitions::Arrived, manifests::Reconciled};
 use rollcall_publish::arrivals::Arrival;
@@ -143,22 +143,29 @@ pub fn manifests(all: &BTreeMap<(SiteId, String), Reconciled>) -> RecordBatch {
         .finish()
 }
 
-/// `rollcall.uncaptured`: tables that a store has and that are not captured there, and columns that
-/// captured tables had and have no more.
-pub fn uncaptured(captured: &Captured) -> RecordBatch {
+/// `rollcall.uncaptured`: tables that a store has and that are not captured there, and columns of
+/// captured tables that are gone or left out.
+pub fn uncaptured(lake: &Lake, captured: &Captured) -> RecordBatch {
+    // A store has HQ's tables from HQ.
+    let is_stores = |table: &&TableName| lake.table(table).is_none_or(|table| !table.is_published());
     let mut sites: Vec<_> = captured.iter().collect();
     sites.sort_unstable_by_key(|(site, _)| *site);
-    let mut rows: Vec<(&SiteId, &TableName, Option<&String>)> = Vec::new();
+    type Lacking<'a> = (&'a SiteId, &'a TableName, Option<&'a String>, Cause);
+    let mut rows: Vec<Lacking<'_>> = Vec::new();
     for (site, known) in sites {
-        rows.extend(known.names.uncaptured.iter().map(|table| (site, table, None)));
-        let columns =
-            known.names.gone.iter().flat_map(|(table, columns)| columns.iter().map(move |column| (table, column)));
-        rows.extend(columns.map(|(table, column)| (site, table, Some(column))));
+        rows.extend(
+            known.names.uncaptured.iter().filter(is_stores).map(|table| (site, table, None, Cause::NotCaptured)),
+        );
+        for (columns, why) in [(&known.names.gone, Cause::ColumnGone), (&known.names.left_out, Cause::ColumnLeftOut)] {
+            let columns = columns.iter().flat_map(|(table, columns)| columns.iter().map(move |column| (table, column)));
+            rows.extend(columns.map(|(table, column)| (site, table, Some(column), why)));
+        }
     }
     Columns::default()
         .text("site", rows.iter().map(|(site, ..)| Some(site.as_str())))
-        .text("table_name", rows.iter().map(|(_, table, _)| Some(table.as_str())))
-        .text("column_name", rows.iter().map(|(.., column)| *column))
+        .text("table_name", rows.iter().map(|(_, table, ..)| Some(table.as_str())))
+        .text("column_name", rows.iter().map(|(_, _, column, _)| *column))
+        .text("why", rows.iter().map(|(.., why)| Some(why.to_string())))
         .finish()
 }
 

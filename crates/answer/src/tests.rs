@@ -2,17 +2,23 @@
 //! a scope is what the engine would have found in a question.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt8Array};
+use arrow_schema::{DataType, Field, Schema};
 use rollcall_alert::{AlertParts, Alerts, HqName, WatchSettings};
-use rollcall_books::{Books, table_settings};
-use rollcall_lake::{BootClock, Lake, LakeOptions, VaultKey};
-use rollcall_query::{Cover, ScanScope, Scope};
-use rollcall_registry::{HqClock, Registry, RegistryParts, SiteFact, facts::Kept, progress::ProgressCache};
-use rollcall_types::{Cause, Coverage, Epoch, Seq, SiteId, SiteState, TableName, Timestamp};
+use rollcall_books::{Books, table_settings::TableSettings};
+use rollcall_lake::{BootClock, Lake, LakeOptions, Part, SiteClock, TableSchema, VaultKey, conform};
+use rollcall_query::{Cover, ScanScope, Scope, TimeRead};
+use rollcall_registry::{
+    HqClock, Registry, RegistryParts, SiteFact, facts::Kept, progress::ProgressCache, roster::NewLife,
+};
+use rollcall_types::{
+    Cause, ChainHash, Coverage, Epoch, Seq, SiteId, SiteNumber, SiteState, TableName, Timestamp, columns,
+};
 
 use crate::coverage::{HqCoverage, RosterView};
 
@@ -82,13 +88,52 @@ impl TestHq {
         self.registry.ledger.advance_all(&self.registry.lake, &self.registry.roster.all());
     }
 
+    /// A store wrote when a sale happened without a zone.
+    async fn has_local_times(&self) {
+        let declared = HashMap::from([(columns::METADATA_DECLARED.to_owned(), "DATETIME".to_owned())]);
+        let fields = vec![
+            Field::new(columns::SEQ, DataType::Int64, false),
+            Field::new(columns::OP, DataType::UInt8, false),
+            Field::new("sold_at", DataType::Utf8, true).with_metadata(declared),
+        ];
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![1])),
+            Arc::new(UInt8Array::from(vec![b'I'])),
+            Arc::new(StringArray::from(vec!["2026-11-30 12:00:00"])),
+        ];
+        let sent = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("fits");
+        let rows = conform(&sent, &TableSchema::for_sites(Vec::new()), SiteClock::default()).expect("conforms");
+        let part = Part {
+            site: SiteNumber(99),
+            site_id: site("z-1"),
+            epoch: Epoch(1),
+            previous: Seq(0),
+            last: Seq(1),
+            hash: ChainHash::new(1),
+            marks: Vec::new(),
+            rows,
+            received_at: self.registry.now(),
+            whole: false,
+        };
+        let sales = self.registry.lake.table_or_create(&table(), &[]).await.expect("a table");
+        sales.append(Arc::new(vec![part])).await.expect("appends");
+    }
+
+    /// The next life of the site's journal begins.
+    async fn begin_life(&self, id: &SiteId) {
+        let known = self.registry.roster.get(id).and_then(|record| record.journal.clone());
+        let new = NewLife { journal_id: "one", reason: "a test", is_contested: false, is_resend: false };
+        self.registry.roster.new_epoch(id, known.as_ref(), new, self.registry.now()).await.expect("begun");
+    }
+
     fn coverage(&self, asked_at: Timestamp, scope: impl FnOnce(usize) -> Scope) -> Coverage {
         let view = Arc::new(RosterView::new(self.registry.roster.all()));
+        let when = TableSettings { event_time: Some("sold_at".to_owned()), ..TableSettings::default() };
         let coverage = HqCoverage {
             registry: self.registry.clone(),
             alerts: self.alerts.clone(),
             books: self.books.clone(),
-            settings: table_settings::all(&self.registry.lake),
+            settings: BTreeMap::from([(table(), when)]),
             progress: ProgressCache::default().get(&self.registry.ledger, &view.ids, self.registry.now()),
             asked_at,
             misfits: self.books.misfits.get(),
@@ -102,8 +147,19 @@ impl TestHq {
 /// All sites, the table sales, up to a time.
 fn sales(sites: usize, until: Option<Timestamp>) -> Scope {
     let columns = vec!["qty".to_owned()];
-    let scan = ScanScope { table: table(), sites: vec![true; sites], until, from: None, columns };
+    let scan = ScanScope { table: table(), sites: vec![true; sites], until, from: None, columns, times: Vec::new() };
     Scope { scans: vec![scan], ..Scope::default() }
+}
+
+/// A sign of life of a site whose clock is off by so much, microseconds.
+fn beacon(clock_off_micros: i64) -> SiteFact {
+    SiteFact::Beacon {
+        head: Seq(0),
+        unconfirmed_age: Duration::ZERO,
+        capture_problem: None,
+        clock_off_micros,
+        applied: BTreeMap::new(),
+    }
 }
 
 fn causes(coverage: &Coverage) -> Vec<(String, Option<Cause>)> {
@@ -232,4 +288,65 @@ async fn an_id_that_nobody_has_is_told_with_the_site_that_may_be_meant() {
     });
     assert_eq!(coverage.unlisted[0].meant, Some(id));
     assert!(!coverage.is_complete(), "a typing error reads like a store without sales");
+}
+
+/// Sales of a time, of which the question reads when they happened.
+fn sales_of(sites: usize, from: Timestamp, until: Timestamp) -> Scope {
+    let mut scope = sales(sites, Some(until));
+    scope.scans[0].from = Some(from);
+    let time = TimeRead { column: "sold_at".to_owned(), from: Some(from), until: Some(until) };
+    scope.scans[0].times.push(time);
+    scope
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_question_about_a_time_in_which_a_clock_was_wrong_lacks_that_site() {
+    let hq = TestHq::start().await;
+    let (right, wrong) = (hq.list("a-1", &[("tz", "UTC")]).await, hq.list("b-1", &[("tz", "UTC")]).await);
+    let now = hq.registry.now();
+    for id in [&right, &wrong] {
+        hq.is_through(id, now);
+        hq.registry.record(id, beacon(0));
+    }
+    let then = hq.registry.now();
+    hq.registry.record(&wrong, beacon(2 * 3_600_000_000));
+    hq.registry.record(&wrong, beacon(0));
+    let asked = |from, until| causes(&hq.coverage(now, |sites| sales_of(sites, from, until)));
+    // It was two hours behind: what was sold then stands up to two hours earlier.
+    let lacks = [("b-1".to_owned(), Some(Cause::Clock))];
+    assert_eq!(asked(then.before(HOUR), then.plus_micros(1)), lacks);
+    assert_eq!(asked(then.before(HOUR * 3), then.before(HOUR)), lacks);
+    assert_eq!(asked(then.before(HOUR * 3), then.before(HOUR * 2 + Duration::from_secs(60))), []);
+    let all = hq.coverage(now, |sites| sales(sites, None));
+    assert!(all.is_complete(), "a question that asks for no time is right: {}", all.summary());
+    hq.registry.roster.accept_times(&wrong, "tills have own clocks", "ada", hq.registry.now()).await.expect("accepted");
+    assert_eq!(asked(then.before(HOUR), then.plus_micros(1)), []);
+}
+
+#[tokio::test]
+async fn a_site_whose_zone_is_not_known_or_was_another_has_no_sure_times() {
+    let hq = TestHq::start().await;
+    hq.has_local_times().await;
+    let (known, unknown, moved) = (
+        hq.list("a-1", &[("tz", "Europe/Berlin")]).await,
+        hq.list("b-1", &[]).await,
+        hq.list("c-1", &[("tz", "UTC")]).await,
+    );
+    let now = hq.registry.now();
+    for id in [&known, &unknown, &moved] {
+        hq.is_through(id, now);
+    }
+    let asked = || causes(&hq.coverage(now, |sites| sales_of(sites, now.before(HOUR), now)));
+    assert_eq!(asked(), [("b-1".to_owned(), Some(Cause::Zone))]);
+    hq.begin_life(&moved).await;
+    let roster = &hq.registry.roster;
+    let zone = |tz: &str| BTreeMap::from([("tz".to_owned(), tz.to_owned())]);
+    roster.set_attributes(&unknown, &zone("Europe/Berlin"), "ada", now).await.expect("set");
+    assert_eq!(asked(), [], "it has no rows that were read in another");
+    roster.set_attributes(&moved, &zone("Europe/Berlin"), "ada", now).await.expect("set");
+    assert_eq!(asked(), [("c-1".to_owned(), Some(Cause::Zone))], "its rows were read in another zone");
+    hq.begin_life(&moved).await;
+    assert_eq!(asked(), [], "it sent all again");
 }

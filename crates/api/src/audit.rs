@@ -3,12 +3,13 @@
 //! What a request changed is seen in the state log, before it and after it; secrets are no part of
 //! that. An act that cannot be recorded is said not to be: whoever did it hears so.
 
+mod words;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
 
-use arrow_array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request, State},
@@ -16,31 +17,15 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use rollcall_lake::{LakeError, Record, StateView};
-use rollcall_types::{TEXT_BYTES_MAX, Timestamp, describe, plain};
+use rollcall_lake::{Record, StateView};
+use rollcall_registry::Act;
+use rollcall_types::describe;
 use serde_json::{Map, Value};
 
-use crate::{
-    Api,
-    caller::{ApiError, App},
-};
+use crate::caller::{ApiError, App};
 
-/// Bytes of what was before and after.
-const STATE_BYTES_MAX: usize = 16 * 1024;
 /// Kinds of records that change by themselves.
 const PASSING: [&str; 8] = ["presence", "watch", "counter", "incident", "delivered", "guesses", "health", "lacking"];
-
-/// One act.
-#[derive(Debug)]
-pub struct Act {
-    pub at: Timestamp,
-    pub by: String,
-    pub from: String,
-    pub what: String,
-    pub outcome: String,
-    pub before: Option<String>,
-    pub after: Option<String>,
-}
 
 /// Who calls, once that was checked: whatever checks it tells it here.
 #[derive(Debug, Clone, Default)]
@@ -50,28 +35,6 @@ impl Doer {
     pub(crate) fn is(&self, name: &str) {
         // Each check of one request has the same outcome.
         let _ = self.0.set(name.to_owned());
-    }
-}
-
-impl Api {
-    /// Keeps an act. Durable on return.
-    pub async fn record(&self, act: &Act) -> Result<(), LakeError> {
-        let text = |value: &str, most: usize| Some(plain(value, most));
-        let one = |value: Option<String>| Arc::new(StringArray::from_iter([value])) as Arc<dyn Array>;
-        let columns: Vec<Arc<dyn Array>> = vec![
-            Arc::new(TimestampMicrosecondArray::from_iter_values([act.at.as_micros()]).with_timezone("UTC")),
-            one(text(&act.by, TEXT_BYTES_MAX)),
-            one(text(&act.from, TEXT_BYTES_MAX)),
-            one(text(&act.what, TEXT_BYTES_MAX)),
-            one(text(&act.outcome, TEXT_BYTES_MAX)),
-            one(act.before.as_deref().and_then(|value| text(value, STATE_BYTES_MAX))),
-            one(act.after.as_deref().and_then(|value| text(value, STATE_BYTES_MAX))),
-        ];
-        let table = self.registry.lake.audit();
-        let schema = table.snapshot().schema().arrow().clone();
-        let rows = RecordBatch::try_new(schema, columns)
-            .map_err(|source| LakeError::Arrow { doing: "recording what a person did", source })?;
-        table.append_rows(rows).await
     }
 }
 
@@ -130,12 +93,12 @@ async fn run(
         at: api.registry.now(),
         by,
         from: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
-        what: format!("{method} {path}"),
+        what: words::in_words(&method, &path),
         outcome: response.status().to_string(),
         before: was,
         after: is,
     };
-    let recorded = api.record(&act).await;
+    let recorded = act.record(&api.registry.lake).await;
     api.registry.health.note("record what people do", &recorded);
     match recorded {
         Err(error) if response.status().is_success() => {

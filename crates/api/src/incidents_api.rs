@@ -20,7 +20,7 @@ use rollcall_alert::{
 use rollcall_registry::roster::{DeclaredClosure, begin_of};
 
 use crate::{
-    caller::{Admin, ApiError, App, Operator, Viewer, site_id},
+    caller::{Admin, ApiError, App, Operator, Reader, Viewer, site_id},
     incident_page,
 };
 
@@ -72,8 +72,12 @@ struct ListQuery {
 }
 
 /// Open incidents, the loudest first; with `all=true` also those that ended in the last week.
-async fn list(State(api): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> Json<Vec<IncidentView>> {
-    let mut incidents = api.alerts.incidents();
+async fn list(
+    State(api): State<App>,
+    Reader(caller): Reader,
+    Query(query): Query<ListQuery>,
+) -> Json<Vec<IncidentView>> {
+    let mut incidents = api.answers.incidents(&api.answers.seen(&caller.sees));
     incidents.retain(|incident| query.all || incident.is_open());
     // Members that a group speaks for come after it.
     incidents.sort_by_key(|incident| {
@@ -82,8 +86,18 @@ async fn list(State(api): State<App>, _: Viewer, Query(query): Query<ListQuery>)
     Json(incidents.into_iter().map(IncidentView::from).collect())
 }
 
-async fn show(State(api): State<App>, _: Viewer, Path(id): Path<u64>) -> Result<Json<IncidentView>, ApiError> {
-    let incident = api.alerts.incident(id);
+async fn show(
+    State(api): State<App>,
+    Reader(caller): Reader,
+    Path(id): Path<u64>,
+) -> Result<Json<IncidentView>, ApiError> {
+    let incident = match caller.sees.is_empty() {
+        true => api.alerts.incident(id),
+        false => {
+            let seen = api.answers.incidents(&api.answers.seen(&caller.sees));
+            seen.into_iter().find(|incident| incident.id == id)
+        }
+    };
     incident.map(|incident| Json(incident.into())).ok_or_else(|| missing(id))
 }
 

@@ -12,14 +12,9 @@ use rustls::ServerConfig;
 use rollcall_answer::tables;
 use rollcall_gateway::IN_DOUBT;
 use rollcall_publish::sql;
-use rollcall_registry::HqError;
+use rollcall_registry::{Act, HqError};
 
-use crate::{
-    access::Role,
-    audit::{self, Act},
-    caller::App,
-    callers::Proof,
-};
+use crate::{access::Role, audit, caller::App, callers::Proof};
 
 /// The node, as the port sees it.
 pub struct PgBackend(pub App);
@@ -95,7 +90,7 @@ impl Backend for PgBackend {
         };
         let (at, by, from) = (self.0.registry.now(), user.to_owned(), "postgresql".to_owned());
         let act = Act { at, by, from, what: statement.to_string(), outcome, before, after };
-        let recorded = self.0.record(&act).await;
+        let recorded = act.record(&self.0.registry.lake).await;
         self.0.registry.health.note("record what people do", &recorded);
         changed.map_err(|failure| match &failure {
             HqError::Exists(text) => ChangeFailure { code: "23505", text: text.clone() },

@@ -99,6 +99,9 @@ struct PublishQuery {
     /// The file may bring columns that the table does not have yet.
     #[serde(default)]
     new_columns: bool,
+    /// With `mode=replace`, columns that the file does not have may become empty in all rows.
+    #[serde(default)]
+    empty_columns: bool,
     /// A file without rows may take the place of the whole table.
     #[serde(default)]
     allow_empty: bool,
@@ -153,8 +156,17 @@ fn check_file(
         let others = schema.iter().flat_map(|schema| schema.columns.iter().map(|column| column.name.as_str()));
         let left = others.filter(|other| !columns.iter().any(|name| name == other));
         return Err(HqError::Invalid(format!(
-            "{table} has no column {name}{}. `--new-columns` adds it at every store",
+            "{table} has no column {name}{} (`--new-columns` adds it at every store)",
             is_meant(name, left)
+        )));
+    }
+    let of_table = schema.iter().flat_map(|schema| schema.columns.iter().map(|column| column.name.as_str()));
+    let lacking = of_table.filter(|name| !name.starts_with('_') && !columns.iter().any(|column| column == name));
+    let lacking: Vec<&str> = lacking.collect();
+    if query.mode == FileMode::Replace && rows.num_rows() > 0 && !lacking.is_empty() && !query.empty_columns {
+        return Err(HqError::Invalid(format!(
+            "the file has no column {}: it would be empty in all rows of {table}, at every store. `--empty-columns` does it",
+            lacking.join(", ")
         )));
     }
     if query.mode == FileMode::Replace && rows.num_rows() == 0 && !query.allow_empty {

@@ -28,6 +28,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/roster/{site}/invite", post(invite))
         .route("/api/roster/{site}/retire", post(retire))
         .route("/api/roster/{site}/reinstate", post(reinstate))
+        .route("/api/roster/{site}/accept-times", post(accept_times))
         .route("/api/resend", post(resend))
         .route("/api/invitations", get(invitations))
         .route("/api/invitations/{id}", delete(revoke))
@@ -165,9 +166,31 @@ async fn resend(
             && !sites.contains(&entry.site)
             && entry.cause != Some(Cause::NeverEnrolled)
     };
+    let is_refused = |site: &SiteId| {
+        let is_listed = api.registry.roster.get(site).is_some_and(|record| record.retired.is_none());
+        is_listed && api.registry.ledger.is_refused(site) && !sites.contains(site)
+    };
     let roll = if request.refused { api.alerts.roll() } else { Vec::new() };
     let away: Vec<&SiteId> = roll.iter().filter(|entry| is_away(entry)).map(|entry| &entry.site).collect();
-    Ok(Json(json!({"sites": sites, "not_enrolled": left_out, "not_heard": away})))
+    // These cannot be told to send again: HQ does not let them in.
+    let callers = if request.refused { api.registry.ledger.unknown_senders() } else { Vec::new() };
+    let unknown = callers.iter().filter(|name| SiteId::new(name.as_str()).is_ok_and(|site| is_refused(&site)));
+    let unknown: Vec<&String> = unknown.collect();
+    Ok(Json(json!({"sites": sites, "not_enrolled": left_out, "not_heard": away, "unknown_key": unknown})))
+}
+
+/// A person answers for the times of a site's rows up to now.
+async fn accept_times(
+    State(api): State<App>,
+    Operator(by): Operator,
+    Path(site): Path<String>,
+    Json(request): Json<Reasoned>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let site = site_id(&site)?;
+    must_have_reason(&request.reason, || format!("that the times of {site} are right needs a reason"))?;
+    api.registry.roster.accept_times(&site, &request.reason, &by, api.registry.now()).await?;
+    tracing::warn!(%site, by, reason = request.reason, "a person answers for the times of a site's rows");
+    Ok(Json(json!({"site": site})))
 }
 
 #[derive(Deserialize, Default)]

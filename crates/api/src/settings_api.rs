@@ -1,6 +1,9 @@
 //! The API's part about how sites are to behave.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
@@ -8,7 +11,7 @@ use axum::{
     http::StatusCode,
     routing::{get, put},
 };
-use rollcall_types::SiteId;
+use rollcall_types::{SiteId, TableName, nearest};
 use serde::Serialize;
 
 use rollcall_publish::settings::{self, Rule, RuleOutcome, SiteSettings};
@@ -48,8 +51,33 @@ async fn set(
     Operator(by): Operator,
     Path(name): Path<String>,
     Json(rule): Json<Rule>,
-) -> Result<Json<RuleOutcome>, ApiError> {
-    Ok(Json(settings::set(&api.publisher, &name, Some(&rule), &by).await?))
+) -> Result<Json<RuleSet>, ApiError> {
+    let outcome = settings::set(&api.publisher, &name, Some(&rule), &by).await?;
+    Ok(Json(RuleSet { outcome, unknown_tables: unknown_tables(&api, &rule) }))
+}
+
+/// What became of a rule.
+#[derive(Serialize)]
+struct RuleSet {
+    #[serde(flatten)]
+    outcome: RuleOutcome,
+    /// Tables of the rule that no store is known to have, each with the one that may be meant.
+    unknown_tables: BTreeMap<String, Option<String>>,
+}
+
+fn unknown_tables(api: &App, rule: &Rule) -> BTreeMap<String, Option<String>> {
+    let stated = api.answers.books.captured.all();
+    let of_lake = api.registry.lake.tables().into_keys().map(|name| name.to_string());
+    let of_sites = stated.values().flat_map(|of_site| {
+        let uncaptured = of_site.names.uncaptured.iter().map(ToString::to_string);
+        of_site.names.tables.iter().cloned().chain(uncaptured)
+    });
+    let known: BTreeSet<String> = of_lake.chain(of_sites).collect();
+    let unknown = rule.capture.keys().filter(|table| {
+        // Before any store stated what it has, nothing is known of any table.
+        !known.is_empty() && TableName::at_hq(table).is_ok_and(|name| !known.contains(name.as_str()))
+    });
+    unknown.map(|table| (table.clone(), nearest(table, known.iter().map(String::as_str)).map(str::to_owned))).collect()
 }
 
 async fn remove(

@@ -11,7 +11,7 @@ use std::{
 
 use rollcall_lake::{LakeError, Record, RecordKind, StateView};
 use rollcall_registry::Registry;
-use rollcall_types::{Epoch, Seq, SiteId, TableName, Timestamp, columns};
+use rollcall_types::{Epoch, Seq, SiteId, Stated, TableName, Timestamp, columns};
 use serde::{Deserialize, Serialize};
 
 use crate::{quarantine::hq_name, site_log::Received};
@@ -42,26 +42,32 @@ pub struct CapturedNames {
     pub uncaptured: BTreeSet<TableName>,
     /// Columns that captured tables had and have no more.
     pub gone: BTreeMap<TableName, BTreeSet<String>>,
+    /// Columns of captured tables that are left out, as the store or HQ asked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<TableName, BTreeSet<String>>,
 }
 
 impl CapturedNames {
     fn of(received: &Received) -> Self {
         let manifest = &received.manifest;
-        let gone = manifest.tables.iter().filter(|stated| !stated.gone.is_empty());
+        let by_table = |columns_of: fn(&Stated) -> &[String]| {
+            let stated = manifest.tables.iter().filter(|stated| !columns_of(stated).is_empty());
+            let names = stated.filter_map(|stated| {
+                let names = columns_of(stated).iter().map(|column| columns::at_hq(column)).collect();
+                Some((TableName::at_hq(&stated.table).ok()?, names))
+            });
+            names.collect::<BTreeMap<TableName, BTreeSet<String>>>()
+        };
         Self {
             tables: manifest.tables.iter().map(|stated| hq_name(&stated.table)).collect(),
             uncaptured: manifest.uncaptured.iter().filter_map(|table| TableName::at_hq(table).ok()).collect(),
-            gone: gone
-                .filter_map(|stated| {
-                    let columns = stated.gone.iter().map(|column| columns::at_hq(column)).collect();
-                    Some((TableName::at_hq(&stated.table).ok()?, columns))
-                })
-                .collect(),
+            gone: by_table(|stated| &stated.gone),
+            left_out: by_table(|stated| &stated.left_out),
         }
     }
 
     fn lacks_something(&self) -> bool {
-        !self.uncaptured.is_empty() || !self.gone.is_empty()
+        !self.uncaptured.is_empty() || !self.gone.is_empty() || !self.left_out.is_empty()
     }
 }
 

@@ -87,12 +87,27 @@ fn parse_id(id: &str) -> Result<(SiteId, Epoch, Seq), HqError> {
         .ok_or_else(|| HqError::Invalid(format!("{id:?} is no batch in quarantine; `rollcall quarantine` lists them")))
 }
 
+/// Columns that some sites leave out and others send. What all leave out, nobody misses.
+fn sent_by_others(captured: &Captured) -> BTreeSet<(String, String)> {
+    let left_out = captured.values().flat_map(|known| known.names.left_out.iter());
+    let columns = left_out.flat_map(|(table, columns)| columns.iter().map(move |column| (table, column)));
+    let columns: BTreeSet<(&TableName, &String)> = columns.collect();
+    let is_sent = |(table, column): &(&TableName, &String)| {
+        captured.values().any(|known| {
+            let is_left_out = known.names.left_out.get(*table).is_some_and(|columns| columns.contains(*column));
+            known.names.tables.contains(table.as_str()) && !is_left_out
+        })
+    };
+    columns.into_iter().filter(is_sent).map(|(table, column)| (table.to_string(), column.clone())).collect()
+}
+
 /// By site, tables and columns that its store has or had, that other sites send, and that are not
 /// captured there, unless a person said that this is as it should be.
 fn lacks(lake: &Lake, view: &StateView, roster: &Sites, captured: &Captured) -> BTreeMap<SiteId, Lacks> {
     let definitions = definitions(view);
     let (all, settings) = (lake.shown_tables(), table_settings::all(lake));
     let is_stores = |name: &TableName| all.get(name).is_some_and(|table| is_of_stores(name, table, &definitions));
+    let sent = sent_by_others(captured);
     let mut lacks = BTreeMap::new();
     for (site, known) in captured {
         if roster.get(site).and_then(|record| record.current_life()) != Some(known.epoch) {
@@ -111,8 +126,15 @@ fn lacks(lake: &Lake, view: &StateView, roster: &Sites, captured: &Captured) -> 
             counts.map(|column| (name.to_string(), column.clone()))
         });
         let columns: BTreeSet<(String, String)> = columns.collect();
-        if !tables.is_empty() || !columns.is_empty() {
-            lacks.insert(site.clone(), Lacks { tables, columns });
+        let left_out = known.names.left_out.iter().filter(|(name, _)| is_stores(name)).flat_map(|(name, columns)| {
+            let optional = settings.get(name).map(|settings| &settings.optional_columns);
+            let is_optional = move |column: &String| optional.is_some_and(|known| known.contains(column));
+            let counts = columns.iter().filter(move |column| !is_optional(column));
+            counts.map(|column| (name.to_string(), column.clone())).filter(|column| sent.contains(column))
+        });
+        let left_out: BTreeSet<(String, String)> = left_out.collect();
+        if !tables.is_empty() || !columns.is_empty() || !left_out.is_empty() {
+            lacks.insert(site.clone(), Lacks { tables, columns, left_out });
         }
     }
     lacks

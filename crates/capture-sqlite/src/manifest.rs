@@ -58,7 +58,7 @@ fn count(conn: &Connection) -> Result<Manifest, CaptureError> {
     let state = |captured: Layout| {
         let rows = counted.get(captured.table.as_str()).copied().unwrap_or_default();
         let (last_key, gone) = (last_key(&snapshot, &captured.table)?, captured.lost_since(&layouts));
-        Ok(Stated { rows, last_key, gone, table: captured.table })
+        Ok(Stated { rows, last_key, gone, left_out: captured.excluded, table: captured.table })
     };
     let uncaptured = uncaptured(&snapshot)?;
     let tables = captured_layouts(&snapshot)?.into_iter().map(state).collect::<Result<_, CaptureError>>()?;

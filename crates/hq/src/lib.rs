@@ -21,6 +21,7 @@ pub use rollcall_query::TrailerFilter;
 pub use rollcall_registry::{
     HqError,
     invitations::Invitation,
+    meant_attribute,
     roster::{AttributeChange, ImportReport, PastChange},
 };
 pub use rollcall_upkeep::{LakePlace, Mended, Restored, back_up, check_lake, repair_lake, restore, rotate_node_key};

@@ -121,6 +121,11 @@ impl Conformed {
     }
 }
 
+/// The column that has a time without a zone as the site wrote it.
+pub fn local_name(column: &str) -> String {
+    format!("{column}_local")
+}
+
 /// Brings a site's rows into the types of `schema`; proposes types for columns it does not have.
 pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Result<Conformed, LakeError> {
     if rows.num_columns() == 0 {
@@ -151,7 +156,7 @@ pub fn conform(rows: &RecordBatch, schema: &TableSchema, clock: SiteClock) -> Re
                     let declared = field.metadata().get(columns::METADATA_DECLARED).map_or("", String::as_str);
                     ColumnType::propose(declared, array.data_type())
                 });
-                let local_name = format!("{name}_local");
+                let local_name = local_name(&name);
                 let is_free =
                     rows.schema_ref().fields().iter().all(|other| column_name_at_hq(other.name()) != local_name)
                         && schema.column(&local_name).is_none_or(|known| known.kind == ColumnType::String);

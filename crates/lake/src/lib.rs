@@ -57,7 +57,7 @@ pub use append::{Appended, Part, PartOutcome};
 pub use check::{CheckReport, Damage, Finding, LostRange, check};
 pub use clock::BootClock;
 pub use compact::{CompactionLimits, CompactionReport, Retention};
-pub use conform::{Conformed, MarkKind, PartMark, SiteClock, conform, our_column};
+pub use conform::{Conformed, MarkKind, PartMark, SiteClock, conform, local_name, our_column};
 pub use counts::TableCounts;
 pub use digest::{Digest, Digester};
 pub use directory::DurableDirectory;

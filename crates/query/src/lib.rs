@@ -50,6 +50,6 @@ pub use extras::{Cover, Extras, MakeTable, NoCover, Versions};
 pub use functions::interval_text;
 pub use meaning::texts;
 pub use planned::Planned;
-pub use scope::{ScanScope, Scope};
+pub use scope::{ScanScope, Scope, TimeRead};
 pub use session::SERVER_VERSION;
 pub use syntax::folded;

@@ -41,7 +41,7 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
     };
     let pin = |table: &Table, site_table: Option<&TableName>, current: bool| {
         if let Err(damaged) = table.must_be_sound() {
-            return Some(PinnedTable::Aside(damaged.to_string()));
+            return Some(PinnedTable::Refused(damaged.to_string()));
         }
         let root = table.root().to_string();
         let snapshot = match &extras.versions {
@@ -70,14 +70,22 @@ pub(crate) fn pin(lake: &Lake, store_url: &ObjectStoreUrl, extras: Extras) -> Pi
         let of_sites = Some(&name).filter(|_| !table.is_published());
         // The roster has this name; a table of the stores' has another here, and its own in
         // `history`.
+        let is_withheld = extras.only.is_some() && table.is_published();
+        let pinned = |current| {
+            // None of its rows is a site's: by the rule for these it would seem to be empty.
+            let refused = || format!("{name} is HQ's own table: only users who see all sites may ask for its rows");
+            if is_withheld { Some(PinnedTable::Refused(refused())) } else { pin(&table, of_sites, current) }
+        };
         let shown = if name.as_str() == ROSTER { ROSTER_OF_STORES } else { name.as_str() };
-        insert("public", shown, pin(&table, of_sites, true));
-        insert("history", name.as_str(), pin(&table, of_sites, false));
+        insert("public", shown, pinned(true));
+        insert("history", name.as_str(), pinned(false));
     }
-    if extras.only.is_none() {
-        for (name, table) in own {
-            insert("rollcall", name, pin(table, None, false));
-        }
+    for (name, table) in own {
+        let refused = || {
+            let text = format!("rollcall.{name} names all sites: only users who see all of them may ask it");
+            Some(PinnedTable::Refused(text))
+        };
+        insert("rollcall", name, if extras.only.is_some() { refused() } else { pin(table, None, false) });
     }
     for (schema, name, make) in extras.tables {
         schemas.entry(schema).or_default().insert(name, PinnedTable::Made(make, OnceLock::new()));
@@ -97,8 +105,8 @@ enum PinnedTable {
         store_url: ObjectStoreUrl,
         only: Option<Arc<HashSet<String>>>,
     },
-    /// Nothing of it is read until it is repaired.
-    Aside(String),
+    /// Nothing of it is read, for this reason.
+    Refused(String),
     /// Made when it is first asked for, and the same then for the whole query.
     Made(MakeTable, OnceLock<Arc<MemTable>>),
 }
@@ -106,7 +114,7 @@ enum PinnedTable {
 impl PinnedTable {
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         match self {
-            Self::Aside(what) => Err(DataFusionError::Plan(what.clone())),
+            Self::Refused(what) => Err(DataFusionError::Plan(what.clone())),
             Self::Made(make, made) => {
                 if let Some(table) = made.get() {
                     return Ok(table.clone());
@@ -142,7 +150,9 @@ impl PinnedSchema {
 #[async_trait]
 impl SchemaProvider for PinnedSchema {
     fn table_names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
+        // Who lists tables asks for the columns of each.
+        let listed = self.0.iter().filter(|(_, table)| !matches!(table, PinnedTable::Refused(_)));
+        listed.map(|(name, _)| name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {

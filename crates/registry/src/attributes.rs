@@ -2,7 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use rollcall_types::nearest;
 use serde::{Deserialize, Serialize};
+
+/// Attributes that mean something to HQ.
+const OWN: [&str; 6] = ["hours", "tz", "holidays", "go_live", "country", "state"];
+
+/// The attribute of HQ's own that may be meant by a name that means nothing to HQ.
+pub fn meant_attribute(name: &str) -> Option<&'static str> {
+    let is_one = OWN.contains(&name) || name == "county";
+    if is_one { None } else { nearest(name, OWN) }
+}
 
 /// Names and values, by name. A node holds those of all sites, so they take what they take and no
 /// more.

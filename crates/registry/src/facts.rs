@@ -111,6 +111,17 @@ pub struct Welcomed {
     pub applied: BTreeMap<TableName, Applied>,
 }
 
+impl SiteFact {
+    /// By how much the site's clock is off, if the fact says so: HQ's less the site's.
+    pub fn clock_off_micros(&self) -> Option<i64> {
+        match self {
+            Self::Beacon { clock_off_micros, .. } => Some(*clock_off_micros),
+            Self::Welcomed(welcomed) => Some(welcomed.clock_off_micros),
+            _ => None,
+        }
+    }
+}
+
 /// Something heard of a site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Heard {

@@ -48,6 +48,11 @@ impl KnownClock {
         self.spans.is_empty()
     }
 
+    /// When it was heard last.
+    pub fn heard(&self) -> Option<Timestamp> {
+        self.spans.last().map(|span| span.until.0)
+    }
+
     /// The site was heard, with its journal at `head` and its clock off by so much.
     pub fn note(&mut self, at: Timestamp, head: Seq, off: i64) {
         if let Some(last) = self.spans.last_mut() {

@@ -131,6 +131,11 @@ impl Ledger {
         self.sites().entry(site.clone()).or_default().apply(at, fact);
     }
 
+    /// A site's clock was heard, and is off by so much: wrong enough to be told of, or not.
+    pub(crate) fn note_clock(&self, site: &SiteId, at: Timestamp, off: i64, is_wrong: bool) {
+        self.sites().entry(site.clone()).or_default().note_clock(at, off, is_wrong);
+    }
+
     /// What a site has of HQ's tables, by what it said last.
     pub fn applied(&self, site: &SiteId) -> BTreeMap<TableName, Applied> {
         self.sites().get(site).map(|presence| presence.now.applied.clone()).unwrap_or_default()
@@ -327,6 +332,9 @@ impl Ledger {
         let mut progress = ProgressSnapshot::new(at, ids.clone());
         let presences = self.sites();
         for (place, presence) in ids.iter().enumerate().filter_map(|(place, id)| Some((place, presences.get(id)?))) {
+            if !presence.now.wrong_times.is_empty() {
+                progress.wrong_times.insert(ids[place].clone(), presence.now.wrong_times.clone());
+            }
             let site = SiteProgress {
                 through: presence.now.complete_through,
                 last_heard: presence.now.last_heard,

@@ -5,6 +5,7 @@
 //! a clock, and no network: see `examples/roll.rs`.
 #![forbid(unsafe_code)]
 
+mod acts;
 mod attributes;
 mod chance;
 pub mod digest;
@@ -31,9 +32,11 @@ mod roster_file;
 pub mod sessions;
 #[cfg(test)]
 mod testing;
+mod wrong_times;
 mod zones;
 
-pub use attributes::Attributes;
+pub use acts::Act;
+pub use attributes::{Attributes, meant_attribute};
 pub use chance::{random_bytes, token_hash};
 pub use error::HqError;
 pub use facts::{Heard, SiteFact};
@@ -50,3 +53,4 @@ pub use relay::Relay;
 pub use roster::{Roster, SiteRecord, Sites};
 pub use roster_file::RosterFile;
 pub use sessions::Sessions;
+pub use wrong_times::WrongTimes;

@@ -5,14 +5,14 @@
 //! background, and judging an answer costs some nanoseconds a site.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use rollcall_types::{SiteId, TableName, Timestamp};
 
-use crate::ledger::Ledger;
+use crate::{ledger::Ledger, wrong_times::WrongTimes};
 
 /// A question takes a snapshot of this age.
 const FRESH: Duration = Duration::from_millis(1500);
@@ -39,13 +39,15 @@ pub struct ProgressSnapshot {
     ids: Arc<Vec<SiteId>>,
     sites: Vec<SiteProgress>,
     tables: BTreeMap<TableName, Vec<Option<Timestamp>>>,
+    /// When the clocks of those sites were wrong of which that is known: few.
+    pub(crate) wrong_times: HashMap<SiteId, WrongTimes>,
 }
 
 impl ProgressSnapshot {
     /// A snapshot of these sites, in the roster's order, of which nothing is entered yet.
     pub fn new(at: Timestamp, ids: Arc<Vec<SiteId>>) -> Self {
         let sites = vec![SiteProgress::default(); ids.len()];
-        Self { at, ids, sites, tables: BTreeMap::new() }
+        Self { at, ids, sites, tables: BTreeMap::new(), wrong_times: HashMap::new() }
     }
 
     /// Enters the site at a place of the roster, and through when it is complete in each table.
@@ -76,6 +78,11 @@ impl ProgressSnapshot {
     /// The site at a place; one that is not known stands nowhere.
     pub fn site(&self, place: usize) -> SiteProgress {
         self.sites.get(place).copied().unwrap_or_default()
+    }
+
+    /// When the clock of a site was wrong; none if it never was.
+    pub fn wrong_times(&self, site: &SiteId) -> Option<&WrongTimes> {
+        self.wrong_times.get(site)
     }
 
     /// Through when every site is complete in a table, by place; none if no site ever had a change

@@ -139,7 +139,12 @@ impl Registry {
                 }
                 self.for_watch.push(site, at, what);
             }
-            fact => self.ledger.apply(site, at, fact),
+            fact => {
+                if let Some(off) = fact.clock_off_micros() {
+                    self.ledger.note_clock(site, at, off, self.clock.site_is_off(off).is_some());
+                }
+                self.ledger.apply(site, at, fact);
+            }
         }
     }
 

@@ -24,7 +24,7 @@ pub use self::{
     importing::{ImportReport, Importing},
     lives::NewLife,
     record::{
-        ContestedLife, DeclaredClosure, Journal, LeftOut, Resend, Retired, Ruling, SiteRecord, begin_of,
+        ContestedLife, DeclaredClosure, Journal, LeftOut, Resend, Retired, Ruling, SiteRecord, TimesAccepted, begin_of,
         check_calendar, check_name,
     },
 };
@@ -179,6 +179,17 @@ impl Roster {
                 record.resend = None;
             }
             Ok((is_done, ()))
+        })
+        .await
+    }
+
+    /// A person answers for the times of a site's rows up to now: those of a time in which its
+    /// clock was wrong, or its zone another.
+    pub async fn accept_times(&self, site: &SiteId, reason: &str, by: &str, now: Timestamp) -> Result<(), HqError> {
+        self.change(site, by, now, |record| {
+            let (by, reason) = (by.to_owned(), reason.to_owned());
+            record.times_accepted = Some(TimesAccepted { at: now, by, reason });
+            Ok((true, ()))
         })
         .await
     }

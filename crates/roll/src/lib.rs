@@ -18,6 +18,7 @@ mod chronic;
 mod clock;
 mod cohort;
 mod cohorts;
+mod consequence;
 mod group;
 mod grouping;
 mod groups;

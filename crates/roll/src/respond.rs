@@ -217,6 +217,7 @@ impl Watch {
                     incident.calls = true;
                     incident.tell(now, detail);
                 }
+                self.hold_consequences(number, condition, now);
             }
             (Some(incident), Some(detail)) => {
                 if self.incidents[&incident].evidence != detail
@@ -227,6 +228,7 @@ impl Watch {
             }
             (Some(incident), None) => {
                 self.sites[number].trouble_mut().conditions.remove(&condition);
+                self.release(incident);
                 self.incidents.close(incident, mended, now);
             }
             (None, _) => {}

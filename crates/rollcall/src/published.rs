@@ -93,6 +93,10 @@ pub(crate) struct PublishArgs {
     /// The file may bring columns that the table does not have yet: every store gets them.
     #[arg(long, requires = "from")]
     new_columns: bool,
+    /// With --replace: columns that the file does not have become empty in all rows, at every
+    /// store.
+    #[arg(long, requires = "replace")]
+    empty_columns: bool,
     /// With --replace: the file may be without rows; all rows go then, at every store.
     #[arg(long, requires = "replace")]
     allow_empty: bool,
@@ -190,6 +194,7 @@ fn publish_file(args: &PublishArgs, from: Option<&Path>) -> anyhow::Result<Outco
         ("dry_run", args.dry_run.to_string()),
         ("new_columns", args.new_columns.to_string()),
         ("allow_empty", args.allow_empty.to_string()),
+        ("empty_columns", args.empty_columns.to_string()),
     ];
     if let Some(from) = from {
         parameters.push(("format", args.format(from)?.to_owned()));

@@ -144,6 +144,20 @@ enum RosterCommand {
         #[command(flatten)]
         hq: HqAddress,
     },
+    /// Answer for the times of a store's rows up to now, although its clock was wrong or its time
+    /// zone was another: questions about these times count the store as complete again.
+    #[command(
+        after_help = "Example:\n  rollcall roster accept-times seattle-01 --reason \"the tills have clocks of their own\""
+    )]
+    AcceptTimes {
+        /// The site's id.
+        site: String,
+        /// Why; it is kept.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        hq: HqAddress,
+    },
     /// What the attributes of a site were: by whom they were changed, and when.
     #[command(after_help = "Example:\n  rollcall roster history seattle-01")]
     History {
@@ -176,29 +190,13 @@ pub(crate) fn run(args: RosterArgs) -> anyhow::Result<ExitCode> {
             let answer: serde_json::Value = Client::find(&hq)?.delete(&format!("/api/invitations/{id}"))?;
             eprintln!("the invitation for {} is revoked", answer["site"].as_str().unwrap_or_default());
         }
+        Some(RosterCommand::AcceptTimes { site, reason, hq }) => {
+            let path = format!("/api/roster/{site}/accept-times");
+            let _: serde_json::Value = Client::find(&hq)?.post(&path, &json!({"reason": reason}))?;
+            eprintln!("the times of {site} are accepted up to now");
+        }
         Some(RosterCommand::Resend { sites, refused, reason, hq }) => {
-            let body = json!({"sites": sites, "refused": refused, "reason": reason});
-            let answer: serde_json::Value = Client::find(&hq)?.post("/api/resend", &body)?;
-            let told: Vec<&str> =
-                answer["sites"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
-            let left_out: Vec<&str> =
-                answer["not_enrolled"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
-            say_names("not enrolled, and left out", &left_out);
-            let away: Vec<&str> =
-                answer["not_heard"].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect();
-            if told.is_empty() {
-                eprintln!("no site is refused because HQ lacks rows");
-            } else {
-                eprintln!(
-                    "{} to send everything again, when next connected: `rollcall call --all` shows how far they are",
-                    counted(told.len(), "site")
-                );
-                say_names("which", &told);
-            }
-            if !away.is_empty() {
-                say_names("not heard now", &away);
-                eprintln!("nobody knows yet whether these are refused: run this again when they are back");
-            }
+            resend(&Client::find(&hq)?, &sites, refused, &reason)?;
         }
         Some(RosterCommand::Retire { site, reason, yes, hq }) => {
             let client = Client::find(&hq)?;
@@ -247,6 +245,39 @@ fn decoded(bytes: &[u8]) -> anyhow::Result<(String, Option<&'static str>)> {
     }
     let name = (encoding != encoding_rs::UTF_8).then(|| encoding.name());
     Ok((text.into_owned(), name))
+}
+
+/// Has sites send everything again, and says whom that did not reach.
+fn resend(client: &Client, sites: &[String], refused: bool, reason: &str) -> anyhow::Result<()> {
+    let body = json!({"sites": sites, "refused": refused, "reason": reason});
+    let answer: serde_json::Value = client.post("/api/resend", &body)?;
+    let names = |field: &str| -> Vec<&str> {
+        answer[field].as_array().into_iter().flatten().filter_map(|site| site.as_str()).collect()
+    };
+    say_names("not enrolled, and left out", &names("not_enrolled"));
+    let told = names("sites");
+    if told.is_empty() {
+        eprintln!("no site is refused because HQ lacks rows");
+    } else {
+        eprintln!(
+            "{} to send everything again, when next connected: `rollcall call --all` shows how far they are",
+            counted(told.len(), "site")
+        );
+        say_names("which", &told);
+    }
+    let unknown = names("unknown_key");
+    if !unknown.is_empty() {
+        say_names("refused because HQ does not know their key", &unknown);
+        eprintln!(
+            "they joined after the backup was made, or are other machines: `rollcall roster invite SITE`, and join again there"
+        );
+    }
+    let away = names("not_heard");
+    if !away.is_empty() {
+        say_names("not heard now", &away);
+        eprintln!("nobody knows yet whether these are refused: run this again when they are back");
+    }
+    Ok(())
 }
 
 fn import(client: &Client, file: &std::path::Path, replace: bool, dry_run: bool) -> anyhow::Result<ExitCode> {

@@ -118,6 +118,9 @@ struct Told {
     sites: usize,
     #[serde(default)]
     unknown_columns: Vec<String>,
+    /// Tables that no store is known to have, and which may be meant.
+    #[serde(default)]
+    unknown_tables: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -191,6 +194,12 @@ fn set(args: &SetArgs) -> anyhow::Result<ExitCode> {
     eprintln!("rule {}: applies to {}", args.rule, counted(told.sites, "site"));
     if told.sites == 0 {
         eprintln!("no site matches {:?}; `rollcall roster` shows the attributes", args.to);
+    }
+    for (table, meant) in &told.unknown_tables {
+        let meant = meant.as_ref().map_or_else(String::new, |meant| format!("; is {meant} meant?"));
+        eprintln!(
+            "WARNING: no store is known to have a table {table}{meant} (until one has, the rule does nothing there)"
+        );
     }
     for column in &told.unknown_columns {
         eprintln!(

@@ -71,6 +71,9 @@ pub struct Stated {
     /// asked to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<String>,
+    /// Columns that the store or HQ asked to leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 #[cfg(test)]
@@ -79,7 +82,13 @@ mod tests {
 
     #[test]
     fn a_manifest_comes_back_as_it_went_and_an_older_one_states_no_tables_that_are_not_captured() {
-        let stated = Stated { table: "stock".to_owned(), rows: 3, last_key: Some(9), gone: vec!["on_hand".to_owned()] };
+        let stated = Stated {
+            table: "stock".to_owned(),
+            rows: 3,
+            last_key: Some(9),
+            gone: vec!["on_hand".to_owned()],
+            left_out: vec!["cost".to_owned()],
+        };
         let uncaptured = vec!["employees".to_owned()];
         let manifest = Manifest { after: Seq(1), through: Seq(4), tables: vec![stated], uncaptured };
         let text = manifest.tables_json().expect("writes");

@@ -131,6 +131,10 @@ pub enum Cause {
     NotCaptured,
     /// Its store had the column, and has it no more.
     ColumnGone,
+    /// It does not send the column, as the store or HQ asked; others do.
+    ColumnLeftOut,
+    /// What time its rows are from is not sure: its time zone is not known, or was another.
+    Zone,
 }
 
 impl fmt::Display for Cause {
@@ -154,6 +158,8 @@ impl fmt::Display for Cause {
             Self::NotUpdated => "has not taken an update",
             Self::NotCaptured => "table not captured",
             Self::ColumnGone => "column gone",
+            Self::ColumnLeftOut => "column left out",
+            Self::Zone => "time zone",
         })
     }
 }

@@ -17,7 +17,7 @@ use rollcall_types::{SiteId, SiteNumber, Timestamp};
 use serde::Serialize;
 
 use rollcall_api::NODE_KEY_FILE;
-use rollcall_registry::{HqError, roster::sites};
+use rollcall_registry::{Act, HqError, roster::sites};
 
 use crate::lake_care::{LakePlace, refuse_while_nodes_run};
 
@@ -148,8 +148,24 @@ pub async fn restore(
     let target = rollcall_lake::store_at(address)?;
     refuse_while_nodes_run(target.as_ref()).await?;
     let copied = backup::restore(&source, &target, progress).await?;
+    record_restore(from, &target, now).await?;
     let sites = positions(target).await?.into_keys().collect();
     Ok(Restored { copied, moved_to: None, sites, has_key: to.data.join(NODE_KEY_FILE).exists() })
+}
+
+/// Says in the restored lake itself that it was restored.
+async fn record_restore(from: &str, target: &Arc<dyn ObjectStore>, now: Timestamp) -> Result<(), HqError> {
+    let act = Act {
+        at: now,
+        by: "whoever has HQ's machine".to_owned(),
+        from: "HQ's machine".to_owned(),
+        what: format!("restore from {from}"),
+        outcome: "restored".to_owned(),
+        before: None,
+        after: None,
+    };
+    let lake = Lake::open(target.clone(), LakeOptions::default()).await?;
+    Ok(act.record(&lake).await?)
 }
 
 /// Whether a directory holds a lake, or parts of one.
@@ -190,6 +206,7 @@ async fn restore_directory(
     }
     let target = place(&data.to_string_lossy(), false)?;
     let copied = backup::restore(source, &target, progress).await?;
+    record_restore(from, &target, now).await?;
     if !data.join(NODE_KEY_FILE).exists() && Path::new(from).join(NODE_KEY_FILE).exists() {
         copy_key(Path::new(from), data)?;
     }

@@ -24,7 +24,9 @@ impl From<Cause> for proto::Cause {
             | Cause::RowsNotTaken
             | Cause::NotUpdated
             | Cause::NotCaptured
-            | Cause::ColumnGone => Self::Unspecified,
+            | Cause::ColumnGone
+            | Cause::ColumnLeftOut
+            | Cause::Zone => Self::Unspecified,
         }
     }
 }

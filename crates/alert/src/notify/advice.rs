@@ -126,6 +126,13 @@ fn of_a_part(cause: Cause) -> Advice {
             "Values do not fit the type of their column at HQ; they are kept, and null until it is widened.",
             &["`rollcall tables` says which column, and how to widen it."],
         ),
+        Cause::Zone => advice(
+            "What time the store's rows are from is not sure: nobody said its time zone, or it was corrected.",
+            &[
+                "`rollcall roster set SITE tz=ZONE`",
+                "Rows from before: `rollcall roster resend SITE --reason \"time zone corrected\"`",
+            ],
+        ),
         _ => advice(
             "The store works, and a part of what it has is not sent.",
             &[
@@ -170,9 +177,13 @@ fn of_cause(cause: Cause) -> Advice {
                 "On the store's server: `rollcall-site status`",
             ],
         ),
-        Cause::RowsNotTaken | Cause::NotCaptured | Cause::ColumnGone | Cause::Mismatch | Cause::Misfit => {
-            of_a_part(cause)
-        }
+        Cause::RowsNotTaken
+        | Cause::NotCaptured
+        | Cause::ColumnGone
+        | Cause::ColumnLeftOut
+        | Cause::Mismatch
+        | Cause::Misfit
+        | Cause::Zone => of_a_part(cause),
         Cause::HqRefuses => advice(
             "HQ and the site keep each other from going on, on purpose: something would be lost or doubled otherwise.",
             &[

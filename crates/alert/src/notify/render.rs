@@ -53,7 +53,8 @@ pub(super) fn html_page(title: &str, body: &str) -> String {
 impl News {
     /// What has happened, for a lock screen: what matters most comes first.
     pub(super) fn subject(&self, zone: Tz) -> String {
-        let since = self.since.to_chrono().with_timezone(&self.site_zone().unwrap_or(zone)).format("%H:%M").to_string();
+        let since =
+            self.since.to_chrono().with_timezone(&self.site_zone().unwrap_or(zone)).format("%H:%M %Z").to_string();
         let (is_over, source) = (self.notice == Notice::Resolved, &self.source);
         let state = match (source.kind, source.stream.as_deref()) {
             (Kind::Silence, Some(CONTACT) | None) if is_over => "is heard again".to_owned(),

@@ -52,11 +52,18 @@ pub(crate) struct Lacks {
     pub(super) tables: BTreeSet<String>,
     /// By table.
     pub(super) columns: BTreeSet<(String, String)>,
+    /// Columns that the store or HQ asked to leave out, by table.
+    pub(super) left_out: BTreeSet<(String, String)>,
 }
 
 impl Lacks {
-    fn column(&self, table: &str, columns: &[String]) -> bool {
-        self.columns.iter().any(|(of, column)| of == table && columns.contains(column))
+    /// Why a question that reads these columns of a table lacks the site.
+    fn column(&self, table: &str, columns: &[String]) -> Option<Cause> {
+        let is_read = |(of, column): &(String, String)| of == table && columns.contains(column);
+        if self.columns.iter().any(is_read) {
+            return Some(Cause::ColumnGone);
+        }
+        self.left_out.iter().any(is_read).then_some(Cause::ColumnLeftOut)
     }
 }
 
@@ -70,7 +77,7 @@ impl Concern {
         } else if self.lacks.tables.contains(table) {
             Some(Cause::NotCaptured)
         } else {
-            self.lacks.column(table, columns).then_some(Cause::ColumnGone)
+            self.lacks.column(table, columns)
         }
     }
 

@@ -13,7 +13,7 @@ fn manifests_count_every_change_once_and_zero_is_a_statement() {
     );
     let mut source = store.capture(&["sales", "items"]);
     load_all(&mut source);
-    let stated = |table: &str, rows, last_key| Stated { table: table.to_owned(), rows, last_key, gone: Vec::new() };
+    let stated = |table: &str, rows, last_key| Stated { table: table.to_owned(), rows, last_key, ..Stated::default() };
     let first = source.state_manifest().expect("states");
     assert_eq!(first.after, Seq(0));
     assert_eq!(first.tables, [stated("sales", 2, Some(2)), stated("items", 0, None)], "the rows from before");

@@ -21,7 +21,10 @@ mod zone;
 use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
-    arrow::array::{Array, StringViewArray},
+    arrow::{
+        array::{Array, StringViewArray},
+        datatypes::DataType,
+    },
     common::Result,
     datasource::{cte_worktable::CteWorkTable, source_as_provider},
     logical_expr::{LogicalPlan, TableScan},
@@ -34,7 +37,7 @@ use self::{
     grouping::grouped_by,
     named::add_named,
     period::{EventTime, period},
-    walk::{Restriction, walk},
+    walk::{Found, Restriction, walk},
 };
 use crate::scan::FilesTable;
 
@@ -51,6 +54,19 @@ pub struct ScanScope {
     pub from: Option<Timestamp>,
     /// The columns that are read.
     pub columns: Vec<String>,
+    /// Of these, the stores' own that are times.
+    pub times: Vec<TimeRead>,
+}
+
+/// A time of the stores' that a scan reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeRead {
+    /// Its column.
+    pub column: String,
+    /// Rows before this cannot change the answer; none if the query does not say.
+    pub from: Option<Timestamp>,
+    /// Nor can rows at or after this.
+    pub until: Option<Timestamp>,
 }
 
 /// What an answer is about.
@@ -109,10 +125,24 @@ pub(crate) async fn scope(
                 period(&scan.filters, &EventTime { column: &column, kind, session: session_zone.as_deref() })
             })
         });
-        scans.push(ScanScope { table: scan.table, sites: is_in, until, from, columns: scan.columns });
+        let times = times_read(&scan, session_zone.as_deref());
+        scans.push(ScanScope { table: scan.table, sites: is_in, until, from, columns: scan.columns, times });
     }
     unlisted.retain(|name| sites.binary_search_by(|site| site.as_str().cmp(name)).is_err());
     Ok(Scope { scans, grouped_by: grouped_by(plan)?, unlisted })
+}
+
+/// The stores' times that a scan reads, each with what the query asks of it.
+fn times_read(scan: &Found, session: Option<&str>) -> Vec<TimeRead> {
+    let of_column = |column: &String| {
+        let kind = scan.schema.field_with_name(column).ok()?.data_type();
+        if column.starts_with('_') || !matches!(kind, DataType::Timestamp(..)) {
+            return None;
+        }
+        let (from, until) = period(&scan.filters, &EventTime { column, kind, session });
+        Some(TimeRead { column: column.clone(), from, until })
+    };
+    scan.columns.iter().filter_map(of_column).collect()
 }
 
 /// The site table that a scan reads; none for tables of HQ's own.

@@ -15,6 +15,7 @@ use crate::{
     facts::{Applied, SiteFact, Welcomed},
     known_clock::KnownClock,
     peer::CaId,
+    wrong_times::WrongTimes,
 };
 
 /// Answers of a site waiting for its cursors: more than this means that it is behind anyway.
@@ -62,6 +63,9 @@ pub struct PresenceRecord {
     /// What is known of its clock, and as of when.
     #[serde(default, skip_serializing_if = "KnownClock::is_empty")]
     pub clock: KnownClock,
+    /// When its clock was wrong.
+    #[serde(default, skip_serializing_if = "WrongTimes::is_empty")]
+    pub wrong_times: WrongTimes,
 }
 
 impl PresenceRecord {
@@ -169,6 +173,11 @@ impl Presence {
         let start = Timestamp::from_micros(self.minutes.0 * HOUR_MICROS);
         let minutes = std::mem::take(&mut self.minutes.1);
         (minutes != 0).then_some((start, minutes))
+    }
+
+    /// See [`super::Ledger::note_clock`].
+    pub(super) fn note_clock(&mut self, at: Timestamp, off: i64, is_wrong: bool) {
+        self.now.wrong_times.note(self.now.clock.heard(), at, off, is_wrong);
     }
 
     /// Takes what was told at `at`; see [`super::Ledger::apply`].

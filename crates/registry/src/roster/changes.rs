@@ -68,7 +68,7 @@ impl Roster {
             }
             check_calendar(&after)?;
             let changed = changes_of(site, &record.attributes, &after);
-            record.attributes = after;
+            record.set_attributes(after, now);
             Ok((!changed.is_empty(), changed))
         })
         .await

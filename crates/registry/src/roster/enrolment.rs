@@ -78,7 +78,7 @@ impl Roster {
                     None => numbers.site(now),
                 };
                 let said = value.attributes.with(attributes);
-                value.attributes = with_zone_by_place(&said).unwrap_or(said);
+                value.set_attributes(with_zone_by_place(&said).unwrap_or(said), now);
                 let mut records: Vec<Record> = Vec::new();
                 if before.as_ref() != Some(&value) {
                     records.push(view.next(SITE, site.as_str(), &value, now, by)?);

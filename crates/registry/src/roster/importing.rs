@@ -66,6 +66,7 @@ impl ImportReport {
         row: &BTreeMap<String, Option<String>>,
         known: Option<SiteRecord>,
         replace: bool,
+        now: Timestamp,
         new: impl FnOnce() -> SiteRecord,
     ) -> Option<SiteRecord> {
         let before = known.as_ref().filter(|_| !replace).map(|record| record.attributes.clone());
@@ -76,7 +77,7 @@ impl ImportReport {
         } else if attributes.get("tz").is_none() {
             self.without_zone.push(site.clone());
         }
-        let value = match known {
+        let mut value = match known {
             Some(value) if value.attributes == attributes => {
                 self.unchanged += 1;
                 return None;
@@ -93,7 +94,8 @@ impl ImportReport {
                 new()
             }
         };
-        Some(SiteRecord { attributes, ..value })
+        value.set_attributes(attributes, now);
+        Some(value)
     }
 
     /// Notes the sites that the file does not list, and those that never enrolled.
@@ -137,7 +139,7 @@ impl Roster {
                 let mut numbers = Numbers::new(view)?;
                 for (site, row) in &rows {
                     let known = view.get(SITE, site.as_str()).map(|record| record.parse()).transpose()?;
-                    if let Some(value) = report.take(site, row, known, how.replace, || numbers.site(now)) {
+                    if let Some(value) = report.take(site, row, known, how.replace, now, || numbers.site(now)) {
                         records.push(view.next(SITE, site.as_str(), &value, now, by)?);
                     }
                 }

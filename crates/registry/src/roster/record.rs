@@ -45,6 +45,32 @@ pub struct SiteRecord {
     /// The columns that its database leaves out: those of the next one stay out too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// Its local times were read in another zone once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_zone: Option<OtherZone>,
+    /// A person answers for the times of its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times_accepted: Option<TimesAccepted>,
+}
+
+/// That a site's local times were read in another zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherZone {
+    /// Until when.
+    pub until: Timestamp,
+    /// Up to this life of its journal: what it sends again in a later one is read in the new zone.
+    pub epoch: Epoch,
+}
+
+/// Who answers for the times of a site's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimesAccepted {
+    /// For all rows before this.
+    pub at: Timestamp,
+    /// Who does.
+    pub by: String,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// The columns of a table that never leave a store, as the store calls them.
@@ -227,6 +253,23 @@ impl SiteRecord {
             "id" => Some(site.to_string()),
             name => self.attributes.get(name).map(str::to_owned),
         }
+    }
+
+    /// Puts other attributes in the place of those it has.
+    pub(crate) fn set_attributes(&mut self, attributes: Attributes, now: Timestamp) {
+        let is_other_zone = attributes.get("tz") != self.attributes.get("tz");
+        if let Some(journal) = self.journal.as_ref().filter(|_| is_other_zone) {
+            self.other_zone = Some(OtherZone { until: now, epoch: journal.epoch });
+        }
+        self.attributes = attributes;
+    }
+
+    /// Until when its local times were read in another zone, where its rows still say so.
+    pub fn other_zone_until(&self) -> Option<Timestamp> {
+        let other = self.other_zone?;
+        let is_read_again = self.current_life().is_some_and(|life| life > other.epoch);
+        let is_accepted = self.times_accepted.as_ref().is_some_and(|accepted| accepted.at >= other.until);
+        (!is_read_again && !is_accepted).then_some(other.until)
     }
 
     /// The site's time zone; UTC if none is said, or none that is known.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use rollcall_roll::{Kind, Notice, Thresholds, WatchConfig};
+use rollcall_roll::{Condition, Kind, Notice, Thresholds, WatchConfig};
 use rollcall_types::{Cause, SiteState};
 
 use crate::fleet::{DAY, Fleet, at, everyday};
@@ -371,4 +371,40 @@ fn who_is_back_after_a_goodbye_is_missed_as_soon_as_anybody() {
         let state = fleet.watch.verdict(id).expect("watched").state;
         assert_eq!(state, SiteState::Silent, "{id}, when another was after {never} minutes: {}", fleet.summary());
     }
+}
+
+#[test]
+fn a_restore_is_told_once_and_what_outlasts_it_for_itself() {
+    let mut fleet = everyday(20, UTC);
+    fleet.run(21 * DAY, NOON, &|_, _| true);
+    let id = fleet.shops[3].id.clone();
+    let told = |fleet: &Fleet| -> BTreeSet<String> {
+        let of_site = |one: &&rollcall_roll::Decision| {
+            let incident = fleet.watch.incident(one.incident);
+            one.at >= at(NOON) && incident.is_some_and(|incident| incident.members.contains_key(&id))
+        };
+        let decisions = fleet.told.iter().filter(of_site);
+        decisions.filter_map(|one| Some(fleet.watch.incident(one.incident)?.kind.to_string())).collect()
+    };
+    let root = BTreeSet::from([Condition::NewLife.to_string()]);
+    // Some of what follows is noticed before it, some after.
+    for (condition, what) in [
+        (Condition::Behind, "changes wait"),
+        (Condition::NewLife, "its database was restored"),
+        (Condition::Restated, "it sends its tables again"),
+        (Condition::Manifest, "counts differ"),
+    ] {
+        fleet.watch.set_condition(&id, condition, Some(what), at(NOON));
+    }
+    fleet.run(NOON, NOON + 60, &|_, _| true);
+    assert_eq!(told(&fleet), root, "{}", fleet.summary());
+    // A person decides; all is sent, but for what was never there.
+    for condition in [Condition::NewLife, Condition::Restated, Condition::Behind] {
+        fleet.watch.set_condition(&id, condition, None, at(NOON + 60));
+    }
+    fleet.run(NOON + 60, NOON + 62, &|_, _| true);
+    assert_eq!(told(&fleet), root);
+    fleet.run(NOON + 62, NOON + 180, &|_, _| true);
+    let all = BTreeSet::from([Condition::NewLife.to_string(), Condition::Manifest.to_string()]);
+    assert_eq!(told(&fleet), all, "{}", fleet.summary());
 }

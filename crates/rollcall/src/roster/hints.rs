@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rollcall_hq::AttributeChange;
-use rollcall_types::nearest;
+use rollcall_hq::{AttributeChange, meant_attribute};
 
 use super::say_names;
 use crate::client::Client;
@@ -38,13 +37,10 @@ pub(super) fn say_unknown_holidays(client: &Client, changes: &[AttributeChange])
     }
 }
 
-/// Attributes that mean something to HQ.
-pub(super) const OWN_ATTRIBUTES: [&str; 6] = ["hours", "tz", "holidays", "go_live", "country", "state"];
-
 /// Names that may be meant as one of HQ's own: HQ goes by nothing else.
 pub(super) fn say_like_own<'a>(names: impl Iterator<Item = &'a str>) {
-    for name in names.filter(|name| !OWN_ATTRIBUTES.contains(name) && *name != "county") {
-        if let Some(own) = nearest(name, OWN_ATTRIBUTES) {
+    for name in names {
+        if let Some(own) = meant_attribute(name) {
             eprintln!("WARNING: {name} is kept, and means nothing to HQ; is {own} meant?");
         }
     }

@@ -201,6 +201,10 @@ fn a_user_of_some_sites_sees_no_others() {
     let directory = tempfile::tempdir().expect("a directory");
     let hq = Hq::start(directory.path());
     let _stores = world(&hq, directory.path());
+    let prices = directory.path().join("prices.csv");
+    std::fs::write(&prices, "sku,price\n1,2.50\n").expect("writes");
+    let published = hq.run(&["publish", "prices", "--from", &prices.display().to_string(), "--key", "sku"]);
+    assert!(published.status.success(), "{}", err(&published));
     let password = new_user(&hq, &["oregon", "--sees", "State=OR", "--strict"]);
     let ask = |script: &str| psql(&hq, "oregon", &password, script);
     let answer = wait_for("a complete answer", || {
@@ -223,6 +227,13 @@ fn a_user_of_some_sites_sees_no_others() {
         let told = format!("{}{}", out(&answer), err(&answer)).replace("\"seattle-01\" is not on the roster", "");
         assert!(!told.contains("seattle") && !told.contains("tacoma"), "{script}: {told}");
     }
+    // Of HQ's own tables it hears what is about its sites, and nothing is less than it seems.
+    let cursors = ask("SELECT DISTINCT site FROM rollcall.cursors;");
+    assert_eq!(out(&cursors), "salem-01", "{}", err(&cursors));
+    for (table, why) in [("prices", "is HQ's own table"), ("rollcall.audit", "names all sites")] {
+        let answer = ask(&format!("SELECT count(*) FROM {table};"));
+        assert!(!answer.status.success() && err(&answer).contains(why), "{table}: {} {}", out(&answer), err(&answer));
+    }
     // The API keeps the same rule.
     let login = format!("oregon:{password}");
     let get = |path: &str| {
@@ -231,7 +242,11 @@ fn a_user_of_some_sites_sees_no_others() {
         out(&output)
     };
     assert!(get("/api/roll").contains("salem-01") && !get("/api/roll").contains("seattle"), "{}", get("/api/roll"));
-    assert!(get("/api/incidents").contains("only some sites"), "{}", get("/api/incidents"));
+    assert!(
+        get("/api/incidents").starts_with('[') && !get("/api/incidents").contains("seattle"),
+        "{}",
+        get("/api/incidents")
+    );
     assert!(get("/api/users").contains("may not"), "{}", get("/api/users"));
     // So does a program with a token, until it is revoked.
     let token = out(&hq.run(&["users", "token", "oregon", "till-report"]));
