@@ -25,5 +25,5 @@ pub use notify::{
     Channel, Channels, How, Mail, MailTls, Message, Notifiers, Preview, QuietHours, Route, Template, escape_html,
 };
 pub use requests::{CommandOutcome, IncidentCommand};
-pub use store::{TICKS, last_sign};
+pub use store::{TICKS, last_sign, leave_room_for_numbers};
 pub use watching::{WatchSettings, Watching};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_array::{Array, BinaryArray, RecordBatch, StringArray, cast::AsArray, types::GenericBinaryType};
 use arrow_schema::ArrowError;
 use rollcall_lake::{Lake, LakeError, RecordKind, StateView};
+use rollcall_registry::roster;
 use rollcall_roll::{Incident, Remembered, Tuning};
 use rollcall_types::{SiteId, Timestamp, describe};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,28 @@ struct Alive {
 /// HQ's last sign of life, at any node.
 pub fn last_sign(lake: &Lake) -> Option<Timestamp> {
     lake.state().view().get(ALIVE.0, ALIVE.1)?.parse::<Alive>().ok().map(|alive| alive.at)
+}
+
+/// The number from which incidents are counted on, where a restore left room.
+const NUMBERS_FROM: (RecordKind<u32>, &str) = (roster::COUNTER, "incident");
+/// More incidents than a company has between two backups.
+const ROOM: u64 = 10_000;
+
+/// Leaves room behind the numbers of the incidents in a lake that was restored: incidents that were
+/// opened after the backup was made had the next ones, and people were told of them.
+pub async fn leave_room_for_numbers(lake: &Lake, now: Timestamp) -> Result<(), LakeError> {
+    let write = |view: &StateView| {
+        let last = stored_incidents(view).iter().map(|incident| incident.id).max().unwrap_or_default();
+        let from = u32::try_from(last.max(numbers_from(view)) + ROOM).unwrap_or(u32::MAX);
+        let record = view.next(NUMBERS_FROM.0, NUMBERS_FROM.1, &from, now, "restore")?;
+        Ok::<_, LakeError>((vec![record], ()))
+    };
+    lake.state().update(write).await
+}
+
+/// See [`leave_room_for_numbers`].
+pub(crate) fn numbers_from(view: &StateView) -> u64 {
+    view.get(NUMBERS_FROM.0, NUMBERS_FROM.1).and_then(|record| record.parse::<u32>().ok()).map_or(0, u64::from)
 }
 
 /// The incidents in the lake.

@@ -14,7 +14,7 @@ use rollcall_types::{SiteId, Timestamp};
 use crate::{
     calendar::{Holidays, holidays, spec},
     observe::observe,
-    store::{last_sign, stored_incidents, stored_tuning},
+    store::{last_sign, numbers_from, stored_incidents, stored_tuning},
 };
 
 /// When silence counts.
@@ -82,6 +82,7 @@ impl Watching {
             }
         }
         stored_incidents(&view).into_iter().for_each(|incident| watch.restore_incident(incident));
+        watch.number_incidents_from(numbers_from(&view));
         for (site, remembered) in rhythms {
             watch.restore(site, remembered.clone());
         }

@@ -4,7 +4,7 @@
 //! that takes is written down here as three traits: a [`Database`] is where it is, a [`Source`] is
 //! the agent's hold on its changes, and [`Incoming`] its hold on HQ's tables there. A kind of
 //! database is one crate that implements them, such as `rollcall-capture-sqlite`, and passes
-//! `conformance` (feature of this crate). No agent code knows which kind it is given.
+//! `rollcall-capture-conformance`. No agent code knows which kind it is given.
 //!
 //! What every kind promises:
 //!
@@ -22,8 +22,6 @@
 #![allow(clippy::disallowed_methods, reason = "not simulated: time is the store's machine's")]
 
 mod changes;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod contract;
 mod error;
 mod health;

@@ -115,6 +115,11 @@ impl Incidents {
         self.counts.get(&kind).copied().unwrap_or(0)
     }
 
+    /// The next number is this, or a greater one.
+    pub(crate) fn number_from(&mut self, number: u64) {
+        self.next = self.next.max(number);
+    }
+
     /// One that another watch kept.
     pub(crate) fn restore(&mut self, incident: Incident) {
         self.next = self.next.max(incident.id + 1);

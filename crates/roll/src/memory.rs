@@ -221,6 +221,11 @@ impl Watch {
         }
     }
 
+    /// Numbers new incidents from here on, or higher.
+    pub fn number_incidents_from(&mut self, number: u64) {
+        self.incidents.number_from(number);
+    }
+
     /// Takes incidents that were kept, before the first tick.
     pub fn restore_incident(&mut self, mut incident: Incident) {
         if incident.told_level == 0 && !incident.told.is_empty() && incident.reopened_at.is_none() {

@@ -153,7 +153,8 @@ pub async fn restore(
     Ok(Restored { copied, moved_to: None, sites, has_key: to.data.join(NODE_KEY_FILE).exists() })
 }
 
-/// Says in the restored lake itself that it was restored.
+/// Says in the restored lake itself that it was restored, and leaves the numbers of incidents that
+/// it does not know alone.
 async fn record_restore(from: &str, target: &Arc<dyn ObjectStore>, now: Timestamp) -> Result<(), HqError> {
     let act = Act {
         at: now,
@@ -165,6 +166,7 @@ async fn record_restore(from: &str, target: &Arc<dyn ObjectStore>, now: Timestam
         after: None,
     };
     let lake = Lake::open(target.clone(), LakeOptions::default()).await?;
+    rollcall_alert::leave_room_for_numbers(&lake, now).await?;
     Ok(act.record(&lake).await?)
 }
 

@@ -134,7 +134,7 @@ mod tests {
             assert!(subject.chars().count() <= 78 && !subject.contains('\n'), "{subject}");
         }
         let subjects: Vec<String> = samples().iter().map(|news| news.subject(Tz::UTC)).collect();
-        assert_eq!(subjects[0], "tacoma-01: not heard since 08:00 (level 1)");
+        assert_eq!(subjects[0], "tacoma-01: not heard since 08:00 UTC (level 1)");
         assert_eq!(subjects[1], "Over: tacoma-01: is heard again");
         assert_eq!(subjects[2], "Cascade Fiber (isp): 3 sites not heard (now level 1)");
     }

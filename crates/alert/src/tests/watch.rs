@@ -3,7 +3,7 @@ use rollcall_types::SiteState;
 
 use super::*;
 use crate::{
-    Holidays, holidays, roster_from_csv, set_holidays,
+    Holidays, holidays, leave_room_for_numbers, roster_from_csv, set_holidays,
     store::{known_rhythms, stored_incidents},
     watch_loop::Rounds,
 };
@@ -168,4 +168,17 @@ async fn the_loop_looks_each_second_tells_and_answers_until_the_node_stops() {
     assert_eq!(outcome, crate::CommandOutcome::Done { until: None });
     node.alerts.registry.stop.cancel();
     running.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn after_a_restore_no_number_of_an_incident_is_used_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let before = TestNode::on_directory(directory.path()).await;
+    let told = before.open_incident("a-1").await;
+    leave_room_for_numbers(&before.alerts.registry.lake, before.alerts.registry.now()).await.expect("written");
+    drop(before);
+    let restored = TestNode::on_directory(directory.path()).await;
+    // The backup knows one incident; HQ had opened others since, whose numbers people know.
+    let new = restored.open_incident("b-1").await;
+    assert!(new > told + 1_000, "{new} after {told}");
 }

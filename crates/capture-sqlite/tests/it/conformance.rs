@@ -3,10 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use proptest::prelude::*;
-use rollcall_capture::{
-    Database,
-    conformance::{self, Act, acts},
-};
+use rollcall_capture::Database;
+use rollcall_capture_conformance::{self as conformance, Act, acts};
 use rollcall_capture_sqlite::SqliteDatabase;
 use rusqlite::{Connection, params};
 

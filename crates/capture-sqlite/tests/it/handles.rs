@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use rollcall_capture::{PruneLimits, Source, TableSpec, conformance::Model};
+use rollcall_capture::{PruneLimits, Source, TableSpec};
+use rollcall_capture_conformance::Model;
 use rollcall_capture_sqlite::SqliteSource;
 use rollcall_types::Seq;
 use rusqlite::Connection;

@@ -4,7 +4,8 @@
 //! `_rowid_` …), with and without keys, written at random while they are loaded, and afterwards.
 
 use proptest::prelude::*;
-use rollcall_capture::{Source, conformance::Model};
+use rollcall_capture::Source;
+use rollcall_capture_conformance::Model;
 use rollcall_capture_sqlite::SqliteSource;
 use rusqlite::Connection;
 

@@ -2,7 +2,8 @@
 //! and a cascade, beside a running load: the journal always replays to the store's rows.
 
 use proptest::prelude::*;
-use rollcall_capture::{Source, conformance::Model};
+use rollcall_capture::Source;
+use rollcall_capture_conformance::Model;
 use rollcall_capture_sqlite::SqliteSource;
 use rusqlite::Connection;
 

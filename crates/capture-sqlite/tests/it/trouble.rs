@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use rollcall_capture::{Anchor, CaptureError, Health, LoadProgress, Source, TableSpec, conformance::Model};
+use rollcall_capture::{Anchor, CaptureError, Health, LoadProgress, Source, TableSpec};
+use rollcall_capture_conformance::Model;
 use rollcall_capture_sqlite::SqliteSource;
 use rollcall_types::{LoadReason, Seq};
 use rusqlite::Connection;

@@ -105,7 +105,7 @@ impl Known<'_> {
         let level = if self.age > self.max_age { Level::UnconfirmedTooLong } else { Level::Current };
         let since = agent.disconnected_since;
         if let Some(until) = agent.paused_until.filter(|until| *until > clock()) {
-            let text = format!("a person has the agent pause until {}; {} safely", local(until), waiting_text(rows));
+            let text = format!("a person has the agent pause until {}; {}", local(until), kept_text(rows));
             let what_to_do = Some("`rollcall-site resume` ends the pause".to_owned());
             return Judged { what_to_do, ..Judged::new(level, State::CutOff, since, text) };
         }
@@ -119,7 +119,7 @@ impl Known<'_> {
                 (Some(error), None) => error.clone(),
                 (None, _) => "it is being connected".to_owned(),
             };
-            let text = format!("no connection to HQ: {why}; {} safely{oldest}", waiting_text(rows));
+            let text = format!("no connection to HQ: {why}; {}{oldest}", kept_text(rows));
             let advice = (level != Level::Current).then(|| {
                 "look whether the router has power and the line works; if other things work, call HQ".to_owned()
             });
@@ -143,6 +143,12 @@ impl Known<'_> {
         let text = format!("{doing}, {} % done{by}; {}{wanted}", behind.percent(self.confirmed), waiting_text(rows));
         Judged::new(level, State::Behind, Some(behind.since), text)
     }
+}
+
+/// The same where HQ cannot have them now: they are not lost.
+fn kept_text(rows: u64) -> String {
+    let safely = if rows == 0 { "" } else { " safely" };
+    format!("{}{safely}", waiting_text(rows))
 }
 
 /// How many changes wait, in words.

@@ -5,6 +5,8 @@
 //! with several unique keys and one with a key of two columns; their shapes are those of
 //! [`TABLES`]. The suite writes to it, captures it, loads it, breaks capture off, and compares.
 
+#![forbid(unsafe_code)]
+
 mod model;
 mod suite;
 

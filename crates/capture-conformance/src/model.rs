@@ -4,7 +4,7 @@ use arrow_array::{Array, RecordBatch, cast::AsArray, types::Int64Type, types::UI
 
 use rollcall_types::columns;
 
-use crate::{Anchor, LoadMark, Source};
+use rollcall_capture::{Anchor, LoadMark, Source};
 
 /// Every row that came, and which of them are current by HQ's rules: `S` and `I` are new by promise
 /// and are never looked for twice, so a promise that is broken shows as a row too many. Rows are

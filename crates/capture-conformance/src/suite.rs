@@ -7,8 +7,11 @@ use arrow_schema::{DataType, Field, Schema};
 use proptest::prelude::*;
 use rollcall_types::{Seq, columns};
 
-use super::Model;
-use crate::{Anchor, CaptureError, Database, Health, IncomingTable, LoadProgress, PruneLimits, Source, TableSpec};
+use crate::Model;
+
+use rollcall_capture::{
+    Anchor, CaptureError, Database, Health, IncomingTable, LoadProgress, PruneLimits, Source, TableSpec,
+};
 
 /// The captured tables, and what each has: `items` a number as its key, a code that is unique in
 /// any case of letters, a number and a text that are unique together; `pairs` a key of a number and
