@@ -208,10 +208,12 @@ impl Cover for HqCoverage {
                 let flaw = flawed.get(id).copied();
                 // What it sends now is kept apart: what is shown of it ended when that began.
                 let flaw = flaw.or(times.apart_since.map(|_| Cause::CloneOrRewind));
-                let flaw = flaw.or(lacks).or(doubt);
+                let flaw = flaw.or(lacks);
                 let is_complete =
                     flaw.is_none() && self.is_complete(&watch, id, times.retired.is_some(), &known, &about);
-                (!is_complete).then(|| self.missing(&watch, id, times, &about, flaw, &mut lacking))
+                // Of a site that is silent as well, the silence is what matters.
+                let flaw = flaw.or(doubt.filter(|_| is_complete));
+                (!is_complete || doubt.is_some()).then(|| self.missing(&watch, id, times, &about, flaw, &mut lacking))
             };
             coverage.scope += 1;
             if missing.is_none() {

@@ -29,6 +29,7 @@ pub(crate) fn incident_of(mut incident: Incident, seen: &Sites) -> Option<Incide
     if incident.members.len() < all {
         incident.evidence = "it is about other sites as well".to_owned();
         incident.timeline.clear();
+        (incident.lease, incident.attribute) = (None, None);
     }
     Some(incident)
 }

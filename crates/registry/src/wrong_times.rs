@@ -46,6 +46,11 @@ impl WrongTimes {
         self.spans.is_empty()
     }
 
+    /// What is stored at once when it changes: whether the clock is wrong now, and how often it was.
+    pub(crate) fn stage(&self) -> (bool, usize) {
+        (self.is_wrong, self.spans.len())
+    }
+
     /// The clock was heard `at` this time of HQ's, and is off by so much; `before` is when it was
     /// heard the time before.
     pub fn note(&mut self, before: Option<Timestamp>, at: Timestamp, off: i64, is_wrong: bool) {
@@ -77,7 +82,8 @@ impl WrongTimes {
     ) -> Option<Timestamp> {
         let is_meant = |span: &&WrongSpan| {
             // What happened in the span, and what its rows say of when.
-            let first = span.from.as_micros().saturating_sub(span.most.max(0));
+            let from_then = accepted.map_or(span.from, |accepted| span.from.max(accepted));
+            let first = from_then.as_micros().saturating_sub(span.most.max(0));
             let last = span.until.as_micros().saturating_sub(span.least.min(0));
             accepted.is_none_or(|accepted| span.until > accepted)
                 && until.is_none_or(|until| first < until.as_micros())

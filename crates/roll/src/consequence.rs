@@ -13,6 +13,13 @@ const ROOTS: [Condition; 3] = [Condition::CloneOrRewind, Condition::NewLife, Con
 const CONSEQUENCES: [Condition; 3] = [Condition::Restated, Condition::Behind, Condition::Manifest];
 
 impl Watch {
+    /// A condition is about to end: what it held speaks for itself again.
+    pub(crate) fn release_consequences(&mut self, incident: u64, condition: Condition) {
+        if ROOTS.contains(&condition) {
+            self.release(incident);
+        }
+    }
+
     /// A condition of a site began: what follows from another that it has is held by that one.
     pub(crate) fn hold_consequences(&mut self, number: SiteNumber, began: Condition, now: Timestamp) {
         let conditions = &self.sites[number].trouble().conditions;

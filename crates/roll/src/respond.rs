@@ -228,7 +228,7 @@ impl Watch {
             }
             (Some(incident), None) => {
                 self.sites[number].trouble_mut().conditions.remove(&condition);
-                self.release(incident);
+                self.release_consequences(incident, condition);
                 self.incidents.close(incident, mended, now);
             }
             (None, _) => {}

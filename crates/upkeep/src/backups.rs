@@ -148,14 +148,14 @@ pub async fn restore(
     let target = rollcall_lake::store_at(address)?;
     refuse_while_nodes_run(target.as_ref()).await?;
     let copied = backup::restore(&source, &target, progress).await?;
-    record_restore(from, &target, now).await?;
+    record_restore(from, &target, now).await;
     let sites = positions(target).await?.into_keys().collect();
     Ok(Restored { copied, moved_to: None, sites, has_key: to.data.join(NODE_KEY_FILE).exists() })
 }
 
 /// Says in the restored lake itself that it was restored, and leaves the numbers of incidents that
 /// it does not know alone.
-async fn record_restore(from: &str, target: &Arc<dyn ObjectStore>, now: Timestamp) -> Result<(), HqError> {
+async fn record_restore(from: &str, target: &Arc<dyn ObjectStore>, now: Timestamp) {
     let act = Act {
         at: now,
         by: "whoever has HQ's machine".to_owned(),
@@ -165,9 +165,15 @@ async fn record_restore(from: &str, target: &Arc<dyn ObjectStore>, now: Timestam
         before: None,
         after: None,
     };
-    let lake = Lake::open(target.clone(), LakeOptions::default()).await?;
-    rollcall_alert::leave_room_for_numbers(&lake, now).await?;
-    Ok(act.record(&lake).await?)
+    let write = async {
+        let lake = Lake::open(target.clone(), LakeOptions::default()).await?;
+        rollcall_alert::leave_room_for_numbers(&lake, now).await?;
+        act.record(&lake).await
+    };
+    // What was restored is whole without it.
+    if let Err(error) = write.await {
+        tracing::warn!(error = %rollcall_types::describe(&error), "the restore could not be noted in the lake");
+    }
 }
 
 /// Whether a directory holds a lake, or parts of one.
@@ -208,7 +214,7 @@ async fn restore_directory(
     }
     let target = place(&data.to_string_lossy(), false)?;
     let copied = backup::restore(source, &target, progress).await?;
-    record_restore(from, &target, now).await?;
+    record_restore(from, &target, now).await;
     if !data.join(NODE_KEY_FILE).exists() && Path::new(from).join(NODE_KEY_FILE).exists() {
         copy_key(Path::new(from), data)?;
     }

@@ -91,8 +91,8 @@ impl PresenceRecord {
     }
 
     /// What is stored at once when it changes.
-    fn flags(&self) -> (bool, Option<Cause>) {
-        (self.said_goodbye, self.refused)
+    fn flags(&self) -> (bool, Option<Cause>, (bool, usize)) {
+        (self.said_goodbye, self.refused, self.wrong_times.stage())
     }
 }
 
@@ -101,7 +101,7 @@ impl PresenceRecord {
 #[derive(Debug, PartialEq, Eq)]
 struct LastStored {
     last_heard: Option<Timestamp>,
-    flags: (bool, Option<Cause>),
+    flags: (bool, Option<Cause>, (bool, usize)),
     digest: u64,
     /// See [`PresenceRecord::was_heard`].
     was_heard: bool,

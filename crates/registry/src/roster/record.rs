@@ -257,11 +257,12 @@ impl SiteRecord {
 
     /// Puts other attributes in the place of those it has.
     pub(crate) fn set_attributes(&mut self, attributes: Attributes, now: Timestamp) {
-        let is_other_zone = attributes.get("tz") != self.attributes.get("tz");
+        let before = self.zone();
+        self.attributes = attributes;
+        let is_other_zone = self.zone() != before;
         if let Some(journal) = self.journal.as_ref().filter(|_| is_other_zone) {
             self.other_zone = Some(OtherZone { until: now, epoch: journal.epoch });
         }
-        self.attributes = attributes;
     }
 
     /// Until when its local times were read in another zone, where its rows still say so.
