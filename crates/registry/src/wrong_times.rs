@@ -46,7 +46,8 @@ impl WrongTimes {
         self.spans.is_empty()
     }
 
-    /// What is stored at once when it changes: whether the clock is wrong now, and how often it was.
+    /// What is stored at once when it changes: whether the clock is wrong now, and how often it
+    /// was.
     pub(crate) fn stage(&self) -> (bool, usize) {
         (self.is_wrong, self.spans.len())
     }
