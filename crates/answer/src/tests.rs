@@ -350,3 +350,25 @@ async fn a_site_whose_zone_is_not_known_or_was_another_has_no_sure_times() {
     hq.begin_life(&moved).await;
     assert_eq!(asked(), [], "it sent all again");
 }
+
+#[tokio::test]
+async fn of_an_incident_about_others_too_a_user_hears_what_is_about_their_sites() {
+    let hq = TestHq::start().await;
+    let (north, south) = (hq.list("a-1", &[("region", "north")]).await, hq.list("b-1", &[("region", "south")]).await);
+    let now = hq.registry.now();
+    let late = BTreeMap::from([(north.clone(), now), (south.clone(), now)]);
+    hq.alerts.watching.watch().set_publication("prices", &late, "a-1 and b-1 have not taken it", now);
+    let seen_of = |region: &str| {
+        let all = hq.registry.roster.all();
+        let seen = all.iter().filter(|(_, record)| record.attributes.get("region") == Some(region));
+        let seen: rollcall_registry::Sites = seen.map(|(id, record)| (id.clone(), record.clone())).collect();
+        let incidents = hq.alerts.incidents().into_iter();
+        incidents.filter_map(|incident| crate::seen::incident_of(incident, &seen)).collect::<Vec<_>>()
+    };
+    let seen = seen_of("north");
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].members.keys().collect::<Vec<_>>(), [&north]);
+    let said = format!("{:?}", seen[0]);
+    assert!(!said.contains("b-1"), "{said}");
+    assert!(seen_of("west").is_empty(), "it is about none of these");
+}

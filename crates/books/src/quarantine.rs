@@ -120,19 +120,18 @@ fn lacks(lake: &Lake, view: &StateView, roster: &Sites, captured: &Captured) -> 
             is_stores(name) && !is_sent && !is_optional(name) && !stopped::has_ended(view, site, name.as_str())
         });
         let tables: BTreeSet<String> = tables.map(ToString::to_string).collect();
-        let columns = known.names.gone.iter().filter(|(name, _)| is_stores(name)).flat_map(|(name, columns)| {
-            let optional = settings.get(name).map(|settings| &settings.optional_columns);
-            let counts = columns.iter().filter(move |column| optional.is_none_or(|known| !known.contains(*column)));
-            counts.map(|column| (name.to_string(), column.clone()))
-        });
-        let columns: BTreeSet<(String, String)> = columns.collect();
-        let left_out = known.names.left_out.iter().filter(|(name, _)| is_stores(name)).flat_map(|(name, columns)| {
-            let optional = settings.get(name).map(|settings| &settings.optional_columns);
-            let is_optional = move |column: &String| optional.is_some_and(|known| known.contains(column));
-            let counts = columns.iter().filter(move |column| !is_optional(column));
-            counts.map(|column| (name.to_string(), column.clone())).filter(|column| sent.contains(column))
-        });
-        let left_out: BTreeSet<(String, String)> = left_out.collect();
+        let wanted = |columns: &BTreeMap<TableName, BTreeSet<String>>| -> BTreeSet<(String, String)> {
+            let of_stores = columns.iter().filter(|(name, _)| is_stores(name));
+            let wanted = of_stores.flat_map(|(name, columns)| {
+                let optional = settings.get(name).map(|settings| &settings.optional_columns);
+                let counts = columns.iter().filter(move |column| optional.is_none_or(|known| !known.contains(*column)));
+                counts.map(|column| (name.to_string(), column.clone()))
+            });
+            wanted.collect()
+        };
+        let columns = wanted(&known.names.gone);
+        let mut left_out = wanted(&known.names.left_out);
+        left_out.retain(|column| sent.contains(column));
         if !tables.is_empty() || !columns.is_empty() || !left_out.is_empty() {
             lacks.insert(site.clone(), Lacks { tables, columns, left_out });
         }

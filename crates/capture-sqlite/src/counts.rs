@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use crate::{
     error::{CaptureError, Doing},
     file::StoreFile,
-    health::{self},
+    health,
     install::{self, captured_layouts},
     layout::{self, Layout},
     read::{self, to_sql},

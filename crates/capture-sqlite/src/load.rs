@@ -30,7 +30,7 @@ use crate::{
     stored::Stored,
 };
 
-/// See [`crate::Source::rows_to_load`].
+/// See [`rollcall_capture::Source::rows_to_load`].
 pub(crate) fn rows_to_load(conn: &Connection) -> Result<Option<u64>, CaptureError> {
     let loads = loads(conn)?;
     let rows = loads.iter().map(|load| {

@@ -37,7 +37,7 @@ impl From<Seq> for Anchor {
 /// One table's share of [`Changes`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableChanges {
-    /// Its name in the store's database, or [`columns::LOG_TABLE`].
+    /// Its name in the store's database, or [`rollcall_types::columns::LOG_TABLE`].
     pub table: String,
     /// In journal order, with the columns of [`rollcall_types::columns`] around the table's own;
     /// empty if only marks.

@@ -16,7 +16,7 @@ pub struct AppliedTable {
     pub edits: u64,
     /// Whether they are put right.
     pub mends: bool,
-    /// The store's programs change it as well; see [`Incoming::settle`].
+    /// The store's programs change it as well; see [`crate::Incoming::settle`].
     pub shared: bool,
     /// When HQ published the version, microseconds since 1970; 0 if that is not known.
     pub published_at: i64,
@@ -99,7 +99,7 @@ pub struct IncomingTable {
 pub enum Standing {
     /// It is what was applied.
     AsApplied,
-    /// Its rows were changed here; which, is known ([`Incoming::compare`]).
+    /// Its rows were changed here; which, is known ([`crate::Incoming::compare`]).
     AsFound,
     /// Its rows were changed here, or it is gone.
     Changed,

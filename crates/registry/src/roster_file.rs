@@ -12,7 +12,7 @@ use std::{
 use rollcall_types::SiteId;
 
 use crate::{
-    attributes::Attributes,
+    attributes::{Attributes, meant_attribute},
     error::HqError,
     roster::{check_calendar, check_name},
     zones::zone_of,
@@ -158,7 +158,7 @@ impl Reading {
     }
 
     fn done(self, delimiter: u8) -> Result<RosterFile, HqError> {
-        let Self { mut file, renamed, commas, faults, .. } = self;
+        let Self { header, mut file, renamed, commas, faults, .. } = self;
         if !faults.is_empty() {
             let more = faults.len().saturating_sub(FAULTS_MAX);
             let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
@@ -175,6 +175,11 @@ impl Reading {
             b'\t' => file.notes.push("cells are set apart by tabs".to_owned()),
             b'|' => file.notes.push("cells are set apart by bars".to_owned()),
             _ => {}
+        }
+        for name in &header {
+            if let Some(own) = meant_attribute(name) {
+                file.notes.push(format!("the column {name} is kept, and means nothing to HQ; is {own} meant?"));
+            }
         }
         if let Some(first) = renamed.first() {
             let count = renamed.len();
@@ -225,6 +230,8 @@ mod tests {
         let plain = RosterFile::read("id,size\nx-1,\"1,5\"\n").expect("read");
         assert_eq!(value(&plain, "x-1", "size").as_deref(), Some("1,5"), "there it may be a list");
         assert!(plain.notes.is_empty());
+        let near = RosterFile::read("id,holiday,tz\nx-1,us,UTC\n").expect("read");
+        assert!(near.notes.len() == 1 && near.notes[0].contains("is holidays meant?"), "{:?}", near.notes);
     }
 
     #[test]

@@ -124,6 +124,16 @@ pub(super) async fn draw(client: Arc<Client>, feed: Arc<Feed>) -> anyhow::Result
     }
 }
 
+/// Prints the numbers as they are now, where there is no terminal that shows them all along.
+pub(super) async fn print_numbers(client: &Arc<Client>, feed: &Feed) -> anyhow::Result<()> {
+    if !feed.is_live {
+        let client = client.clone();
+        let now = tokio::task::spawn_blocking(move || Now::ask(&client)).await??;
+        outln!("      {}", now.answer());
+    }
+    Ok(())
+}
+
 /// What HQ says at one moment.
 struct Now {
     roll: Vec<RollLine>,

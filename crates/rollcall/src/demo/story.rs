@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    screen::Feed,
+    screen::{Feed, print_numbers},
     stores::{CLOSED, Stores},
 };
 use crate::{client::Client, show::RollLine};
@@ -54,6 +54,7 @@ pub(super) async fn tell(
     stores.get(TRIPPED)?.relay.cut();
     let took = until(client, TRIPPED, |line| line.state == SiteState::Silent).await?;
     feed.say(format!("HQ noticed after {} s and names the store next to every number.", took.as_secs()));
+    print_numbers(client, feed).await?;
     show_mail(client, feed, TRIPPED).await?;
     sleep(CALM).await;
 
